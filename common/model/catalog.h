@@ -1,0 +1,70 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "common/base/ids.h"
+
+// A model as data: what servers, the planner and the torch stages agree on. An architecture is one
+// function that returns a Catalog; nothing here knows torch, files or the network.
+namespace sdp {
+
+struct InitialValues {
+  enum class Kind { kZeros, kOnes, kNormal };
+  Kind kind = Kind::kZeros;
+  double stddev = 0;  // kNormal: N(0, stddev^2)
+};
+
+struct TensorSpec {
+  std::string name;            // As Hugging Face (torchvision) names it.
+  std::vector<int64_t> shape;  // Row-major.
+  InitialValues initial;
+  bool decay = true;  // false: norms and biases, which weight decay leaves alone
+
+  int64_t elements() const;
+};
+
+// A part of a tensor: indices [begin, end) along `dim`, or all of it (dim < 0).
+struct Slice {
+  int tensor = 0;  // Index in Catalog::tensors.
+  int dim = -1;
+  int64_t begin = 0;
+  int64_t end = 0;
+
+  bool whole() const { return dim < 0; }
+};
+
+// The smallest thing the planner gives or withholds. Its parameters, slice after slice and
+// row-major in each, are its block.
+struct UnitSpec {
+  std::string name;  // "layers.3.attention"
+  std::string kind;  // Units of one kind cost the same and can stand for each other in a plan:
+                     // "attention", "mlp", "layer".
+  bool shared = false;
+  std::vector<Slice> slices;
+  int64_t params = 0;
+  int64_t macs = 0;                 // Multiply-accumulates of the forward pass, per sample.
+  int64_t activation_elements = 0;  // Elements stored for the backward pass, per sample.
+};
+
+// One piece of the forward walk, between two boundary activations.
+struct StageSpec {
+  std::string name;
+  std::vector<UnitId>
+      units;  // Read by this stage. Without its masked unit a stage is the identity.
+  int64_t boundary_elements = 0;  // Size of its output, per sample. 0: the stage ends in the loss.
+};
+
+struct Catalog {
+  std::string arch;
+  std::vector<TensorSpec> tensors;
+  std::vector<UnitSpec> units;  // In the order in which the forward walk first needs them.
+  std::vector<StageSpec> stages;
+
+  const UnitSpec& unit(UnitId id) const { return units[static_cast<size_t>(id.value())]; }
+  int64_t elements(const Slice& slice) const;
+  int64_t params() const;  // Of all units; a tensor that two stages read counts once.
+};
+
+}  // namespace sdp

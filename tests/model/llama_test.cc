@@ -1,0 +1,168 @@
+#include "common/model/llama.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <map>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "absl/strings/match.h"
+
+namespace sdp {
+namespace {
+
+constexpr TransformerUnit kBoth[] = {TransformerUnit::kSublayer, TransformerUnit::kLayer};
+
+LlamaSpec Llama134m() {
+  return {.dim = 768, .layers = 12, .heads = 12, .kv_heads = 12, .ffn_dim = 2048, .vocab = 32000};
+}
+
+LlamaSpec SmallGqa() {
+  return {.dim = 24, .layers = 3, .heads = 6, .kv_heads = 2, .ffn_dim = 40, .vocab = 50};
+}
+
+std::map<std::string, std::vector<int64_t>> Shapes(const Catalog& catalog) {
+  std::map<std::string, std::vector<int64_t>> shapes;
+  for (const TensorSpec& tensor : catalog.tensors) shapes[tensor.name] = tensor.shape;
+  return shapes;
+}
+
+// method.md 7.3: half of the sub-layers of each kind plus what is shared.
+TEST(LlamaTest, Llama134m_HasThePublishedCountAndShares) {
+  const Catalog catalog = LlamaCatalog(Llama134m(), TransformerUnit::kSublayer, 1024);
+  EXPECT_EQ(catalog.params(), 134105856);
+  double params = 0, macs = 0, held_params = 0, held_macs = 0;
+  for (const UnitSpec& unit : catalog.units) {
+    const double share = unit.shared ? 1 : 0.5;
+    params += static_cast<double>(unit.params);
+    macs += static_cast<double>(unit.macs);
+    held_params += share * static_cast<double>(unit.params);
+    held_macs += share * static_cast<double>(unit.macs);
+  }
+  EXPECT_NEAR(held_params / params, 0.683, 0.0005);
+  EXPECT_NEAR(held_macs / macs, 0.603, 0.0005);
+}
+
+// method.md 7.4, per layer: 4h^2 + 3hf + 2h parameters, 4h^2 + 3hf + Lh MACs per token; 8h + 4f
+// stored numbers, of which the product silu(gate) up is made from gate and up by the fused
+// activation (so 3f), plus 1 / rms (twice) and logsumexp per head.
+TEST(LlamaTest, LayerCosts_AreMethodsFormulas) {
+  const int64_t h = 768, f = 2048, length = 512;
+  for (const TransformerUnit granularity : kBoth) {
+    const Catalog catalog = LlamaCatalog(Llama134m(), granularity, length);
+    int64_t params = 0, macs = 0, activations = 0;
+    for (const UnitSpec& unit : catalog.units) {
+      if (!absl::StartsWith(unit.name, "layers.7")) continue;
+      params += unit.params;
+      macs += unit.macs;
+      activations += unit.activation_elements;
+    }
+    EXPECT_EQ(params, 4 * h * h + 3 * h * f + 2 * h);
+    EXPECT_EQ(macs, length * (4 * h * h + 3 * h * f + length * h));
+    EXPECT_EQ(activations, length * (8 * h + 3 * f + 2 + 12));
+  }
+}
+
+TEST(LlamaTest, Gqa_ShrinksKeysAndValues) {
+  const Catalog catalog = LlamaCatalog(SmallGqa(), TransformerUnit::kSublayer, 5);
+  const auto shapes = Shapes(catalog);
+  EXPECT_EQ(shapes.at("model.layers.1.self_attn.q_proj.weight"), (std::vector<int64_t>{24, 24}));
+  EXPECT_EQ(shapes.at("model.layers.1.self_attn.k_proj.weight"), (std::vector<int64_t>{8, 24}));
+  EXPECT_EQ(shapes.at("model.layers.1.self_attn.v_proj.weight"), (std::vector<int64_t>{8, 24}));
+  const UnitSpec& attention = catalog.units[3];
+  ASSERT_EQ(attention.name, "layers.1.attention");
+  EXPECT_EQ(attention.macs, 5 * (2 * 24 * 24 + 2 * 24 * 8 + 5 * 24));
+  EXPECT_EQ(attention.activation_elements, 5 * (24 + 1 + 24 + 24 + 8 + 8 + 24 + 6));
+}
+
+TEST(LlamaTest, Names_AreHuggingFaces) {
+  const auto shapes = Shapes(LlamaCatalog(SmallGqa(), TransformerUnit::kLayer, 5));
+  EXPECT_EQ(shapes.size(), 3u * 9 + 3);
+  EXPECT_EQ(shapes.at("model.embed_tokens.weight"), (std::vector<int64_t>{50, 24}));
+  EXPECT_EQ(shapes.at("lm_head.weight"), (std::vector<int64_t>{50, 24}));
+  EXPECT_EQ(shapes.at("model.norm.weight"), (std::vector<int64_t>{24}));
+  for (const std::string layer : {"model.layers.0.", "model.layers.1.", "model.layers.2."}) {
+    EXPECT_EQ(shapes.at(layer + "input_layernorm.weight"), (std::vector<int64_t>{24}));
+    EXPECT_EQ(shapes.at(layer + "self_attn.o_proj.weight"), (std::vector<int64_t>{24, 24}));
+    EXPECT_EQ(shapes.at(layer + "post_attention_layernorm.weight"), (std::vector<int64_t>{24}));
+    EXPECT_EQ(shapes.at(layer + "mlp.gate_proj.weight"), (std::vector<int64_t>{40, 24}));
+    EXPECT_EQ(shapes.at(layer + "mlp.up_proj.weight"), (std::vector<int64_t>{40, 24}));
+    EXPECT_EQ(shapes.at(layer + "mlp.down_proj.weight"), (std::vector<int64_t>{24, 40}));
+  }
+}
+
+TEST(LlamaTest, InitialValuesAndDecay_ByTensor) {
+  for (const TensorSpec& tensor : LlamaCatalog(SmallGqa(), TransformerUnit::kLayer, 5).tensors) {
+    if (absl::StrContains(tensor.name, "norm")) {
+      EXPECT_EQ(tensor.initial.kind, InitialValues::Kind::kOnes) << tensor.name;
+      EXPECT_FALSE(tensor.decay) << tensor.name;
+      continue;
+    }
+    EXPECT_EQ(tensor.initial.kind, InitialValues::Kind::kNormal) << tensor.name;
+    EXPECT_TRUE(tensor.decay) << tensor.name;
+    const bool ends_branch =
+        absl::StrContains(tensor.name, "o_proj") || absl::StrContains(tensor.name, "down_proj");
+    EXPECT_DOUBLE_EQ(tensor.initial.stddev, ends_branch ? 0.02 / std::sqrt(6.0) : 0.02)
+        << tensor.name;
+  }
+}
+
+TEST(LlamaTest, TiedHead_ReadsTheEmbeddingsUnit) {
+  LlamaSpec spec = SmallGqa();
+  const Catalog untied = LlamaCatalog(spec, TransformerUnit::kSublayer, 5);
+  spec.tied = true;
+  const Catalog tied = LlamaCatalog(spec, TransformerUnit::kSublayer, 5);
+  EXPECT_EQ(Shapes(tied).count("lm_head.weight"), 0u);
+  EXPECT_EQ(untied.params() - tied.params(), 50 * 24);
+  const StageSpec& head = tied.stages.back();
+  ASSERT_EQ(head.units.size(), 2u);
+  EXPECT_EQ(tied.unit(head.units[0]).name, "embed");
+  EXPECT_EQ(tied.unit(head.units[1]).name, "head");
+  EXPECT_EQ(tied.units.back().params, 24);
+  EXPECT_EQ(tied.units.back().macs, untied.units.back().macs);
+}
+
+TEST(LlamaTest, Stages_WalkTheUnitsInOrder) {
+  for (const TransformerUnit granularity : kBoth) {
+    const Catalog catalog = LlamaCatalog(SmallGqa(), granularity, 5);
+    ASSERT_EQ(catalog.stages.size(), 8u);
+    EXPECT_EQ(catalog.stages[0].name, "embed");
+    EXPECT_EQ(catalog.stages[3].name, "layers.1.attention");
+    EXPECT_EQ(catalog.stages[4].name, "layers.1.mlp");
+    EXPECT_EQ(catalog.stages[7].name, "head");
+    UnitId last;
+    std::set<UnitId> seen;
+    for (const StageSpec& stage : catalog.stages) {
+      ASSERT_EQ(stage.units.size(), 1u);
+      EXPECT_GE(stage.units[0], last);
+      last = stage.units[0];
+      seen.insert(last);
+      EXPECT_EQ(stage.boundary_elements, stage.name == "head" ? 0 : 5 * 24);
+      EXPECT_EQ(catalog.unit(last).shared, stage.name == "embed" || stage.name == "head");
+    }
+    EXPECT_EQ(seen.size(), catalog.units.size());
+  }
+  const Catalog layers = LlamaCatalog(SmallGqa(), TransformerUnit::kLayer, 5);
+  EXPECT_EQ(layers.stages[3].units, layers.stages[4].units);
+  EXPECT_EQ(layers.unit(layers.stages[3].units[0]).name, "layers.1");
+  EXPECT_EQ(layers.unit(layers.stages[3].units[0]).kind, "layer");
+}
+
+// Units of one kind stand for each other in a plan, so they must cost the same.
+TEST(LlamaTest, UnitsOfOneKind_CostTheSame) {
+  for (const TransformerUnit granularity : kBoth) {
+    const Catalog catalog = LlamaCatalog(SmallGqa(), granularity, 5);
+    std::map<std::string, const UnitSpec*> first;
+    for (const UnitSpec& unit : catalog.units) {
+      const UnitSpec& other = *first.emplace(unit.kind, &unit).first->second;
+      EXPECT_EQ(unit.params, other.params) << unit.name;
+      EXPECT_EQ(unit.macs, other.macs) << unit.name;
+      EXPECT_EQ(unit.activation_elements, other.activation_elements) << unit.name;
+    }
+  }
+}
+
+}  // namespace
+}  // namespace sdp
