@@ -1,0 +1,204 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "common/base/float_buffer.h"
+#include "common/base/ids.h"
+
+// What the roles tell each other, as plain data: the logic of each role takes and returns these; the services turn them into
+// gRPC messages and frames. Delivery is at least once and in any order, so every receiver takes duplicates.
+namespace sdp {
+
+// ---- Between workers and shards -----------------------------------------------------------------------------------------
+
+// A shard's answer to a push or a pull of one fragment.
+enum class Answer {
+  kReceived,         // the contribution is complete and counts
+  kStepClosed,       // too late or twice: as received
+  kUnknownBinding,   // the shard does not know the step yet: ask again later
+  kRetryAfter,       // no memory for it now: ask again later
+  kBadChecksum,      // damaged on the way: send again
+  kStaleGeneration,  // the sender lives before a rollback: register again
+  kStaleTerm,        // the fragment has moved: ask its new owner
+  kExcluded,         // the sender is out: register again
+  kNotFinite,        // NaN or infinity in the payload
+  kInvalid,          // the sender is wrong; `detail` says in what
+};
+const char* AnswerName(Answer answer);
+
+// What every request about a fragment carries.
+struct RequestKey {
+  Generation generation;
+  ViewId view;
+  Term term;
+  Step step = 0;
+  Incarnation worker;
+};
+
+struct PushKey : RequestKey {
+  FragmentId fragment;
+  int64_t terms = 0;  // n: loss terms the mean gradient is over; 0: a header without payload
+};
+
+struct PushAnswer {
+  Incarnation worker;
+  Step step = 0;
+  FragmentId fragment;
+  Answer answer = Answer::kReceived;
+  std::string detail;
+};
+
+struct PullRequest : RequestKey {
+  std::vector<FragmentId> fragments;  // wanted at version `step`, most urgent first
+};
+
+// A fragment's value on its way to a worker, or (value null) why there is none.
+struct Delivery {
+  Incarnation worker;
+  Step step = 0;
+  FragmentId fragment;
+  SharedValue value;
+  Answer answer = Answer::kReceived;
+  std::string detail;
+};
+
+// ---- Between shards and the coordinator ---------------------------------------------------------------------------------
+
+struct ShardRegistration {
+  std::string name;
+  std::string address;      // where workers and the coordinator reach it
+  std::string config_hash;
+  uint64_t instance = 0;    // random per process: tells a repeated call from a second process
+};
+
+struct ShardAdmission {
+  ShardId shard;
+  int shards = 0;
+  Generation generation;
+  Term term;
+};
+
+// The holders of each unit, interned: many units have the same ones.
+struct HolderSets {
+  std::vector<Incarnation> members;            // of the view, in rank order
+  std::vector<std::vector<Incarnation>> sets;  // in rank order: the place in a set is the leaf in the sum's tree
+  std::vector<int32_t> set_of_unit;            // [units]
+};
+
+// A binding as a shard needs it.
+struct ShardBinding {
+  Generation generation;
+  ViewId view;
+  Step step = 0;
+  int64_t plan = 0;  // number of the plan (the rotation index)
+  std::shared_ptr<const HolderSets> holders;  // null: those sent with an earlier binding of the same plan
+  bool evaluate = false;  // version `step` stays until ReleaseEvaluation
+  bool closing = false;   // no rounds; report the hashes of version `step`
+};
+
+struct Reduced {  // all of a shard's rounds of a step are closed
+  ShardId shard;
+  Step step = 0;
+  std::vector<double> squares;  // of the reduced gradients, per owned fragment in fragment order
+};
+
+struct StepDone {  // all of a shard's fragments have version step + 1
+  ShardId shard;
+  Step step = 0;
+  int64_t uncovered = 0;  // fragments nobody had samples for
+};
+
+struct StateHashes {  // of version `step`, at the closing binding
+  ShardId shard;
+  Step step = 0;
+  std::vector<uint64_t> hashes;  // per owned fragment in fragment order
+};
+
+struct ClipScale {
+  Generation generation;
+  Step step = 0;
+  double scale = 1;
+};
+
+// ---- Between workers and the coordinator --------------------------------------------------------------------------------
+
+struct WorkerRegistration {
+  std::string name;
+  std::string config_hash;
+  uint64_t instance = 0;
+};
+
+struct WorkerAdmission {
+  Incarnation incarnation;
+  Generation generation;
+  Term term;
+  std::vector<std::string> shards;  // addresses, by shard number
+  std::vector<double> coverage;     // [units] c_j
+};
+
+// What a worker found in its data files; all workers must agree.
+struct DataSummary {
+  int64_t train_samples = 0;
+  uint64_t train_checksum = 0;
+  int64_t validation_samples = 0;
+  uint64_t validation_checksum = 0;
+
+  friend bool operator==(const DataSummary&, const DataSummary&) = default;
+};
+
+struct UnitFactor {
+  UnitId unit;
+  double factor = 1;
+
+  friend bool operator==(const UnitFactor&, const UnitFactor&) = default;
+};
+
+// A binding as one worker needs it: the answer to BeginStep.
+struct WorkerBinding {
+  Generation generation;
+  ViewId view;
+  Term term;
+  Step step = 0;
+  int64_t plan = 0;
+  std::shared_ptr<const std::vector<UnitFactor>> units;  // null: as in the plan the worker named in its question
+  int64_t first_position = 0;  // its portion: positions [first, first + samples) of the endless sample sequence
+  int64_t samples = 0;
+  int64_t micro_batch = 0;
+  bool evaluate = false;
+  int64_t first_validation = 0;  // its part of the validation samples
+  int64_t validation_samples = 0;
+  bool closing = false;   // no training in this step
+  bool finished = false;  // the run is complete: leave
+};
+
+struct StepReport {
+  Incarnation worker;
+  Step step = 0;
+  double loss_sum = 0;  // nats, before the update
+  int64_t terms = 0;
+  absl::Duration pull, forward, backward, push;  // where the step's time went; pull: waiting for weights
+  int64_t pulled_bytes = 0;                      // payload and headers, as sent
+  int64_t pushed_bytes = 0;
+  int64_t peak_memory_bytes = 0;                 // VmHWM
+};
+
+struct EvaluationReport {
+  Incarnation worker;
+  Step step = 0;
+  double loss_sum = 0;
+  int64_t terms = 0;
+};
+
+struct NotFiniteReport {
+  std::string member;  // name of the reporter
+  Step step = 0;
+  std::string what;    // "the loss", "the gradient of fragment 17 (layers.2.mlp)"
+  Incarnation worker;  // whose it is
+};
+
+}  // namespace sdp

@@ -1,0 +1,43 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "common/base/ids.h"
+#include "common/protocol/messages.h"
+#include "server/coordinator/logic/records.h"
+#include "server/coordinator/logic/step_metrics.h"
+
+namespace sdp {
+
+// What the coordinator wants done after an event, in this order of fields. Nothing in one CoordinatorActions depends on a record
+// that is still being stored: what does is kept back until Stored().
+struct CoordinatorActions {
+  struct Store { int64_t id; Record record; };
+  struct ToWorker { Incarnation worker; WorkerBinding binding; };
+  struct ToShard { ShardId shard; ShardBinding binding; };
+  struct Release { ShardId shard; Step step; };   // the evaluation of version `step` is complete
+  struct Scale { ShardId shard; ClipScale scale; };
+  struct AdmitShard { std::string name; uint64_t instance; absl::StatusOr<ShardAdmission> admission; };
+  struct AdmitWorker { std::string name; uint64_t instance; absl::StatusOr<WorkerAdmission> admission; };
+
+  std::vector<Store> store;
+  std::vector<AdmitShard> admit_shards;
+  std::vector<AdmitWorker> admit_workers;
+  std::vector<ToShard> bind_shards;
+  std::vector<ToWorker> bind_workers;
+  std::vector<Scale> scales;
+  std::vector<Release> releases;
+  std::vector<StepMetrics> metrics;    // finished steps, in order
+  std::vector<std::string> log;        // decisions and their reasons, for people
+  std::vector<ShardId> finish_shards;  // the run is complete: the shard may end
+  std::optional<absl::Status> stop;    // the run is over (OK: finished); tell everyone and exit
+
+  void Append(CoordinatorActions&& more);
+};
+
+}  // namespace sdp

@@ -1,0 +1,173 @@
+// Coordinator: what a step is bound to, and who is told.
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "server/coordinator/logic/coordinator.h"
+
+namespace sdp {
+namespace {
+
+// Rank i's part of `total` items: consecutive, the first total mod N ranks have one more.
+std::pair<int64_t, int64_t> Portion(int64_t total, int64_t rank, int64_t ranks) {
+  const int64_t base = total / ranks, extra = total % ranks;
+  return {rank * base + std::min(rank, extra), base + (rank < extra ? 1 : 0)};
+}
+
+HolderSets Intern(const Plan& plan, const std::vector<Incarnation>& members) {
+  HolderSets sets;
+  sets.members = members;
+  std::map<std::vector<int>, int32_t> known;
+  for (const std::vector<int>& ranks : plan.holders) {
+    const auto [it, is_new] = known.emplace(ranks, static_cast<int32_t>(sets.sets.size()));
+    if (is_new) {
+      auto& set = sets.sets.emplace_back();
+      for (const int rank : ranks) set.push_back(members[static_cast<size_t>(rank)]);
+    }
+    sets.set_of_unit.push_back(it->second);
+  }
+  return sets;
+}
+
+}  // namespace
+
+absl::Status Coordinator::MakePlanFor(int64_t rotation) {
+  PlanInput input;
+  input.catalog = options_.catalog;
+  input.coverage = options_.coverage;
+  input.ranks = ranks();
+  input.assignment = options_.assignment;
+  input.seed = options_.seed;
+  input.rotation = rotation;
+  absl::StatusOr<Plan> plan = MakePlan(input);
+  if (!plan.ok()) return plan.status();
+  plan_ = std::make_shared<const Plan>(*std::move(plan));
+  plan_number_ = rotation;
+  holders_ = std::make_shared<const HolderSets>(Intern(*plan_, members_));
+  return absl::OkStatus();
+}
+
+CoordinatorActions Coordinator::BeginStep(Incarnation incarnation, Step step, int64_t known_plan, absl::Time now,
+                                          absl::Status* error) {
+  CoordinatorActions actions;
+  *error = absl::OkStatus();
+  WorkerState* worker = FindWorker(incarnation);
+  if (worker == nullptr || !worker->ready) {
+    *error = absl::AbortedError(absl::StrCat("incarnation ", incarnation.value(), " is not in the run: register again"));
+    return actions;
+  }
+  worker->heard = now;
+  const Step last = closing_.has_value() ? *closing_ + 1 : next_step_;
+  if (step < 0 || step > last) {
+    *error = absl::InvalidArgumentError(
+        absl::StrCat(worker->registration.name, " asks for step ", step, ", allowed are 0..", last));
+    return actions;
+  }
+  asked_[step][incarnation] = known_plan;
+  TryBind(now, &actions);
+  AnswerAsked(step, &actions);
+  return actions;
+}
+
+void Coordinator::TryBind(absl::Time now, CoordinatorActions* actions) {
+  const bool wanted = asked_.contains(next_step_) && !closing_.has_value();
+  // At most two steps in flight.
+  if (phase_ == Phase::kTraining && wanted && committed_ >= next_step_ - 2) BindStep(now, actions);
+}
+
+void Coordinator::BindStep(absl::Time now, CoordinatorActions* actions) {
+  const Step t = next_step_++;
+  const bool closing = t == options_.steps || stop_requested_;
+  const bool due = options_.eval_every > 0 && t > 0 && t % options_.eval_every == 0;
+  if (const int64_t rotation = RotationAt(t); rotation != plan_number_ && !closing) {
+    if (const absl::Status status = MakePlanFor(rotation); !status.ok()) return End(status, actions);
+  }
+  StepState& step = steps_[t];
+  step.binding = BindingRecord{generation_, t, view_, cursor_, closing ? 0 : options_.global_batch,
+                               options_.validation && (closing ? !stop_requested_ : due), closing};
+  step.plan = plan_;
+  step.plan_number = plan_number_;
+  cursor_ += step.binding.samples;
+  if (closing) {
+    closing_ = t;
+  } else {
+    step.expect_reports.insert(members_.begin(), members_.end());
+    step.squares.resize(place_.size());
+  }
+  if (step.binding.evaluate) {
+    for (size_t rank = 0; rank < members_.size(); ++rank) {
+      if (BindingFor(step, static_cast<int>(rank), -1).validation_samples > 0) {
+        step.expect_evaluations.insert(members_[rank]);
+      }
+    }
+  }
+  CoordinatorActions then;
+  for (size_t s = 0; s < shards_.size(); ++s) {
+    ShardBinding binding{generation_, view_,   t, plan_number_, plan_sent_ == plan_number_ ? nullptr : holders_,
+                         step.binding.evaluate, closing};
+    then.bind_shards.push_back({ShardId(static_cast<int32_t>(s)), std::move(binding)});
+  }
+  plan_sent_ = plan_number_;
+  Progress(now);
+  Persist(step.binding, std::move(then), actions, t);
+}
+
+void Coordinator::AnswerAsked(Step step, CoordinatorActions* actions) {
+  const auto asked = asked_.find(step);
+  if (asked == asked_.end()) return;
+  if (closing_.has_value() && step == *closing_ + 1) {
+    if (phase_ != Phase::kEnding) return;
+    for (const auto& [worker, known_plan] : asked->second) {
+      WorkerBinding binding;
+      binding.generation = generation_;
+      binding.step = step;
+      binding.finished = true;
+      actions->bind_workers.push_back({worker, std::move(binding)});
+      FindWorker(worker)->told_finished = true;
+    }
+    asked_.erase(asked);
+    return;
+  }
+  const auto bound = steps_.find(step);
+  if (bound == steps_.end()) {
+    if (step < next_step_) asked_.erase(asked);  // a copy of a question that was answered long ago
+    return;
+  }
+  if (!bound->second.durable || committed_ < step - 2) return;
+  for (const auto& [worker, known_plan] : asked->second) {
+    const auto rank = std::find(members_.begin(), members_.end(), worker) - members_.begin();
+    actions->bind_workers.push_back({worker, BindingFor(bound->second, static_cast<int>(rank), known_plan)});
+  }
+  asked_.erase(asked);
+}
+
+WorkerBinding Coordinator::BindingFor(const StepState& step, int rank, int64_t known_plan) const {
+  const int64_t ranks = static_cast<int64_t>(members_.size());
+  WorkerBinding binding;
+  binding.generation = generation_;
+  binding.view = view_;
+  binding.term = term_;
+  binding.step = step.binding.step;
+  binding.plan = step.plan_number;
+  if (known_plan != step.plan_number) {
+    auto units = std::make_shared<std::vector<UnitFactor>>();
+    for (const UnitId unit : step.plan->units[static_cast<size_t>(rank)]) {
+      units->push_back({unit, options_.rescale ? step.plan->factors[static_cast<size_t>(unit.value())] : 1});
+    }
+    binding.units = std::move(units);
+  }
+  const auto [first, samples] = Portion(step.binding.samples, rank, ranks);
+  binding.first_position = step.binding.cursor + first;
+  binding.samples = samples;
+  binding.micro_batch = options_.micro_batch;
+  binding.evaluate = step.binding.evaluate;
+  if (binding.evaluate) {
+    const int64_t all = data_->validation_samples;
+    const int64_t total = options_.eval_samples > 0 ? std::min(options_.eval_samples, all) : all;
+    std::tie(binding.first_validation, binding.validation_samples) = Portion(total, rank, ranks);
+  }
+  binding.closing = step.binding.closing;
+  return binding;
+}
+
+}  // namespace sdp

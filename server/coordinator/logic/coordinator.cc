@@ -1,0 +1,286 @@
+#include "server/coordinator/logic/coordinator.h"
+
+#include <algorithm>
+#include <cmath>
+#include <iterator>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "common/base/hash.h"
+
+namespace sdp {
+namespace {
+
+template <typename T>
+void MoveTo(std::vector<T>& to, std::vector<T>&& from) {
+  to.insert(to.end(), std::make_move_iterator(from.begin()), std::make_move_iterator(from.end()));
+}
+
+}  // namespace
+
+void CoordinatorActions::Append(CoordinatorActions&& more) {
+  MoveTo(store, std::move(more.store));
+  MoveTo(admit_shards, std::move(more.admit_shards));
+  MoveTo(admit_workers, std::move(more.admit_workers));
+  MoveTo(bind_shards, std::move(more.bind_shards));
+  MoveTo(bind_workers, std::move(more.bind_workers));
+  MoveTo(scales, std::move(more.scales));
+  MoveTo(releases, std::move(more.releases));
+  MoveTo(metrics, std::move(more.metrics));
+  MoveTo(log, std::move(more.log));
+  MoveTo(finish_shards, std::move(more.finish_shards));
+  if (more.stop.has_value() && !stop.has_value()) stop = std::move(more.stop);
+}
+
+Coordinator::Coordinator(const Options& options)
+    : options_(options), place_(options.layout->Place(options.shards)), hashes_(place_.size()) {}
+
+CoordinatorActions Coordinator::Start(absl::Time now) {
+  Progress(now);
+  CoordinatorActions actions;
+  actions.log.push_back(absl::StrCat("waiting for ", options_.shards, " shards and ", options_.workers, " workers"));
+  return actions;
+}
+
+void Coordinator::Persist(Record record, CoordinatorActions then, CoordinatorActions* actions, std::optional<Step> bound) {
+  const int64_t id = next_record_++;
+  deferred_[id] = {false, std::move(then), bound};
+  actions->store.push_back({id, std::move(record)});
+}
+
+CoordinatorActions Coordinator::Stored(int64_t id, absl::Time now) {
+  CoordinatorActions actions;
+  const auto deferred = deferred_.find(id);
+  if (deferred == deferred_.end()) return actions;
+  deferred->second.stored = true;
+  // In order: a binding's message also depends on the records before it.
+  while (!deferred_.empty() && deferred_.begin()->second.stored) {
+    Deferred next = std::move(deferred_.begin()->second);
+    deferred_.erase(deferred_.begin());
+    actions.Append(std::move(next.actions));
+    if (next.bound.has_value()) {
+      steps_.at(*next.bound).durable = true;
+      AnswerAsked(*next.bound, &actions);
+    }
+  }
+  TryFinish(now, &actions);
+  return actions;
+}
+
+CoordinatorActions Coordinator::OnReduced(const Reduced& reduced, absl::Time now) {
+  CoordinatorActions actions;
+  const auto it = steps_.find(reduced.step);
+  const size_t number = static_cast<size_t>(reduced.shard.value());
+  if (it == steps_.end() || number >= shards_.size() || reduced.squares.size() != shards_[number].fragments) {
+    return actions;
+  }
+  StepState& step = it->second;
+  if (!step.reduced.insert(reduced.shard).second) return actions;
+  size_t next = 0;
+  for (size_t f = 0; f < place_.size(); ++f) {
+    if (place_[f] == reduced.shard) step.squares[f] = reduced.squares[next++];
+  }
+  Progress(now);
+  const auto owners = std::count_if(shards_.begin(), shards_.end(), [](const auto& s) { return s.fragments > 0; });
+  if (static_cast<std::ptrdiff_t>(step.reduced.size()) == owners) FinishReduction(step, &actions);
+  return actions;
+}
+
+void Coordinator::FinishReduction(StepState& step, CoordinatorActions* actions) {
+  double sum = 0;
+  for (const double squares : step.squares) sum += squares;
+  step.gradient_norm = std::sqrt(sum);
+  if (options_.clip_norm <= 0) return;
+  step.scale = std::min(1.0, options_.clip_norm / (step.gradient_norm + 1e-6));
+  const ClipScale scale{generation_, step.binding.step, step.scale};
+  CoordinatorActions then;
+  for (size_t s = 0; s < shards_.size(); ++s) {
+    if (shards_[s].fragments > 0) then.scales.push_back({ShardId(static_cast<int32_t>(s)), scale});
+  }
+  Persist(ScaleRecord{scale.generation, scale.step, scale.scale}, std::move(then), actions);
+}
+
+CoordinatorActions Coordinator::OnStepDone(const StepDone& done, absl::Time now) {
+  CoordinatorActions actions;
+  const size_t number = static_cast<size_t>(done.shard.value());
+  if (number >= shards_.size() || done.step <= shards_[number].done) return actions;
+  shards_[number].done = done.step;
+  if (const auto step = steps_.find(done.step); step != steps_.end()) step->second.uncovered += done.uncovered;
+  Commit(now, &actions);
+  return actions;
+}
+
+bool Coordinator::ShardsHave(Step done) const {
+  return std::all_of(shards_.begin(), shards_.end(),
+                     [&](const ShardState& shard) { return shard.fragments == 0 || shard.done >= done; });
+}
+
+void Coordinator::Commit(absl::Time now, CoordinatorActions* actions) {
+  while (committed_ + 1 < next_step_ && ShardsHave(committed_ + 1)) {
+    ++committed_;
+    Progress(now);
+    if (const auto step = steps_.find(committed_); step != steps_.end()) {
+      step->second.committed_at = now;
+      slowest_step_ = std::max(slowest_step_, now - last_commit_);
+    }
+    if (committed_ == -1) {
+      phase_ = Phase::kWorkers;
+      actions->log.push_back(absl::StrCat("all shards have their start values; waiting for ",
+                                          options_.workers - ReadyWorkers(), " workers"));
+      MakeView(now, actions);
+    }
+    if (asked_.contains(committed_ + 2)) AnswerAsked(committed_ + 2, actions);
+  }
+  TryBind(now, actions);
+  ReportSteps(now, actions);
+  TryFinish(now, actions);
+}
+
+CoordinatorActions Coordinator::OnStepReport(const StepReport& report, absl::Time now) {
+  CoordinatorActions actions;
+  WorkerState* worker = FindWorker(report.worker);
+  const auto step = steps_.find(report.step);
+  if (worker == nullptr || step == steps_.end() || step->second.expect_reports.erase(report.worker) == 0) return actions;
+  worker->heard = now;
+  worker->reported = std::max(worker->reported, report.step);
+  worker->peak_memory_bytes = std::max(worker->peak_memory_bytes, report.peak_memory_bytes);
+  step->second.reports.push_back(report);
+  Progress(now);
+  ReportSteps(now, &actions);
+  TryFinish(now, &actions);
+  return actions;
+}
+
+CoordinatorActions Coordinator::OnEvaluation(const EvaluationReport& report, absl::Time now) {
+  CoordinatorActions actions;
+  const auto it = steps_.find(report.step);
+  if (it == steps_.end() || it->second.expect_evaluations.erase(report.worker) == 0) return actions;
+  StepState& step = it->second;
+  step.evaluations.emplace(report.worker, LossTotal{report.loss_sum, report.terms});
+  Progress(now);
+  if (step.expect_evaluations.empty()) FinishEvaluation(step, &actions);
+  ReportSteps(now, &actions);
+  TryFinish(now, &actions);
+  return actions;
+}
+
+void Coordinator::FinishEvaluation(StepState& step, CoordinatorActions* actions) {
+  LossTotal total;
+  for (const Incarnation member : members_) {  // in rank order: the sum's bits do not depend on arrival
+    if (const auto part = step.evaluations.find(member); part != step.evaluations.end()) {
+      total.loss_sum += part->second.loss_sum;
+      total.terms += part->second.terms;
+    }
+  }
+  step.full_loss = total.loss_sum / static_cast<double>(std::max<int64_t>(total.terms, 1));
+  last_full_loss_ = step.full_loss;
+  if (!std::isfinite(*step.full_loss)) {
+    return End(absl::OutOfRangeError(absl::StrCat("step ", step.binding.step,
+                                                  ": the full model's validation loss is not finite")),
+               actions);
+  }
+  for (size_t s = 0; s < shards_.size(); ++s) {
+    actions->releases.push_back({ShardId(static_cast<int32_t>(s)), step.binding.step});
+  }
+}
+
+CoordinatorActions Coordinator::OnStateHashes(const StateHashes& hashes, absl::Time now) {
+  CoordinatorActions actions;
+  const size_t number = static_cast<size_t>(hashes.shard.value());
+  if (number >= shards_.size() || shards_[number].hashed || hashes.hashes.size() != shards_[number].fragments) {
+    return actions;
+  }
+  shards_[number].hashed = true;
+  size_t next = 0;
+  for (size_t f = 0; f < place_.size(); ++f) {
+    if (place_[f] == hashes.shard) hashes_[f] = hashes.hashes[next++];
+  }
+  Progress(now);
+  TryFinish(now, &actions);
+  return actions;
+}
+
+CoordinatorActions Coordinator::OnNotFinite(const NotFiniteReport& report, absl::Time /*now*/) {
+  CoordinatorActions actions;
+  End(absl::OutOfRangeError(absl::StrCat("step ", report.step, ": ", report.what, " of ", NameOf(report.worker),
+                                         " is not finite (reported by ", report.member,
+                                         "); a lower train.lr or train.clip_norm > 0 may help")),
+      &actions);
+  return actions;
+}
+
+CoordinatorActions Coordinator::WorkerHeartbeat(Incarnation incarnation, const std::string& phase, absl::Time now) {
+  if (WorkerState* worker = FindWorker(incarnation); worker != nullptr) {
+    worker->heard = now;
+    // A long evaluation or first step shows itself in a changing phase.
+    if (worker->phase != phase) Progress(now);
+    worker->phase = phase;
+  }
+  return {};
+}
+
+CoordinatorActions Coordinator::ShardHeartbeat(ShardId shard, int64_t peak_memory_bytes, absl::Time now) {
+  if (const size_t number = static_cast<size_t>(shard.value()); number < shards_.size()) {
+    shards_[number].heard = now;
+    shards_[number].peak_memory_bytes = std::max(shards_[number].peak_memory_bytes, peak_memory_bytes);
+  }
+  return {};
+}
+
+CoordinatorActions Coordinator::ShardFinished(ShardId shard, absl::Time now) {
+  CoordinatorActions actions;
+  if (const size_t number = static_cast<size_t>(shard.value()); number < shards_.size()) {
+    shards_[number].finished = true;
+    TryFinish(now, &actions);
+  }
+  return actions;
+}
+
+CoordinatorActions Coordinator::Stop(const std::string& reason, absl::Time now) {
+  CoordinatorActions actions;
+  if (phase_ >= Phase::kEnding || stop_requested_) return actions;
+  if (next_step_ == 0) {
+    End(absl::CancelledError(absl::StrCat("stopped before the first step: ", reason)), &actions);
+    return actions;
+  }
+  stop_requested_ = true;
+  stop_reason_ = reason;
+  end_by_ = now + options_.stop_timeout;
+  actions.log.push_back(absl::StrCat("stopping at step ", next_step_, ": ", reason));
+  return actions;
+}
+
+void Coordinator::TryFinish(absl::Time now, CoordinatorActions* actions) {
+  if (phase_ == Phase::kTraining && closing_.has_value()) {
+    const auto it = steps_.find(*closing_);
+    const bool hashed = std::all_of(shards_.begin(), shards_.end(),
+                                    [](const ShardState& shard) { return shard.fragments == 0 || shard.hashed; });
+    // Only the closing binding is left: every step before it is committed and reported.
+    const bool complete = it != steps_.end() && steps_.size() == 1 && it->second.durable && hashed &&
+                          committed_ + 1 == *closing_ && it->second.expect_evaluations.empty();
+    if (!complete) return;
+    StepMetrics last = MetricsOf(it->second, now);
+    last.state_hash = Hash64({reinterpret_cast<const char*>(hashes_.data()), hashes_.size() * sizeof(uint64_t)});
+    actions->metrics.push_back(std::move(last));
+    phase_ = Phase::kEnding;
+    end_by_ = std::min(end_by_, now + options_.stop_timeout);
+    for (size_t s = 0; s < shards_.size(); ++s) actions->finish_shards.push_back(ShardId(static_cast<int32_t>(s)));
+    AnswerAsked(*closing_ + 1, actions);
+  }
+  if (phase_ != Phase::kEnding) return;
+  const bool told = std::all_of(workers_.begin(), workers_.end(), [](const auto& w) { return w.second.told_finished; });
+  const bool left = std::all_of(shards_.begin(), shards_.end(), [](const auto& s) { return s.finished; });
+  if (!told || !left) return;
+  End(stop_requested_ ? absl::CancelledError(absl::StrCat("stopped at step ", *closing_, ": ", stop_reason_))
+                      : absl::OkStatus(),
+      actions);
+}
+
+void Coordinator::End(absl::Status status, CoordinatorActions* actions) {
+  if (phase_ == Phase::kOver) return;
+  phase_ = Phase::kOver;
+  actions->stop = std::move(status);
+}
+
+}  // namespace sdp

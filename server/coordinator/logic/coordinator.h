@@ -1,0 +1,210 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "common/base/ids.h"
+#include "common/model/catalog.h"
+#include "common/model/layout.h"
+#include "common/plan/plan.h"
+#include "common/protocol/messages.h"
+#include "server/coordinator/logic/actions.h"
+#include "server/coordinator/logic/records.h"
+#include "server/coordinator/logic/run_status.h"
+#include "server/coordinator/logic/step_metrics.h"
+
+namespace sdp {
+
+// A sum over loss terms, in nats.
+struct LossTotal {
+  double loss_sum = 0;
+  int64_t terms = 0;
+};
+
+// Coordinator is the one process that knows the members, the plan, the step and the data cursor. It binds steps, collects the
+// shards' and workers' reports and decides when a step is committed. Event-driven: each call returns the actions to take;
+// duplicates and any order of events are fine.
+// Threads: confined to one; no RPC, file or device work inside. Time comes in with the events.
+class Coordinator {
+ public:
+  struct Options {
+    const Catalog* catalog = nullptr;  // outlives the coordinator
+    const Layout* layout = nullptr;    // outlives the coordinator
+    std::string config_hash;
+    int shards = 1;
+    int workers = 1;                   // N of the first view
+    std::vector<double> coverage;      // [units] c_j
+    bool rescale = true;               // factors c_j N / p_j; false: 1
+    Assignment assignment = Assignment::kResolvable;
+    uint64_t seed = 0;
+    int64_t rotate_every = 0;
+    int64_t steps = 1;
+    int64_t global_batch = 1;
+    int64_t micro_batch = 0;
+    int64_t tokens_per_sample = 0;     // for throughput
+    int64_t eval_every = 0;
+    int64_t eval_samples = 0;          // 0: all
+    bool validation = false;           // there is validation data
+    double clip_norm = 0;
+    absl::Duration lease = absl::Seconds(20);            // silence after which a member is lost
+    absl::Duration first_step_timeout = absl::Minutes(15);
+    absl::Duration min_step_timeout = absl::Minutes(2);  // then: 20 x the slowest step, at least this
+    absl::Duration stop_timeout = absl::Seconds(30);     // from a stop to the end
+  };
+
+  explicit Coordinator(const Options& options);
+
+  CoordinatorActions Start(absl::Time now);
+  CoordinatorActions Stored(int64_t id, absl::Time now);
+
+  CoordinatorActions RegisterShard(const ShardRegistration& registration, absl::Time now);
+  CoordinatorActions RegisterWorker(const WorkerRegistration& registration, absl::Time now);
+  // FailedPrecondition in `*error` when its data is not that of the others.
+  CoordinatorActions Ready(Incarnation worker, const DataSummary& data, absl::Time now, absl::Status* error);
+  // Asks for the binding of `step`; `known_plan`: the plan whose units the worker has, or -1. Answered when step - 2 is committed.
+  CoordinatorActions BeginStep(Incarnation worker, Step step, int64_t known_plan, absl::Time now, absl::Status* error);
+
+  CoordinatorActions OnReduced(const Reduced& reduced, absl::Time now);
+  CoordinatorActions OnStepDone(const StepDone& done, absl::Time now);
+  CoordinatorActions OnStateHashes(const StateHashes& hashes, absl::Time now);
+  CoordinatorActions OnStepReport(const StepReport& report, absl::Time now);
+  CoordinatorActions OnEvaluation(const EvaluationReport& report, absl::Time now);
+  CoordinatorActions OnNotFinite(const NotFiniteReport& report, absl::Time now);
+
+  CoordinatorActions WorkerHeartbeat(Incarnation worker, const std::string& phase, absl::Time now);
+  CoordinatorActions ShardHeartbeat(ShardId shard, int64_t peak_memory_bytes, absl::Time now);
+  CoordinatorActions ShardFinished(ShardId shard, absl::Time now);  // it was told, and ends
+  // Ends the run at the next unbound step, without evaluation (Ctrl-C).
+  CoordinatorActions Stop(const std::string& reason, absl::Time now);
+  // Looks at leases and deadlines. Call about once a second.
+  CoordinatorActions Tick(absl::Time now);
+
+  RunStatus status(absl::Time now) const;
+  // The plan of the newest binding; null before the first view.
+  const Plan* plan() const { return plan_.get(); }
+  std::vector<Rank> ranks() const;  // of the view, in rank order
+
+ private:
+  enum class Phase { kShards, kStarting, kWorkers, kTraining, kEnding, kOver };
+
+  struct ShardState {
+    ShardRegistration registration;
+    size_t fragments = 0;
+    Step done = -2;  // all its fragments have version done + 1; -1: the start state is loaded
+    bool hashed = false;
+    bool finished = false;
+    absl::Time heard;
+    int64_t peak_memory_bytes = 0;
+  };
+  struct WorkerState {
+    WorkerRegistration registration;
+    Incarnation incarnation;
+    bool ready = false;
+    bool told_finished = false;
+    absl::Time heard;
+    std::string phase;
+    Step reported = -1;
+    int64_t peak_memory_bytes = 0;
+  };
+  struct StepState {
+    BindingRecord binding;
+    std::shared_ptr<const Plan> plan;
+    int64_t plan_number = 0;
+    bool durable = false;  // may be told
+    std::vector<double> squares;  // [fragments]
+    std::set<ShardId> reduced;
+    std::set<Incarnation> expect_reports, expect_evaluations;
+    std::vector<StepReport> reports;
+    std::map<Incarnation, LossTotal> evaluations;
+    std::optional<double> full_loss;
+    double gradient_norm = 0, scale = 1;
+    int64_t uncovered = 0;
+    absl::Time committed_at = absl::InfiniteFuture();
+  };
+  // What waits for a record to be stored; `bound`: the step that may then be told.
+  struct Deferred {
+    bool stored = false;
+    CoordinatorActions actions;
+    std::optional<Step> bound;
+  };
+
+  // registration.cc
+  void AdmitShards(CoordinatorActions* actions);
+  void AdmitShard(ShardId shard, CoordinatorActions* actions);
+  void AdmitWorker(const WorkerState& worker, CoordinatorActions* actions);
+  WorkerState* FindWorker(Incarnation incarnation);
+  int ReadyWorkers() const;
+  std::string NameOf(Incarnation worker) const;
+  void MakeView(absl::Time now, CoordinatorActions* actions);
+
+  // binding.cc
+  void TryBind(absl::Time now, CoordinatorActions* actions);
+  void BindStep(absl::Time now, CoordinatorActions* actions);
+  absl::Status MakePlanFor(int64_t rotation);
+  int64_t RotationAt(Step step) const { return options_.rotate_every > 0 ? step / options_.rotate_every : 0; }
+  void AnswerAsked(Step step, CoordinatorActions* actions);
+  WorkerBinding BindingFor(const StepState& step, int rank, int64_t known_plan) const;
+
+  // watch.cc
+  void ReportSteps(absl::Time now, CoordinatorActions* actions);
+  StepMetrics MetricsOf(const StepState& step, absl::Time now);
+  std::string WaitingFor() const;
+
+  // coordinator.cc
+  void Persist(Record record, CoordinatorActions then, CoordinatorActions* actions, std::optional<Step> bound = std::nullopt);
+  void Commit(absl::Time now, CoordinatorActions* actions);
+  void FinishReduction(StepState& step, CoordinatorActions* actions);
+  void FinishEvaluation(StepState& step, CoordinatorActions* actions);
+  bool ShardsHave(Step done) const;
+  void TryFinish(absl::Time now, CoordinatorActions* actions);
+  void End(absl::Status status, CoordinatorActions* actions);
+  void Progress(absl::Time now) { last_progress_ = now; }
+
+  const Options options_;
+  const Generation generation_{1};
+  const Term term_{1};
+  const std::vector<ShardId> place_;  // [fragments]
+  Phase phase_ = Phase::kShards;
+
+  std::map<std::string, ShardState> registered_shards_;  // by name, until all are here
+  std::vector<ShardState> shards_;                       // by number
+  std::map<std::string, WorkerState> workers_;           // by name
+  Incarnation last_incarnation_;
+  std::optional<DataSummary> data_;
+
+  ViewId view_;
+  std::vector<Incarnation> members_;  // by rank
+  std::shared_ptr<const Plan> plan_;
+  int64_t plan_number_ = -1;          // rotation index of plan_
+  int64_t plan_sent_ = -1;            // the last plan whose holders the shards were sent
+  std::shared_ptr<const HolderSets> holders_;
+
+  int64_t cursor_ = 0;
+  Step next_step_ = 0;                // the first unbound
+  std::optional<Step> closing_;       // once bound
+  std::map<Step, StepState> steps_;   // bound, until their metrics are out
+  std::map<Step, std::map<Incarnation, int64_t>> asked_;  // unanswered BeginStep: the plan each knows
+  Step committed_ = -2;
+  std::vector<uint64_t> hashes_;      // [fragments] at the closing binding
+
+  int64_t next_record_ = 1;
+  std::map<int64_t, Deferred> deferred_;
+
+  bool stop_requested_ = false;
+  std::string stop_reason_;
+  absl::Time end_by_ = absl::InfiniteFuture();  // of an ending run
+  absl::Time first_bound_ = absl::InfinitePast(), last_commit_ = absl::InfinitePast();
+  absl::Time last_progress_ = absl::InfinitePast();
+  absl::Duration slowest_step_;
+  std::optional<double> last_loss_, last_full_loss_;
+};
+
+}  // namespace sdp

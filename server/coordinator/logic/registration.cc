@@ -1,0 +1,191 @@
+// Coordinator: who is in the run, until the first view.
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "common/base/hash.h"
+#include "common/base/natural_order.h"
+#include "server/coordinator/logic/coordinator.h"
+
+namespace sdp {
+namespace {
+
+absl::Status OtherConfig(const std::string& name, const std::string& theirs, const std::string& ours) {
+  return absl::FailedPreconditionError(absl::StrCat(name, " has config hash ", theirs, ", this run has ", ours,
+                                                    ": start it with the same configuration"));
+}
+
+}  // namespace
+
+CoordinatorActions Coordinator::RegisterShard(const ShardRegistration& registration, absl::Time now) {
+  CoordinatorActions actions;
+  const auto refuse = [&](absl::Status status) {
+    actions.log.push_back(absl::StrCat("refused ", registration.name, ": ", status.message()));
+    actions.admit_shards.push_back({registration.name, registration.instance, std::move(status)});
+    return actions;
+  };
+  if (registration.config_hash != options_.config_hash) {
+    return refuse(OtherConfig(registration.name, registration.config_hash, options_.config_hash));
+  }
+  if (phase_ != Phase::kShards) {
+    for (size_t s = 0; s < shards_.size(); ++s) {
+      if (shards_[s].registration.name != registration.name) continue;
+      if (shards_[s].registration.instance == registration.instance) {
+        AdmitShard(ShardId(static_cast<int32_t>(s)), &actions);
+        return actions;
+      }
+      return refuse(absl::FailedPreconditionError(absl::StrCat(
+          "a shard of the name ", registration.name, " is already in the run: its parameters live there")));
+    }
+    return refuse(absl::FailedPreconditionError(
+        absl::StrCat("the run has its ", options_.shards, " shards (cluster.shards)")));
+  }
+  ShardState& shard = registered_shards_[registration.name];
+  if (shard.registration.instance != registration.instance) {
+    actions.log.push_back(absl::StrCat(registration.name, " registered from ", registration.address));
+  }
+  shard.registration = registration;
+  shard.heard = now;
+  if (static_cast<int>(registered_shards_.size()) == options_.shards) AdmitShards(&actions);
+  return actions;
+}
+
+void Coordinator::AdmitShards(CoordinatorActions* actions) {
+  std::vector<std::string> names;
+  for (const auto& [name, shard] : registered_shards_) names.push_back(name);
+  std::sort(names.begin(), names.end(),
+            [](const std::string& a, const std::string& b) { return NaturalLess(a, b); });
+  for (const std::string& name : names) shards_.push_back(std::move(registered_shards_.at(name)));
+  registered_shards_.clear();
+  for (const ShardId shard : place_) ++shards_[static_cast<size_t>(shard.value())].fragments;
+  phase_ = Phase::kStarting;
+  Persist(GenerationRecord{generation_, term_, options_.config_hash, "initial values"}, {}, actions);
+  for (size_t s = 0; s < shards_.size(); ++s) AdmitShard(ShardId(static_cast<int32_t>(s)), actions);
+  for (const auto& [name, worker] : workers_) AdmitWorker(worker, actions);
+}
+
+void Coordinator::AdmitShard(ShardId shard, CoordinatorActions* actions) {
+  const ShardRegistration& registration = shards_[static_cast<size_t>(shard.value())].registration;
+  CoordinatorActions then;
+  then.admit_shards.push_back({registration.name, registration.instance,
+                               ShardAdmission{shard, options_.shards, generation_, term_}});
+  Persist(ShardRecord{shard, registration.name, registration.address}, std::move(then), actions);
+}
+
+CoordinatorActions Coordinator::RegisterWorker(const WorkerRegistration& registration, absl::Time now) {
+  CoordinatorActions actions;
+  const auto refuse = [&](absl::Status status) {
+    actions.log.push_back(absl::StrCat("refused ", registration.name, ": ", status.message()));
+    actions.admit_workers.push_back({registration.name, registration.instance, std::move(status)});
+    return actions;
+  };
+  if (registration.config_hash != options_.config_hash) {
+    return refuse(OtherConfig(registration.name, registration.config_hash, options_.config_hash));
+  }
+  const auto known = workers_.find(registration.name);
+  const bool same = known != workers_.end() && known->second.registration.instance == registration.instance;
+  if (!same) {
+    if (phase_ >= Phase::kTraining) {
+      return refuse(absl::FailedPreconditionError(
+          "training has begun: members that come and go are not built yet"));
+    }
+    if (known == workers_.end() && static_cast<int>(workers_.size()) == options_.workers) {
+      return refuse(absl::FailedPreconditionError(
+          absl::StrCat("the run has its ", options_.workers, " workers (cluster.workers)")));
+    }
+    // A second process under a name takes the place of the first.
+    WorkerState& worker = workers_[registration.name];
+    worker = WorkerState();
+    worker.registration = registration;
+    last_incarnation_ = Incarnation(last_incarnation_.value() + 1);
+    worker.incarnation = last_incarnation_;
+    actions.log.push_back(absl::StrCat(registration.name, " registered, incarnation ", worker.incarnation.value()));
+  }
+  WorkerState& worker = workers_[registration.name];
+  worker.heard = now;
+  if (!shards_.empty()) AdmitWorker(worker, &actions);
+  return actions;
+}
+
+void Coordinator::AdmitWorker(const WorkerState& worker, CoordinatorActions* actions) {
+  WorkerAdmission admission{worker.incarnation, generation_, term_, {}, options_.coverage};
+  for (const ShardState& shard : shards_) admission.shards.push_back(shard.registration.address);
+  CoordinatorActions then;
+  then.admit_workers.push_back({worker.registration.name, worker.registration.instance, std::move(admission)});
+  Persist(MemberRecord{worker.incarnation, worker.registration.name}, std::move(then), actions);
+}
+
+Coordinator::WorkerState* Coordinator::FindWorker(Incarnation incarnation) {
+  for (auto& [name, worker] : workers_) {
+    if (worker.incarnation == incarnation) return &worker;
+  }
+  return nullptr;
+}
+
+std::string Coordinator::NameOf(Incarnation incarnation) const {
+  for (const auto& [name, worker] : workers_) {
+    if (worker.incarnation == incarnation) return name;
+  }
+  return absl::StrCat("incarnation ", incarnation.value());
+}
+
+int Coordinator::ReadyWorkers() const {
+  return static_cast<int>(
+      std::count_if(workers_.begin(), workers_.end(), [](const auto& worker) { return worker.second.ready; }));
+}
+
+CoordinatorActions Coordinator::Ready(Incarnation incarnation, const DataSummary& data, absl::Time now,
+                                      absl::Status* error) {
+  CoordinatorActions actions;
+  *error = absl::OkStatus();
+  WorkerState* worker = FindWorker(incarnation);
+  if (worker == nullptr) {
+    *error = absl::AbortedError(absl::StrCat("incarnation ", incarnation.value(), " is not in the run: register again"));
+    return actions;
+  }
+  worker->heard = now;
+  if (worker->ready) return actions;
+  const std::string& name = worker->registration.name;
+  if (data_.has_value() && !(*data_ == data)) {
+    *error = absl::FailedPreconditionError(absl::StrCat(
+        name, " has other data than the first worker: ", data.train_samples, " training samples with checksum ",
+        HashText(data.train_checksum), " and ", data.validation_samples, " validation samples with checksum ",
+        HashText(data.validation_checksum), "; the run has ", data_->train_samples, " with ",
+        HashText(data_->train_checksum), " and ", data_->validation_samples, " with ",
+        HashText(data_->validation_checksum)));
+    actions.log.push_back(absl::StrCat("refused ", error->message()));
+    workers_.erase(name);
+    return actions;
+  }
+  data_ = data;
+  worker->ready = true;
+  actions.log.push_back(absl::StrCat(name, " is ready (", ReadyWorkers(), "/", options_.workers, ")"));
+  MakeView(now, &actions);
+  TryBind(now, &actions);
+  return actions;
+}
+
+void Coordinator::MakeView(absl::Time now, CoordinatorActions* actions) {
+  if (phase_ != Phase::kWorkers || ReadyWorkers() < options_.workers) return;
+  std::vector<std::pair<std::string, Incarnation>> order;
+  for (const auto& [name, worker] : workers_) order.emplace_back(name, worker.incarnation);
+  std::sort(order.begin(), order.end(), [](const auto& a, const auto& b) { return NaturalLess(a.first, b.first); });
+  members_.clear();
+  for (const auto& [name, incarnation] : order) members_.push_back(incarnation);
+  view_ = ViewId(1);
+  if (const absl::Status status = MakePlanFor(0); !status.ok()) return End(status, actions);
+  Persist(ViewRecord{view_, members_}, {}, actions);
+  phase_ = Phase::kTraining;
+  first_bound_ = last_commit_ = now;
+  Progress(now);
+  actions->log.push_back(absl::StrCat("view ", view_.value(), ": ", members_.size(), " workers"));
+}
+
+std::vector<Rank> Coordinator::ranks() const {
+  std::vector<Rank> ranks;
+  for (const Incarnation member : members_) ranks.push_back({NameOf(member), 0, 1});
+  return ranks;
+}
+
+}  // namespace sdp

@@ -1,0 +1,170 @@
+// Coordinator: what people see, and what ends a run that does not go on.
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "server/coordinator/logic/coordinator.h"
+
+namespace sdp {
+
+void Coordinator::ReportSteps(absl::Time now, CoordinatorActions* actions) {
+  while (!steps_.empty()) {
+    const StepState& step = steps_.begin()->second;
+    const bool complete = !step.binding.closing && committed_ >= step.binding.step && step.expect_reports.empty() &&
+                          step.expect_evaluations.empty();
+    if (!complete) return;
+    actions->metrics.push_back(MetricsOf(step, now));
+    last_commit_ = step.committed_at;
+    steps_.erase(steps_.begin());
+  }
+}
+
+StepMetrics Coordinator::MetricsOf(const StepState& step, absl::Time now) {
+  StepMetrics metrics;
+  metrics.generation = generation_;
+  metrics.step = step.binding.step;
+  metrics.steps = options_.steps;
+  metrics.full_loss = step.full_loss;
+  metrics.plan_hash = step.plan->hash;
+  metrics.workers = static_cast<int>(members_.size());
+  metrics.run_time = now - first_bound_;
+  for (const auto& [name, worker] : workers_) {
+    metrics.max_worker_memory_bytes = std::max(metrics.max_worker_memory_bytes, worker.peak_memory_bytes);
+  }
+  for (size_t unit = 0; unit < step.plan->holders.size(); ++unit) {
+    if (options_.catalog->units[unit].shared) continue;
+    const int holders = static_cast<int>(step.plan->holders[unit].size());
+    metrics.min_holders = metrics.max_holders == 0 ? holders : std::min(metrics.min_holders, holders);
+    metrics.max_holders = std::max(metrics.max_holders, holders);
+  }
+  if (step.binding.closing) return metrics;
+
+  double loss_sum = 0;
+  int64_t terms = 0;
+  std::vector<StepReport> reports = step.reports;  // in an order of their own, so that sums do not depend on arrival
+  std::sort(reports.begin(), reports.end(), [](const auto& a, const auto& b) { return a.worker < b.worker; });
+  const int64_t count = static_cast<int64_t>(reports.size());
+  for (const StepReport& report : reports) {
+    loss_sum += report.loss_sum;
+    terms += report.terms;
+    metrics.pull += report.pull / count;
+    metrics.forward += report.forward / count;
+    metrics.backward += report.backward / count;
+    metrics.push += report.push / count;
+    metrics.pulled_bytes += report.pulled_bytes;
+    metrics.pushed_bytes += report.pushed_bytes;
+  }
+  if (terms > 0) metrics.loss = loss_sum / static_cast<double>(terms);
+  last_loss_ = metrics.loss;
+  metrics.gradient_norm = step.gradient_norm;
+  metrics.clip_scale = step.scale;
+  metrics.uncovered = step.uncovered;
+  metrics.samples = step.binding.samples;
+  metrics.tokens = step.binding.samples * options_.tokens_per_sample;
+  metrics.elapsed = step.committed_at - last_commit_;
+  return metrics;
+}
+
+CoordinatorActions Coordinator::Tick(absl::Time now) {
+  CoordinatorActions actions;
+  if (phase_ == Phase::kOver) return actions;
+  if (now > end_by_) {
+    const bool finished = phase_ == Phase::kEnding && !stop_requested_;
+    End(finished ? absl::OkStatus()
+                 : absl::CancelledError(absl::StrCat("stopped (", stop_reason_, "), but not within ",
+                                                     absl::FormatDuration(options_.stop_timeout), ": ", WaitingFor())),
+        &actions);
+    return actions;
+  }
+  if (phase_ == Phase::kEnding) return actions;
+  const auto lost = [&](const std::string& name, absl::Time heard) {
+    End(absl::UnavailableError(absl::StrCat(name, " is lost: no heartbeat for ",
+                                            absl::FormatDuration(absl::Trunc(now - heard, absl::Milliseconds(100))),
+                                            ", allowed are ", absl::FormatDuration(options_.lease))),
+        &actions);
+  };
+  for (const ShardState& shard : shards_) {
+    if (now - shard.heard > options_.lease) lost(shard.registration.name, shard.heard);
+  }
+  for (const auto& [name, worker] : workers_) {
+    if (!shards_.empty() && now - worker.heard > options_.lease) lost(name, worker.heard);
+  }
+  if (phase_ != Phase::kTraining) return actions;
+  const absl::Duration allowed = slowest_step_ == absl::ZeroDuration()
+                                     ? options_.first_step_timeout
+                                     : std::max(options_.min_step_timeout, 20 * slowest_step_);
+  if (now - last_progress_ > allowed) {
+    End(absl::DeadlineExceededError(absl::StrCat("no progress for ", absl::FormatDuration(allowed), ": ", WaitingFor())),
+        &actions);
+  }
+  return actions;
+}
+
+std::string Coordinator::WaitingFor() const {
+  std::vector<std::string> who;
+  switch (phase_) {
+    case Phase::kShards:
+      for (const auto& [name, shard] : registered_shards_) who.push_back(name);
+      return absl::StrCat(who.size(), " of ", options_.shards, " shards have registered",
+                          who.empty() ? "" : absl::StrCat(" (", absl::StrJoin(who, ", "), ")"));
+    case Phase::kStarting:
+      for (const ShardState& shard : shards_) {
+        if (shard.fragments > 0 && shard.done < -1) who.push_back(shard.registration.name);
+      }
+      return absl::StrCat("start values of ", absl::StrJoin(who, ", "));
+    case Phase::kWorkers:
+      for (const auto& [name, worker] : workers_) {
+        if (worker.ready) who.push_back(name);
+      }
+      return absl::StrCat(who.size(), " of ", options_.workers, " workers are ready",
+                          who.empty() ? "" : absl::StrCat(" (", absl::StrJoin(who, ", "), ")"));
+    case Phase::kTraining: break;
+    case Phase::kEnding: return "the members to leave";
+    case Phase::kOver: return "";
+  }
+  const Step step = committed_ + 1;
+  if (const auto it = steps_.find(step); it != steps_.end()) {
+    for (const Incarnation worker : it->second.expect_evaluations) who.push_back(NameOf(worker) + " (evaluation)");
+    for (const Incarnation worker : it->second.expect_reports) {
+      const auto member = workers_.find(NameOf(worker));
+      who.push_back(absl::StrCat(NameOf(worker), " (", member == workers_.end() ? "" : member->second.phase, ")"));
+    }
+  }
+  for (const ShardState& shard : shards_) {
+    if (shard.fragments > 0 && shard.done < step) who.push_back(shard.registration.name);
+  }
+  return absl::StrCat("step ", step, " waits for ", absl::StrJoin(who, ", "));
+}
+
+RunStatus Coordinator::status(absl::Time now) const {
+  static constexpr const char* kPhases[] = {"waiting for shards", "starting shards", "waiting for workers",
+                                            "training",           "ending",          "over"};
+  RunStatus status;
+  status.phase = kPhases[static_cast<size_t>(phase_)];
+  status.waiting_for = WaitingFor();
+  status.generation = generation_;
+  status.step = next_step_;
+  status.committed = committed_;
+  status.steps = options_.steps;
+  status.loss = last_loss_;
+  status.full_loss = last_full_loss_;
+  status.plan_hash = plan_ == nullptr ? 0 : plan_->hash;
+  for (size_t s = 0; s < shards_.size(); ++s) {
+    const ShardState& shard = shards_[s];
+    status.members.push_back({"shard", shard.registration.name, static_cast<int64_t>(s), shard.registration.address,
+                              shard.finished ? "finished" : "serving", now - shard.heard, shard.peak_memory_bytes,
+                              shard.done});
+  }
+  for (const auto& [name, shard] : registered_shards_) {
+    status.members.push_back({"shard", name, -1, shard.registration.address, "registered", now - shard.heard, 0, -1});
+  }
+  for (const auto& [name, worker] : workers_) {
+    status.members.push_back({"worker", name, worker.incarnation.value(), "",
+                              worker.phase.empty() ? (worker.ready ? "ready" : "registered") : worker.phase,
+                              now - worker.heard, worker.peak_memory_bytes, worker.reported});
+  }
+  return status;
+}
+
+}  // namespace sdp

@@ -1,0 +1,41 @@
+#include "server/shard/logic/reduce.h"
+
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+
+namespace sdp {
+
+double SumOfSquares(absl::Span<const float> values) {
+  constexpr size_t kBlock = 1024, kLanes = 8;
+  double total = 0;
+  for (size_t begin = 0; begin < values.size(); begin += kBlock) {
+    const size_t end = std::min(begin + kBlock, values.size());
+    double lanes[kLanes] = {};
+    size_t i = begin;
+    for (; i + kLanes <= end; i += kLanes) {
+      for (size_t lane = 0; lane < kLanes; ++lane) {
+        const double value = values[i + lane];
+        lanes[lane] += value * value;
+      }
+    }
+    for (size_t lane = 0; i < end; ++i, ++lane) lanes[lane] += double{values[i]} * double{values[i]};
+    double block = 0;
+    for (const double lane : lanes) block += lane;
+    total += block;
+  }
+  return total;
+}
+
+bool AllFinite(absl::Span<const float> values) {
+  // Not finite: all exponent bits set. The largest pattern without its sign tells, and a maximum vectorises.
+  uint32_t largest = 0;
+  for (const float value : values) {
+    uint32_t bits;
+    std::memcpy(&bits, &value, sizeof(bits));
+    largest = std::max(largest, bits & 0x7fffffffu);
+  }
+  return largest < 0x7f800000u;
+}
+
+}  // namespace sdp

@@ -1,0 +1,401 @@
+#include "server/shard/logic/shard.h"
+
+#include <algorithm>
+#include <atomic>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/base/hash.h"
+#include "server/shard/logic/reduce.h"
+
+namespace sdp {
+namespace {
+
+// At most two steps are in flight, and the closing binding after them: a request further ahead is wrong, not early.
+constexpr Step kMaxStepsAhead = 3;
+constexpr size_t kRepeatedReports = 2;
+
+template <typename T>
+void Remember(std::vector<T>& last, T report) {
+  last.push_back(std::move(report));
+  if (last.size() > kRepeatedReports) last.erase(last.begin());
+}
+
+}  // namespace
+
+Shard::Shard(const Options& options, const StartValues& start)
+    : options_(options), optimizer_(MakeOptimizer(options.optimizer)) {
+  const Layout& layout = *options_.layout;
+  const std::vector<ShardId> place = layout.Place(options_.shards);
+  for (int f = 0; f < layout.fragments(); ++f) {
+    const FragmentId id(f);
+    if (place[static_cast<size_t>(f)] != options_.shard) continue;
+    Owned owned;
+    owned.index = owned_.size();
+    owned.value = std::make_shared<FloatBuffer>(layout.fragment(id).size);
+    start(id, owned.value->span());
+    owned.state = optimizer_->NewState(layout.fragment(id).size);
+    for (const Piece& piece : layout.pieces(id)) {
+      const bool decays = options_.catalog->tensors[static_cast<size_t>(piece.tensor)].decay;
+      const double decay = decays ? options_.optimizer.weight_decay : 0;
+      const int64_t end = piece.fragment_offset + piece.size;
+      if (!owned.ranges.empty() && owned.ranges.back().weight_decay == decay) {
+        owned.ranges.back().end = end;
+      } else {
+        owned.ranges.push_back({piece.fragment_offset, end, decay});
+      }
+    }
+    owned_.push_back(id);
+    fragments_.emplace(id, std::move(owned));
+  }
+}
+
+ShardActions Shard::Start() {
+  ShardActions actions;
+  StepDone done{options_.shard, -1, 0};
+  Remember(last_done_, done);
+  actions.done.push_back(done);
+  return actions;
+}
+
+ShardActions Shard::Reconnected() const {
+  ShardActions actions;
+  actions.reduced = last_reduced_;
+  actions.done = last_done_;
+  if (hashes_.has_value()) actions.hashes.push_back(*hashes_);
+  return actions;
+}
+
+ShardActions Shard::Bind(const ShardBinding& binding) {
+  ShardActions actions;
+  const bool known = bindings_.contains(binding.step) || (binding.step <= committed_ && !owned_.empty());
+  if (binding.generation != options_.generation || known) return actions;
+  if (binding.holders != nullptr && !plans_.contains(binding.plan)) {
+    auto holders = std::make_shared<Holders>();
+    holders->sets = binding.holders;
+    for (const auto& set : binding.holders->sets) {
+      auto& leaves = holders->leaves.emplace_back();
+      for (const Incarnation worker : set) leaves.emplace(worker, static_cast<int>(leaves.size()));
+    }
+    holders->members.insert(binding.holders->members.begin(), binding.holders->members.end());
+    plans_[binding.plan] = std::move(holders);
+  }
+  unplanned_.emplace(binding.step, binding);
+  for (auto it = unplanned_.begin(); it != unplanned_.end();) {
+    if (plans_.contains(it->second.plan)) {
+      const ShardBinding ready = it->second;
+      it = unplanned_.erase(it);
+      Activate(ready, &actions);
+    } else {
+      ++it;
+    }
+  }
+  return actions;
+}
+
+void Shard::Activate(const ShardBinding& binding, ShardActions* actions) {
+  const Step step = binding.step;
+  Bound& bound = bindings_[step];
+  bound.binding = binding;
+  bound.binding.holders = nullptr;
+  bound.holders = plans_.at(binding.plan);
+  bound.evaluating = binding.evaluate;
+  // Bindings may come in another order than they were made: the plan before the newest may still be needed.
+  std::erase_if(plans_, [&](const auto& plan) { return plan.first < binding.plan - 1; });
+  if (binding.closing) {
+    closing_ = step;
+    ReportHashes(actions);
+  }
+  if (auto pulls = early_pulls_.extract(step); !pulls.empty()) {
+    for (const PullRequest& request : pulls.mapped()) PullKnown(request, bound, actions);
+  }
+  if (auto headers = early_headers_.extract(step); !headers.empty()) {
+    for (const PushKey& key : headers.mapped()) PushKnown(key, FloatBuffer(), actions);
+  }
+}
+
+const absl::flat_hash_map<Incarnation, int>& Shard::Leaves(const Bound& bound, FragmentId id) const {
+  const size_t unit = static_cast<size_t>(options_.layout->fragment(id).unit.value());
+  return bound.holders->leaves[static_cast<size_t>(bound.holders->sets->set_of_unit[unit])];
+}
+
+Answer Shard::Check(const RequestKey& key, FragmentId id, std::string* detail) const {
+  if (key.generation != options_.generation) {
+    *detail = absl::StrCat("generation ", key.generation.value(), ", ours is ", options_.generation.value());
+    return Answer::kStaleGeneration;
+  }
+  if (!fragments_.contains(id)) {
+    *detail = absl::StrCat("fragment ", id.value(), " is not on ", options_.name);
+    return key.term != options_.term ? Answer::kStaleTerm : Answer::kInvalid;
+  }
+  if (key.step < 0 || key.step > committed_ + 1 + kMaxStepsAhead) {
+    *detail = absl::StrCat("step ", key.step, ", allowed are 0..", committed_ + 1 + kMaxStepsAhead);
+    return Answer::kInvalid;
+  }
+  return Answer::kReceived;
+}
+
+Answer Shard::Admit(const PushKey& key, int64_t elements, std::string* detail) const {
+  if (const Answer answer = Check(key, key.fragment, detail); answer != Answer::kReceived) return answer;
+  const int64_t size = options_.layout->fragment(key.fragment).size;
+  if (key.terms < 0 || elements != (key.terms == 0 ? 0 : size)) {
+    *detail = absl::StrCat(Describe(key.fragment), " with ", elements, " elements over ", key.terms,
+                           " loss terms; a fragment has ", size, ", a header over 0 terms none");
+    return Answer::kInvalid;
+  }
+  const auto bound = bindings_.find(key.step);
+  if (bound == bindings_.end()) {
+    if (key.step < fragments_.at(key.fragment).version) return Answer::kStepClosed;
+    if (key.terms == 0) return Answer::kReceived;  // a header is kept until the binding comes
+    *detail = absl::StrCat("step ", key.step, " is not bound here yet");
+    return Answer::kUnknownBinding;
+  }
+  if (key.view != bound->second.binding.view) {
+    *detail = absl::StrCat("view ", key.view.value(), ", step ", key.step, " has view ",
+                           bound->second.binding.view.value());
+    return Answer::kInvalid;
+  }
+  if (bound->second.binding.closing || !Leaves(bound->second, key.fragment).contains(key.worker)) {
+    *detail = absl::StrCat("worker incarnation ", key.worker.value(), " does not hold ", Describe(key.fragment),
+                           " in step ", key.step);
+    return Answer::kInvalid;
+  }
+  return Answer::kReceived;
+}
+
+ShardActions Shard::Pull(const PullRequest& request) {
+  ShardActions actions;
+  std::string detail;
+  for (const FragmentId id : request.fragments) {
+    if (const Answer answer = Check(request, id, &detail); answer != Answer::kReceived) {
+      actions.deliveries.push_back({request.worker, request.step, id, nullptr, answer, detail});
+      return actions;
+    }
+  }
+  if (const auto bound = bindings_.find(request.step); bound != bindings_.end()) {
+    PullKnown(request, bound->second, &actions);
+  } else if (request.step > committed_) {
+    early_pulls_[request.step].push_back(request);
+  } else {
+    for (const FragmentId id : request.fragments) {
+      actions.deliveries.push_back({request.worker, request.step, id, nullptr, Answer::kStepClosed, ""});
+    }
+  }
+  return actions;
+}
+
+void Shard::PullKnown(const PullRequest& request, const Bound& bound, ShardActions* actions) {
+  for (const FragmentId id : request.fragments) {
+    const bool reads = bound.binding.evaluate ? bound.holders->members.contains(request.worker)
+                                              : Leaves(bound, id).contains(request.worker);
+    if (request.view != bound.binding.view || !reads) {
+      actions->deliveries.push_back(
+          {request.worker, request.step, id, nullptr, Answer::kInvalid,
+           absl::StrCat("worker incarnation ", request.worker.value(), " of view ", request.view.value(),
+                        " does not read ", Describe(id), " in step ", request.step)});
+      continue;
+    }
+    Deliver(request, id, fragments_.at(id), actions);
+  }
+}
+
+void Shard::Deliver(const RequestKey& key, FragmentId id, Owned& owned, ShardActions* actions) {
+  Delivery delivery{key.worker, key.step, id, nullptr, Answer::kReceived, ""};
+  if (key.step > owned.version) {
+    const bool twice = std::any_of(owned.waiting.begin(), owned.waiting.end(), [&](const RequestKey& other) {
+      return other.worker == key.worker && other.step == key.step;
+    });
+    if (!twice) owned.waiting.push_back(key);
+    return;
+  }
+  if (key.step == owned.version) {
+    delivery.value = owned.value;
+  } else if (const auto kept = owned.retained.find(key.step); kept != owned.retained.end()) {
+    delivery.value = kept->second;
+  } else {
+    delivery.answer = Answer::kStepClosed;
+  }
+  actions->deliveries.push_back(std::move(delivery));
+}
+
+ShardActions Shard::Push(const PushKey& key, FloatBuffer gradient) {
+  ShardActions actions;
+  std::string detail;
+  const Answer answer = Admit(key, gradient.size(), &detail);
+  if (answer != Answer::kReceived) {
+    actions.answers.push_back({key.worker, key.step, key.fragment, answer, detail});
+    return actions;
+  }
+  if (bindings_.contains(key.step)) {
+    PushKnown(key, std::move(gradient), &actions);
+  } else {
+    early_headers_[key.step].push_back(key);
+  }
+  return actions;
+}
+
+void Shard::PushKnown(const PushKey& key, FloatBuffer gradient, ShardActions* actions) {
+  Owned& owned = fragments_.at(key.fragment);
+  const auto answer = [&](Answer code, std::string detail = "") {
+    actions->answers.push_back({key.worker, key.step, key.fragment, code, std::move(detail)});
+  };
+  // A header that waited for its binding is checked only here.
+  std::string detail;
+  if (const Answer admitted = Admit(key, gradient.size(), &detail); admitted != Answer::kReceived) {
+    return answer(admitted, detail);
+  }
+  if (key.step < owned.version) return answer(Answer::kStepClosed);
+  const auto& leaves = Leaves(bindings_.at(key.step), key.fragment);
+  Round& round = owned.rounds.try_emplace(key.step, static_cast<int>(leaves.size())).first->second;
+  const int leaf = leaves.at(key.worker);
+  if (round.closed || round.sum.has(leaf)) return answer(Answer::kReceived);  // twice
+  if (key.terms > 0 && key.step > owned.version) {
+    return answer(Answer::kInvalid, absl::StrCat(Describe(key.fragment), ": a gradient of version ", key.step,
+                                                 ", which does not exist yet"));
+  }
+  if (!AllFinite(gradient.span())) {
+    answer(Answer::kNotFinite);
+    actions->not_finite.push_back(
+        {options_.name, key.step, absl::StrCat("the gradient of ", Describe(key.fragment)), key.worker});
+    return;
+  }
+  if (OverBudget(key, gradient.bytes())) return answer(Answer::kRetryAfter);
+  round_bytes_ -= round.bytes();
+  round.sum.Add(leaf, std::move(gradient), key.terms);
+  round_bytes_ += round.bytes();
+  answer(Answer::kReceived);
+  CloseReady(key.fragment, actions);
+}
+
+bool Shard::OverBudget(const PushKey& key, int64_t bytes) const {
+  if (options_.round_bytes == 0 || bytes == 0 || round_bytes_ + bytes <= options_.round_bytes) return false;
+  // The oldest open round in (step, reverse forward order) always has its place, so something always progresses.
+  for (auto id = owned_.rbegin(); id != owned_.rend(); ++id) {
+    const Owned& owned = fragments_.at(*id);
+    if (owned.version != committed_ + 1) continue;
+    const auto round = owned.rounds.find(owned.version);
+    if (round == owned.rounds.end() || !round->second.closed) return *id != key.fragment;
+  }
+  return true;
+}
+
+void Shard::CloseReady(FragmentId id, ShardActions* actions) {
+  Owned& owned = fragments_.at(id);
+  const auto it = owned.rounds.find(owned.version);
+  if (it == owned.rounds.end() || it->second.closed || !it->second.sum.complete()) return;
+  const Step step = owned.version;
+  Round& round = it->second;
+  round_bytes_ -= round.bytes();
+  round.Close();
+  round_bytes_ += round.bytes();
+  Progress& progress = progress_[step];
+  progress.squares.resize(owned_.size());
+  progress.squares[owned.index] = SumOfSquares(round.mean.span());
+  ++progress.closed;
+  if (round.mean.empty()) ++progress.uncovered;
+  Report(step, actions);
+  if (!options_.clip) Advance(id, step, 1, actions);
+}
+
+ShardActions Shard::Scale(const ClipScale& scale) {
+  ShardActions actions;
+  const auto progress = progress_.find(scale.step);
+  const bool wanted = options_.clip && scale.generation == options_.generation && progress != progress_.end() &&
+                      progress->second.closed == owned_.size() && progress->second.done == 0;
+  if (!wanted) return actions;
+  for (const FragmentId id : owned_) Advance(id, scale.step, scale.scale, &actions);
+  return actions;
+}
+
+void Shard::Advance(FragmentId id, Step step, double scale, ShardActions* actions) {
+  Owned& owned = fragments_.at(id);
+  Round& round = owned.rounds.at(step);
+  const auto bound = bindings_.find(step);
+  if (bound != bindings_.end() && bound->second.evaluating) owned.retained[step] = owned.value;
+  if (!round.mean.empty()) {
+    // In place only if nobody else holds this version: not a send under way, not an evaluation.
+    std::shared_ptr<FloatBuffer> next = owned.value;
+    const bool alone = owned.value.use_count() == 2;  // `next` and our own
+    std::atomic_thread_fence(std::memory_order_acquire);
+    if (!alone) next = std::make_shared<FloatBuffer>(owned.value->size());
+    const double lr = LearningRate(options_.optimizer, step);
+    ++owned.state.updates;
+    for (const Range& range : owned.ranges) {
+      optimizer_->Update(owned.value->data(), round.mean.data(), next->data(), owned.state, range.begin, range.end,
+                         static_cast<float>(scale), lr, range.weight_decay, owned.state.updates);
+    }
+    owned.value = std::move(next);
+  }
+  round_bytes_ -= round.bytes();
+  owned.rounds.erase(step);
+  owned.version = step + 1;
+  std::vector<RequestKey> waiting = std::exchange(owned.waiting, {});
+  for (const RequestKey& key : waiting) Deliver(key, id, owned, actions);
+  ++progress_[step].done;
+  Report(step, actions);
+  CloseReady(id, actions);  // the next step's round may have had all its headers
+}
+
+void Shard::Report(Step step, ShardActions* actions) {
+  Progress& progress = progress_[step];
+  if (progress.closed == owned_.size() && !progress.squares.empty()) {
+    Reduced reduced{options_.shard, step, std::exchange(progress.squares, {})};
+    Remember(last_reduced_, reduced);
+    actions->reduced.push_back(std::move(reduced));
+  }
+  if (progress.done == owned_.size()) {
+    StepDone done{options_.shard, step, progress.uncovered};
+    uncovered_ += progress.uncovered;
+    Remember(last_done_, done);
+    actions->done.push_back(done);
+    committed_ = step;
+    progress_.erase(step);
+    Forget(step);
+    ReportHashes(actions);
+  }
+}
+
+void Shard::ReportHashes(ShardActions* actions) {
+  if (!closing_.has_value() || hashes_.has_value() || committed_ + 1 != *closing_ || owned_.empty()) return;
+  hashes_.emplace(StateHashes{options_.shard, *closing_, {}});
+  for (const FragmentId id : owned_) {
+    const FloatBuffer& value = *fragments_.at(id).value;
+    hashes_->hashes.push_back(
+        Hash64({reinterpret_cast<const char*>(value.data()), static_cast<size_t>(value.bytes())}));
+  }
+  actions->hashes.push_back(*hashes_);
+}
+
+ShardActions Shard::ReleaseEvaluation(Step step) {
+  for (auto& [id, owned] : fragments_) owned.retained.erase(step);
+  if (const auto bound = bindings_.find(step); bound != bindings_.end()) bound->second.evaluating = false;
+  Forget(step);
+  return {};
+}
+
+void Shard::Forget(Step step) {
+  const auto bound = bindings_.find(step);
+  if (bound != bindings_.end() && step <= committed_ && !bound->second.evaluating) bindings_.erase(bound);
+}
+
+std::string Shard::Describe(FragmentId id) const {
+  const UnitId unit = options_.layout->fragment(id).unit;
+  return absl::StrCat("fragment ", id.value(), " (", options_.catalog->unit(unit).name, ")");
+}
+
+Shard::Counts Shard::counts() const {
+  Counts counts;
+  counts.round_bytes = round_bytes_;
+  counts.uncovered_fragment_steps = uncovered_;
+  counts.oldest_version = committed_ + 1;
+  for (const auto& [id, owned] : fragments_) {
+    counts.value_bytes += owned.value->bytes();
+    for (const FloatBuffer& moment : owned.state.moments) counts.optimizer_bytes += moment.bytes();
+    for (const auto& [version, value] : owned.retained) counts.retained_bytes += value->bytes();
+    counts.open_rounds += static_cast<int64_t>(owned.rounds.size());
+    counts.pending_pulls += static_cast<int64_t>(owned.waiting.size());
+  }
+  return counts;
+}
+
+}  // namespace sdp

@@ -1,0 +1,151 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
+#include "common/base/float_buffer.h"
+#include "common/base/ids.h"
+#include "common/model/catalog.h"
+#include "common/model/layout.h"
+#include "common/protocol/messages.h"
+#include "server/shard/logic/optimizer.h"
+#include "server/shard/logic/round.h"
+
+namespace sdp {
+
+// What a shard wants done after an event. Answers and deliveries go to workers, the rest to the coordinator.
+struct ShardActions {
+  std::vector<PushAnswer> answers;
+  std::vector<Delivery> deliveries;
+  std::vector<Reduced> reduced;
+  std::vector<StepDone> done;
+  std::vector<StateHashes> hashes;
+  std::vector<NotFiniteReport> not_finite;
+};
+
+// Shard owns some of the model's fragments: their values, optimizer state and versions. It folds the holders' contributions of a
+// step into each fragment and makes its next version. Event-driven: each call returns the actions to take; duplicates and any
+// order of events are fine.
+// Shapes: a fragment is [n] f32.  Threads: confined to one; no RPC, file or device work inside.
+class Shard {
+ public:
+  struct Options {
+    std::string name;
+    const Catalog* catalog = nullptr;  // outlives the shard
+    const Layout* layout = nullptr;    // outlives the shard
+    ShardId shard;
+    int shards = 1;
+    Generation generation;
+    Term term;
+    OptimizerOptions optimizer;
+    bool clip = false;           // updates wait for the coordinator's scale
+    int64_t round_bytes = 0;     // budget for sums of open rounds; 0: unlimited
+  };
+  // Writes the start value of a fragment, [n] f32.
+  using StartValues = std::function<void(FragmentId, absl::Span<float>)>;
+
+  Shard(const Options& options, const StartValues& start);
+
+  // The start state is loaded: StepDone(-1).
+  ShardActions Start();
+  // Repeats the last two reports, after a lost connection to the coordinator.
+  ShardActions Reconnected() const;
+
+  ShardActions Bind(const ShardBinding& binding);
+  // Delivers version `step` of each fragment as soon as it exists.
+  ShardActions Pull(const PullRequest& request);
+  // Adds one holder's complete contribution, mean gradient [n] over `key.terms` loss terms (empty if 0). Idempotent per
+  // (generation, step, worker, fragment). The last expected holder closes the round.
+  ShardActions Push(const PushKey& key, FloatBuffer gradient);
+  ShardActions Scale(const ClipScale& scale);
+  // The evaluation of version `step` is complete.
+  ShardActions ReleaseEvaluation(Step step);
+
+  // Whether the shard would look at a push with this key, before its payload is read. kReceived: go on.
+  Answer Admit(const PushKey& key, int64_t elements, std::string* detail) const;
+
+  const std::vector<FragmentId>& owned() const { return owned_; }
+  bool owns(FragmentId fragment) const { return fragments_.contains(fragment); }
+  // The newest version's number and value.
+  Step version(FragmentId fragment) const { return fragments_.at(fragment).version; }
+  SharedValue value(FragmentId fragment) const { return fragments_.at(fragment).value; }
+
+  struct Counts {
+    int64_t value_bytes = 0, optimizer_bytes = 0, retained_bytes = 0, round_bytes = 0;
+    int64_t open_rounds = 0, pending_pulls = 0, uncovered_fragment_steps = 0;
+    Step oldest_version = 0;
+  };
+  Counts counts() const;
+
+ private:
+  struct Range {  // of a fragment's elements
+    int64_t begin = 0, end = 0;
+    double weight_decay = 0;
+  };
+  struct Owned {
+    size_t index = 0;  // in owned_
+    std::shared_ptr<FloatBuffer> value;
+    OptimizerState state;
+    Step version = 0;
+    std::vector<Range> ranges;
+    std::map<Step, Round> rounds;          // of `version`, and the next one's headers
+    std::map<Step, SharedValue> retained;  // older versions that an evaluation still reads
+    std::vector<RequestKey> waiting;       // pulls of versions that do not exist yet
+  };
+  // A plan's holders with the leaf of each in its set's sum.
+  struct Holders {
+    std::shared_ptr<const HolderSets> sets;
+    std::vector<absl::flat_hash_map<Incarnation, int>> leaves;  // [sets]
+    absl::flat_hash_set<Incarnation> members;
+  };
+  struct Bound {
+    ShardBinding binding;
+    std::shared_ptr<const Holders> holders;
+    bool evaluating = false;
+  };
+  struct Progress {  // of a step over the owned fragments
+    size_t closed = 0, done = 0;
+    int64_t uncovered = 0;
+    std::vector<double> squares;
+  };
+
+  const absl::flat_hash_map<Incarnation, int>& Leaves(const Bound& bound, FragmentId id) const;
+  Answer Check(const RequestKey& key, FragmentId id, std::string* detail) const;
+  void Activate(const ShardBinding& binding, ShardActions* actions);
+  void PullKnown(const PullRequest& request, const Bound& bound, ShardActions* actions);
+  void Deliver(const RequestKey& key, FragmentId id, Owned& owned, ShardActions* actions);
+  void PushKnown(const PushKey& key, FloatBuffer gradient, ShardActions* actions);
+  bool OverBudget(const PushKey& key, int64_t bytes) const;
+  void CloseReady(FragmentId id, ShardActions* actions);
+  void Advance(FragmentId id, Step step, double scale, ShardActions* actions);
+  void Report(Step step, ShardActions* actions);
+  void ReportHashes(ShardActions* actions);
+  void Forget(Step step);
+  std::string Describe(FragmentId id) const;
+
+  const Options options_;
+  const std::unique_ptr<Optimizer> optimizer_;
+  std::vector<FragmentId> owned_;  // ascending
+  absl::flat_hash_map<FragmentId, Owned> fragments_;
+  std::map<Step, Bound> bindings_;                             // until their step is done and evaluated
+  std::map<Step, ShardBinding> unplanned_;                     // their plan's holders have not come yet
+  std::map<int64_t, std::shared_ptr<const Holders>> plans_;    // the last two
+  std::map<Step, std::vector<PullRequest>> early_pulls_;       // came before their binding
+  std::map<Step, std::vector<PushKey>> early_headers_;
+  std::map<Step, Progress> progress_;
+  Step committed_ = -1;  // the last step that all owned fragments have finished
+  std::vector<Reduced> last_reduced_;  // at most two, as last_done_
+  std::vector<StepDone> last_done_;
+  std::optional<Step> closing_;  // version whose hashes are wanted
+  std::optional<StateHashes> hashes_;
+  int64_t round_bytes_ = 0;
+  int64_t uncovered_ = 0;
+};
+
+}  // namespace sdp

@@ -1,0 +1,118 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "common/base/float_buffer.h"
+#include "common/base/ids.h"
+#include "common/data/sample_order.h"
+#include "common/model/catalog.h"
+#include "common/model/layout.h"
+#include "common/protocol/messages.h"
+#include "worker/logic/local_model.h"
+
+namespace sdp {
+
+// What a worker wants done after an event.
+struct WorkerActions {
+  struct Ask { Step step; int64_t known_plan; };                     // BeginStep
+  struct Pull { ShardId shard; PullRequest request; };
+  struct Push { ShardId shard; PushKey key; SharedValue gradient; absl::Duration delay; };  // gradient null: header only
+  struct UnitHere { Step step; UnitId unit; std::vector<FloatBuffer> fragments; };          // for Exchange::Take
+
+  std::vector<Ask> ask;
+  std::vector<Pull> pulls;
+  std::vector<Push> pushes;
+  std::vector<UnitHere> units;
+  std::vector<EvaluateTask> evaluate;  // to the compute thread, which works in order
+  std::vector<TrainTask> train;
+  std::vector<StepReport> reports;           // repeat until acknowledged
+  std::vector<EvaluationReport> evaluations;
+  std::vector<NotFiniteReport> not_finite;
+  std::optional<absl::Status> exit;          // OK: the run is finished
+};
+
+// Worker is the life of a training step on one worker: ask for the binding, pull the subnetwork, compute, push each gradient as
+// it is ready, report. Event-driven; the computation itself, sockets and files are outside.
+// Threads: confined to one.
+class Worker {
+ public:
+  struct Options {
+    std::string name;
+    const Catalog* catalog = nullptr;  // outlives the worker
+    const Layout* layout = nullptr;    // outlives the worker
+    bool rescale = true;               // evaluation factors c_j; false: 1
+    uint64_t seed = 0;                 // of the sample order
+    bool shuffle = true;
+    int64_t terms_per_sample = 1;      // loss terms
+    absl::Duration retry_delay = absl::Milliseconds(100);
+  };
+
+  Worker(const Options& options, const WorkerAdmission& admission, const DataSummary& data);
+
+  WorkerActions Start();  // Ready was accepted
+  WorkerActions OnBinding(const WorkerBinding& binding, absl::Time now);
+  WorkerActions OnValue(Step step, FragmentId fragment, FloatBuffer value, int64_t wire_bytes, absl::Time now);
+  WorkerActions OnPullRefused(Step step, FragmentId fragment, Answer answer, const std::string& detail);
+  WorkerActions OnPushAnswer(const PushAnswer& answer, absl::Time now);
+  // From the compute thread, in its order.
+  WorkerActions OnWant(Step step, UnitId unit);
+  WorkerActions OnBackwardBegins(Step step);
+  WorkerActions OnGradient(Step step, FragmentId fragment, FloatBuffer gradient);
+  WorkerActions OnEvaluated(Step step, const absl::StatusOr<LossSum>& result);
+  WorkerActions OnTrained(Step step, const absl::StatusOr<TrainResult>& result, absl::Time now);
+  // A stream to this shard was opened anew: asks again for what has not come, sends again what is not acknowledged.
+  WorkerActions Reconnected(ShardId shard);
+  void OnPushed(Step step, int64_t wire_bytes);  // bytes of a push that left
+
+  // Where it is, for heartbeats and status: "step 12: waiting for weights of layers.3.mlp from shard 1 since ...".
+  std::string phase() const;
+  Step step() const;  // the newest step it knows of
+
+ private:
+  struct StepState {
+    WorkerBinding binding;
+    std::vector<UnitFactor> units;
+    bool evaluating = false;
+    UnitId last_wanted;
+    // Weights. asked: on their way; parts: of units that are not complete yet.
+    absl::flat_hash_set<FragmentId> unasked, asked;
+    absl::flat_hash_map<UnitId, std::vector<FloatBuffer>> parts;
+    absl::flat_hash_map<UnitId, size_t> missing;  // fragments of a unit that have not come
+    // Gradients. due: not computed yet; unacknowledged: kept until the shard has them.
+    absl::flat_hash_set<FragmentId> due;
+    absl::flat_hash_map<FragmentId, SharedValue> unacknowledged;
+    std::optional<TrainResult> result;
+    absl::Time trained_at;
+    int64_t pulled_bytes = 0, pushed_bytes = 0;
+  };
+
+  RequestKey Key(const StepState& state) const;
+  void Ask(Step step, WorkerActions* actions);
+  void Begin(StepState& state, WorkerActions* actions);
+  void Expect(StepState& state, UnitId unit);
+  bool Busy(Step before, FragmentId fragment) const;
+  void PullFree(WorkerActions* actions);
+  void PullFragments(const StepState& state, const std::vector<FragmentId>& fragments, WorkerActions* actions) const;
+  void PushFragment(const StepState& state, FragmentId fragment, absl::Duration delay, WorkerActions* actions) const;
+  void TryComplete(StepState& state, absl::Time now, WorkerActions* actions);
+
+  const Options options_;
+  const WorkerAdmission admission_;
+  const std::vector<ShardId> place_;  // [fragments]
+  const SampleOrder order_;
+  int64_t plan_ = -1;                 // number of the plan whose units we know
+  std::vector<UnitFactor> units_;
+  std::optional<Step> asked_;         // the step whose binding is awaited
+  std::map<Step, StepState> steps_;   // bound, until reported; at most two
+};
+
+}  // namespace sdp
