@@ -1,0 +1,127 @@
+#include "common/rpc/outgoing.h"
+
+#include <algorithm>
+#include <memory>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "common/base/status.h"
+
+namespace sdp {
+namespace {
+
+absl::string_view View(const grpc::Slice& slice) {
+  return {reinterpret_cast<const char*>(slice.begin()), slice.size()};
+}
+
+// A slice of memory that `owner` keeps alive.
+template <typename Owner>
+grpc::Slice Borrow(absl::string_view bytes, const std::shared_ptr<Owner>& owner) {
+  const auto release = [](void* held) { delete static_cast<std::shared_ptr<Owner>*>(held); };
+  return grpc::Slice(const_cast<char*>(bytes.data()), bytes.size(), release, new std::shared_ptr<Owner>(owner));
+}
+
+grpc::Slice Copy(absl::string_view bytes) { return grpc::Slice(bytes.data(), bytes.size()); }
+
+// Fills in what depends on the payload.
+EncodedFrame Encode(FrameHeader header, absl::string_view payload, const grpc::Slice* slice) {
+  header.payload_bytes = static_cast<int64_t>(payload.size());
+  header.checksum = PayloadChecksum({&payload, 1});
+  const FrameHeaderBytes bytes = EncodeHeader(header);
+  const grpc::Slice slices[] = {Copy({bytes.data(), bytes.size()}), slice == nullptr ? grpc::Slice() : *slice};
+  EncodedFrame frame;
+  frame.message = grpc::ByteBuffer(slices, payload.empty() ? 1 : 2);
+  frame.step = header.step;
+  frame.bytes = header.payload_bytes + static_cast<int64_t>(kFrameHeaderBytes);
+  return frame;
+}
+
+}  // namespace
+
+void OutgoingQueue::Add(Outgoing outgoing) {
+  const bool parts =
+      outgoing.header.kind == FrameKind::kPushPart || outgoing.header.kind == FrameKind::kValuePart;
+  if (parts) {
+    const std::pair key(outgoing.header.step, outgoing.header.fragment);
+    waiting_.insert_or_assign(key, std::move(outgoing));
+  } else {
+    texts_.push_back(std::move(outgoing));
+  }
+}
+
+void OutgoingQueue::BeginNext() {
+  current_.emplace();
+  current_->outgoing = std::move(waiting_.begin()->second);
+  waiting_.erase(waiting_.begin());
+  const Outgoing& outgoing = current_->outgoing;
+  if (outgoing.header.wire_type == WireType::kBf16 && outgoing.numbers != nullptr) {
+    const auto elements = static_cast<size_t>(outgoing.numbers->size());
+    auto bytes = std::make_shared<std::string>(2 * elements, '\0');
+    ToBf16(outgoing.numbers->span(), {reinterpret_cast<uint16_t*>(bytes->data()), elements});
+    current_->bf16 = std::move(bytes);
+    current_->outgoing.numbers = nullptr;
+  }
+}
+
+EncodedFrame OutgoingQueue::Next() {
+  if (!texts_.empty()) {
+    const Outgoing text = std::move(texts_.front());
+    texts_.pop_front();
+    // The header's total is what fits.
+    const absl::string_view payload = absl::string_view(text.text).substr(0, static_cast<size_t>(text.header.total));
+    const grpc::Slice slice = Copy(payload);
+    return Encode(text.header, payload, &slice);
+  }
+  if (!current_.has_value()) BeginNext();
+  FrameHeader header = current_->outgoing.header;
+  header.offset = current_->sent;
+  const int64_t size = std::min(kMaxPayloadBytes, header.total - current_->sent);
+  current_->sent += size;
+  const auto range = [&](const void* data) {
+    return absl::string_view(static_cast<const char*>(data) + header.offset, static_cast<size_t>(size));
+  };
+  EncodedFrame frame;
+  if (size == 0) {
+    frame = Encode(header, "", nullptr);
+  } else if (current_->bf16 != nullptr) {
+    const absl::string_view payload = range(current_->bf16->data());
+    const grpc::Slice slice = Borrow(payload, current_->bf16);
+    frame = Encode(header, payload, &slice);
+  } else {
+    const absl::string_view payload = range(current_->outgoing.numbers->data());
+    const grpc::Slice slice = Borrow(payload, current_->outgoing.numbers);
+    frame = Encode(header, payload, &slice);
+  }
+  if (current_->sent == header.total) current_.reset();
+  return frame;
+}
+
+absl::StatusOr<ReceivedFrame> ReceivedFrame::Read(const grpc::ByteBuffer& message) {
+  ReceivedFrame frame;
+  const size_t total = message.Length();
+  if (total > 0) {
+    if (grpc::Status status = message.Dump(&frame.slices_); !status.ok()) {
+      return absl::InternalError("frame: gRPC cannot uncompress the message");
+    }
+  }
+  std::string head;  // only if it is cut
+  absl::string_view header;
+  size_t skip = kFrameHeaderBytes;
+  if (!frame.slices_.empty() && frame.slices_[0].size() >= kFrameHeaderBytes) {
+    header = View(frame.slices_[0]);
+  } else {
+    for (const grpc::Slice& slice : frame.slices_) {
+      absl::StrAppend(&head, View(slice).substr(0, kFrameHeaderBytes - head.size()));
+    }
+    header = head;
+  }
+  SDP_ASSIGN_OR_RETURN(frame.header_, DecodeHeader(header, total));
+  for (const grpc::Slice& slice : frame.slices_) {
+    const absl::string_view bytes = View(slice);
+    if (bytes.size() > skip) frame.payload_.push_back(bytes.substr(skip));
+    skip -= std::min(skip, bytes.size());
+  }
+  return frame;
+}
+
+}  // namespace sdp

@@ -1,0 +1,78 @@
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <grpcpp/support/byte_buffer.h>
+#include <grpcpp/support/slice.h>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "common/base/float_buffer.h"
+#include "common/base/ids.h"
+#include "common/wire/frame.h"
+
+namespace sdp {
+
+// A whole fragment, or a message of one frame, on its way out: `header` without what differs by part.
+struct Outgoing {
+  FrameHeader header;
+  SharedValue numbers;  // of a push or value, [n] f32; null: the payload is `text`
+  std::string text;
+};
+
+// One frame, ready to be written.
+struct EncodedFrame {
+  grpc::ByteBuffer message;
+  Step step = 0;
+  int64_t bytes = 0;  // header and payload
+};
+
+// OutgoingQueue orders what a stream sends and cuts it into frames. Frames of text first, in order; then fragments by (step,
+// fragment), so first layers first. A fragment that was begun is finished first: the receiver has one open at a time.
+// f32 payloads are not copied: the frames refer to the numbers and keep them alive. Same fragment and step twice: the newer
+// one replaces the one that waits.
+// Threads: confined to one; frames may be used anywhere.
+class OutgoingQueue {
+ public:
+  void Add(Outgoing outgoing);
+  bool empty() const { return texts_.empty() && waiting_.empty() && !current_.has_value(); }
+  // Computes checksums, and bf16. Precondition: not empty.
+  EncodedFrame Next();
+
+ private:
+  struct Current {
+    Outgoing outgoing;
+    std::shared_ptr<const std::string> bf16;  // the payload, if not f32
+    int64_t sent = 0;                         // payload bytes
+  };
+  void BeginNext();
+
+  std::deque<Outgoing> texts_;
+  std::map<std::pair<Step, FragmentId>, Outgoing> waiting_;
+  std::optional<Current> current_;
+};
+
+// The pieces of a received message, valid as long as this object.
+class ReceivedFrame {
+ public:
+  // InvalidArgument, DataLoss - DecodeHeader's.
+  static absl::StatusOr<ReceivedFrame> Read(const grpc::ByteBuffer& message);
+
+  const FrameHeader& header() const { return header_; }
+  Chunks payload() const { return payload_; }
+  int64_t bytes() const { return header_.payload_bytes + static_cast<int64_t>(kFrameHeaderBytes); }
+
+ private:
+  FrameHeader header_;
+  std::vector<grpc::Slice> slices_;
+  std::vector<absl::string_view> payload_;  // in slices_
+};
+
+}  // namespace sdp

@@ -1,0 +1,75 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/status.h"
+#include "common/base/float_buffer.h"
+#include "common/base/ids.h"
+#include "common/model/layout.h"
+#include "common/protocol/messages.h"
+#include "common/wire/frame.h"
+
+namespace sdp {
+
+// Assembler puts the parts of a stream's fragments together: push parts at a shard, value parts at a worker. It trusts nothing
+// in them: each part's checksum, place and identity is checked, and a bad one costs only its own fragment. Memory is bounded
+// by `max_bytes`.
+// Shapes: what comes out is a whole fragment, [n] f32, whatever the wire type.  Threads: confined to one.
+class Assembler {
+ public:
+  struct Result {
+    enum class Kind {
+      kBegun,     // the first of several parts is in
+      kMore,      // a later part is in; others are missing
+      kComplete,  // `value` is the fragment; empty for a push of n = 0
+      kRefused,   // `answer` and `detail` say why; the fragment's later parts are ignored
+      kIgnored,   // a later part of a refused fragment
+    };
+    Kind kind = Kind::kIgnored;
+    FloatBuffer value;
+    int64_t wire_bytes = 0;  // kComplete: headers and payloads of all parts
+    Answer answer = Answer::kReceived;
+    std::string detail;
+  };
+
+  // `layout` knows the size of each fragment and outlives the assembler.
+  Assembler(const Layout* layout, int64_t max_bytes) : layout_(layout), max_bytes_(max_bytes) {}
+
+  // Takes one part. Precondition: `header` was decoded, and `payload` has its payload_bytes.
+  // Refusals: BAD_CHECKSUM; RETRY_AFTER - over max_bytes; INVALID - a fragment that is not there or has another size; a part
+  // that does not begin where the last one ended, or differs from the first one in what names the contribution.
+  // ResourceExhausted - the peer broke off so many fragments that its stream must end.
+  absl::StatusOr<Result> Add(const FrameHeader& header, Chunks payload);
+
+  // The rest of a fragment begun is not wanted any more; what has come is freed.
+  void Refuse(Step step, FragmentId fragment);
+
+  int64_t bytes() const { return bytes_; }  // held now
+
+ private:
+  using Key = std::pair<Step, FragmentId>;
+  struct Part {
+    FrameHeader first;  // of the first part
+    FloatBuffer value;
+    int64_t received = 0;  // payload bytes
+    int64_t wire_bytes = 0;
+  };
+
+  absl::StatusOr<Result> Refusal(const FrameHeader& header, Answer answer, std::string detail);
+  Result Begin(const FrameHeader& header);
+  void Copy(const FrameHeader& header, Chunks payload, FloatBuffer* value);
+  void Drop(const Key& key);
+
+  const Layout* const layout_;
+  const int64_t max_bytes_;
+  absl::flat_hash_map<Key, Part> open_;
+  absl::flat_hash_map<Key, int64_t> refused_;  // -> where the next part would begin
+  int64_t bytes_ = 0;
+  std::vector<uint16_t> scratch_;  // a part in bf16
+};
+
+}  // namespace sdp
