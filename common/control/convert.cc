@@ -1,0 +1,270 @@
+#include "common/control/convert.h"
+
+#include <utility>
+#include <vector>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
+#include "common/base/status.h"
+
+namespace sdp {
+namespace {
+
+absl::Status CheckName(absl::string_view name) {
+  constexpr size_t kLongest = 100;
+  bool good = !name.empty() && name.size() <= kLongest;
+  for (const char c : name) good = good && (absl::ascii_isalnum(c) || c == '-' || c == '_' || c == '.');
+  if (good) return absl::OkStatus();
+  // Not quoted when long: an error text is no place for a peer's megabyte.
+  return absl::InvalidArgumentError(absl::StrCat("a member's name has 1 to ", kLongest, " letters, digits, '-', '_' or '.'; got ",
+                                                 name.size() <= kLongest ? absl::StrCat("\"", name, "\"")
+                                                                         : absl::StrCat(name.size(), " bytes")));
+}
+
+absl::Status CheckAddress(absl::string_view address) {
+  bool good = !address.empty();
+  for (const char c : address) good = good && absl::ascii_isgraph(c);
+  if (good) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("\"", address, "\" is no address"));
+}
+
+}  // namespace
+
+proto::RegisterShardRequest ToProto(const ShardRegistration& registration) {
+  proto::RegisterShardRequest message;
+  message.set_name(registration.name);
+  message.set_address(registration.address);
+  message.set_config_hash(registration.config_hash);
+  message.set_instance(registration.instance);
+  return message;
+}
+
+absl::StatusOr<ShardRegistration> FromProto(const proto::RegisterShardRequest& message) {
+  SDP_RETURN_IF_ERROR(CheckName(message.name()));
+  SDP_RETURN_IF_ERROR(Context(CheckAddress(message.address()), message.name()));
+  return ShardRegistration{.name = message.name(),
+                           .address = message.address(),
+                           .config_hash = message.config_hash(),
+                           .instance = message.instance()};
+}
+
+proto::RegisterShardResponse::Admission ToProto(const ShardAdmission& admission) {
+  proto::RegisterShardResponse::Admission message;
+  message.set_shard(admission.shard.value());
+  message.set_shards(admission.shards);
+  message.set_generation(admission.generation.value());
+  message.set_term(admission.term.value());
+  return message;
+}
+
+ShardAdmission FromProto(const proto::RegisterShardResponse::Admission& message) {
+  return {.shard = ShardId(message.shard()),
+          .shards = message.shards(),
+          .generation = Generation(message.generation()),
+          .term = Term(message.term())};
+}
+
+proto::RegisterWorkerRequest ToProto(const WorkerRegistration& registration) {
+  proto::RegisterWorkerRequest message;
+  message.set_name(registration.name);
+  message.set_config_hash(registration.config_hash);
+  message.set_instance(registration.instance);
+  return message;
+}
+
+absl::StatusOr<WorkerRegistration> FromProto(const proto::RegisterWorkerRequest& message) {
+  SDP_RETURN_IF_ERROR(CheckName(message.name()));
+  return WorkerRegistration{
+      .name = message.name(), .config_hash = message.config_hash(), .instance = message.instance()};
+}
+
+proto::RegisterWorkerResponse::Admission ToProto(const WorkerAdmission& admission) {
+  proto::RegisterWorkerResponse::Admission message;
+  message.set_incarnation(admission.incarnation.value());
+  message.set_generation(admission.generation.value());
+  message.set_term(admission.term.value());
+  message.mutable_shards()->Assign(admission.shards.begin(), admission.shards.end());
+  message.mutable_coverage()->Assign(admission.coverage.begin(), admission.coverage.end());
+  return message;
+}
+
+WorkerAdmission FromProto(const proto::RegisterWorkerResponse::Admission& message) {
+  return {.incarnation = Incarnation(message.incarnation()),
+          .generation = Generation(message.generation()),
+          .term = Term(message.term()),
+          .shards = {message.shards().begin(), message.shards().end()},
+          .coverage = {message.coverage().begin(), message.coverage().end()}};
+}
+
+proto::ReadyRequest ToProto(Incarnation worker, const DataSummary& data) {
+  proto::ReadyRequest message;
+  message.set_worker(worker.value());
+  message.set_train_samples(data.train_samples);
+  message.set_train_checksum(data.train_checksum);
+  message.set_validation_samples(data.validation_samples);
+  message.set_validation_checksum(data.validation_checksum);
+  return message;
+}
+
+DataSummary FromProto(const proto::ReadyRequest& message) {
+  return {.train_samples = message.train_samples(),
+          .train_checksum = message.train_checksum(),
+          .validation_samples = message.validation_samples(),
+          .validation_checksum = message.validation_checksum()};
+}
+
+proto::BeginStepResponse::Binding ToProto(const WorkerBinding& binding) {
+  proto::BeginStepResponse::Binding message;
+  message.set_generation(binding.generation.value());
+  message.set_view(binding.view.value());
+  message.set_term(binding.term.value());
+  message.set_step(binding.step);
+  message.set_plan(binding.plan);
+  if (binding.units != nullptr) {
+    auto* units = message.mutable_units();
+    for (const UnitFactor& held : *binding.units) {
+      auto* unit = units->add_units();
+      unit->set_unit(held.unit.value());
+      unit->set_factor(held.factor);
+    }
+  }
+  message.set_first_position(binding.first_position);
+  message.set_samples(binding.samples);
+  message.set_micro_batch(binding.micro_batch);
+  message.set_evaluate(binding.evaluate);
+  message.set_first_validation(binding.first_validation);
+  message.set_validation_samples(binding.validation_samples);
+  message.set_closing(binding.closing);
+  message.set_finished(binding.finished);
+  return message;
+}
+
+WorkerBinding FromProto(const proto::BeginStepResponse::Binding& message) {
+  WorkerBinding binding{.generation = Generation(message.generation()),
+                        .view = ViewId(message.view()),
+                        .term = Term(message.term()),
+                        .step = message.step(),
+                        .plan = message.plan(),
+                        .units = nullptr,
+                        .first_position = message.first_position(),
+                        .samples = message.samples(),
+                        .micro_batch = message.micro_batch(),
+                        .evaluate = message.evaluate(),
+                        .first_validation = message.first_validation(),
+                        .validation_samples = message.validation_samples(),
+                        .closing = message.closing(),
+                        .finished = message.finished()};
+  if (message.has_units()) {
+    auto units = std::make_shared<std::vector<UnitFactor>>();
+    units->reserve(static_cast<size_t>(message.units().units_size()));
+    for (const auto& unit : message.units().units()) units->push_back({UnitId(unit.unit()), unit.factor()});
+    binding.units = std::move(units);
+  }
+  return binding;
+}
+
+proto::ReducedReport ToProto(const Reduced& report) {
+  proto::ReducedReport message;
+  message.set_shard(report.shard.value());
+  message.set_step(report.step);
+  message.mutable_squares()->Assign(report.squares.begin(), report.squares.end());
+  return message;
+}
+
+Reduced FromProto(const proto::ReducedReport& message) {
+  return {.shard = ShardId(message.shard()),
+          .step = message.step(),
+          .squares = {message.squares().begin(), message.squares().end()}};
+}
+
+proto::StepDoneReport ToProto(const StepDone& report) {
+  proto::StepDoneReport message;
+  message.set_shard(report.shard.value());
+  message.set_step(report.step);
+  message.set_uncovered(report.uncovered);
+  return message;
+}
+
+StepDone FromProto(const proto::StepDoneReport& message) {
+  return {.shard = ShardId(message.shard()), .step = message.step(), .uncovered = message.uncovered()};
+}
+
+proto::StateHashesReport ToProto(const StateHashes& report) {
+  proto::StateHashesReport message;
+  message.set_shard(report.shard.value());
+  message.set_step(report.step);
+  message.mutable_hashes()->Assign(report.hashes.begin(), report.hashes.end());
+  return message;
+}
+
+StateHashes FromProto(const proto::StateHashesReport& message) {
+  return {.shard = ShardId(message.shard()),
+          .step = message.step(),
+          .hashes = {message.hashes().begin(), message.hashes().end()}};
+}
+
+proto::WorkerStepReport ToProto(const StepReport& report) {
+  proto::WorkerStepReport message;
+  message.set_worker(report.worker.value());
+  message.set_step(report.step);
+  message.set_loss_sum(report.loss_sum);
+  message.set_terms(report.terms);
+  message.set_pull_nanos(absl::ToInt64Nanoseconds(report.pull));
+  message.set_forward_nanos(absl::ToInt64Nanoseconds(report.forward));
+  message.set_backward_nanos(absl::ToInt64Nanoseconds(report.backward));
+  message.set_push_nanos(absl::ToInt64Nanoseconds(report.push));
+  message.set_pulled_bytes(report.pulled_bytes);
+  message.set_pushed_bytes(report.pushed_bytes);
+  message.set_peak_memory_bytes(report.peak_memory_bytes);
+  return message;
+}
+
+StepReport FromProto(const proto::WorkerStepReport& message) {
+  return {.worker = Incarnation(message.worker()),
+          .step = message.step(),
+          .loss_sum = message.loss_sum(),
+          .terms = message.terms(),
+          .pull = absl::Nanoseconds(message.pull_nanos()),
+          .forward = absl::Nanoseconds(message.forward_nanos()),
+          .backward = absl::Nanoseconds(message.backward_nanos()),
+          .push = absl::Nanoseconds(message.push_nanos()),
+          .pulled_bytes = message.pulled_bytes(),
+          .pushed_bytes = message.pushed_bytes(),
+          .peak_memory_bytes = message.peak_memory_bytes()};
+}
+
+proto::WorkerEvaluationReport ToProto(const EvaluationReport& report) {
+  proto::WorkerEvaluationReport message;
+  message.set_worker(report.worker.value());
+  message.set_step(report.step);
+  message.set_loss_sum(report.loss_sum);
+  message.set_terms(report.terms);
+  return message;
+}
+
+EvaluationReport FromProto(const proto::WorkerEvaluationReport& message) {
+  return {.worker = Incarnation(message.worker()),
+          .step = message.step(),
+          .loss_sum = message.loss_sum(),
+          .terms = message.terms()};
+}
+
+proto::NotFinite ToProto(const NotFiniteReport& report) {
+  proto::NotFinite message;
+  message.set_member(report.member);
+  message.set_step(report.step);
+  message.set_what(report.what);
+  message.set_worker(report.worker.value());
+  return message;
+}
+
+NotFiniteReport FromProto(const proto::NotFinite& message) {
+  return {.member = message.member(),
+          .step = message.step(),
+          .what = message.what(),
+          .worker = Incarnation(message.worker())};
+}
+
+}  // namespace sdp

@@ -1,0 +1,181 @@
+#include "server/coordinator/service/run_folder.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <filesystem>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/strip.h"
+#include "absl/time/time.h"
+#include "common/base/hash.h"
+#include "common/base/status.h"
+#include "nlohmann/json.hpp"
+
+namespace sdp {
+namespace {
+
+namespace fs = std::filesystem;
+
+absl::Status Errno(absl::string_view doing, const std::string& path) {
+  return absl::ErrnoToStatus(errno, absl::StrCat(doing, " ", path));
+}
+
+std::string WhatToDo() { return "choose another with --set run.dir=FOLDER, or remove it if it is not needed"; }
+
+// The names in a folder that a run would mix with its own. The lock file does not count: a run that was refused leaves it.
+absl::StatusOr<std::vector<std::string>> Contents(const std::string& path) {
+  std::vector<std::string> names;
+  std::error_code error;
+  for (fs::directory_iterator it(path, error), end; !error && it != end; it.increment(error)) {
+    const std::string name = it->path().filename();
+    if (name != "logs" && name != "lock" && !absl::EndsWith(name, ".address")) names.push_back(name);
+  }
+  if (error) return absl::UnavailableError(absl::StrCat("read run folder ", path, ": ", error.message()));
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+absl::Status CheckEmpty(const std::string& path) {
+  SDP_ASSIGN_OR_RETURN(std::vector<std::string> names, Contents(path));
+  if (names.empty()) return absl::OkStatus();
+  constexpr size_t kShown = 5;
+  if (names.size() > kShown) {
+    names.resize(kShown);
+    names.push_back("...");
+  }
+  return absl::AlreadyExistsError(
+      absl::StrCat("run folder ", path, " exists and is not empty (", absl::StrJoin(names, ", "), "): ", WhatToDo()));
+}
+
+// The descriptor of the lock file, locked. -1: another process has the lock, and `owner` is what it wrote.
+absl::StatusOr<int> Lock(const std::string& path, int flags, std::string* owner) {
+  const int file = open(path.c_str(), O_RDWR | O_CLOEXEC | flags, 0644);
+  if (file < 0) return Errno("open", path);
+  if (flock(file, LOCK_EX | LOCK_NB) == 0) return file;
+  const int error = errno;
+  char text[32] = {};
+  const ssize_t size = pread(file, text, sizeof(text) - 1, 0);
+  close(file);
+  if (error != EWOULDBLOCK) return absl::ErrnoToStatus(error, absl::StrCat("lock ", path));
+  *owner = size > 0 ? std::string(absl::StripSuffix(text, "\n")) : "?";
+  return -1;
+}
+
+absl::Status InUse(const std::string& path, const std::string& owner) {
+  return absl::FailedPreconditionError(
+      absl::StrCat("run folder ", path, " is in use by process ", owner, ": choose another with --set run.dir=FOLDER"));
+}
+
+double Seconds(absl::Duration duration) { return absl::ToDoubleSeconds(duration); }
+
+}  // namespace
+
+std::string MetricsJson(const StepMetrics& metrics) {
+  nlohmann::ordered_json json;
+  json["generation"] = metrics.generation.value();
+  json["step"] = metrics.step;
+  if (metrics.loss.has_value()) json["loss"] = *metrics.loss;
+  if (metrics.full_loss.has_value()) json["full_loss"] = *metrics.full_loss;
+  if (metrics.state_hash.has_value()) json["state_hash"] = HashText(*metrics.state_hash);
+  if (metrics.loss.has_value()) {
+    json["gradient_norm"] = metrics.gradient_norm;
+    json["clip_scale"] = metrics.clip_scale;
+    json["workers"] = metrics.workers;
+    json["min_holders"] = metrics.min_holders;
+    json["max_holders"] = metrics.max_holders;
+    json["uncovered_fragments"] = metrics.uncovered;
+    json["samples"] = metrics.samples;
+    json["tokens"] = metrics.tokens;
+    json["elapsed_sec"] = Seconds(metrics.elapsed);
+    json["pull_sec"] = Seconds(metrics.pull);
+    json["forward_sec"] = Seconds(metrics.forward);
+    json["backward_sec"] = Seconds(metrics.backward);
+    json["push_sec"] = Seconds(metrics.push);
+    json["pulled_bytes"] = metrics.pulled_bytes;
+    json["pushed_bytes"] = metrics.pushed_bytes;
+  }
+  json["run_sec"] = Seconds(metrics.run_time);
+  json["max_worker_memory_bytes"] = metrics.max_worker_memory_bytes;
+  json["plan_hash"] = HashText(metrics.plan_hash);
+  return json.dump();
+}
+
+absl::StatusOr<std::unique_ptr<RunFolder>> RunFolder::Create(const std::string& path) {
+  std::error_code error;
+  fs::create_directories(path, error);
+  if (error) return absl::UnavailableError(absl::StrCat("make run folder ", path, ": ", error.message()));
+  const std::string lock_path = path + "/lock";
+  std::string owner;
+  // First without making the lock file: nothing is written into a folder that is not a run's.
+  if (const absl::Status empty = CheckEmpty(path); !empty.ok()) {
+    const absl::StatusOr<int> lock = Lock(lock_path, 0, &owner);
+    if (lock.ok() && *lock >= 0) close(*lock);
+    return lock.ok() && *lock < 0 ? InUse(path, owner) : empty;
+  }
+  SDP_ASSIGN_OR_RETURN(const int lock, Lock(lock_path, O_CREAT, &owner));
+  if (lock < 0) return InUse(path, owner);
+  // Again, now that nobody else can begin here.
+  absl::Status status = CheckEmpty(path);
+  const std::string process = absl::StrCat(getpid(), "\n");
+  if (status.ok() && (ftruncate(lock, 0) != 0 || pwrite(lock, process.data(), process.size(), 0) < 0)) {
+    status = Errno("write", lock_path);
+  }
+  if (status.ok()) {
+    fs::create_directories(path + "/logs", error);
+    if (error) status = absl::UnavailableError(absl::StrCat("make ", path, "/logs: ", error.message()));
+  }
+  std::FILE* metrics = nullptr;
+  const std::string metrics_path = path + "/metrics.jsonl";
+  if (status.ok()) {
+    metrics = std::fopen(metrics_path.c_str(), "ae");
+    if (metrics == nullptr) status = Errno("open", metrics_path);
+  }
+  if (!status.ok()) {
+    close(lock);
+    return status;
+  }
+  return std::unique_ptr<RunFolder>(new RunFolder(path, lock, metrics));
+}
+
+RunFolder::RunFolder(std::string path, int lock, std::FILE* metrics) : path_(std::move(path)), lock_(lock), metrics_(metrics) {}
+
+RunFolder::~RunFolder() {
+  std::fclose(metrics_);  // Every line was flushed; there is nothing left that could fail.
+  close(lock_);
+}
+
+absl::Status RunFolder::WritePlan(const std::string& text) { return WriteFileAtomically(path_ + "/plan.json", text); }
+
+absl::Status RunFolder::AppendMetrics(const StepMetrics& metrics) {
+  if (!status_.ok()) return status_;
+  const std::string line = MetricsJson(metrics) + "\n";
+  if (std::fwrite(line.data(), 1, line.size(), metrics_) != line.size() || std::fflush(metrics_) != 0) {
+    status_ = Errno("write", path_ + "/metrics.jsonl");
+  }
+  return status_;
+}
+
+absl::Status WriteFileAtomically(const std::string& path, const std::string& text) {
+  const std::string temporary = absl::StrCat(path, ".", getpid());
+  std::FILE* file = std::fopen(temporary.c_str(), "we");
+  if (file == nullptr) return Errno("write", temporary);
+  const bool written = std::fwrite(text.data(), 1, text.size(), file) == text.size();
+  if (std::fclose(file) != 0 || !written) {
+    const absl::Status status = Errno("write", temporary);
+    std::remove(temporary.c_str());
+    return status;
+  }
+  if (std::rename(temporary.c_str(), path.c_str()) != 0) return Errno("rename to", path);
+  return absl::OkStatus();
+}
+
+}  // namespace sdp

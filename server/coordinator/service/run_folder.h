@@ -1,0 +1,58 @@
+#pragma once
+
+#include <cstdio>
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "server/coordinator/logic/step_metrics.h"
+
+namespace sdp {
+
+// One line of metrics.jsonl, without the newline. Keys are the fields of StepMetrics: durations in seconds with `_sec`, hashes
+// as 16 hexadecimal digits. What a closing step does not have (loss, times, bytes) is absent, as is a full_loss that was not
+// asked for.
+std::string MetricsJson(const StepMetrics& metrics);
+
+// The folder of one run:
+//   config.toml     every value resolved (written by main)
+//   plan.json       who holds what
+//   metrics.jsonl   an object per step
+//   state.db        the coordinator's records
+//   logs/           of the processes
+//   lock            held, with the process id in it, as long as the run lasts
+// Threads: confined to one.
+class RunFolder {
+ public:
+  // Makes the folder, and those above it, and takes the lock. A folder with nothing but logs/ and *.address files (a
+  // launcher's preparations) counts as empty. Errors name the folder and what to do:
+  //   AlreadyExists - it has a run, or anything else. FailedPrecondition - a process is using it. Others - the file system's.
+  static absl::StatusOr<std::unique_ptr<RunFolder>> Create(const std::string& path);
+  ~RunFolder();
+  RunFolder(const RunFolder&) = delete;
+  RunFolder& operator=(const RunFolder&) = delete;
+
+  const std::string& path() const { return path_; }
+  std::string config_path() const { return path_ + "/config.toml"; }
+  std::string store_path() const { return path_ + "/state.db"; }
+  std::string logs_path() const { return path_ + "/logs"; }
+
+  // Whole or not at all: `text` is written beside the file and renamed into its place.
+  absl::Status WritePlan(const std::string& text);
+  // The line is with the operating system on return. An error is final: later calls return it too.
+  absl::Status AppendMetrics(const StepMetrics& metrics);
+
+ private:
+  RunFolder(std::string path, int lock, std::FILE* metrics);
+
+  const std::string path_;
+  const int lock_;            // file descriptor
+  std::FILE* const metrics_;
+  absl::Status status_;       // of metrics_
+};
+
+// Writes `text` to `path` whole or not at all. Errors name the file.
+absl::Status WriteFileAtomically(const std::string& path, const std::string& text);
+
+}  // namespace sdp

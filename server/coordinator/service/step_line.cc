@@ -1,0 +1,167 @@
+#include "server/coordinator/service/step_line.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
+#include "common/base/hash.h"
+#include "common/base/natural_order.h"
+
+namespace sdp {
+namespace {
+
+constexpr size_t kRecent = 50;  // steps: follows a change within a minute or so, and an evaluation does not dominate
+
+constexpr std::array<const char*, 5> kByteUnits = {"B", "KiB", "MiB", "GiB", "TiB"};
+
+// The largest unit in which `bytes` is at least 1; rounded values must not reach "1024 KiB".
+size_t ByteUnit(double bytes) {
+  size_t unit = 0;
+  for (; bytes >= 1023.5 && unit + 1 < kByteUnits.size(); bytes /= 1024) ++unit;
+  return unit;
+}
+
+std::string InUnit(double bytes, size_t unit) {
+  const double value = bytes / std::pow(1024, static_cast<double>(unit));
+  return absl::StrFormat(value < 9.95 && unit > 0 ? "%.1f" : "%.0f", value);
+}
+
+std::string RateText(double per_sec) {
+  if (per_sec < 999.5) return absl::StrFormat("%.0f", per_sec);
+  if (per_sec < 999.5e3) return absl::StrFormat(per_sec < 99.95e3 ? "%.1fk" : "%.0fk", per_sec / 1e3);
+  return absl::StrFormat("%.1fM", per_sec / 1e6);
+}
+
+std::string NormText(double norm) {
+  if (norm >= 0.1 && norm < 100) return absl::StrFormat("%.2f", norm);
+  return absl::StrFormat(norm < 1e6 && norm >= 100 ? "%.0f" : "%.2g", norm);
+}
+
+// Two rates share the larger one's unit, so that they compare at a glance.
+std::string TrafficText(double pulled_bytes, double pushed_bytes) {
+  const size_t unit = ByteUnit(std::max(pulled_bytes, pushed_bytes));
+  return absl::StrCat("pull ", InUnit(pulled_bytes, unit), " push ", InUnit(pushed_bytes, unit), " ", kByteUnits[unit]);
+}
+
+double Share(absl::Duration part, absl::Duration all) {
+  return all > absl::ZeroDuration() ? 100 * absl::FDivDuration(part, all) : 0;
+}
+
+}  // namespace
+
+std::string BytesText(int64_t bytes) {
+  const size_t unit = ByteUnit(static_cast<double>(bytes));
+  return absl::StrCat(InUnit(static_cast<double>(bytes), unit), " ", kByteUnits[unit]);
+}
+
+std::string DurationText(absl::Duration duration) {
+  const int64_t seconds = std::max<int64_t>(0, absl::ToInt64Seconds(duration + absl::Milliseconds(500)));
+  if (seconds < 60) return absl::StrCat(seconds, "s");
+  if (seconds < 600) return absl::StrCat(seconds / 60, "m ", seconds % 60, "s");
+  if (seconds < 3600) return absl::StrCat(seconds / 60, "m");
+  if (seconds < 86400) return absl::StrCat(seconds / 3600, "h ", seconds % 3600 / 60, "m");
+  return absl::StrCat(seconds / 86400, "d ", seconds % 86400 / 3600, "h");
+}
+
+void RunProgress::Add(const StepMetrics& metrics) {
+  newest_ = metrics;
+  run_time_ = metrics.run_time;
+  if (metrics.state_hash.has_value()) state_hash_ = metrics.state_hash;
+  if (metrics.full_loss.has_value()) {
+    full_loss_ = metrics.full_loss;
+    full_loss_step_ = metrics.step;
+  }
+  if (!metrics.loss.has_value()) return;  // the closing step trains nothing
+  loss_ = metrics.loss;
+  ++totals_.steps;
+  totals_.tokens += metrics.tokens;
+  totals_.pulled_bytes += metrics.pulled_bytes;
+  totals_.pushed_bytes += metrics.pushed_bytes;
+  totals_.elapsed += metrics.elapsed;
+  totals_.pull += metrics.pull;
+  totals_.forward += metrics.forward;
+  totals_.backward += metrics.backward;
+  totals_.push += metrics.push;
+  if (std::exchange(first_seen_, true)) recent_.push_back(metrics);
+  if (recent_.size() > kRecent) recent_.pop_front();
+}
+
+std::optional<absl::Duration> RunProgress::Eta() const {
+  if (recent_.empty()) return std::nullopt;
+  absl::Duration sum;
+  for (const StepMetrics& step : recent_) sum += step.elapsed;
+  const int64_t left = std::max<int64_t>(0, newest_.steps - newest_.step - 1);
+  return sum / static_cast<double>(recent_.size()) * static_cast<double>(left);
+}
+
+double RunProgress::tokens_per_sec() const {
+  absl::Duration elapsed;
+  int64_t tokens = 0;
+  for (const StepMetrics& step : recent_) {
+    elapsed += step.elapsed;
+    tokens += step.tokens;
+  }
+  return elapsed > absl::ZeroDuration() ? static_cast<double>(tokens) / absl::ToDoubleSeconds(elapsed) : 0;
+}
+
+std::string RunProgress::StepLine() const {
+  const StepMetrics& m = newest_;
+  std::vector<std::string> parts = {absl::StrCat("step ", m.step, "/", m.steps)};
+  if (m.loss.has_value()) {
+    parts.push_back(absl::StrFormat("loss %.3f", *m.loss));
+    if (m.full_loss.has_value()) absl::StrAppendFormat(&parts.back(), " (full %.3f)", *m.full_loss);
+  } else if (m.full_loss.has_value()) {
+    parts.push_back(absl::StrFormat("full %.3f", *m.full_loss));
+  }
+  if (m.loss.has_value()) {
+    parts.push_back("grad " + NormText(m.gradient_norm));
+    parts.push_back(absl::StrCat("workers ", m.workers, "/", workers_));
+    parts.push_back(absl::StrCat("cover ", m.min_holders, "-", m.max_holders));
+    parts.push_back(absl::StrCat("mem ", BytesText(m.max_worker_memory_bytes)));
+    if (m.elapsed > absl::ZeroDuration() && m.tokens > 0) {
+      parts.push_back(RateText(static_cast<double>(m.tokens) / absl::ToDoubleSeconds(m.elapsed)) + " tok/s");
+    }
+    parts.push_back(TrafficText(static_cast<double>(m.pulled_bytes), static_cast<double>(m.pushed_bytes)));
+    parts.push_back(absl::StrFormat("wait %.0f%%", Share(m.pull + m.push, m.pull + m.forward + m.backward + m.push)));
+    if (const auto eta = Eta()) parts.push_back("eta " + DurationText(*eta));
+  }
+  return absl::StrJoin(parts, "  ");
+}
+
+std::string RunProgress::Summary(const std::map<std::string, int64_t>& peak_memory) const {
+  std::string text = absl::StrCat("trained ", totals_.steps, " steps in ", DurationText(run_time_), "\n");
+  std::vector<std::string> losses;
+  if (loss_.has_value()) losses.push_back(absl::StrFormat("last step %.4f", *loss_));
+  if (full_loss_.has_value()) {
+    losses.push_back(absl::StrFormat("full model on validation data %.4f (version %d)", *full_loss_, full_loss_step_));
+  }
+  if (!losses.empty()) absl::StrAppend(&text, "  loss     ", absl::StrJoin(losses, ", "), "\n");
+  if (totals_.steps > 0) {
+    const absl::Duration all = totals_.pull + totals_.forward + totals_.backward + totals_.push;
+    absl::StrAppendFormat(&text, "  time     pull-wait %.0f%%, forward %.0f%%, backward %.0f%%, push %.0f%%\n",
+                          Share(totals_.pull, all), Share(totals_.forward, all), Share(totals_.backward, all),
+                          Share(totals_.push, all));
+    const double steps = static_cast<double>(totals_.steps);
+    absl::StrAppend(&text, "  bytes    ",
+                    TrafficText(static_cast<double>(totals_.pulled_bytes) / steps, static_cast<double>(totals_.pushed_bytes) / steps),
+                    " per step, all workers\n");
+    if (totals_.tokens > 0 && totals_.elapsed > absl::ZeroDuration()) {
+      absl::StrAppend(&text, "  speed    ",
+                      RateText(static_cast<double>(totals_.tokens) / absl::ToDoubleSeconds(totals_.elapsed)), " tok/s\n");
+    }
+  }
+  std::vector<std::pair<std::string, int64_t>> peaks(peak_memory.begin(), peak_memory.end());
+  std::sort(peaks.begin(), peaks.end(), [](const auto& a, const auto& b) { return NaturalLess(a.first, b.first); });
+  std::vector<std::string> memory;
+  for (const auto& [name, bytes] : peaks) memory.push_back(absl::StrCat(name, " ", BytesText(bytes)));
+  if (!memory.empty()) absl::StrAppend(&text, "  memory   peak of ", absl::StrJoin(memory, ", "), "\n");
+  if (state_hash_.has_value()) absl::StrAppend(&text, "  weights  state hash ", HashText(*state_hash_), "\n");
+  return text;
+}
+
+}  // namespace sdp
