@@ -1,0 +1,290 @@
+#include "common/plan/plan.h"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <map>
+#include <numeric>
+#include <optional>
+#include <utility>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+#include "common/base/hash.h"
+#include "common/base/random.h"
+#include "common/base/status.h"
+#include "common/plan/assign.h"
+#include "common/plan/designs.h"
+#include "common/plan/gap.h"
+
+namespace sdp {
+namespace {
+
+// c_j N is a whole number if it is this close to one: c_j = 1/3 is not exact.
+constexpr double kWhole = 1e-9;
+
+// c N, exact where it is meant to be a whole number.
+double Share(double coverage, size_t workers) {
+  const double share = coverage * static_cast<double>(workers);
+  const double whole = std::round(share);
+  return std::abs(share - whole) <= kWhole * static_cast<double>(workers) ? whole : share;
+}
+
+absl::Status CheckInput(const PlanInput& input) {
+  const Catalog& catalog = *input.catalog;
+  const size_t workers = input.ranks.size();
+  if (workers == 0) return absl::InvalidArgumentError("a plan needs at least one worker");
+  if (input.coverage.size() != catalog.units.size()) {
+    return absl::InvalidArgumentError(absl::StrCat("coverage is given for ", input.coverage.size(),
+                                                   " units; the model has ", catalog.units.size()));
+  }
+  for (size_t j = 0; j < catalog.units.size(); ++j) {
+    const UnitSpec& unit = catalog.units[j];
+    const double coverage = input.coverage[j];
+    if (!(coverage > 0 && coverage <= 1)) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("unit ", unit.name, ": coverage ", coverage, " is outside (0, 1]"));
+    }
+    if (unit.shared && coverage != 1) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("unit ", unit.name, ": a shared unit has coverage 1, not ", coverage));
+    }
+    if (Share(coverage, workers) < 1) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("unit ", unit.name, ": coverage ", coverage, " of ", workers,
+                       " workers is less than one holder; it must be at least 1/", workers, " = ",
+                       1 / static_cast<double>(workers)));
+    }
+  }
+  return absl::OkStatus();
+}
+
+struct NamedKind {
+  std::string name;
+  Kind kind;
+};
+
+// Kinds of the units that are not shared, expensive ones first: what the last ones cost levels
+// best.
+std::vector<NamedKind> KindsOf(const PlanInput& input) {
+  std::vector<NamedKind> kinds;
+  absl::flat_hash_map<absl::string_view, size_t> index;
+  for (size_t j = 0; j < input.catalog->units.size(); ++j) {
+    const UnitSpec& unit = input.catalog->units[j];
+    if (unit.shared) continue;
+    const auto [found, is_new] = index.try_emplace(unit.kind, kinds.size());
+    if (is_new) kinds.push_back({unit.kind, {}});
+    kinds[found->second].kind.members.push_back(
+        {UnitId(static_cast<int32_t>(j)), unit.macs, Share(input.coverage[j], input.ranks.size())});
+  }
+  std::stable_sort(kinds.begin(), kinds.end(), [](const NamedKind& a, const NamedKind& b) {
+    return a.kind.members.front().macs > b.kind.members.front().macs;
+  });
+  return kinds;
+}
+
+// Each purpose draws from its own stream, anew for each rotation.
+RandomStream Stream(const PlanInput& input, absl::string_view purpose) {
+  return RandomStream(input.seed, Hash64(absl::StrCat("plan ", purpose, " ", input.rotation)));
+}
+
+class Planner {
+ public:
+  explicit Planner(const PlanInput& input)
+      : input_(input),
+        workers_(static_cast<int>(input.ranks.size())),
+        random_(Stream(input, "assignment")),
+        draft_(workers_, input.catalog->units.size()) {}
+
+  // [units] Holders, ascending; shared units included.
+  absl::StatusOr<std::vector<std::vector<int>>> Assign() {
+    for (NamedKind& named : KindsOf(input_)) {
+      SDP_RETURN_IF_ERROR(AssignKind(named));
+    }
+    std::vector<int> everybody(static_cast<size_t>(workers_));
+    std::iota(everybody.begin(), everybody.end(), 0);
+    std::vector<int> label = everybody;
+    if (redraw()) Shuffle(label, random_);
+    for (size_t j = 0; j < draft_.holders.size(); ++j) {
+      std::vector<int>& holders = draft_.holders[j];
+      if (input_.catalog->units[j].shared) holders = everybody;
+      for (int& worker : holders) worker = label[static_cast<size_t>(worker)];
+      std::sort(holders.begin(), holders.end());
+    }
+    return std::move(draft_.holders);
+  }
+
+ private:
+  // Rotation 0 keeps the designs' own order, so that the plan of a run that never rotates reads
+  // well.
+  bool redraw() const { return input_.rotation != 0; }
+
+  absl::Status AssignKind(NamedKind& named) {
+    Kind& kind = named.kind;
+    if (input_.assignment == Assignment::kCyclic) {
+      if (kind.members.size() < static_cast<size_t>(workers_)) {
+        return absl::InvalidArgumentError(absl::StrCat(
+            "cyclic assignment needs at least as many units of a kind as workers: of kind \"",
+            named.name, "\" (", input_.catalog->unit(kind.members.front().unit).name,
+            ", ...) there are ", kind.members.size(), " for ", workers_, " workers"));
+      }
+      if (redraw()) Shuffle(kind.members, random_);
+      AssignCyclic(kind, draft_);
+      return absl::OkStatus();
+    }
+    if (input_.assignment == Assignment::kResolvable) {
+      if (Dealer* dealer = DealerFor(kind.EqualHolders())) {
+        AssignResolvable(kind, *dealer, draft_);
+        return absl::OkStatus();
+      }
+    }
+    AssignEqualCounts(kind, random_, draft_);
+    return absl::OkStatus();
+  }
+
+  // Null: no design is known for p holders. Kinds with equal p share one dealer: its classes run
+  // through all of them.
+  Dealer* DealerFor(int holders) {
+    if (holders == 0 || holders == workers_) return nullptr;
+    const auto found = dealers_.find(holders);
+    if (found != dealers_.end()) return &found->second;
+    const bool complement = 2 * holders > workers_;
+    const std::optional<Design> design =
+        Design::Find(workers_, complement ? workers_ - holders : holders);
+    if (!design.has_value()) return nullptr;
+    RandomStream* const redraws = redraw() ? &random_ : nullptr;
+    return &dealers_.try_emplace(holders, *design, complement, redraws).first->second;
+  }
+
+  const PlanInput& input_;
+  const int workers_;
+  RandomStream random_;
+  Draft draft_;
+  std::map<int, Dealer> dealers_;  // By p.
+};
+
+// The first worker without any unit that is not shared, if there are such units.
+absl::Status CheckNobodyIdle(const PlanInput& input, const Plan& plan) {
+  std::vector<bool> busy(input.ranks.size());
+  int units = 0;
+  for (size_t j = 0; j < plan.holders.size(); ++j) {
+    if (input.catalog->units[j].shared) continue;
+    ++units;
+    for (const int worker : plan.holders[j]) busy[static_cast<size_t>(worker)] = true;
+  }
+  const auto idle = std::find(busy.begin(), busy.end(), false);
+  if (units == 0 || idle == busy.end()) return absl::OkStatus();
+  int64_t held = 0;
+  for (size_t j = 0; j < plan.holders.size(); ++j) {
+    if (!input.catalog->units[j].shared) held += static_cast<int64_t>(plan.holders[j].size());
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat("worker ", input.ranks[static_cast<size_t>(idle - busy.begin())].name,
+                   " would hold none of the units that are not shared: ", units, " units with ",
+                   held, " holders in all do not reach ", busy.size(),
+                   " workers; raise the coverage or take fewer workers"));
+}
+
+void AddWarnings(const Catalog& catalog, Plan& plan) {
+  if (plan.units.size() < 2) return;
+  int units = 0;
+  int single = 0;
+  for (size_t j = 0; j < plan.holders.size(); ++j) {
+    if (catalog.units[j].shared) continue;
+    ++units;
+    if (plan.holders[j].size() == 1) ++single;
+  }
+  if (units > 0 && single == units) {
+    plan.warnings.push_back(
+        "every unit has one holder (p = 1): the workers share nothing but the shared units");
+  } else if (!Connected(catalog, plan, SharedUnits::kIgnored)) {
+    plan.warnings.push_back(
+        "without the shared units the workers fall into groups that have no unit in common");
+  }
+}
+
+class Hasher {
+ public:
+  void Add(uint64_t value) {
+    char bytes[8];  // Little-endian.
+    for (int i = 0; i < 8; ++i) bytes[i] = static_cast<char>(value >> (8 * i));
+    bytes_.append(bytes, sizeof(bytes));
+  }
+  void Add(absl::string_view text) {
+    Add(uint64_t{text.size()});
+    absl::StrAppend(&bytes_, text);
+  }
+  // The numbers so far are folded into one, so that the bytes of a large plan are never all there.
+  void Fold() {
+    hash_ = Hash64(bytes_, hash_);
+    bytes_.clear();
+  }
+  uint64_t hash() const { return hash_; }
+
+ private:
+  std::string bytes_;
+  uint64_t hash_ = 0;
+};
+
+uint64_t HashOf(const PlanInput& input, const Plan& plan) {
+  Hasher hasher;
+  hasher.Add(input.seed);
+  hasher.Add(static_cast<uint64_t>(input.rotation));
+  hasher.Add(uint64_t{input.ranks.size()});
+  for (const Rank& rank : input.ranks) hasher.Add(rank.name);
+  for (size_t j = 0; j < plan.holders.size(); ++j) {
+    hasher.Add(input.catalog->units[j].name);
+    hasher.Add(std::bit_cast<uint64_t>(input.coverage[j]));
+    hasher.Add(uint64_t{plan.holders[j].size()});
+    for (const int worker : plan.holders[j]) hasher.Add(static_cast<uint64_t>(worker));
+    hasher.Fold();
+  }
+  hasher.Fold();
+  return hasher.hash();
+}
+
+}  // namespace
+
+absl::StatusOr<Plan> MakePlan(const PlanInput& input) {
+  SDP_RETURN_IF_ERROR(CheckInput(input));
+  const Catalog& catalog = *input.catalog;
+  const size_t workers = input.ranks.size();
+
+  Plan plan;
+  SDP_ASSIGN_OR_RETURN(plan.holders, Planner(input).Assign());
+  SDP_RETURN_IF_ERROR(CheckNobodyIdle(input, plan));
+  plan.units.resize(workers);
+  for (size_t j = 0; j < catalog.units.size(); ++j) {
+    for (const int worker : plan.holders[j]) {
+      plan.units[static_cast<size_t>(worker)].push_back(UnitId(static_cast<int32_t>(j)));
+    }
+    plan.factors.push_back(Share(input.coverage[j], workers) /
+                           static_cast<double>(plan.holders[j].size()));
+  }
+  AddWarnings(catalog, plan);
+  plan.hash = HashOf(input, plan);
+  return plan;
+}
+
+absl::StatusOr<std::vector<double>> ResolveCoverage(const Catalog& catalog, double coverage,
+                                                    int holders, int workers) {
+  if (workers < 1) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("workers is ", workers, ": at least 1 is needed"));
+  }
+  if (holders > workers) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("holders is ", holders, ", more than the ", workers, " workers there are"));
+  }
+  if (holders > 0) coverage = static_cast<double>(holders) / workers;
+  if (!(coverage > 0 && coverage <= 1)) {
+    return absl::InvalidArgumentError(absl::StrCat("coverage ", coverage, " is outside (0, 1]"));
+  }
+  std::vector<double> resolved;
+  for (const UnitSpec& unit : catalog.units) resolved.push_back(unit.shared ? 1 : coverage);
+  return resolved;
+}
+
+}  // namespace sdp

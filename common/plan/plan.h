@@ -1,0 +1,61 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "common/base/ids.h"
+#include "common/model/catalog.h"
+
+namespace sdp {
+
+enum class Assignment { kResolvable, kCyclic, kRandom };
+
+struct Rank {
+  std::string name;          // "worker-0"
+  int64_t memory_bytes = 0;  // 0: not limited
+  double speed = 1;          // relative
+};
+
+struct PlanInput {
+  const Catalog* catalog = nullptr;
+  std::vector<double> coverage;  // [units] c_j in (0, 1]; 1 for shared units
+  std::vector<Rank> ranks;       // N, in rank order
+  Assignment assignment = Assignment::kResolvable;
+  uint64_t seed = 0;
+  int64_t rotation = 0;  // step / rotate_every; 0 without rotation
+};
+
+// Which worker holds which unit.
+struct Plan {
+  std::vector<std::vector<int>> holders;   // [units], ascending ranks; p_j = holders[j].size()
+  std::vector<std::vector<UnitId>> units;  // [N], ascending
+  // [units] c_j N / p_j: scale of a unit's output in training with `eval` rescaling
+  std::vector<double> factors;
+  std::vector<std::string> warnings;  // e.g. p = 1: workers share nothing but the shared units
+  uint64_t hash = 0;                  // of holders, coverage, names, seed, rotation
+};
+
+// Assigns units to ranks: floor(c_j N) or ceil(c_j N) holders each (at least 1), per kind of unit the
+// workers' counts differ by at most one, and total MACs are level. A pure function without history.
+//   kResolvable  groups of N/p consecutive units of a kind each split the workers; the splits run
+//                through the parallel classes of a design (subnetworks of equal load that overlap
+//                evenly; designs.h). With p > N/2 each unit of a group of N/(N-p) leaves out one set.
+//                Where no design is known: as kRandom.
+//   kCyclic      runs of p consecutive workers.
+//   kRandom      equal counts, seeded.
+// With another `rotation` other units occur together on a worker: classes, units within groups (runs:
+// within kinds) and workers are shuffled by (seed, rotation). Rotation 0 is not: where a design is
+// known, the plan of a run that never rotates does not depend on the seed.
+// Ranks' memory and speed are not looked at yet: all workers get the same load.
+// InvalidArgument - names what is impossible: c_j outside (0, 1] or below 1/N, a worker without any
+// unit that is not shared, kCyclic with fewer units of a kind than workers.
+absl::StatusOr<Plan> MakePlan(const PlanInput& input);
+
+// c_j from the config: shared units 1, the others `coverage`, or holders / workers when `holders` > 0.
+// InvalidArgument: holders > workers, coverage outside (0, 1].
+absl::StatusOr<std::vector<double>> ResolveCoverage(const Catalog& catalog, double coverage,
+                                                    int holders, int workers);
+
+}  // namespace sdp

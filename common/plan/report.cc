@@ -1,0 +1,148 @@
+#include "common/plan/report.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "common/base/hash.h"
+#include "common/plan/gap.h"
+
+namespace sdp {
+namespace {
+
+// Keeps its keys in the order in which they were added.
+using Json = nlohmann::ordered_json;
+
+PlanReport::Unit DescribeUnit(const PlanInput& input, const UnitSpec& unit,
+                              const std::vector<int>& holders) {
+  PlanReport::Unit described;
+  described.name = unit.name;
+  described.kind = unit.kind;
+  described.params = unit.params;
+  described.macs = unit.macs;
+  described.shared = unit.shared;
+  for (const int worker : holders) {
+    described.holders.push_back(input.ranks[static_cast<size_t>(worker)].name);
+  }
+  for (const Slice& slice : unit.slices) {
+    described.slices.push_back({input.catalog->tensors[static_cast<size_t>(slice.tensor)].name,
+                                slice.dim, slice.begin, slice.end});
+  }
+  return described;
+}
+
+PlanReport::Worker DescribeWorker(const PlanInput& input, const std::string& name,
+                                  const std::vector<UnitId>& units, ElementBytes bytes) {
+  PlanReport::Worker described;
+  described.id = name;
+  for (const UnitId id : units) {
+    const UnitSpec& unit = input.catalog->unit(id);
+    described.units.push_back(unit.name);
+    described.params += unit.params;
+    described.macs += unit.macs;
+    described.activation_elements += unit.activation_elements;
+  }
+  described.push_bytes = described.params * bytes.gradient;
+  described.pull_bytes = described.params * bytes.weight;
+  return described;
+}
+
+// Largest / mean; 1 if all are 0.
+double Imbalance(const std::vector<PlanReport::Worker>& workers,
+                 int64_t PlanReport::Worker::*amount) {
+  double sum = 0;
+  double largest = 0;
+  for (const PlanReport::Worker& worker : workers) {
+    sum += static_cast<double>(worker.*amount);
+    largest = std::max(largest, static_cast<double>(worker.*amount));
+  }
+  return sum > 0 ? largest * static_cast<double>(workers.size()) / sum : 1;
+}
+
+double MeanCoverage(const PlanInput& input) {
+  double sum = 0;
+  int count = 0;
+  bool uniform = true;
+  double last = 1;
+  for (size_t j = 0; j < input.coverage.size(); ++j) {
+    if (input.catalog->units[j].shared) continue;
+    uniform = uniform && (count == 0 || input.coverage[j] == last);
+    last = input.coverage[j];
+    sum += last;
+    ++count;
+  }
+  return uniform ? last : sum / count;  // The sum's rounding stays out of the usual case.
+}
+
+Json SliceJson(const PlanReport::Part& part) {
+  Json json = {{"tensor", part.tensor}};
+  if (part.dim >= 0) {
+    json["dim"] = part.dim;
+    json["begin"] = part.begin;
+    json["end"] = part.end;
+  }
+  return json;
+}
+
+}  // namespace
+
+PlanReport MakePlanReport(const PlanInput& input, const Plan& plan, ElementBytes bytes) {
+  const Catalog& catalog = *input.catalog;
+  PlanReport report;
+  for (size_t i = 0; i < plan.units.size(); ++i) {
+    report.workers.push_back(DescribeWorker(input, input.ranks[i].name, plan.units[i], bytes));
+  }
+  for (size_t j = 0; j < catalog.units.size(); ++j) {
+    report.units.push_back(DescribeUnit(input, catalog.units[j], plan.holders[j]));
+  }
+  report.coverage = MeanCoverage(input);
+  report.connected = Connected(catalog, plan, SharedUnits::kCounted);
+  report.connected_without_shared = Connected(catalog, plan, SharedUnits::kIgnored);
+  report.gap = SpectralGap(catalog, plan, UnitWeight::kEqual);
+  report.gap_weighted = SpectralGap(catalog, plan, UnitWeight::kParams);
+  report.mac_imbalance = Imbalance(report.workers, &PlanReport::Worker::macs);
+  report.param_imbalance = Imbalance(report.workers, &PlanReport::Worker::params);
+  report.seed = input.seed;
+  report.hash = HashText(plan.hash);
+  report.warnings = plan.warnings;
+  report.assignment = input.assignment;
+  return report;
+}
+
+std::string PlanJson(const PlanReport& report) {
+  Json workers = Json::array();
+  for (const PlanReport::Worker& worker : report.workers) {
+    workers.push_back(Json{{"id", worker.id},
+                           {"units", worker.units},
+                           {"params", worker.params},
+                           {"macs", worker.macs},
+                           {"activation_elements", worker.activation_elements},
+                           {"push_bytes", worker.push_bytes},
+                           {"pull_bytes", worker.pull_bytes}});
+  }
+  Json units = Json::array();
+  for (const PlanReport::Unit& unit : report.units) {
+    Json slices = Json::array();
+    for (const PlanReport::Part& part : unit.slices) slices.push_back(SliceJson(part));
+    units.push_back(Json{{"name", unit.name},
+                         {"kind", unit.kind},
+                         {"params", unit.params},
+                         {"macs", unit.macs},
+                         {"shared", unit.shared},
+                         {"holders", unit.holders},
+                         {"slices", std::move(slices)}});
+  }
+  const Json json = {{"workers", std::move(workers)},
+                     {"units", std::move(units)},
+                     {"coverage", report.coverage},
+                     {"connected", report.connected},
+                     {"connected_without_shared", report.connected_without_shared},
+                     {"gap", report.gap},
+                     {"gap_weighted", report.gap_weighted},
+                     {"mac_imbalance", report.mac_imbalance},
+                     {"param_imbalance", report.param_imbalance},
+                     {"seed", report.seed},
+                     {"hash", report.hash}};
+  return json.dump(2) + "\n";
+}
+
+}  // namespace sdp

@@ -1,0 +1,73 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "common/plan/plan.h"
+
+// What a plan means, in numbers: `sdp plan`, and plan.json of a run folder.
+namespace sdp {
+
+// Bytes per element on the wire, to and from workers.
+struct ElementBytes {
+  int64_t weight = 4;
+  int64_t gradient = 4;
+};
+
+// The fields have the names and the meaning of the JSON form (DESIGN.md, Interfaces).
+struct PlanReport {
+  struct Worker {
+    std::string id;
+    std::vector<std::string>
+        units;  // In forward order, shared ones included; so are the sums below.
+    int64_t params = 0;
+    int64_t macs = 0;                 // Of the forward pass, per sample.
+    int64_t activation_elements = 0;  // Stored for the backward pass, per sample.
+    int64_t push_bytes = 0;           // Per step, without frame headers.
+    int64_t pull_bytes = 0;
+  };
+  struct Part {
+    std::string tensor;
+    int dim = -1;  // < 0: the whole tensor.
+    int64_t begin = 0;
+    int64_t end = 0;
+  };
+  struct Unit {
+    std::string name;
+    std::string kind;
+    int64_t params = 0;
+    int64_t macs = 0;
+    bool shared = false;
+    std::vector<std::string> holders;  // Worker ids in rank order.
+    std::vector<Part> slices;
+  };
+
+  std::vector<Worker> workers;  // In rank order.
+  std::vector<Unit> units;      // In forward order.
+  double coverage =
+      1;  // Configured; the mean over the units that are not shared, should they differ.
+  bool connected = false;
+  bool connected_without_shared = false;
+  double gap = 0;            // Without shared units, each unit counted once;
+  double gap_weighted = 0;   // counted by its parameters.
+  double mac_imbalance = 1;  // Largest / mean over the workers.
+  double param_imbalance = 1;
+  uint64_t seed = 0;
+  std::string hash;  // 16 hexadecimal digits
+
+  // Not in the JSON form.
+  std::vector<std::string> warnings;
+  Assignment assignment = Assignment::kResolvable;
+};
+
+// `plan` is what MakePlan gave for `input`.
+PlanReport MakePlanReport(const PlanInput& input, const Plan& plan, ElementBytes bytes);
+
+// One JSON object, indented, with a final newline; keys in the order of the fields above.
+std::string PlanJson(const PlanReport& report);
+
+// Tables for a terminal: the model, what each worker holds of it, and who holds which unit.
+std::string PlanText(const PlanReport& report);
+
+}  // namespace sdp

@@ -1,0 +1,133 @@
+#include "common/plan/report.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+
+#include "common/base/hash.h"
+#include "common/plan/gap.h"
+#include "tests/plan/fake_model.h"
+
+namespace sdp {
+namespace {
+
+using ::testing::ElementsAre;
+using testing::FakeInput;
+using testing::FakeModel;
+using ::testing::HasSubstr;
+using Json = nlohmann::ordered_json;
+
+class ReportTest : public ::testing::Test {
+ protected:
+  ReportTest() : catalog_(FakeModel(4)) {
+    // The second unit is indices [2, 5) of dimension 1 of the tensor of the third.
+    Slice part;
+    part.tensor = 3;
+    part.dim = 1;
+    part.begin = 2;
+    part.end = 5;
+    catalog_.units[2].slices.push_back(part);
+    input_ = FakeInput(catalog_, 8, 0.5, Assignment::kResolvable);
+    input_.seed = 42;
+    plan_ = *MakePlan(input_);
+    report_ = MakePlanReport(input_, plan_, {.weight = 2, .gradient = 4});
+  }
+
+  Catalog catalog_;
+  PlanInput input_;
+  Plan plan_;
+  PlanReport report_;
+};
+
+std::vector<std::string> Keys(const Json& object) {
+  std::vector<std::string> keys;
+  for (const auto& item : object.items()) keys.push_back(item.key());
+  return keys;
+}
+
+TEST_F(ReportTest, Json_HasTheSchemasKeysInOrder) {
+  const std::string text = PlanJson(report_);
+  const Json json = Json::parse(text);
+  EXPECT_THAT(Keys(json), ElementsAre("workers", "units", "coverage", "connected",
+                                      "connected_without_shared", "gap", "gap_weighted",
+                                      "mac_imbalance", "param_imbalance", "seed", "hash"));
+  EXPECT_THAT(Keys(json["workers"][0]),
+              ElementsAre("id", "units", "params", "macs", "activation_elements", "push_bytes",
+                          "pull_bytes"));
+  EXPECT_THAT(Keys(json["units"][0]),
+              ElementsAre("name", "kind", "params", "macs", "shared", "holders", "slices"));
+  EXPECT_THAT(Keys(json["units"][2]["slices"][0]), ElementsAre("tensor"));
+  EXPECT_THAT(Keys(json["units"][2]["slices"][1]), ElementsAre("tensor", "dim", "begin", "end"));
+  EXPECT_EQ(text.back(), '\n');
+}
+
+TEST_F(ReportTest, Json_Values) {
+  const Json json = Json::parse(PlanJson(report_));
+  ASSERT_EQ(json["workers"].size(), 8u);
+  ASSERT_EQ(json["units"].size(), 6u);
+  const Json& worker = json["workers"][1];
+  EXPECT_EQ(worker["id"], "worker-1");
+  EXPECT_EQ(worker["units"], Json({"first", "unit0", "unit3", "last"}));
+  // Shared units of 7 and 11 MACs, two of 1; 6 parameters and 5 activations each.
+  EXPECT_EQ(worker["macs"], 20);
+  EXPECT_EQ(worker["params"], 120);
+  EXPECT_EQ(worker["activation_elements"], 100);
+  EXPECT_EQ(worker["push_bytes"], 480);
+  EXPECT_EQ(worker["pull_bytes"], 240);
+
+  const Json& unit = json["units"][2];
+  EXPECT_EQ(unit["name"], "unit1");
+  EXPECT_EQ(unit["kind"], "unit");
+  EXPECT_EQ(unit["params"], 6);
+  EXPECT_EQ(unit["macs"], 1);
+  EXPECT_EQ(unit["shared"], false);
+  EXPECT_EQ(unit["holders"], Json({"worker-4", "worker-5", "worker-6", "worker-7"}));
+  EXPECT_EQ(unit["slices"][0], Json({{"tensor", "unit1.weight"}}));
+  EXPECT_EQ(unit["slices"][1],
+            Json({{"tensor", "unit2.weight"}, {"dim", 1}, {"begin", 2}, {"end", 5}}));
+  EXPECT_EQ(json["units"][0]["shared"], true);
+  EXPECT_EQ(json["units"][0]["holders"].size(), 8u);
+
+  EXPECT_EQ(json["coverage"], 0.5);
+  EXPECT_EQ(json["connected"], true);
+  EXPECT_EQ(json["connected_without_shared"], true);
+  EXPECT_EQ(json["seed"], 42);
+  EXPECT_EQ(json["hash"], HashText(plan_.hash));
+  EXPECT_EQ(json["mac_imbalance"], 1.0);
+  EXPECT_EQ(json["param_imbalance"], 1.0);
+  EXPECT_NEAR(json["gap"].get<double>(), 0.5, 1e-12);  // Two of seven classes: 1 - 1/2.
+  EXPECT_EQ(json["gap"], SpectralGap(catalog_, plan_, UnitWeight::kEqual));
+  EXPECT_EQ(json["gap_weighted"], SpectralGap(catalog_, plan_, UnitWeight::kParams));
+}
+
+TEST_F(ReportTest, Json_SplitForGood_ConnectedThroughSharedUnitsOnly) {
+  const Catalog catalog = FakeModel(2);
+  const PlanInput input = FakeInput(catalog, 4, 0.5, Assignment::kResolvable);
+  const Json json = Json::parse(PlanJson(MakePlanReport(input, *MakePlan(input), {})));
+  EXPECT_EQ(json["connected"], true);
+  EXPECT_EQ(json["connected_without_shared"], false);
+  EXPECT_EQ(json["gap"], 0);
+}
+
+TEST_F(ReportTest, Imbalance_LargestOverMean) {
+  const Catalog catalog = FakeModel(5);  // p = 2 of 4: ten places on four workers, 3 3 2 2.
+  const PlanInput input = FakeInput(catalog, 4, 0.5, Assignment::kResolvable);
+  const PlanReport report = MakePlanReport(input, *MakePlan(input), {});
+  EXPECT_DOUBLE_EQ(report.mac_imbalance, (18 + 3) / (18 + 2.5));
+  EXPECT_DOUBLE_EQ(report.param_imbalance, (18 + 3) / (18 + 2.5));
+}
+
+TEST_F(ReportTest, Text_ShowsModelWorkersAndHolders) {
+  const std::string text = PlanText(report_);
+  EXPECT_THAT(text, HasSubstr("coverage 0.5: 4 units, each on 4 of 8 workers; 2 shared units"));
+  EXPECT_THAT(text, HasSubstr(HashText(plan_.hash)));
+  EXPECT_THAT(text, HasSubstr("worker-7"));
+  EXPECT_THAT(text, HasSubstr("90.9%"));  // 20 of 22 MACs.
+  EXPECT_THAT(text, HasSubstr("full model"));
+  EXPECT_THAT(text, HasSubstr("####...."));
+  EXPECT_THAT(text, HasSubstr("....####"));
+}
+
+}  // namespace
+}  // namespace sdp
