@@ -66,6 +66,7 @@ CoordinatorActions Coordinator::BeginStep(Incarnation incarnation, Step step, in
   asked_[step][incarnation] = known_plan;
   TryBind(now, &actions);
   AnswerAsked(step, &actions);
+  TryFinish(now, &actions);
   return actions;
 }
 

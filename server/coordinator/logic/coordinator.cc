@@ -145,7 +145,7 @@ CoordinatorActions Coordinator::OnStepReport(const StepReport& report, absl::Tim
   worker->heard = now;
   worker->reported = std::max(worker->reported, report.step);
   worker->peak_memory_bytes = std::max(worker->peak_memory_bytes, report.peak_memory_bytes);
-  step->second.reports.push_back(report);
+  step->second.reports.emplace(report.worker, report);
   Progress(now);
   ReportSteps(now, &actions);
   TryFinish(now, &actions);

@@ -122,7 +122,7 @@ class Coordinator {
     std::vector<double> squares;  // [fragments]
     std::set<ShardId> reduced;
     std::set<Incarnation> expect_reports, expect_evaluations;
-    std::vector<StepReport> reports;
+    std::map<Incarnation, StepReport> reports;
     std::map<Incarnation, LossTotal> evaluations;
     std::optional<double> full_loss;
     double gradient_norm = 0, scale = 1;

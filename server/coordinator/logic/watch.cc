@@ -42,10 +42,9 @@ StepMetrics Coordinator::MetricsOf(const StepState& step, absl::Time now) {
 
   double loss_sum = 0;
   int64_t terms = 0;
-  std::vector<StepReport> reports = step.reports;  // in an order of their own, so that sums do not depend on arrival
-  std::sort(reports.begin(), reports.end(), [](const auto& a, const auto& b) { return a.worker < b.worker; });
-  const int64_t count = static_cast<int64_t>(reports.size());
-  for (const StepReport& report : reports) {
+  const int64_t count = static_cast<int64_t>(step.reports.size());
+  for (const Incarnation member : members_) {  // in rank order: the sum's bits do not depend on arrival
+    const StepReport& report = step.reports.at(member);
     loss_sum += report.loss_sum;
     terms += report.terms;
     metrics.pull += report.pull / count;

@@ -1,0 +1,214 @@
+#include "common/config/config.h"
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <fstream>
+#include <string>
+#include <system_error>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "absl/algorithm/container.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/string_view.h"
+#include "absl/types/span.h"
+#include "common/base/status.h"
+#include "common/config/cross_rules.h"
+#include "common/config/fields.h"
+#include "common/config/presets.h"
+#include "common/config/rules.h"
+#include "common/config/toml_reader.h"
+#include "common/config/value.h"
+#include "google/protobuf/descriptor.h"
+#include "proto/config.pb.h"
+
+namespace sdp {
+namespace {
+
+using config::CheckTogether;
+using config::CheckValue;
+using config::FieldOf;
+using config::FindRule;
+using config::Preset;
+using config::Rule;
+using config::Setting;
+using config::Shown;
+using config::Value;
+
+constexpr size_t kLargestFile = 1 << 20;
+constexpr size_t kMostErrors = 20;  // Of one file; more is another kind of file.
+
+class Loader {
+ public:
+  // Takes what the user said; the last setting of a key wins.
+  void Apply(Setting setting) {
+    if (errors_.size() >= kMostErrors) return;
+    if (setting.is_empty_section) {
+      if (!config::IsSection(setting.key)) {
+        Fail(setting.origin, config::ExplainUnknownSection(setting.key));
+      }
+      return;
+    }
+    const std::string key = absl::StrCat(setting.section, ".", setting.key);
+    const Rule* const rule = FindRule(key);
+    if (rule == nullptr) {
+      Fail(setting.origin, config::ExplainUnknownKey(setting.section, setting.key));
+      return;
+    }
+    const auto& field = *FieldOf(key);
+    const bool is_text = !field.is_repeated() &&
+                         field.cpp_type() == google::protobuf::FieldDescriptor::CPPTYPE_STRING;
+    if (is_text && !setting.raw.empty() && !std::holds_alternative<std::string>(setting.value.is)) {
+      setting.value.is = setting.raw;
+    }
+    const std::string problem = CheckValue(*rule, setting.value);
+    if (!problem.empty()) {
+      Fail(setting.origin, problem);
+      return;
+    }
+    Set(key, setting.value, setting.origin);
+  }
+
+  // Takes preset and defaults where the user said nothing, then checks what needs several keys.
+  void Resolve() {
+    // A value refused before would only give misleading errors about its default.
+    if (!errors_.empty()) return;
+    ResolveModel();
+    if (!Has("data.train"))
+      errors_.push_back("data.train is required: a list of files, such as [\"a.txt\"]");
+    for (const Rule& rule : config::Rules()) {
+      const bool other_given = rule.key == "sdp.coverage" && Has("sdp.holders");
+      if (!rule.fallback.empty() && !other_given)
+        SetDefault(std::string(rule.key), *config::ReadValue(rule.fallback));
+    }
+    if (errors_.empty()) errors_ = CheckTogether(loaded_);
+  }
+
+  void Fail(absl::string_view origin, absl::string_view problem) {
+    errors_.push_back(absl::StrCat(origin, ": ", problem));
+  }
+  void Fail(const absl::Status& status) { errors_.emplace_back(status.message()); }
+
+  absl::StatusOr<LoadedConfig> Finish() && {
+    if (!errors_.empty()) return absl::InvalidArgumentError(absl::StrJoin(errors_, "\n"));
+    return std::move(loaded_);
+  }
+
+ private:
+  bool Has(const std::string& key) const { return loaded_.origins.contains(key); }
+
+  void Set(const std::string& key, const Value& value, const std::string& origin) {
+    config::SetField(&loaded_.config, key, value);
+    loaded_.origins[key] = origin;
+  }
+  void SetDefault(const std::string& key, const Value& value,
+                  const std::string& origin = "default") {
+    if (!Has(key)) Set(key, value, origin);
+  }
+
+  void ResolveModel() {
+    const RunConfig::Model& model = loaded_.config.model();
+    if (Has("model.preset") && Has("model.arch")) {
+      errors_.push_back(
+          absl::StrCat(Shown(loaded_, "model.preset"), ", ", Shown(loaded_, "model.arch"),
+                       ": give one of the two; keys beside a preset override its sizes"));
+      return;
+    }
+    if (Has("model.preset")) {
+      ApplyPreset(*absl::c_find_if(config::kPresets,
+                                   [&](const Preset& p) { return p.name == model.preset(); }));
+    } else if (Has("model.arch")) {
+      RequireSizes();
+    } else {
+      errors_.push_back(absl::StrCat("model.preset or model.arch is required; preset: ",
+                                     config::Allowed(*FindRule("model.preset")),
+                                     "; arch: ", config::Allowed(*FindRule("model.arch"))));
+    }
+    SetDefault("model.kv_heads", {model.heads()}, "default: model.heads");
+  }
+
+  void ApplyPreset(const Preset& preset) {
+    const std::string origin = absl::StrCat("preset ", preset.name);
+    SetDefault("model.arch", {std::string("llama")}, origin);
+    SetDefault("model.dim", {preset.dim}, origin);
+    SetDefault("model.layers", {preset.layers}, origin);
+    SetDefault("model.heads", {preset.heads}, origin);
+    if (preset.kv_heads != 0) SetDefault("model.kv_heads", {preset.kv_heads}, origin);
+    SetDefault("model.ffn_dim", {preset.ffn_dim}, origin);
+    SetDefault("model.vocab", {preset.vocab}, origin);
+  }
+
+  void RequireSizes() {
+    const auto require = [this](const std::string& key, absl::string_view beside) {
+      if (Has(key)) return;
+      errors_.push_back(
+          absl::StrCat(key, " is required with ", beside, ": ", config::Allowed(*FindRule(key))));
+    };
+    for (const char* const key : {"model.dim", "model.layers", "model.heads", "model.ffn_dim"}) {
+      require(key, Shown(loaded_, "model.arch"));
+    }
+    if (!Has("data.kind") || loaded_.config.data().kind() == "text") {
+      SetDefault("model.vocab", {int64_t{256}}, "default: text");
+    } else {
+      require("model.vocab", Shown(loaded_, "data.kind"));
+    }
+  }
+
+  LoadedConfig loaded_;
+  std::vector<std::string> errors_;
+};
+
+absl::StatusOr<std::string> ReadFile(const std::string& path) {
+  std::error_code error;
+  const auto kind = std::filesystem::status(path, error).type();
+  if (kind == std::filesystem::file_type::not_found) {
+    return absl::NotFoundError(absl::StrCat("no config file ", path));
+  }
+  if (kind == std::filesystem::file_type::directory) {
+    return absl::InvalidArgumentError(absl::StrCat(path, " is a folder, not a config file"));
+  }
+  std::ifstream file(path, std::ios::binary);
+  std::string text(kLargestFile + 1, '\0');
+  file.read(text.data(), static_cast<std::streamsize>(text.size()));
+  if (!file.is_open() || file.bad())
+    return absl::InvalidArgumentError(absl::StrCat("cannot read config file ", path));
+  text.resize(static_cast<size_t>(file.gcount()));
+  if (text.size() > kLargestFile) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(path, " is larger than 1 MiB: not a config file"));
+  }
+  return text;
+}
+
+}  // namespace
+
+absl::StatusOr<LoadedConfig> LoadConfigText(absl::string_view text, absl::string_view name,
+                                            absl::Span<const std::string> sets) {
+  SDP_ASSIGN_OR_RETURN(std::vector<Setting> settings, config::ReadToml(text, name));
+  Loader loader;
+  for (Setting& setting : settings) loader.Apply(std::move(setting));
+  for (const std::string& argument : sets) {
+    absl::StatusOr<Setting> setting = config::ReadOverride(argument);
+    if (setting.ok()) {
+      loader.Apply(*std::move(setting));
+    } else {
+      loader.Fail(setting.status());
+    }
+  }
+  loader.Resolve();
+  return std::move(loader).Finish();
+}
+
+absl::StatusOr<LoadedConfig> LoadConfig(const std::string& path,
+                                        absl::Span<const std::string> sets) {
+  SDP_ASSIGN_OR_RETURN(const std::string text, ReadFile(path));
+  return LoadConfigText(text, path, sets);
+}
+
+}  // namespace sdp

@@ -1,0 +1,123 @@
+#include "common/config/cross_rules.h"
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/types/optional.h"
+#include "common/config/config.h"
+#include "common/config/fields.h"
+#include "common/config/value.h"
+#include "proto/config.pb.h"
+
+namespace sdp::config {
+namespace {
+
+// Counts are kept in int64; far below its end so that bytes and sums over workers fit too.
+constexpr double kLargestCount = 0x1p56;
+
+class Checks {
+ public:
+  explicit Checks(const LoadedConfig& loaded) : loaded_(loaded) {}
+
+  // `keys` are those whose values `problem` is about.
+  void Fail(const std::vector<std::string>& keys, const std::string& problem) {
+    errors_.push_back(absl::StrCat(absl::StrJoin(keys, ", ",
+                                                 [this](std::string* out, const std::string& key) {
+                                                   absl::StrAppend(out, Shown(loaded_, key));
+                                                 }),
+                                   ": ", problem));
+  }
+
+  std::vector<std::string> TakeErrors() { return std::move(errors_); }
+
+ private:
+  const LoadedConfig& loaded_;
+  std::vector<std::string> errors_;
+};
+
+void CheckModel(const RunConfig& config, Checks* checks) {
+  const RunConfig::Model& model = config.model();
+  if (model.dim() % model.heads() != 0) {
+    checks->Fail({"model.dim", "model.heads"}, "heads must divide dim");
+  } else if (model.dim() / model.heads() % 2 != 0) {
+    checks->Fail({"model.dim", "model.heads"},
+                 absl::StrCat("the width of a head, dim / heads = ", model.dim() / model.heads(),
+                              ", must be even for rotary embeddings"));
+  }
+  if (model.heads() % model.kv_heads() != 0) {
+    checks->Fail({"model.heads", "model.kv_heads"}, "kv_heads must divide heads");
+  }
+  if (config.data().kind() == "text" && model.vocab() < 256) {
+    checks->Fail({"model.vocab", "data.kind"},
+                 "text has 256 different bytes, so vocab must be at least 256");
+  }
+}
+
+void CheckPlan(const RunConfig& config, Checks* checks) {
+  const RunConfig::Sdp& sdp = config.sdp();
+  const int64_t workers = config.cluster().workers();
+  if (sdp.has_coverage() && sdp.has_holders()) {
+    checks->Fail({"sdp.coverage", "sdp.holders"}, "give one of the two");
+    return;
+  }
+  if (sdp.has_holders() && sdp.holders() > workers) {
+    checks->Fail({"sdp.holders", "cluster.workers"},
+                 "a unit cannot have more holders than there are workers");
+  }
+  // 0.333333 for a third is meant as one of three.
+  constexpr double kRounding = 1e-5;
+  if (sdp.has_coverage() && sdp.coverage() * static_cast<double>(workers) < 1 - kRounding) {
+    checks->Fail(
+        {"sdp.coverage", "cluster.workers"},
+        absl::StrCat("some units would have no holder; coverage must be at least 1 / workers = ",
+                     TomlText({1.0 / static_cast<double>(workers)})));
+  }
+}
+
+// Products that the planner, the cursor and the predictions compute in int64.
+void CheckSizes(const RunConfig& config, Checks* checks) {
+  const RunConfig::Model& model = config.model();
+  const auto length = static_cast<double>(config.data().seq_len());
+  const auto dim = static_cast<double>(model.dim());
+  const double layer = 4 * dim * dim + 3 * dim * static_cast<double>(model.ffn_dim());
+  const double attention = length * (2 * dim + static_cast<double>(model.heads()));
+  const double macs = length * (static_cast<double>(model.layers()) * (layer + attention) +
+                                2 * dim * static_cast<double>(model.vocab()));
+  if (macs > kLargestCount) {
+    checks->Fail({"model.dim", "model.layers", "model.ffn_dim", "model.vocab", "data.seq_len"},
+                 "the model is too large to count in 64 bits");
+  }
+  const double tokens = static_cast<double>(config.train().steps()) *
+                        static_cast<double>(config.train().global_batch()) * length;
+  if (tokens > kLargestCount) {
+    checks->Fail({"train.steps", "train.global_batch", "data.seq_len"},
+                 "more tokens than 64 bits count");
+  }
+}
+
+}  // namespace
+
+std::string Shown(const LoadedConfig& loaded, const std::string& key) {
+  const absl::optional<Value> value = GetField(loaded.config, key);
+  const auto origin = loaded.origins.find(key);
+  return absl::StrCat(
+      key, " = ", value.has_value() ? TomlText(*value) : "(none)",
+      origin == loaded.origins.end() ? "" : absl::StrCat(" (", origin->second, ")"));
+}
+
+std::vector<std::string> CheckTogether(const LoadedConfig& loaded) {
+  Checks checks(loaded);
+  const RunConfig& config = loaded.config;
+  CheckModel(config, &checks);
+  CheckPlan(config, &checks);
+  CheckSizes(config, &checks);
+  if (config.train().warmup_steps() > config.train().steps()) {
+    checks.Fail({"train.warmup_steps", "train.steps"}, "the warm-up must end before training does");
+  }
+  return checks.TakeErrors();
+}
+
+}  // namespace sdp::config

@@ -1,0 +1,152 @@
+#include "common/config/rules.h"
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_split.h"
+#include "absl/strings/string_view.h"
+#include "absl/types/span.h"
+#include "google/protobuf/descriptor.h"
+#include "proto/config.pb.h"
+
+namespace sdp::config {
+namespace {
+
+// Upper bounds are far above any use; they keep products (tokens x vocabulary, samples x length)
+// inside 64 bits.
+constexpr Range kPositive{.low = 1, .high = 1e9};
+constexpr Range kCount{.low = 0, .high = 1e9};
+constexpr Range kSteps{.low = 0, .high = 1e12};
+constexpr Range kShare{.low = 0, .high = 1, .low_open = true};      // (0, 1]
+constexpr Range kBelowOne{.low = 0, .high = 1, .high_open = true};  // [0, 1)
+constexpr Range kFactor{.low = 0, .high = 1e6};
+constexpr Range kPositiveFactor{.low = 0, .high = 1e6, .low_open = true};
+
+// In or out of the config hash.
+constexpr Hashed kIn = Hashed::kYes;
+constexpr Hashed kOut = Hashed::kNo;
+
+using Words = std::vector<absl::string_view>;
+using View = absl::string_view;
+
+// One function per kind of row, so that the table below reads as one.
+Rule Flag(View key, View fallback, Hashed hashed, View help) {
+  return {.key = key, .fallback = fallback, .hashed = hashed, .help = help};
+}
+
+Rule Number(View key, View fallback, Hashed hashed, Range range, View help, Words not_built = {}) {
+  Rule rule = Flag(key, fallback, hashed, help);
+  rule.range = range;
+  rule.not_built = std::move(not_built);
+  return rule;
+}
+
+Rule Numbers(View key, View fallback, Hashed hashed, int count, Range each, View help) {
+  Rule rule = Number(key, fallback, hashed, each, help);
+  rule.min_items = rule.max_items = count;
+  return rule;
+}
+
+Rule Choice(View key, View fallback, Hashed hashed, Words choices, Words not_built, View help) {
+  Rule rule = Flag(key, fallback, hashed, help);
+  rule.choices = std::move(choices);
+  rule.not_built = std::move(not_built);
+  return rule;
+}
+
+Rule String(View key, View fallback, Hashed hashed, Text text, View help) {
+  Rule rule = Flag(key, fallback, hashed, help);
+  rule.text = text;
+  return rule;
+}
+
+Rule Files(View key, View fallback, Hashed hashed, int min_items, View help) {
+  Rule rule = String(key, fallback, hashed, Text::kNotEmpty, help);
+  rule.min_items = min_items;
+  return rule;
+}
+
+// Columns: key, default, config hash, what is allowed (, what will be), help.
+// clang-format off
+std::vector<Rule> MakeRules() {
+  return {
+      Choice("model.preset", "", kOut, {"llama-tiny", "llama-134m", "llama-500m", "llama-1b"}, {},
+             "all sizes of a known model"),
+      Choice("model.arch", "", kIn, {"llama"}, {"resnet", "swin", "mlp"}, "instead of a preset; then the sizes below"),
+      Number("model.dim", "", kIn, {2, 65536}, "width"),
+      Number("model.layers", "", kIn, {1, 65536}, "transformer layers"),
+      Number("model.heads", "", kIn, {1, 65536}, "attention heads; divides dim"),
+      Number("model.kv_heads", "", kIn, {1, 65536}, "divides heads; default: heads"),
+      Number("model.ffn_dim", "", kIn, {1, 1e6}, "hidden neurons of the MLP"),
+      Number("model.vocab", "", kIn, {1, 1e7}, "token ids; default with arch and text: 256"),
+      Number("model.rope_theta", "1e4", kIn, {1, 1e12}, "base of the rotary embedding"),
+      Number("model.norm_eps", "1e-5", kIn, kShare, "added under the root of RMSNorm"),
+      Flag("model.tied", "false", kIn, "the head uses the embedding's tensor"),
+
+      Choice("sdp.masking", "'forward'", kIn, {"forward"}, {"backward"}, "what a worker leaves out"),
+      Choice("sdp.granularity", "'block'", kIn, {"block"}, {"neuron"}, "what a unit is made of"),
+      Choice("sdp.unit", "'sublayer'", kIn, {"sublayer", "layer"}, {}, "units of transformers"),
+      Number("sdp.coverage", "0.5", kIn, kShare, "share of workers that hold a unit", {"auto"}),
+      Number("sdp.holders", "", kIn, kPositive, "workers that hold a unit, instead of coverage"),
+      Choice("sdp.assignment", "'resolvable'", kIn, {"resolvable", "cyclic", "random"}, {}, "who holds which unit"),
+      Choice("sdp.rescale", "'eval'", kIn, {"eval", "none"}, {"inverted", "sqrt"}, "where outputs are scaled"),
+      Number("sdp.rotate_every", "0", kIn, kSteps, "steps; 0: the same subnetworks for the whole run"),
+
+      Choice("data.kind", "'text'", kIn, {"text", "tokens"}, {"cifar10", "cifar100", "images"},
+             "bytes of text, or GPT-2 token shards"),
+      Files("data.train", "", kOut, 1, "read in this order"),
+      Files("data.validation", "[]", kOut, 0, "[]: no evaluation"),
+      Number("data.seq_len", "256", kIn, {1, 1e7}, "tokens of a sample"),
+      Flag("data.shuffle", "true", kIn, "a new order in every epoch"),
+
+      Number("train.steps", "1000", kOut, {1, 1e12}, "when training ends"),
+      Number("train.global_batch", "32", kIn, kPositive, "samples per step over all workers"),
+      Number("train.micro_batch", "0", kIn, kCount, "samples a worker computes at once; 0: its whole portion"),
+      Choice("train.precision", "'f32'", kIn, {"f32"}, {"bf16"}, "of weights and gradients"),
+      Choice("train.optimizer", "'adamw'", kIn, {"adamw", "sgd"}, {}, "as in torch.optim"),
+      Number("train.lr", "3e-4", kIn, kPositiveFactor, "learning rate after warm-up"),
+      Number("train.weight_decay", "0.1", kIn, kFactor, "not on norms and biases"),
+      Numbers("train.betas", "[0.9, 0.95]", kIn, 2, kBelowOne, "adamw"),
+      Number("train.eps", "1e-8", kIn, kShare, "adamw"),
+      Number("train.momentum", "0.9", kIn, kBelowOne, "sgd"),
+      Choice("train.schedule", "'constant'", kIn, {"constant", "cosine"}, {}, "of lr after warm-up"),
+      Number("train.warmup_steps", "0", kIn, kSteps, "lr rises linearly over these steps"),
+      Number("train.clip_norm", "0.0", kIn, kFactor, "norm of all gradients; 0: off"),
+      Number("train.eval_every", "100", kOut, kSteps, "steps, and at the end; 0: only then"),
+      Number("train.eval_samples", "0", kOut, kSteps, "the first k; 0: all"),
+      Number("train.seed", "0", kIn, {0}, "of initial values, order and plan"),
+
+      Number("cluster.workers", "4", kOut, {1, 1e5}, "worker processes"),
+      Number("cluster.shards", "2", kOut, {1, 1e5}, "shard processes"),
+
+      Choice("worker.device", "'cpu'", kOut, {"cpu"}, {"cuda"}, "where a worker computes"),
+      Number("worker.threads", "0", kOut, {0, 4096}, "0: cores / workers on this host"),
+      String("worker.memory", "''", kOut, Text::kByteSize, "of a worker's device; empty: no limit is known"),
+
+      String("run.dir", "'runs/first'", kOut, Text::kNotEmpty, "the run folder"),
+  };
+}
+// clang-format on
+
+}  // namespace
+
+absl::Span<const Rule> Rules() {
+  static const auto* const rules = new std::vector<Rule>(MakeRules());
+  return *rules;
+}
+
+const Rule* FindRule(absl::string_view key) {
+  for (const Rule& rule : Rules()) {
+    if (rule.key == key) return &rule;
+  }
+  return nullptr;
+}
+
+const google::protobuf::FieldDescriptor* FieldOf(absl::string_view key) {
+  const std::pair<std::string, std::string> names = absl::StrSplit(key, absl::MaxSplits('.', 1));
+  const auto* const section = RunConfig::descriptor()->FindFieldByName(names.first);
+  return section == nullptr ? nullptr : section->message_type()->FindFieldByName(names.second);
+}
+
+}  // namespace sdp::config

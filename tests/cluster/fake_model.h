@@ -1,0 +1,71 @@
+#pragma once
+
+#include <utility>
+#include <vector>
+
+#include "common/base/random.h"
+#include "common/model/layout.h"
+#include "worker/logic/local_model.h"
+
+namespace sdp {
+
+// A model without torch: every parameter is pulled towards a target that depends on the sample, so that a gradient tells which
+// weights, samples and factors it was made of. Loss terms: one per sample.
+//   gradient[i] = factor * mean over samples of (value[i] - Target(sample, fragment, i))
+class FakeModel final : public LocalModel {
+ public:
+  explicit FakeModel(const Layout* layout) : layout_(layout) {}
+
+  static float Target(int64_t sample, FragmentId fragment, int64_t i) {
+    const uint64_t bits =
+        RandomBits(static_cast<uint64_t>(sample), static_cast<uint64_t>(fragment.value()), static_cast<uint64_t>(i));
+    return static_cast<float>(bits >> 40) / (1 << 24) - 0.5f;
+  }
+
+  absl::StatusOr<TrainResult> Train(const TrainTask& task, Exchange& exchange) override {
+    const float samples = static_cast<float>(task.samples.size());
+    TrainResult result;
+    result.loss.terms = static_cast<int64_t>(task.samples.size());
+    std::vector<std::pair<FragmentId, FloatBuffer>> gradients;
+    for (const HeldUnit& held : task.units) {
+      auto values = exchange.Take(held.unit);
+      if (!values.ok()) return values.status();
+      const auto& block = layout_->block(held.unit);
+      for (size_t f = 0; f < block.size(); ++f) {
+        const FloatBuffer& value = (*values)[f];
+        FloatBuffer gradient = FloatBuffer::Zeros(value.size());
+        for (int64_t i = 0; i < value.size(); ++i) {
+          for (const int64_t sample : task.samples) {
+            const float distance = value.data()[i] - Target(sample, block[f], i);
+            gradient.data()[i] += static_cast<float>(held.factor) * distance / samples;
+            result.loss.loss_sum += 0.5 * held.factor * double{distance} * distance;
+          }
+        }
+        gradients.emplace_back(block[f], std::move(gradient));
+      }
+    }
+    exchange.BackwardBegins();
+    for (auto it = gradients.rbegin(); it != gradients.rend(); ++it) exchange.Gradient(it->first, std::move(it->second));
+    return result;
+  }
+
+  absl::StatusOr<LossSum> Evaluate(const EvaluateTask& task, Exchange& exchange) override {
+    LossSum sum;
+    sum.terms = task.samples;
+    for (const HeldUnit& held : task.units) {
+      auto values = exchange.Take(held.unit);
+      if (!values.ok()) return values.status();
+      for (const FloatBuffer& value : *values) {
+        for (int64_t i = 0; i < value.size(); ++i) {
+          sum.loss_sum += held.factor * static_cast<double>(task.samples) * value.data()[i] * value.data()[i];
+        }
+      }
+    }
+    return sum;
+  }
+
+ private:
+  const Layout* const layout_;
+};
+
+}  // namespace sdp

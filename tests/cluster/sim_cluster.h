@@ -1,0 +1,100 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <queue>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "common/base/random.h"
+#include "server/coordinator/logic/coordinator.h"
+#include "server/shard/logic/shard.h"
+#include "worker/logic/local_model.h"
+#include "worker/logic/worker.h"
+
+namespace sdp {
+
+// A whole cluster in one process and one thread: coordinator, shards and workers as objects over a simulated network, store and
+// clock. Messages take random times, overtake each other and come twice; nothing is lost, as the transport repeats until it is
+// answered. A schedule is a pure function of `schedule_seed`.
+class SimCluster {
+ public:
+  struct Options {
+    Coordinator::Options run;        // catalog, layout, shards, workers, ...
+    OptimizerOptions optimizer;
+    uint64_t seed = 0;               // of initial values and the sample order
+    bool shuffle = true;
+    int64_t terms_per_sample = 1;
+    DataSummary data;
+    int64_t round_bytes = 0;
+    uint64_t schedule_seed = 0;
+    double duplicates = 0.1;         // share of messages that come twice
+    absl::Duration max_delay = absl::Milliseconds(20);
+    absl::Duration limit = absl::Hours(1);  // of simulated time: beyond it the run is stuck
+  };
+  using MakeModel = std::function<std::unique_ptr<LocalModel>(int worker)>;
+
+  SimCluster(const Options& options, const MakeModel& make_model);
+  ~SimCluster();
+
+  // Runs to the end. OK - finished; else why it stopped. DeadlineExceeded - stuck, with what the coordinator waits for.
+  absl::Status Run();
+  // The user asks to stop once this step is committed.
+  void StopAfter(Step step) { stop_after_ = step; }
+
+  const std::vector<StepMetrics>& metrics() const { return metrics_; }
+  // The value of a fragment on the shard that owns it.
+  const FloatBuffer& value(FragmentId fragment) const;
+  // Bytes of values delivered to and gradients taken from a worker, by step.
+  int64_t delivered_bytes(int worker) const { return delivered_bytes_[static_cast<size_t>(worker)]; }
+  int64_t pushed_bytes(int worker) const { return pushed_bytes_[static_cast<size_t>(worker)]; }
+  // Fragments for which the version did not advance by exactly one at a time.
+  int version_jumps() const { return version_jumps_; }
+  const Coordinator& coordinator() const { return *coordinator_; }
+
+ private:
+  struct Event {
+    absl::Time at;
+    int64_t number;  // ties in order of creation
+    std::function<void()> run;
+    bool operator<(const Event& other) const {
+      return at != other.at ? at > other.at : number > other.number;  // the earliest on top
+    }
+  };
+  class Compute;  // one worker's compute thread
+
+  void At(absl::Duration delay, std::function<void()> run);
+  void Send(std::function<void()> deliver);
+  absl::Duration Delay();
+  void Do(CoordinatorActions actions);
+  void Do(size_t shard, ShardActions actions);
+  void Do(size_t worker, WorkerActions actions);
+  void StartShard(size_t shard, const ShardAdmission& admission);
+  void StartWorker(size_t worker, const WorkerAdmission& admission);
+  size_t WorkerOf(Incarnation incarnation) const;
+
+  const Options options_;
+  RandomStream random_;
+  absl::Time now_ = absl::UnixEpoch();
+  int64_t next_event_ = 0;
+  std::priority_queue<Event> events_;
+  std::unique_ptr<Coordinator> coordinator_;
+  std::vector<std::unique_ptr<Shard>> shards_;
+  std::vector<std::unique_ptr<Worker>> workers_;
+  std::vector<std::unique_ptr<LocalModel>> models_;
+  std::vector<std::unique_ptr<Compute>> computes_;
+  std::map<Incarnation, size_t> incarnations_;
+  std::vector<StepMetrics> metrics_;
+  std::optional<absl::Status> end_;
+  std::optional<Step> stop_after_;
+  std::vector<int64_t> delivered_bytes_, pushed_bytes_;
+  std::map<std::pair<size_t, FragmentId>, Step> versions_;
+  std::set<std::tuple<size_t, Step, FragmentId>> counted_;
+  int version_jumps_ = 0;
+};
+
+}  // namespace sdp

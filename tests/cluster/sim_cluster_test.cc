@@ -1,0 +1,284 @@
+// A whole cluster over a simulated network, store and clock: whatever order and however often messages come, the run ends and
+// has the same bits, and those agree with a plain sequential computation of the method.
+#include "tests/cluster/sim_cluster.h"
+
+#include <cmath>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/time/clock.h"
+#include "common/data/sample_order.h"
+#include "common/model/initial_values.h"
+#include "common/model/llama.h"
+#include "gtest/gtest.h"
+#include "tests/cluster/fake_model.h"
+
+namespace sdp {
+namespace {
+
+struct Case {
+  int workers = 4, shards = 2;
+  double coverage = 0.5;
+  int64_t steps = 6, global_batch = 8, rotate_every = 0, eval_every = 2;
+  double clip_norm = 0;
+  OptimizerOptions::Kind optimizer = OptimizerOptions::Kind::kAdamW;
+  uint64_t schedule = 0;
+  double duplicates = 0.1;
+  int64_t round_bytes = 0;
+};
+
+class SimRun {
+ public:
+  explicit SimRun(const Case& c)
+      : catalog_(LlamaCatalog({.dim = 8, .layers = 4, .heads = 2, .kv_heads = 1, .ffn_dim = 12, .vocab = 16},
+                              TransformerUnit::kSublayer, 4)),
+        layout_(catalog_, 50) {
+    options_.run.catalog = &catalog_;
+    options_.run.layout = &layout_;
+    options_.run.config_hash = "test";
+    options_.run.shards = c.shards;
+    options_.run.workers = c.workers;
+    auto coverage = ResolveCoverage(catalog_, c.coverage, 0, c.workers);
+    EXPECT_TRUE(coverage.ok()) << coverage.status();
+    options_.run.coverage = *coverage;
+    options_.run.steps = c.steps;
+    options_.run.global_batch = c.global_batch;
+    options_.run.rotate_every = c.rotate_every;
+    options_.run.eval_every = c.eval_every;
+    options_.run.validation = c.eval_every > 0;
+    options_.run.clip_norm = c.clip_norm;
+    options_.run.seed = 3;
+    options_.optimizer.kind = c.optimizer;
+    options_.optimizer.lr = 0.01;
+    options_.optimizer.steps = c.steps;
+    options_.seed = 3;
+    options_.data = {100, 1, 10, 2};
+    options_.schedule_seed = c.schedule;
+    options_.duplicates = c.duplicates;
+    options_.round_bytes = c.round_bytes;
+    cluster_ = std::make_unique<SimCluster>(options_, [this](int) { return std::make_unique<FakeModel>(&layout_); });
+  }
+
+  SimCluster& cluster() { return *cluster_; }
+  const Catalog& catalog() const { return catalog_; }
+  const Layout& layout() const { return layout_; }
+  const SimCluster::Options& options() const { return options_; }
+  uint64_t hash() const { return cluster_->metrics().back().state_hash.value_or(0); }
+
+ private:
+  const Catalog catalog_;
+  const Layout layout_;
+  SimCluster::Options options_;
+  std::unique_ptr<SimCluster> cluster_;
+};
+
+// The method, sequentially and in double: every block is updated with the mean over its holders' samples, by AdamW or SGD.
+std::vector<std::vector<double>> Reference(const SimRun& run, const Case& c) {
+  const Layout& layout = run.layout();
+  std::vector<std::vector<double>> values, m, v;
+  std::vector<int> updates(static_cast<size_t>(layout.fragments()));
+  std::vector<std::vector<double>> decay;
+  for (int f = 0; f < layout.fragments(); ++f) {
+    FloatBuffer start(layout.fragment(FragmentId(f)).size);
+    FillInitialValues(run.catalog(), layout, FragmentId(f), 3, start.span());
+    values.emplace_back(start.span().begin(), start.span().end());
+    m.emplace_back(values.back().size());
+    v.emplace_back(values.back().size());
+    decay.emplace_back(values.back().size());
+    for (const Piece& piece : layout.pieces(FragmentId(f))) {
+      for (int64_t i = 0; i < piece.size; ++i) {
+        if (run.catalog().tensors[static_cast<size_t>(piece.tensor)].decay) {
+          decay.back()[static_cast<size_t>(piece.fragment_offset + i)] = run.options().optimizer.weight_decay;
+        }
+      }
+    }
+  }
+  const SampleOrder order(3, 100, true);
+  for (Step t = 0; t < c.steps; ++t) {
+    PlanInput input;
+    input.catalog = &run.catalog();
+    input.coverage = run.options().run.coverage;
+    for (int w = 0; w < c.workers; ++w) input.ranks.push_back({"worker-" + std::to_string(w), 0, 1});
+    input.seed = 3;
+    input.rotation = c.rotate_every > 0 ? t / c.rotate_every : 0;
+    const Plan plan = *MakePlan(input);
+    std::vector<std::vector<double>> means = values;
+    double squares = 0;
+    for (int f = 0; f < layout.fragments(); ++f) {
+      const size_t unit = static_cast<size_t>(layout.fragment(FragmentId(f)).unit.value());
+      auto& mean = means[static_cast<size_t>(f)];
+      for (size_t i = 0; i < mean.size(); ++i) {
+        double sum = 0, samples = 0;
+        int64_t position = t * c.global_batch;
+        for (int w = 0; w < c.workers; ++w) {
+          const int64_t portion = c.global_batch / c.workers + (w < c.global_batch % c.workers ? 1 : 0);
+          const auto& holders = plan.holders[unit];
+          const bool holds = std::find(holders.begin(), holders.end(), w) != holders.end();
+          for (int64_t s = 0; s < portion; ++s, ++position) {
+            if (!holds) continue;
+            const float target = FakeModel::Target(order.Sample(position), FragmentId(f), static_cast<int64_t>(i));
+            sum += plan.factors[unit] * (values[static_cast<size_t>(f)][i] - double{target});
+            samples += 1;
+          }
+        }
+        mean[i] = samples > 0 ? sum / samples : NAN;
+        if (samples > 0) squares += mean[i] * mean[i];
+      }
+    }
+    const double scale = c.clip_norm > 0 ? std::min(1.0, c.clip_norm / (std::sqrt(squares) + 1e-6)) : 1;
+    for (size_t f = 0; f < values.size(); ++f) {
+      if (std::isnan(means[f][0])) continue;
+      const int n = ++updates[f];
+      for (size_t i = 0; i < values[f].size(); ++i) {
+        const double g = means[f][i] * scale, lr = 0.01;
+        if (c.optimizer == OptimizerOptions::Kind::kAdamW) {
+          values[f][i] *= 1 - lr * decay[f][i];
+          m[f][i] = 0.9 * m[f][i] + 0.1 * g;
+          v[f][i] = 0.95 * v[f][i] + 0.05 * g * g;
+          values[f][i] -= lr * (m[f][i] / (1 - std::pow(0.9, n))) / (std::sqrt(v[f][i] / (1 - std::pow(0.95, n))) + 1e-8);
+        } else {
+          m[f][i] = 0.9 * m[f][i] + g + decay[f][i] * values[f][i];
+          values[f][i] -= lr * m[f][i];
+        }
+      }
+    }
+  }
+  return values;
+}
+
+void ExpectEqualsReference(const Case& c) {
+  SimRun run(c);
+  ASSERT_EQ(run.cluster().Run(), absl::OkStatus());
+  ASSERT_EQ(run.cluster().metrics().size(), static_cast<size_t>(c.steps) + 1);
+  EXPECT_EQ(run.cluster().version_jumps(), 0);
+  const auto expected = Reference(run, c);
+  for (int f = 0; f < run.layout().fragments(); ++f) {
+    const FloatBuffer& value = run.cluster().value(FragmentId(f));
+    for (int64_t i = 0; i < value.size(); ++i) {
+      // f32 gradients carry 2^-24 relative error; AdamW divides by their size, so an update of lr 0.01 errs by about 1e-8 a
+      // step where gradients are of order one and more where they nearly cancel.
+      ASSERT_NEAR(value.data()[i], expected[static_cast<size_t>(f)][static_cast<size_t>(i)], 1e-5)
+          << "fragment " << f << " element " << i;
+    }
+  }
+}
+
+TEST(SimClusterTest, ImpossiblePlan_EndsTheRun) {
+  SimRun run({.workers = 4, .coverage = 0.1});
+  EXPECT_FALSE(run.cluster().Run().ok());
+}
+
+TEST(SimClusterTest, EqualsSequentialMethod) {
+  ExpectEqualsReference({});
+  ExpectEqualsReference({.optimizer = OptimizerOptions::Kind::kSgd});
+  ExpectEqualsReference({.clip_norm = 0.3});
+  ExpectEqualsReference({.coverage = 1, .clip_norm = 0.3, .optimizer = OptimizerOptions::Kind::kSgd});
+  ExpectEqualsReference({.rotate_every = 2});
+}
+
+TEST(SimClusterTest, EqualsSequentialMethod_OddSizes) {
+  for (const int workers : {3, 5, 7}) {
+    ExpectEqualsReference({.workers = workers, .shards = 3, .global_batch = 11});
+    ExpectEqualsReference({.workers = workers, .coverage = 1, .global_batch = 2});  // some have no samples
+    ExpectEqualsReference({.workers = workers, .global_batch = 2, .clip_norm = 1});
+  }
+}
+
+TEST(SimClusterTest, SameBits_AnyNumberOfShards) {
+  uint64_t expected = 0;
+  for (const int shards : {1, 2, 3, 7}) {
+    SimRun run({.shards = shards, .rotate_every = 3, .clip_norm = 0.5});
+    ASSERT_EQ(run.cluster().Run(), absl::OkStatus());
+    if (expected == 0) expected = run.hash();
+    EXPECT_EQ(run.hash(), expected) << shards << " shards";
+  }
+}
+
+TEST(SimClusterTest, MoreShardsThanFragments) {
+  SimRun one({.shards = 1}), many({.shards = 200});
+  ASSERT_EQ(one.cluster().Run(), absl::OkStatus());
+  ASSERT_EQ(many.cluster().Run(), absl::OkStatus());
+  EXPECT_EQ(one.hash(), many.hash());
+}
+
+// Losses, too, must not depend on the schedule: they are sums over workers.
+TEST(SimClusterTest, ThousandRandomSchedules_SameBits_NoneStuck) {
+  for (const bool clip : {false, true}) {
+    SimRun calm({.steps = 5, .rotate_every = 2, .clip_norm = clip ? 0.3 : 0, .duplicates = 0});
+    ASSERT_EQ(calm.cluster().Run(), absl::OkStatus());
+    for (uint64_t schedule = 1; schedule <= 500; ++schedule) {
+      SimRun run({.steps = 5, .rotate_every = 2, .clip_norm = clip ? 0.3 : 0, .schedule = schedule, .duplicates = 0.3});
+      const absl::Status status = run.cluster().Run();
+      ASSERT_TRUE(status.ok()) << status;
+      ASSERT_EQ(run.hash(), calm.hash()) << "schedule " << schedule;
+      ASSERT_EQ(run.cluster().version_jumps(), 0) << "schedule " << schedule;
+      for (size_t t = 0; t < calm.cluster().metrics().size(); ++t) {
+        ASSERT_EQ(run.cluster().metrics()[t].loss, calm.cluster().metrics()[t].loss) << "schedule " << schedule;
+        ASSERT_EQ(run.cluster().metrics()[t].full_loss, calm.cluster().metrics()[t].full_loss) << "schedule " << schedule;
+      }
+    }
+  }
+}
+
+TEST(SimClusterTest, TightRoundMemory_StillEndsWithTheSameBits) {
+  SimRun roomy({.workers = 8}), tight({.workers = 8, .schedule = 9, .round_bytes = 400});
+  ASSERT_EQ(roomy.cluster().Run(), absl::OkStatus());
+  ASSERT_EQ(tight.cluster().Run(), absl::OkStatus());
+  EXPECT_EQ(roomy.hash(), tight.hash());
+}
+
+TEST(SimClusterTest, Worker_MovesItsBlocksAndNoMore) {
+  const Case c{.steps = 4, .eval_every = 0, .duplicates = 0};
+  SimRun run(c);
+  ASSERT_EQ(run.cluster().Run(), absl::OkStatus());
+  const Plan& plan = *run.cluster().coordinator().plan();
+  for (int w = 0; w < c.workers; ++w) {
+    int64_t params = 0;
+    for (const UnitId unit : plan.units[static_cast<size_t>(w)]) params += run.catalog().unit(unit).params;
+    EXPECT_EQ(run.cluster().delivered_bytes(w), params * 4 * c.steps);
+    EXPECT_EQ(run.cluster().pushed_bytes(w), params * 4 * c.steps);
+  }
+}
+
+TEST(SimClusterTest, Rotation_CostsNoExtraBytes) {
+  int64_t moved[2] = {};
+  for (const int rotate : {0, 1}) {
+    SimRun run({.steps = 12, .rotate_every = rotate, .eval_every = 0, .duplicates = 0});
+    ASSERT_EQ(run.cluster().Run(), absl::OkStatus());
+    for (int w = 0; w < 4; ++w) moved[rotate] += run.cluster().delivered_bytes(w) + run.cluster().pushed_bytes(w);
+    for (const StepMetrics& step : run.cluster().metrics()) {
+      EXPECT_EQ(step.min_holders, 2);
+      EXPECT_EQ(step.max_holders, 2);
+    }
+  }
+  EXPECT_EQ(moved[0], moved[1]);
+}
+
+TEST(SimClusterTest, Stop_EndsAtAStepBoundaryWithoutEvaluation) {
+  for (uint64_t schedule = 0; schedule < 50; ++schedule) {
+    SimRun run({.steps = 1000, .eval_every = 3, .schedule = schedule});
+    run.cluster().StopAfter(4);
+    const absl::Status status = run.cluster().Run();
+    EXPECT_TRUE(absl::IsCancelled(status)) << status;
+    const StepMetrics& last = run.cluster().metrics().back();
+    EXPECT_TRUE(last.state_hash.has_value());
+    EXPECT_FALSE(last.full_loss.has_value());
+    EXPECT_LE(last.step, 9);
+  }
+}
+
+TEST(SimClusterTest, ManyStepsASecond) {
+  SimRun run({.steps = 300, .eval_every = 50});
+  const absl::Time begin = absl::Now();
+  ASSERT_EQ(run.cluster().Run(), absl::OkStatus());
+  const double steps_per_sec = 300 / absl::ToDoubleSeconds(absl::Now() - begin);
+  RecordProperty("steps_per_sec", std::to_string(steps_per_sec));
+  std::cout << "simulated steps a second: " << steps_per_sec << "\n";
+#if defined(__OPTIMIZE__) && !defined(__SANITIZE_ADDRESS__) && !defined(SDP_TSAN)
+  EXPECT_GT(steps_per_sec, 100);
+#endif
+}
+
+}  // namespace
+}  // namespace sdp

@@ -1,0 +1,335 @@
+// Everything a user can get wrong in a config gives one clear message: where, which key, which
+// value, what is allowed.
+#include <cstdint>
+#include <fstream>
+#include <ostream>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "common/config/config.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+namespace sdp {
+namespace {
+
+using ::testing::HasSubstr;
+
+// Line 1 [model], 2 preset, 3 [data], 4 train; what a case adds begins at line 5.
+constexpr char kValid[] = "[model]\npreset = 'llama-tiny'\n[data]\ntrain = ['a.txt']\n";
+// The same with sizes: line 6 is the case's first.
+constexpr char kSizes[] = "[data]\ntrain = ['a.txt']\n[model]\narch = 'llama'\nlayers = 2\n";
+
+struct BadCase {
+  std::string name;
+  std::string text;
+  std::vector<std::string> messages;  // Each must be in the error.
+  std::vector<std::string> sets = {};
+};
+
+void PrintTo(const BadCase& bad, std::ostream* out) { *out << bad.name; }
+
+std::string Plus(const std::string& more) { return absl::StrCat(kValid, more); }
+std::string Sizes(const std::string& more) { return absl::StrCat(kSizes, more); }
+
+class BadConfigTest : public ::testing::TestWithParam<BadCase> {};
+
+TEST_P(BadConfigTest, Load_Refuses) {
+  const BadCase& bad = GetParam();
+  const auto loaded = LoadConfigText(bad.text, "run.toml", bad.sets);
+  ASSERT_FALSE(loaded.ok()) << bad.text;
+  EXPECT_TRUE(absl::IsInvalidArgument(loaded.status())) << loaded.status();
+  for (const std::string& message : bad.messages) {
+    EXPECT_THAT(std::string(loaded.status().message()), HasSubstr(message));
+  }
+}
+
+std::string NameOf(const ::testing::TestParamInfo<BadCase>& info) { return info.param.name; }
+
+INSTANTIATE_TEST_SUITE_P(
+    Names, BadConfigTest,
+    ::testing::ValuesIn(std::vector<BadCase>{
+        {"MistypedKey",
+         Plus("[train]\nglobal_bacth = 8"),
+         {"run.toml:6: ", "unknown key train.global_bacth",
+          "nearest valid key is train.global_batch"}},
+        {"KeyOfAnotherSection",
+         Plus("[train]\nseq_len = 8"),
+         {"run.toml:6: ", "train.seq_len", "nearest valid key is data.seq_len"}},
+        {"UnrelatedKeyListsTheSection",
+         Plus("[cluster]\nqqqqqqqqqqqq = 8"),
+         {"run.toml:6: ", "cluster.qqqqqqqqqqqq", "keys of [cluster]: workers, shards"}},
+        {"MistypedSection", Plus("[trian]\nlr = 1"), {"run.toml:6: ", "[trian]", "[train]"}},
+        {"EmptyUnknownSection", Plus("[wroker]"), {"run.toml:5: ", "[wroker]", "[worker]"}},
+        {"KeyOutsideSections",
+         absl::StrCat("lr = 1\n", kValid),
+         {"run.toml:1: lr is outside all sections", "train.lr"}},
+        {"LongKey",
+         Plus(absl::StrCat("[train]\n", std::string(100000, 'l'), " = 1")),
+         {"run.toml:6: unknown key train.lll", "...; the nearest valid key is train."}},
+        {"SectionAsKey", absl::StrCat("train = 1\n", kValid), {"run.toml:1: train is a section"}},
+        {"ArrayOfSections", Plus("[[train]]\nlr = 1"), {"run.toml:5: train is a section"}},
+        {"KeyAsSection", Plus("[train.lr]\nx = 1"), {"train.lr = a section is not allowed"}},
+        {"DottedKey",
+         absl::StrCat("train.lrr = 1\n", kValid),
+         {"run.toml:1: ", "unknown key train.lrr"}},
+        {"KeyWithLineBreak", Plus("\"a\\nb\" = 1"), {"run.toml:5: unknown key data.a\\nb"}},
+    }),
+    NameOf);
+
+INSTANTIATE_TEST_SUITE_P(
+    Syntax, BadConfigTest,
+    ::testing::ValuesIn(std::vector<BadCase>{
+        {"NotToml", Plus("[train]\nlr 3"), {"run.toml:6: not valid TOML"}},
+        {"UnclosedString", Plus("kind = \"text"), {"run.toml:5: not valid TOML"}},
+        {"DoubledKey", Plus("[train]\nlr = 1\nlr = 2"), {"run.toml:7: not valid TOML"}},
+        {"Binary",
+         std::string("\x7f"
+                     "ELF\x02\x01\x01\0\0",
+                     9),
+         {"run.toml:1: not valid TOML"}},
+        {"NotUtf8", Plus("[run]\ndir = \"\xff\xfe\""), {"run.toml:6: not valid TOML"}},
+        {"DeeplyNested", Plus("kind = " + std::string(10000, '[')), {"not valid TOML"}},
+        {"HugeInteger", Plus("[train]\nsteps = 99999999999999999999"), {"run.toml:6: not valid"}},
+    }),
+    NameOf);
+
+INSTANTIATE_TEST_SUITE_P(
+    Values, BadConfigTest,
+    ::testing::ValuesIn(std::vector<BadCase>{
+        {"Choice",
+         Plus("[train]\noptimizer = 'adam'"),
+         {"run.toml:6: train.optimizer = \"adam\"", "must be \"adamw\" or \"sgd\""}},
+        {"ChoiceCase", Plus("[sdp]\nunit = 'Layer'"), {"\"Layer\"", "\"sublayer\" or \"layer\""}},
+        {"Preset", "[model]\npreset = 'llama-7b'", {"\"llama-7b\"", "\"llama-134m\""}},
+        {"StringForNumber",
+         Plus("[train]\nlr = '3e-4'"),
+         {"run.toml:6: train.lr = \"3e-4\"", "a number in (0, 1e6]"}},
+        {"FloatForInteger",
+         Plus("[train]\nsteps = 1e3"),
+         {"train.steps = 1000.0", "an integer in [1, 1e12]"}},
+        {"IntegerForBool", Plus("shuffle = 1"), {"data.shuffle = 1", "true or false"}},
+        {"NumberForString", Plus("kind = 3"), {"data.kind = 3", "\"text\" or \"tokens\""}},
+        {"DateForString", Plus("[run]\ndir = 2020-01-01"), {"run.dir = a date or time"}},
+        {"StringForList",
+         "[model]\npreset = 'llama-tiny'\n[data]\ntrain = 'a.txt'",
+         {"run.toml:4: data.train = \"a.txt\"", "a list of at least one file", "[\"a.txt\"]"}},
+        {"NoTrainFile",
+         "[model]\npreset = 'llama-tiny'\n[data]\ntrain = []",
+         {"data.train = []", "at least one file"}},
+        {"EmptyFileName",
+         Plus("validation = ['b.txt', '']"),
+         {"data.validation = [\"b.txt\", \"\"]"}},
+        {"ListInList", Plus("validation = [['b.txt']]"), {"[a list in a list]", "a list of files"}},
+        {"OneBeta", Plus("[train]\nbetas = [0.9]"), {"[0.9]", "a list of 2 numbers in [0, 1)"}},
+        {"ThreeBetas", Plus("[train]\nbetas = [0.9, 0.9, 0.9]"), {"a list of 2 numbers"}},
+        {"BetaOfOne", Plus("[train]\nbetas = [0.9, 1]"), {"[0.9, 1]", "in [0, 1)"}},
+        {"BetaAsText", Plus("[train]\nbetas = [0.9, 'x']"), {"[0.9, \"x\"]"}},
+        {"CoverageZero", Plus("[sdp]\ncoverage = 0"), {"sdp.coverage = 0 ", "in (0, 1]"}},
+        {"CoverageAboveOne", Plus("[sdp]\ncoverage = 1.01"), {"sdp.coverage = 1.01", "(0, 1]"}},
+        {"CoverageNan", Plus("[sdp]\ncoverage = nan"), {"sdp.coverage = nan", "(0, 1]"}},
+        {"HoldersZero", Plus("[sdp]\nholders = 0"), {"sdp.holders = 0", "[1, "}},
+        {"LrZero", Plus("[train]\nlr = 0.0"), {"train.lr = 0.0", "(0, "}},
+        {"LrNegative", Plus("[train]\nlr = -1"), {"train.lr = -1 "}},
+        {"LrInfinite", Plus("[train]\nlr = inf"), {"train.lr = inf"}},
+        {"DecayNegative", Plus("[train]\nweight_decay = -0.1"), {"train.weight_decay = -0.1"}},
+        {"MomentumOfOne", Plus("[train]\nmomentum = 1.0"), {"train.momentum = 1.0", "[0, 1)"}},
+        {"EpsZero", Plus("[train]\neps = 0"), {"train.eps = 0"}},
+        {"ClipNegative", Plus("[train]\nclip_norm = -1"), {"train.clip_norm = -1"}},
+        {"StepsZero", Plus("[train]\nsteps = 0"), {"train.steps = 0", "[1, "}},
+        {"BatchZero", Plus("[train]\nglobal_batch = 0"), {"train.global_batch = 0", "[1, "}},
+        {"MicroBatchNegative", Plus("[train]\nmicro_batch = -1"), {"train.micro_batch = -1"}},
+        {"SeedNegative", Plus("[train]\nseed = -1"), {"train.seed = -1", ">= 0"}},
+        {"EvalEveryNegative", Plus("[train]\neval_every = -1"), {"train.eval_every = -1"}},
+        {"RotateNegative", Plus("[sdp]\nrotate_every = -1"), {"sdp.rotate_every = -1"}},
+        {"SeqLenZero", Plus("seq_len = 0"), {"run.toml:5: data.seq_len = 0", "[1, "}},
+        {"NoWorkers", Plus("[cluster]\nworkers = 0"), {"cluster.workers = 0", "[1, "}},
+        {"NoShards", Plus("[cluster]\nshards = 0"), {"cluster.shards = 0", "[1, "}},
+        {"ThreadsNegative", Plus("[worker]\nthreads = -1"), {"worker.threads = -1"}},
+        {"MemoryWithoutUnit", Plus("[worker]\nmemory = '6'"), {"\"6\"", "such as \"6GiB\""}},
+        {"LongValue",
+         Plus(absl::StrCat("kind = '", std::string(100000, 'k'), "'")),
+         {"data.kind = \"kkk", "k... is not allowed; it must be \"text\""}},
+        {"MemoryWords", Plus("[worker]\nmemory = 'lots'"), {"\"lots\"", "such as \"6GiB\""}},
+        {"MemoryZero", Plus("[worker]\nmemory = '0GiB'"), {"\"0GiB\"", "such as \"6GiB\""}},
+        {"EmptyRunFolder", Plus("[run]\ndir = ''"), {"run.dir = \"\"", "not empty"}},
+    }),
+    NameOf);
+
+INSTANTIATE_TEST_SUITE_P(
+    NotBuilt, BadConfigTest,
+    ::testing::ValuesIn(std::vector<BadCase>{
+        {"Backward",
+         Plus("[sdp]\nmasking = 'backward'"),
+         {"run.toml:6: sdp.masking = \"backward\" is not built yet", "\"forward\""}},
+        {"Neuron", Plus("[sdp]\ngranularity = 'neuron'"), {"\"neuron\" is not built yet"}},
+        {"CoverageAuto", Plus("[sdp]\ncoverage = 'auto'"), {"\"auto\" is not built yet", "(0, 1]"}},
+        {"Inverted", Plus("[sdp]\nrescale = 'inverted'"), {"\"inverted\" is not built yet"}},
+        {"Sqrt", Plus("[sdp]\nrescale = 'sqrt'"), {"\"sqrt\" is not built yet"}},
+        {"Bf16", Plus("[train]\nprecision = 'bf16'"), {"\"bf16\" is not built yet", "\"f32\""}},
+        {"Cifar10", Plus("kind = 'cifar10'"), {"\"cifar10\" is not built yet", "\"tokens\""}},
+        {"Cifar100", Plus("kind = 'cifar100'"), {"\"cifar100\" is not built yet"}},
+        {"Images", Plus("kind = 'images'"), {"\"images\" is not built yet"}},
+        {"Resnet", "[model]\narch = 'resnet'", {"run.toml:2: ", "\"resnet\" is not built yet"}},
+        {"Swin", "[model]\narch = 'swin'", {"\"swin\" is not built yet"}},
+        {"Mlp", "[model]\narch = 'mlp'", {"\"mlp\" is not built yet"}},
+        {"Cuda", Plus("[worker]\ndevice = 'cuda'"), {"\"cuda\" is not built yet", "\"cpu\""}},
+        {"Checkpoint",
+         Plus("[checkpoint]\nevery = 500\nbuffer = '1GiB'"),
+         {"run.toml:6: checkpoint.every is not built yet",
+          "run.toml:7: checkpoint.buffer is not built yet"}},
+        {"EmptyCheckpoint", Plus("[checkpoint]"), {"[checkpoint] is not built yet"}},
+        {"MinWorkers",
+         Plus("[cluster]\nmin_workers = 1"),
+         {"run.toml:6: cluster.min_workers is not built yet"}},
+        {"Replicas", Plus("[shard]\nreplicas = 1"), {"shard.replicas is not built yet"}},
+    }),
+    NameOf);
+
+INSTANTIATE_TEST_SUITE_P(
+    Together, BadConfigTest,
+    ::testing::ValuesIn(std::vector<BadCase>{
+        {"CoverageAndHolders",
+         Plus("[sdp]\ncoverage = 0.5\nholders = 2"),
+         {"sdp.coverage = 0.5 (run.toml:6)", "sdp.holders = 2 (run.toml:7)", "one of the two"}},
+        {"CoverageAndHoldersBySet",
+         Plus("[sdp]\ncoverage = 0.5"),
+         {"sdp.coverage = 0.5 (run.toml:6), sdp.holders = 2 (--set)"},
+         {"sdp.holders=2"}},
+        {"MoreHoldersThanWorkers",
+         Plus("[sdp]\nholders = 5"),
+         {"sdp.holders = 5 (run.toml:6), cluster.workers = 4 (default)"}},
+        {"CoverageBelowOneHolder",
+         Plus("[sdp]\ncoverage = 0.2"),
+         {"sdp.coverage = 0.2 (run.toml:6), cluster.workers = 4 (default)", "at least", "0.25"}},
+        {"ArchBesidePreset",
+         "[model]\npreset = 'llama-tiny'\narch = 'llama'\n[data]\ntrain = ['a']",
+         {"model.preset = \"llama-tiny\" (run.toml:2)", "model.arch = \"llama\" (run.toml:3)"}},
+        {"NoModel",
+         "[data]\ntrain = ['a']",
+         {"model.preset or model.arch is required", "\"llama-tiny\"", "arch: \"llama\""}},
+        {"NoData", "[model]\npreset = 'llama-tiny'", {"data.train is required"}},
+        {"Nothing", "", {"model.preset or model.arch is required", "data.train is required"}},
+        {"ArchWithoutSizes",
+         Sizes(""),
+         {"model.dim is required", "model.heads is required", "model.ffn_dim is required"}},
+        {"VocabOfTokens",
+         Sizes("dim = 8\nheads = 2\nffn_dim = 8"),
+         {"model.vocab is required with data.kind = \"tokens\" (--set)"},
+         {"data.kind=tokens"}},
+        {"VocabBelowBytes",
+         Sizes("dim = 8\nheads = 2\nffn_dim = 8\nvocab = 255"),
+         {"model.vocab = 255 (run.toml:9), data.kind = \"text\" (default)", "at least 256"}},
+        {"HeadsDivideDim",
+         kValid,
+         {"model.dim = 128 (preset llama-tiny), model.heads = 6 (--set)", "heads must divide dim"},
+         {"model.heads=6"}},
+        {"OddHead",
+         Sizes("dim = 6\nheads = 2\nffn_dim = 8"),
+         {"model.dim = 6 (run.toml:6)", "dim / heads = 3, must be even"}},
+        {"KvHeadsDivideHeads",
+         Sizes("dim = 8\nheads = 4\nffn_dim = 8\nkv_heads = 3"),
+         {"model.kv_heads = 3 (run.toml:9)", "must divide"}},
+        {"MoreKvHeadsThanHeads",
+         Sizes("dim = 8\nheads = 2\nffn_dim = 8\nkv_heads = 4"),
+         {"model.kv_heads = 4 (run.toml:9)", "must divide"}},
+        {"WarmupPastTheEnd",
+         Plus("[train]\nwarmup_steps = 1001"),
+         {"train.warmup_steps = 1001 (run.toml:6), train.steps = 1000 (default)"}},
+        {"MoreTokensThanCountable",
+         Plus("[train]\nsteps = 1000000000000\nglobal_batch = 1000000000"),
+         {"train.steps", "train.global_batch", "64 bits"}},
+        {"ModelTooLarge",
+         Sizes("dim = 65536\nheads = 2\nffn_dim = 1000000\nvocab = 10000000"),
+         {"model.dim = 65536", "too large"},
+         {"model.layers=65536", "data.seq_len=10000000"}},
+    }),
+    NameOf);
+
+INSTANTIATE_TEST_SUITE_P(
+    Overrides, BadConfigTest,
+    ::testing::ValuesIn(std::vector<BadCase>{
+        {"NoEquals", kValid, {"--set train.lr: ", "section.key=value"}, {"train.lr"}},
+        {"NoSection", kValid, {"--set lr=1: ", "section.key=value"}, {"lr=1"}},
+        {"NoKey", kValid, {"section.key=value"}, {"train.=1"}},
+        {"Empty", kValid, {"section.key=value"}, {""}},
+        {"UnknownKey", kValid, {"--set: unknown key train.lrr", "train.lr"}, {"train.lrr=1"}},
+        {"NotBuilt", kValid, {"--set: checkpoint.every is not built"}, {"checkpoint.every=1"}},
+        {"BadValue", kValid, {"--set: train.lr = \"fast\"", "a number"}, {"train.lr=fast"}},
+        {"NoValue", kValid, {"--set: train.lr = \"\""}, {"train.lr="}},
+        {"SecondLine", kValid, {"--set: train.lr = "}, {"train.lr=1\ny = 2"}},
+        {"ValueNotUtf8", kValid, {"not UTF-8"}, {"run.dir=\xff"}},
+        {"NumberForMemory", kValid, {"worker.memory = \"6\"", "6GiB"}, {"worker.memory=6"}},
+    }),
+    NameOf);
+
+TEST(BadConfigTest, Load_SeveralErrors_OneLineEachInFileOrder) {
+  const auto loaded = LoadConfigText(Plus("[train]\nsteps = 0\nlrr = 1\nlr = 0"), "run.toml", {});
+  const std::vector<std::string> lines =
+      absl::StrSplit(std::string(loaded.status().message()), '\n');
+  ASSERT_EQ(lines.size(), 3U) << loaded.status();
+  EXPECT_THAT(lines[0], HasSubstr("run.toml:6: train.steps"));
+  EXPECT_THAT(lines[1], HasSubstr("run.toml:7: unknown key train.lrr"));
+  EXPECT_THAT(lines[2], HasSubstr("run.toml:8: train.lr"));
+}
+
+TEST(BadConfigTest, Load_AThousandErrors_ShowsTheFirst) {
+  std::string text = Plus("[train]\n");
+  for (int i = 0; i < 1000; ++i)
+    absl::StrAppend(&text, "key", i, " = '", std::string(500, 'x'), "'\n");
+  const auto loaded = LoadConfigText(text, "run.toml", {});
+  EXPECT_THAT(std::string(loaded.status().message()), HasSubstr("train.key0;"));
+  EXPECT_LT(loaded.status().message().size(), 10000U);
+}
+
+TEST(BadConfigTest, LoadConfig_MissingFile_NotFound) {
+  const auto loaded = LoadConfig(::testing::TempDir() + "/no-such.toml", {});
+  EXPECT_TRUE(absl::IsNotFound(loaded.status())) << loaded.status();
+  EXPECT_THAT(std::string(loaded.status().message()), HasSubstr("no-such.toml"));
+}
+
+TEST(BadConfigTest, LoadConfig_Folder_InvalidArgument) {
+  const auto loaded = LoadConfig(::testing::TempDir(), {});
+  EXPECT_TRUE(absl::IsInvalidArgument(loaded.status())) << loaded.status();
+}
+
+TEST(BadConfigTest, LoadConfig_LargeFile_InvalidArgument) {
+  const std::string path = ::testing::TempDir() + "/large.toml";
+  std::ofstream(path) << std::string((1 << 20) + 1, '#');
+  const auto loaded = LoadConfig(path, {});
+  EXPECT_TRUE(absl::IsInvalidArgument(loaded.status())) << loaded.status();
+  EXPECT_THAT(std::string(loaded.status().message()), HasSubstr("1 MiB"));
+}
+
+TEST(BadConfigTest, Load_EveryCutOfAFile_NeverCrashes) {
+  const std::string text = Plus(
+      "[train]\nlr = 3e-4\nbetas = [0.9, 0.95]\nschedule = \"cosine\" # x\n[run]\ndir = '''a'''\n");
+  for (size_t length = 0; length <= text.size(); ++length) {
+    const auto loaded = LoadConfigText(text.substr(0, length), "cut.toml", {});
+    EXPECT_TRUE(loaded.ok() || absl::IsInvalidArgument(loaded.status())) << length;
+  }
+}
+
+TEST(ParseBytesTest, BadText_InvalidArgument) {
+  for (const char* const text : {"", "6", "GiB", "-1GiB", "1e3B", "nanB", "6gib", "6 GiB x",
+                                 "1..5GiB", "0x10B", "9000000TiB", "inf", ".", " 6GiB"}) {
+    EXPECT_TRUE(absl::IsInvalidArgument(ParseBytes(text).status())) << text;
+  }
+}
+
+TEST(ParseBytesTest, UnitsOfTwoAndTen) {
+  EXPECT_EQ(*ParseBytes("512B"), 512);
+  EXPECT_EQ(*ParseBytes("6GiB"), int64_t{6} << 30);
+  EXPECT_EQ(*ParseBytes("1.5 MiB"), 3 << 19);
+  EXPECT_EQ(*ParseBytes("3KiB"), 3 << 10);
+  EXPECT_EQ(*ParseBytes("2TiB"), int64_t{2} << 40);
+  EXPECT_EQ(*ParseBytes("200MB"), 200000000);
+  EXPECT_EQ(*ParseBytes("0B"), 0);
+}
+
+}  // namespace
+}  // namespace sdp
