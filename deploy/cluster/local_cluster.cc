@@ -1,0 +1,350 @@
+#include "deploy/cluster/local_cluster.h"
+
+#include <poll.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <memory>
+#include <optional>
+#include <ostream>
+#include <set>
+#include <thread>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/time/clock.h"
+#include "common/base/status.h"
+#include "deploy/cluster/log_tail.h"
+#include "deploy/cluster/process.h"
+#include "deploy/cluster/startup_folder.h"
+#include "deploy/cluster/stop_request.h"
+
+namespace sdp {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr int kStoppedOnRequest = 130;  // Exit status of a role whose run was stopped.
+constexpr int kMostFailuresShown = 3;
+
+bool LeftInOrder(ExitStatus status) {
+  return status.signal == 0 && (status.code == 0 || status.code == kStoppedOnRequest);
+}
+
+// One run, from its first process to the end of its last.
+class ClusterRun {
+ public:
+  ClusterRun(const LocalClusterOptions& options, StopSignals& signals)
+      : options_(options), signals_(signals) {}
+
+  absl::Status Run() {
+    absl::Status outcome = StartCoordinator();
+    if (outcome.ok()) outcome = StartMembers();
+    if (outcome.ok()) outcome = Watch();
+    EndRemaining();
+    return outcome;
+  }
+
+ private:
+  // What the loop woke up for.
+  struct Events {
+    bool deadline = false;
+    bool signal = false;
+    bool stop_answered = false;
+    bool process = false;
+  };
+
+  std::ostream& Say() { return *options_.messages << "sdp: "; }
+  Process& coordinator() { return *processes_[0]; }
+  std::string LogPath(const std::string& name) const {
+    return absl::StrCat(options_.run_dir, "/logs/", name, ".log");
+  }
+
+  std::vector<std::string> CommonArgs(const std::string& name) const;
+  std::string ListenAddress(const std::string& name) const;
+
+  absl::Status StartCoordinator();
+  absl::Status AwaitAddress(StartupFolder& folder);
+  absl::Status EarlyEnd(const StartupFolder& folder, ExitStatus status);
+  absl::Status UseRunFolder(const StartupFolder& folder);
+  absl::Status StartMembers();
+  absl::Status StartMember(const std::string& program, const std::string& name,
+                           std::vector<std::string> more_args);
+
+  absl::Status Watch();
+  Events Wait();
+  std::optional<absl::Status> OnSignal();
+  std::optional<absl::Status> OnStopAnswer();
+  std::optional<absl::Status> OnProcessEnd();
+  absl::Status OnDeadline();
+  absl::Status OnCoordinatorEnd(ExitStatus status);
+  absl::Status Failed();
+  void AwaitLeaving();
+  void EndRemaining();
+
+  const LocalClusterOptions& options_;
+  StopSignals& signals_;
+  std::string address_;                              // The coordinator's.
+  std::vector<std::unique_ptr<Process>> processes_;  // The coordinator first.
+  // Of the state the run is in. None while it trains: how long that takes is the user's choice, and
+  // each process watches its peers.
+  absl::Time deadline_ = absl::InfiniteFuture();
+  std::set<const Process*> left_;  // In order, and noticed. Not waited for any more.
+  StopRequest stop_;               // Last: its destructor waits for a call that uses `address_`.
+};
+
+// ---- Start
+// ----------------------------------------------------------------------------------------------------------
+
+std::vector<std::string> ClusterRun::CommonArgs(const std::string& name) const {
+  std::vector<std::string> args = {"--config", options_.config_path, "--name", name,
+                                   "--die-with-parent"};
+  for (const std::string& set : options_.sets) {
+    args.push_back("--set");
+    args.push_back(set);
+  }
+  return args;
+}
+
+std::string ClusterRun::ListenAddress(const std::string& name) const {
+  if (options_.socket_dir.empty()) return "127.0.0.1:0";
+  return absl::StrCat("unix:", options_.socket_dir, "/", name);
+}
+
+absl::Status ClusterRun::StartCoordinator() {
+  SDP_ASSIGN_OR_RETURN(const std::unique_ptr<StartupFolder> folder,
+                       StartupFolder::Make(options_.run_dir));
+  std::vector<std::string> args = CommonArgs("coordinator");
+  args.insert(args.end(),
+              {"--listen", ListenAddress("coordinator"), "--address-file", folder->address_path()});
+  SDP_ASSIGN_OR_RETURN(std::unique_ptr<Process> process,
+                       Process::Start({.name = "coordinator",
+                                       .program = options_.program_dir + "/sdp-coordinator",
+                                       .args = std::move(args),
+                                       .stdout_path = "",
+                                       .stderr_path = folder->log_path()}));
+  processes_.push_back(std::move(process));
+  SDP_RETURN_IF_ERROR(AwaitAddress(*folder));
+  return UseRunFolder(*folder);
+}
+
+absl::Status ClusterRun::AwaitAddress(StartupFolder& folder) {
+  const absl::Time deadline = absl::Now() + options_.start_timeout;
+  while (true) {
+    const auto ended = coordinator().Ended();
+    if (ended && !LeftInOrder(*ended)) return EarlyEnd(folder, *ended);
+    if (auto address = folder.Address()) {
+      address_ = *std::move(address);
+      return absl::OkStatus();
+    }
+    if (ended) return EarlyEnd(folder, *ended);
+    struct pollfd waits[] = {
+        {folder.fd(), POLLIN, 0}, {coordinator().fd(), POLLIN, 0}, {signals_.fd(), POLLIN, 0}};
+    if (!PollUntil(absl::MakeSpan(waits), deadline)) {
+      return absl::DeadlineExceededError(absl::StrCat("the coordinator had no address after ",
+                                                      absl::FormatDuration(options_.start_timeout),
+                                                      DescribeLog(folder.log_path())));
+    }
+    if (signals_.Take() != 0) return absl::CancelledError("interrupted before the run began");
+  }
+}
+
+absl::Status ClusterRun::EarlyEnd(const StartupFolder& folder, ExitStatus status) {
+  const std::string said = LastLines(folder.log_path(), 20);
+  if (said.empty() || status.signal != 0) {
+    return absl::InternalError(absl::StrCat(
+        "the coordinator ended at its start: ", Describe(status), DescribeLog(folder.log_path())));
+  }
+  return absl::InternalError(said);  // It names the mistake; nothing to add.
+}
+
+// From now on the coordinator's run folder exists: its log moves there (it goes on writing to it),
+// and its address is kept for `sdp status`.
+absl::Status ClusterRun::UseRunFolder(const StartupFolder& folder) {
+  std::error_code error;
+  fs::create_directory(options_.run_dir + "/logs", error);
+  if (!error) fs::rename(folder.log_path(), LogPath("coordinator"), error);
+  const std::string kept = options_.run_dir + "/coordinator.address";
+  if (!error && !fs::exists(kept, error)) fs::rename(folder.address_path(), kept, error);
+  if (error) {
+    return absl::ErrnoToStatus(error.value(),
+                               absl::StrCat("use the run folder ", options_.run_dir));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ClusterRun::StartMembers() {
+  for (int i = 0; i < options_.shards; ++i) {
+    const std::string name = absl::StrCat("shard-", i);
+    std::vector<std::string> args = {"--listen", ListenAddress(name)};
+    if (!options_.init_path.empty()) args.insert(args.end(), {"--init", options_.init_path});
+    SDP_RETURN_IF_ERROR(StartMember("sdp-shard", name, std::move(args)));
+  }
+  for (int i = 0; i < options_.workers; ++i) {
+    SDP_RETURN_IF_ERROR(StartMember("sdp-worker", absl::StrCat("worker-", i), {}));
+  }
+  Say() << options_.shards << " shard(s) and " << options_.workers << " worker(s), coordinator at "
+        << address_ << "; logs in " << options_.run_dir << "/logs" << std::endl;
+  return absl::OkStatus();
+}
+
+absl::Status ClusterRun::StartMember(const std::string& program, const std::string& name,
+                                     std::vector<std::string> more_args) {
+  std::vector<std::string> args = CommonArgs(name);
+  args.insert(args.end(), {"--coordinator", address_});
+  args.insert(args.end(), more_args.begin(), more_args.end());
+  SDP_ASSIGN_OR_RETURN(std::unique_ptr<Process> process,
+                       Process::Start({.name = name,
+                                       .program = absl::StrCat(options_.program_dir, "/", program),
+                                       .args = std::move(args),
+                                       .stdout_path = LogPath(name),
+                                       .stderr_path = LogPath(name)}));
+  processes_.push_back(std::move(process));
+  return absl::OkStatus();
+}
+
+// ---- Watch
+// ----------------------------------------------------------------------------------------------------------
+
+absl::Status ClusterRun::Watch() {
+  while (true) {
+    const Events events = Wait();
+    std::optional<absl::Status> outcome;
+    // Ends of processes first: what they say explains more than a deadline or a request that failed
+    // because of them.
+    if (events.process) outcome = OnProcessEnd();
+    if (!outcome && events.signal) outcome = OnSignal();
+    if (!outcome && events.stop_answered) outcome = OnStopAnswer();
+    if (!outcome && events.deadline) outcome = OnDeadline();
+    if (outcome) return *outcome;
+  }
+}
+
+ClusterRun::Events ClusterRun::Wait() {
+  std::vector<struct pollfd> waits = {{signals_.fd(), POLLIN, 0}, {stop_.fd(), POLLIN, 0}};
+  for (const auto& process : processes_) {
+    if (!left_.contains(process.get())) waits.push_back({process->fd(), POLLIN, 0});
+  }
+  Events events;
+  events.deadline = !PollUntil(absl::MakeSpan(waits), deadline_);
+  events.signal = waits[0].revents != 0 && signals_.Take() != 0;
+  events.stop_answered = waits[1].revents != 0;
+  events.process = std::any_of(waits.begin() + 2, waits.end(),
+                               [](const auto& wait) { return wait.revents != 0; });
+  return events;
+}
+
+std::optional<absl::Status> ClusterRun::OnSignal() {
+  if (stop_.started()) {
+    Say() << "interrupted again: ending all processes" << std::endl;
+    return absl::CancelledError("interrupted; ended at once");
+  }
+  Say() << "interrupted: finishing the steps under way; press Ctrl-C again to end at once"
+        << std::endl;
+  deadline_ = std::min(deadline_, absl::Now() + options_.stop_timeout);
+  stop_.Start([request = options_.request_stop, address = address_] {
+    return request(address, "interrupted");
+  });
+  return std::nullopt;
+}
+
+std::optional<absl::Status> ClusterRun::OnStopAnswer() {
+  const absl::Status answer = stop_.Take();
+  if (answer.ok()) return std::nullopt;
+  Say() << "could not ask the coordinator to stop (" << answer.message()
+        << "): ending all processes" << std::endl;
+  return absl::CancelledError("interrupted; ended at once");
+}
+
+absl::Status ClusterRun::OnDeadline() {
+  if (stop_.started()) {
+    Say() << "not stopped after " << absl::FormatDuration(options_.stop_timeout)
+          << ": ending all processes" << std::endl;
+    return absl::CancelledError("interrupted; ended at once");
+  }
+  return absl::DeadlineExceededError(
+      absl::StrCat("others left the run more than ", absl::FormatDuration(options_.finish_timeout),
+                   " ago, but the coordinator still runs", DescribeLog(LogPath("coordinator"))));
+}
+
+std::optional<absl::Status> ClusterRun::OnProcessEnd() {
+  if (const auto status = coordinator().Ended()) return OnCoordinatorEnd(*status);
+  for (const auto& process : processes_) {
+    const auto status = process->Ended();
+    if (!status) continue;
+    if (!LeftInOrder(*status)) {
+      // The coordinator decides whether the run was over, and may know why this one failed.
+      const auto word = coordinator().WaitUntil(absl::Now() + options_.settle_timeout);
+      return word ? OnCoordinatorEnd(*word) : Failed();
+    }
+    if (left_.empty()) deadline_ = std::min(deadline_, absl::Now() + options_.finish_timeout);
+    left_.insert(process.get());
+  }
+  return std::nullopt;
+}
+
+absl::Status ClusterRun::OnCoordinatorEnd(ExitStatus status) {
+  if (!LeftInOrder(status)) return Failed();
+  AwaitLeaving();
+  for (const auto& process : processes_) {
+    const auto end = process->Ended();
+    if (end && !LeftInOrder(*end)) {
+      Say() << process->name() << " ended with " << Describe(*end) << " when the run was over"
+            << DescribeLog(LogPath(process->name())) << std::endl;
+    }
+  }
+  if (status.code == kStoppedOnRequest) return absl::CancelledError("stopped on request");
+  return absl::OkStatus();
+}
+
+// Names who failed, in the order of their start: the coordinator, if it did, knows most.
+absl::Status ClusterRun::Failed() {
+  std::vector<std::string> failures;
+  for (const auto& process : processes_) {
+    const auto status = process->Ended();
+    if (!status || LeftInOrder(*status)) continue;
+    if (failures.size() == kMostFailuresShown) break;
+    failures.push_back(absl::StrCat(process->name(), " ended before the run was over: ",
+                                    Describe(*status), DescribeLog(LogPath(process->name()))));
+  }
+  return absl::InternalError(absl::StrJoin(failures, "\n"));
+}
+
+// The run is over, and everyone was told: gives them the time to leave by themselves.
+void ClusterRun::AwaitLeaving() {
+  deadline_ = absl::Now() + options_.finish_timeout;
+  for (const auto& process : processes_) {
+    while (!process->Ended()) {
+      struct pollfd waits[] = {{process->fd(), POLLIN, 0}, {signals_.fd(), POLLIN, 0}};
+      if (!PollUntil(absl::MakeSpan(waits), deadline_) || signals_.Take() != 0) return;
+    }
+  }
+}
+
+void ClusterRun::EndRemaining() {
+  std::vector<std::string> remaining;
+  for (const auto& process : processes_) {
+    if (!process->Ended()) remaining.push_back(process->name());
+  }
+  if (remaining.empty()) return;
+  const std::vector<std::string> killed = EndAll(processes_, options_.end_timeout);
+  Say() << "ended " << absl::StrJoin(remaining, ", ")
+        << (killed.empty() ? ""
+                           : absl::StrCat(" (with SIGKILL: ", absl::StrJoin(killed, ", "), ")"))
+        << std::endl;
+}
+
+}  // namespace
+
+absl::Status RunLocalCluster(const LocalClusterOptions& options, StopSignals& signals) {
+  return ClusterRun(options, signals).Run();
+}
+
+int ThreadsPerWorker(int workers) {
+  return std::max(1, static_cast<int>(std::thread::hardware_concurrency()) / std::max(1, workers));
+}
+
+}  // namespace sdp
