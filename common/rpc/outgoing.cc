@@ -124,4 +124,10 @@ absl::StatusOr<ReceivedFrame> ReceivedFrame::Read(const grpc::ByteBuffer& messag
   return frame;
 }
 
+std::string ReceivedFrame::Text() const {
+  std::string text;
+  for (const absl::string_view chunk : payload_) absl::StrAppend(&text, chunk);
+  return text;
+}
+
 }  // namespace sdp

@@ -67,6 +67,7 @@ class ReceivedFrame {
 
   const FrameHeader& header() const { return header_; }
   Chunks payload() const { return payload_; }
+  std::string Text() const;  // the payload of an answer or refusal
   int64_t bytes() const { return header_.payload_bytes + static_cast<int64_t>(kFrameHeaderBytes); }
 
  private:
