@@ -1,7 +1,9 @@
 #include "common/base/normal.h"
 
+#include <array>
 #include <bit>
 #include <cmath>
+#include <cstddef>
 
 #include "common/base/random.h"
 
@@ -15,6 +17,43 @@ constexpr double kSqrt2 = 1.414213562373095048802;
 constexpr double kLn2High = 0x1.62e42feep-1;
 constexpr double kLn2Low = 0x1.a39ef35793c76p-33;
 
+// Coefficients of the series below, computed by the compiler: dividing at run time takes most of
+// the time otherwise.
+template <size_t kTerms>
+struct Series {
+  std::array<double, kTerms> terms;
+  // terms[0] + z terms[1] + z^2 terms[2] + ...
+  double operator()(double z) const {
+    double sum = terms[kTerms - 1];
+    for (size_t k = kTerms - 1; k-- > 0;) sum = sum * z + terms[k];
+    return sum;
+  }
+};
+
+// 1/3, 1/5, 1/7, ...
+constexpr Series<10> kArtanh = [] {
+  Series<10> series{};
+  for (int k = 0; k < 10; ++k) series.terms[static_cast<size_t>(k)] = 1.0 / (2 * k + 3);
+  return series;
+}();
+
+// -1/n!, 1/(n+2)!, -1/(n+4)!, ... Factorials up to 18! are exact, so each is rounded once.
+constexpr Series<8> Alternating(int n) {
+  Series<8> series{};
+  double factorial = 1, sign = -1;
+  for (int i = 2; i < n; ++i) factorial *= i;
+  for (double& term : series.terms) {
+    factorial *= n;
+    term = sign / factorial;
+    factorial *= n + 1;
+    n += 2;
+    sign = -sign;
+  }
+  return series;
+}
+constexpr Series<8> kCos = Alternating(2);
+constexpr Series<8> kSin = Alternating(3);
+
 }  // namespace
 
 double Log(double x) {
@@ -26,13 +65,11 @@ double Log(double x) {
     m *= 0.5;
     ++exponent;
   }
-  // ln m = 2 artanh(s) = 2 s (1 + s^2 / 3 + s^4 / 5 + ...), |s| < 0.172: the first term left out is
-  // 2e-18 of the sum.
+  // ln m = 2 artanh(s) = 2 s (1 + s^2 / 3 + s^4 / 5 + ...), |s| < 0.172: the first term left out
+  // is 1e-18 of the sum.
   const double s = (m - 1) / (m + 1);
   const double z = s * s;
-  double series = 0;
-  for (int k = 10; k >= 1; --k) series = (series + 1.0 / (2 * k + 1)) * z;
-  const double log_m = 2 * s + 2 * s * series;
+  const double log_m = 2 * s + 2 * s * (z * kArtanh(z));
   return exponent * kLn2High + (exponent * kLn2Low + log_m);
 }
 
@@ -42,13 +79,8 @@ CosSin CosSinOfTurns(double turns) {
   const double angle = kTwoPi * (turns - 0.25 * quarter);
   const double z = angle * angle;
   // Taylor: cos to z^8, sin to angle z^8. The first terms left out are below 3e-18 of the sums.
-  double cos_tail = 0, sin_tail = 0;
-  for (int k = 8; k >= 1; --k) {
-    cos_tail = (1 + cos_tail) * (-z / ((2 * k - 1) * (2 * k)));
-    sin_tail = (1 + sin_tail) * (-z / ((2 * k) * (2 * k + 1)));
-  }
-  const double c = 1 + cos_tail;
-  const double s = angle + angle * sin_tail;
+  const double c = 1 + z * kCos(z);
+  const double s = angle + angle * (z * kSin(z));
   switch (quarter & 3) {
     case 0:
       return {c, s};

@@ -10,15 +10,14 @@ namespace sdp {
 // array.   Threads: immutable.
 //
 // The permutation of epoch e (part of the format of a run: a checkpoint's cursor means nothing
-// without it):
-//   h    smallest integer >= 1 with 4^h >= n
-//   key  first two words of Philox4x32-10 with counter {e mod 2^32, e div 2^32, 0x53414D50, 0}, key
-//   {seed mod 2^32, seed div 2^32} E(x) a Feistel network over [0, 4^h): L = x div 2^h, R = x mod
-//   2^h; for r = 0..7:
-//        (L, R) = (R, L xor (first word of Philox4x32-10 with counter {R, r, 0, 0}, `key`) mod
-//        2^h); the result is 2^h L + R
-// The sample at position i of the epoch is the first of E(i), E(E(i)), ... that is below n (cycle
-// walking; fewer than 4 applications in the mean, for n > 4).
+// without it), where P(c, k) is Philox4x32-10 of counter c and key k, and the low word comes first:
+//   h     smallest integer >= 1 with 4^h >= n
+//   key   first two words of P({e low, e high, 0x53414D50, 0}, {seed low, seed high})
+//   E(x)  Feistel network over [0, 4^h): start with L = x div 2^h, R = x mod 2^h;
+//         for r = 0..7: (L, R) = (R, L xor (first word of P({R, r, 0, 0}, key) mod 2^h));
+//         the result is 2^h L + R
+// The sample at position i of the epoch is the first of E(i), E(E(i)), ... that is below n (fewer
+// than 4 applications in the mean, for n > 4).
 class SampleOrder {
  public:
   // Precondition: 1 <= samples <= 2^62.
