@@ -11,16 +11,15 @@
 //             multiply-accumulates    elements stored for the backward pass
 //   embed     0                       0       token ids only
 //   attention 2 d d + 2 d k           d + 1   input of the norm, and its 1 / rms
-//             + L d (causal half)     d       normed input, which q, k and v project
-//                                     d + 2k  q and k (after RoPE) and v
+//             + L d (causal half)     d + 2k  q and k (after RoPE) and v
 //                                     d + h   output (o_proj's input) and its logsumexp per head
 //   mlp       3 d f                   d + 1   input of the norm, and its 1 / rms
-//                                     d       normed input
-//                                     3f      gate, up, and the product silu(gate) * up
-//   head      V d                     d + 1   input of the norm, and its 1 / rms
-//                                     d       normed input; logits are made anew, in chunks
+//                                     2f      gate and up
+//   head      V d                     d       gradient of its input, made with the loss; logits
+//                                             exist for one chunk of tokens only
 //
-// A branch's output is not stored: it is scaled and added to the residual stream.
+// Normed inputs and the product silu(gate) * up are not stored but made anew: worker/model states it
+// stage by stage. A branch's output is not stored: it is scaled and added to the residual stream.
 
 namespace sdp {
 namespace {
@@ -59,7 +58,7 @@ class Builder {
     AddWeight(unit, absl::StrCat(prefix, "self_attn.k_proj.weight"), kv_, d_, kStddev);
     AddWeight(unit, absl::StrCat(prefix, "self_attn.v_proj.weight"), kv_, d_, kStddev);
     AddWeight(unit, absl::StrCat(prefix, "self_attn.o_proj.weight"), d_, d_, branch_stddev_);
-    AddCost(unit, 2 * d_ * d_ + 2 * d_ * kv_ + seq_len_ * d_, 4 * d_ + 2 * kv_ + spec_.heads + 1);
+    AddCost(unit, 2 * d_ * d_ + 2 * d_ * kv_ + seq_len_ * d_, 3 * d_ + 2 * kv_ + spec_.heads + 1);
     AddStage(absl::StrCat("layers.", layer, ".attention"), {unit}, seq_len_ * d_);
   }
 
@@ -70,7 +69,7 @@ class Builder {
     AddWeight(unit, absl::StrCat(prefix, "mlp.gate_proj.weight"), f, d_, kStddev);
     AddWeight(unit, absl::StrCat(prefix, "mlp.up_proj.weight"), f, d_, kStddev);
     AddWeight(unit, absl::StrCat(prefix, "mlp.down_proj.weight"), d_, f, branch_stddev_);
-    AddCost(unit, 3 * d_ * f, 2 * d_ + 1 + 3 * f);
+    AddCost(unit, 3 * d_ * f, d_ + 1 + 2 * f);
     AddStage(absl::StrCat("layers.", layer, ".mlp"), {unit}, seq_len_ * d_);
   }
 
@@ -83,7 +82,7 @@ class Builder {
     } else {
       AddWeight(unit, "lm_head.weight", spec_.vocab, d_, kStddev);
     }
-    AddCost(unit, spec_.vocab * d_, 2 * d_ + 1);
+    AddCost(unit, spec_.vocab * d_, d_);
     AddStage("head", std::move(units), 0);
   }
 

@@ -45,9 +45,9 @@ TEST(LlamaTest, Llama134m_HasThePublishedCountAndShares) {
   EXPECT_NEAR(held_macs / macs, 0.603, 0.0005);
 }
 
-// method.md 7.4, per layer: 4h^2 + 3hf + 2h parameters, 4h^2 + 3hf + Lh MACs per token; 8h + 4f
-// stored numbers, of which the product silu(gate) up is made from gate and up by the fused
-// activation (so 3f), plus 1 / rms (twice) and logsumexp per head.
+// method.md 7.4, per layer: 4h^2 + 3hf + 2h parameters, 4h^2 + 3hf + Lh MACs per token. Of its
+// 8h + 4f stored numbers the normed inputs (2h) and silu(gate) and its product with up (2f) are made
+// anew, which leaves 6h + 2f; 1 / rms (twice) and logsumexp per head come on top.
 TEST(LlamaTest, LayerCosts_AreMethodsFormulas) {
   const int64_t h = 768, f = 2048, length = 512;
   for (const TransformerUnit granularity : kBoth) {
@@ -61,7 +61,7 @@ TEST(LlamaTest, LayerCosts_AreMethodsFormulas) {
     }
     EXPECT_EQ(params, 4 * h * h + 3 * h * f + 2 * h);
     EXPECT_EQ(macs, length * (4 * h * h + 3 * h * f + length * h));
-    EXPECT_EQ(activations, length * (8 * h + 3 * f + 2 + 12));
+    EXPECT_EQ(activations, length * (6 * h + 2 * f + 2 + 12));
   }
 }
 
@@ -74,7 +74,7 @@ TEST(LlamaTest, Gqa_ShrinksKeysAndValues) {
   const UnitSpec& attention = catalog.units[3];
   ASSERT_EQ(attention.name, "layers.1.attention");
   EXPECT_EQ(attention.macs, 5 * (2 * 24 * 24 + 2 * 24 * 8 + 5 * 24));
-  EXPECT_EQ(attention.activation_elements, 5 * (24 + 1 + 24 + 24 + 8 + 8 + 24 + 6));
+  EXPECT_EQ(attention.activation_elements, 5 * (24 + 1 + 24 + 8 + 8 + 24 + 6));
 }
 
 TEST(LlamaTest, Names_AreHuggingFaces) {

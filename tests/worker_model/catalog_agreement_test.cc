@@ -1,0 +1,134 @@
+#include <atomic>
+#include <string>
+#include <vector>
+
+#include "c10/core/CPUAllocator.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/worker_model/count_macs.h"
+#include "tests/worker_model/llama_case.h"
+#include "worker/model/llama.h"
+
+// The catalog is what the planner believes; these tests hold it against what torch really computes
+// and keeps.
+namespace sdp {
+namespace {
+
+// ---- Multiply-accumulates: sizes of the matrix products that torch runs ----
+
+TEST(CatalogAgreementTest, Macs_AreThoseOfTheMatrixProducts) {
+  for (const bool tied : {false, true}) {
+    LlamaSpec spec = LlamaCase::Spec();
+    spec.tied = tied;
+    const LlamaCase c(spec);
+    FakeExchange exchange = c.MakeExchange();
+    EvaluateTask task;
+    task.units = c.Held();
+    task.samples = 3;
+    absl::StatusOr<LossSum> result;
+    const int64_t counted = CountMacs([&] { result = c.model->Evaluate(task, exchange); });
+    ASSERT_TRUE(result.ok()) << result.status();
+    int64_t expected = 0;
+    for (const UnitSpec& unit : c.catalog.units) expected += 3 * unit.macs;
+    EXPECT_EQ(counted, expected);
+  }
+}
+
+// ---- Stored activations: what torch's allocator holds when the backward pass begins ----
+
+class CountingAllocator : public c10::Allocator {
+ public:
+  explicit CountingAllocator(c10::Allocator* inner) : inner_(inner) {}
+  c10::DataPtr allocate(size_t bytes) override {
+    void* data = inner_->raw_allocate(bytes + kHeader);
+    *static_cast<size_t*>(data) = bytes;
+    live += static_cast<int64_t>(bytes);
+    char* payload = static_cast<char*>(data) + kHeader;
+    return {payload, payload, &Free, c10::Device(c10::DeviceType::CPU)};
+  }
+  c10::DeleterFnPtr raw_deleter() const override { return &Free; }
+  void copy_data(void* to, const void* from, size_t bytes) const override {
+    default_copy_data(to, from, bytes);
+  }
+
+  static inline std::atomic<int64_t> live = 0;
+
+ private:
+  static constexpr size_t kHeader = 64;  // Keeps torch's alignment.
+  static void Free(void* payload) {
+    if (payload == nullptr) return;
+    char* data = static_cast<char*>(payload) - kHeader;
+    live -= static_cast<int64_t>(*reinterpret_cast<size_t*>(data));
+    c10::GetDefaultCPUAllocator()->raw_deallocate(data);
+  }
+  c10::Allocator* const inner_;
+};
+
+class AtBackward : public FakeExchange {
+ public:
+  using FakeExchange::FakeExchange;
+  void BackwardBegins() override { live_bytes = CountingAllocator::live; }
+  int64_t live_bytes = 0;
+};
+
+TEST(CatalogAgreementTest, StoredActivations_AreWhatTheAllocatorHolds) {
+  CountingAllocator allocator(c10::GetDefaultCPUAllocator());
+  for (const std::vector<std::string>& absent : {std::vector<std::string>{},
+                                                 {"layers.0.mlp"},
+                                                 {"layers.0.attention", "layers.1.attention"}}) {
+    for (const bool tied : {false, true}) {
+      LlamaSpec spec = LlamaCase::Spec();
+      spec.tied = tied;
+      const LlamaCase c(spec, TransformerUnit::kSublayer, 101);
+      AtBackward exchange(c.layout, c.Fragments(c.weights));
+      TrainTask task;
+      task.units = c.Held(absent);
+      task.samples = {0, 1, 2, 3, 4};
+      c10::SetCPUAllocator(&allocator, 100);
+      const int64_t before = CountingAllocator::live;
+      const absl::StatusOr<TrainResult> result = c.model->Train(task, exchange);
+      c10::SetCPUAllocator(c10::GetDefaultCPUAllocator(), 100);
+      ASSERT_TRUE(result.ok()) << result.status();
+      int64_t elements = 0, weights = 0;
+      for (const HeldUnit& held : task.units) {
+        elements += 5 * c.catalog.unit(held.unit).activation_elements;
+        weights += c.catalog.unit(held.unit).params;
+      }
+      // Beside them: the weights, the head's gradients (made with the loss), and the token ids, 2 x
+      // 8 bytes each.
+      const int64_t head = spec.vocab * spec.dim + spec.dim;
+      const int64_t tokens = 5 * 101 * 2 * 8;
+      const int64_t measured = exchange.live_bytes - before - 4 * (weights + head) - tokens;
+      // 1%: scalars, and the stages' temporary lists.
+      EXPECT_NEAR(static_cast<double>(measured), 4.0 * static_cast<double>(elements),
+                  0.04 * static_cast<double>(elements))
+          << "measured " << measured / 4 << " elements, catalog " << elements;
+    }
+  }
+}
+
+// ---- Names, shapes, boundaries ----
+
+TEST(CatalogAgreementTest, Stages_NamesShapesAndBoundaries) {
+  for (const TransformerUnit unit : {TransformerUnit::kSublayer, TransformerUnit::kLayer}) {
+    const LlamaCase c(LlamaCase::Spec(), unit);
+    const Network network = LlamaNetwork(c.spec, c.seq_len);
+    ASSERT_EQ(c.catalog.stages.size(), network.stages.size() + 1);
+    at::Tensor h = c.data.Input({0, 1, 2});
+    for (size_t stage = 0; stage < network.stages.size(); ++stage) {
+      std::vector<at::Tensor> weights;
+      for (const WeightNames& names : network.stages[stage]->Weights()) {
+        std::vector<at::Tensor> parts;
+        for (const std::string& name : names) parts.push_back(c.weights.at(name));
+        weights.push_back(at::cat(parts));
+      }
+      h = network.stages[stage]->Forward(h, weights, 1);
+      EXPECT_EQ(h.numel(), 3 * c.catalog.stages[stage].boundary_elements)
+          << c.catalog.stages[stage].name;
+    }
+    EXPECT_EQ(c.catalog.stages.back().boundary_elements, 0);
+  }
+}
+
+}  // namespace
+}  // namespace sdp

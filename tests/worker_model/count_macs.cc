@@ -1,0 +1,41 @@
+#include "tests/worker_model/count_macs.h"
+
+#include <string>
+
+#include "ATen/core/Tensor.h"
+#include "ATen/record_function.h"
+
+// Compiled with NDEBUG (CMakeLists.txt), like LibTorch itself: in other builds at::RecordFunction
+// has a member more than the library's.
+namespace sdp {
+namespace {
+
+thread_local int64_t counted = 0;
+
+std::unique_ptr<at::ObserverContext> Count(const at::RecordFunction& function) {
+  const std::string name = function.name();
+  const c10::ArrayRef<const c10::IValue> inputs = function.inputs();
+  const auto product = [&](const at::Tensor& a, const at::Tensor& b) {
+    counted += a.size(0) * a.size(1) * b.size(1);
+  };
+  if (name == "aten::mm") product(inputs[0].toTensor(), inputs[1].toTensor());
+  if (name == "aten::addmm") product(inputs[1].toTensor(), inputs[2].toTensor());
+  if (name == "aten::_scaled_dot_product_flash_attention_for_cpu") {
+    const at::Tensor q = inputs[0].toTensor();  // [B, H, L, e]; scores, and sums of values
+    counted += 2 * q.size(0) * q.size(1) * q.size(2) * q.size(2) * q.size(3) / 2;
+  }
+  return nullptr;
+}
+
+}  // namespace
+
+int64_t CountMacs(const std::function<void()>& f) {
+  counted = 0;
+  const at::CallbackHandle handle =
+      at::addThreadLocalCallback(at::RecordFunctionCallback(Count).needsInputs(true));
+  f();
+  at::removeCallback(handle);
+  return counted;
+}
+
+}  // namespace sdp

@@ -1,0 +1,79 @@
+#pragma once
+
+#include <cstddef>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "common/base/float_buffer.h"
+#include "common/base/ids.h"
+#include "common/model/layout.h"
+#include "worker/logic/local_model.h"
+
+namespace sdp {
+
+// The rest of the worker, for tests of a LocalModel: hands out the given values and records what
+// happens, in order. Takes always succeed unless a failure was set. Threads: confined to one.
+class FakeExchange : public Exchange {
+ public:
+  enum class Kind { kWant, kTake, kBackward, kGradient };
+  struct Event {
+    Kind kind;
+    int id = 0;  // of the unit or fragment
+    bool operator==(const Event&) const = default;
+  };
+
+  // `values` by fragment, [size] each; they stay as they are, so tasks can be repeated.
+  FakeExchange(const Layout& layout, std::vector<FloatBuffer> values)
+      : layout_(layout), values_(std::move(values)), gradients_(values_.size()) {}
+
+  void FailTake(UnitId unit, absl::Status status) { failures_[unit] = std::move(status); }
+
+  void Want(UnitId unit) override { events_.push_back({Kind::kWant, unit.value()}); }
+  absl::StatusOr<std::vector<FloatBuffer>> Take(UnitId unit) override {
+    events_.push_back({Kind::kTake, unit.value()});
+    if (const auto failure = failures_.find(unit); failure != failures_.end())
+      return failure->second;
+    std::vector<FloatBuffer> fragments;
+    for (const FragmentId id : layout_.block(unit)) fragments.push_back(value(id).Clone());
+    return fragments;
+  }
+  void BackwardBegins() override { events_.push_back({Kind::kBackward}); }
+  void Gradient(FragmentId fragment, FloatBuffer gradient) override {
+    events_.push_back({Kind::kGradient, fragment.value()});
+    gradients_[static_cast<size_t>(fragment.value())] = std::move(gradient);
+  }
+
+  FloatBuffer& value(FragmentId id) { return values_[static_cast<size_t>(id.value())]; }
+  // The last one handed out; none: never.
+  const std::optional<FloatBuffer>& gradient(FragmentId id) const {
+    return gradients_[static_cast<size_t>(id.value())];
+  }
+  const std::vector<Event>& events() const { return events_; }
+  int Count(Kind kind, int id) const {
+    int count = 0;
+    for (const Event& event : events_) count += event == Event{kind, id};
+    return count;
+  }
+  int Count(Kind kind) const {
+    int count = 0;
+    for (const Event& event : events_) count += event.kind == kind;
+    return count;
+  }
+  void Forget() {
+    events_.clear();
+    for (std::optional<FloatBuffer>& gradient : gradients_) gradient.reset();
+  }
+
+ private:
+  const Layout& layout_;
+  std::vector<FloatBuffer> values_;
+  std::vector<std::optional<FloatBuffer>> gradients_;
+  absl::flat_hash_map<UnitId, absl::Status> failures_;
+  std::vector<Event> events_;
+};
+
+}  // namespace sdp

@@ -1,0 +1,130 @@
+#include "worker/model/attention.h"
+
+#include <tuple>
+#include <utility>
+
+#include "torch/torch.h"
+#include "worker/model/matrix.h"
+
+namespace sdp {
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+struct Heads {
+  int64_t query, key;  // key: as many for values
+  int64_t size;
+
+  Heads(const at::Tensor& qkv, const at::Tensor& o, int64_t head_dim)
+      : query(o.size(1) / head_dim), key((qkv.size(0) / head_dim - query) / 2), size(head_dim) {
+    TORCH_CHECK(key > 0 && query % key == 0 && (query + 2 * key) * size == qkv.size(0),
+                "attention with weights ", qkv.sizes(), " and ", o.sizes(), " for heads of ",
+                head_dim);
+  }
+};
+
+// Views of qkv [B, L, (H + 2 K) e] as q [B, H, L, e], k and v [B, K, L, e].
+struct Views {
+  at::Tensor q, k, v;
+
+  Views(const at::Tensor& qkv, const Heads& heads) {
+    const at::Tensor split =
+        qkv.view({qkv.size(0), qkv.size(1), heads.query + 2 * heads.key, heads.size})
+            .transpose(1, 2);
+    q = split.narrow(1, 0, heads.query);
+    k = split.narrow(1, heads.query, heads.key);
+    v = split.narrow(1, heads.query + heads.key, heads.key);
+  }
+};
+
+struct Forward {
+  at::Tensor y;            // [B, L, d]
+  at::Tensor rstd;         // [B L]
+  at::Tensor qkv;          // [B, L, (H + 2 K) e], rotated
+  at::Tensor out;          // [B, H, L, e]
+  at::Tensor log_sum_exp;  // [B, H, L]
+};
+
+// [B, H, L, e] -> [B L, H e]; without a copy where the kernel already writes token by token.
+at::Tensor ByToken(const at::Tensor& out) {
+  return out.transpose(1, 2).reshape({out.size(0) * out.size(2), out.size(1) * out.size(3)});
+}
+
+Forward Compute(const at::Tensor& h, const AttentionWeights& w, const Rotary& rotary, double eps,
+                double factor) {
+  const Heads heads(w.qkv, w.o, rotary.head_dim());
+  Normed normed = RmsNorm(h, w.norm, eps);
+  Forward f;
+  f.rstd = std::move(normed.rstd);
+  f.qkv = at::matmul(normed.y, w.qkv.t());
+  normed.y.reset();
+  rotary.Apply(f.qkv, heads.query + heads.key);
+  const Views views(f.qkv, heads);
+  // The kernel that scaled_dot_product_attention takes on CPUs, called by name to get at the
+  // log-sum-exp. It works in tiles, is deterministic and pairs query heads with their group's key
+  // head itself.
+  std::tie(f.out, f.log_sum_exp) = at::_scaled_dot_product_flash_attention_for_cpu(
+      views.q, views.k, views.v, /*dropout_p=*/0.0, /*is_causal=*/true);
+  f.y = AddProduct(h, ByToken(f.out), w.o.t(), factor);
+  return f;
+}
+
+class AttentionFunction : public torch::autograd::Function<AttentionFunction> {
+ public:
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& h, const at::Tensor& norm,
+                            const at::Tensor& qkv, const at::Tensor& o, const Rotary* rotary,
+                            double eps, double factor) {
+    Forward f = Compute(h, {norm, qkv, o}, *rotary, eps, factor);
+    context->save_for_backward({h, norm, qkv, o, f.rstd, f.qkv, f.out, f.log_sum_exp});
+    // Owned by the network, which outlives every graph.
+    context->saved_data["rotary"] = reinterpret_cast<int64_t>(rotary);
+    context->saved_data["eps"] = eps;
+    context->saved_data["factor"] = factor;
+    return f.y;
+  }
+
+  static variable_list backward(AutogradContext* context, const variable_list& gradients) {
+    const variable_list saved = context->get_saved_variables();
+    const at::Tensor &h = saved[0], &norm = saved[1], &qkv_weight = saved[2], &o_weight = saved[3];
+    const at::Tensor &rstd = saved[4], &qkv = saved[5], &out = saved[6], &log_sum_exp = saved[7];
+    const auto* rotary = reinterpret_cast<const Rotary*>(context->saved_data["rotary"].toInt());
+    const double factor = context->saved_data["factor"].toDouble();
+    const Heads heads(qkv_weight, o_weight, rotary->head_dim());
+
+    const at::Tensor dy = gradients[0].contiguous();
+    const at::Tensor dy_rows = Rows(dy);
+    at::Tensor do_weight = ScaledProduct(dy_rows.t(), ByToken(out), factor);
+    at::Tensor dout = ScaledProduct(dy_rows, o_weight, factor)
+                          .view({h.size(0), h.size(1), heads.query, heads.size})
+                          .transpose(1, 2);
+    const Views views(qkv, heads);
+    auto [dq, dk, dv] = at::_scaled_dot_product_flash_attention_for_cpu_backward(
+        dout, views.q, views.k, views.v, out, log_sum_exp, /*dropout_p=*/0.0, /*is_causal=*/true);
+    dout.reset();
+    at::Tensor dqkv = at::cat({dq.transpose(1, 2), dk.transpose(1, 2), dv.transpose(1, 2)}, 2);
+    dq.reset();
+    dk.reset();
+    dv.reset();
+    rotary->ApplyInverse(dqkv, heads.query + heads.key);
+    dqkv = dqkv.view({h.size(0) * h.size(1), qkv_weight.size(0)});
+
+    at::Tensor rows = Rows(RmsNorm(h, norm, context->saved_data["eps"].toDouble()).y);
+    at::Tensor dqkv_weight = at::mm(dqkv.t(), rows);
+    at::mm_out(rows, dqkv, qkv_weight);  // The normed input's gradient takes its place.
+    RmsNormGradients through = RmsNormGradient(rows, h, norm, rstd, dy);
+    return {through.dx,   through.dweight, dqkv_weight, do_weight,
+            at::Tensor(), at::Tensor(),    at::Tensor()};
+  }
+};
+
+}  // namespace
+
+at::Tensor AttentionBranch(const at::Tensor& h, const AttentionWeights& weights,
+                           const Rotary& rotary, double norm_eps, double factor) {
+  if (!at::GradMode::is_enabled()) return Compute(h, weights, rotary, norm_eps, factor).y;
+  return AttentionFunction::apply(h, weights.norm, weights.qkv, weights.o, &rotary, norm_eps,
+                                  factor);
+}
+
+}  // namespace sdp

@@ -1,0 +1,137 @@
+#include "worker/model/evaluate_pass.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "c10/core/InferenceMode.h"
+#include "common/base/status.h"
+
+namespace sdp {
+namespace {
+
+constexpr int64_t kTermsAtOnce = 16384;  // where the task leaves the micro-batch open
+
+int64_t MicroBatch(const EvaluateTask& task, const BatchSource& source) {
+  if (task.micro_batch > 0) return task.micro_batch;
+  return std::max<int64_t>(1, kTermsAtOnce / source.terms_per_sample());
+}
+
+// Half of the memory for boundary activations; the rest is for weights and what a stage needs
+// inside.
+int64_t ChunkSize(const Catalog& catalog, int64_t memory_bytes, int64_t micro) {
+  int64_t elements = 1;
+  for (const StageSpec& stage : catalog.stages)
+    elements = std::max(elements, stage.boundary_elements);
+  const int64_t bytes = elements * static_cast<int64_t>(sizeof(float));
+  return std::max(micro, memory_bytes / 2 / bytes / micro * micro);
+}
+
+}  // namespace
+
+EvaluatePass::EvaluatePass(const TorchWalk& walk, const BatchSource& source, int64_t memory_bytes,
+                           const EvaluateTask& task, Exchange& exchange)
+    : walk_(walk),
+      source_(source),
+      task_(task),
+      exchange_(exchange),
+      micro_(MicroBatch(task, source)),
+      chunk_(ChunkSize(walk.catalog, memory_bytes, micro_)),
+      last_(LastUses(walk.catalog)),
+      weights_(walk.layout, walk.map, SlimWeights::Use::kEvaluate),
+      wanted_(walk.catalog.units.size()) {}
+
+absl::StatusOr<LossSum> EvaluatePass::Run() {
+  const c10::InferenceMode no_gradients;
+  Doing("start", "");
+  SDP_ASSIGN_OR_RETURN(uses_, PlanWalk(walk_.catalog, task_.units));
+  if (std::any_of(uses_.begin(), uses_.end(), [](const StageUse& use) { return !use.present; })) {
+    return absl::InvalidArgumentError("evaluation needs the units of all stages");
+  }
+  for (int64_t done = 0; done < task_.samples; done += chunk_) {
+    const int64_t samples = std::min(chunk_, task_.samples - done);
+    const Next next = done + samples < task_.samples ? Next::kChunk : Next::kEnd;
+    SDP_RETURN_IF_ERROR(RunChunk(task_.first_sample + done, samples, next));
+  }
+  if (!std::isfinite(result_.loss_sum)) {
+    return absl::OutOfRangeError(
+        absl::StrCat("evaluation of version ", task_.step, ": the loss is ", result_.loss_sum));
+  }
+  return result_;
+}
+
+absl::Status EvaluatePass::RunChunk(int64_t first, int64_t samples, Next next) {
+  WantUnits(0);
+  ReadChunk(first, samples);
+  const size_t stages = walk_.catalog.stages.size();
+  for (size_t stage = 0; stage < stages; ++stage) {
+    SDP_RETURN_IF_ERROR(TakeUnits(stage));
+    if (stage + 1 < stages) {
+      WantUnits(stage + 1);
+    } else if (next == Next::kChunk) {
+      WantUnits(0);
+    }
+    Doing("forward of ", walk_.catalog.stages[stage].name);
+    ComputeStage(stage);
+    for (const UnitId unit : walk_.catalog.stages[stage].units) {
+      if (last_[static_cast<size_t>(unit.value())] == stage) weights_.Drop(unit);
+    }
+  }
+  result_.terms += samples * source_.terms_per_sample();
+  return absl::OkStatus();
+}
+
+void EvaluatePass::ReadChunk(int64_t first, int64_t samples) {
+  Doing("reading samples", "");
+  h_.clear();
+  target_.clear();
+  for (int64_t begin = 0; begin < samples; begin += micro_) {
+    std::vector<int64_t> indices(static_cast<size_t>(std::min(micro_, samples - begin)));
+    std::iota(indices.begin(), indices.end(), first + begin);
+    Batch batch = source_.Read(indices);
+    h_.push_back(std::move(batch.input));
+    target_.push_back(std::move(batch.target));
+  }
+}
+
+void EvaluatePass::ComputeStage(size_t stage) {
+  const std::vector<at::Tensor> weights = weights_.OfStage(stage);
+  for (size_t i = 0; i < h_.size(); ++i) {
+    if (stage < walk_.network.stages.size()) {
+      h_[i] = walk_.network.stages[stage]->Forward(h_[i], weights, uses_[stage].factor);
+    } else {
+      result_.loss_sum +=
+          walk_.network.loss->Loss(h_[i], target_[i], weights, /*scale=*/1).item<double>();
+      h_[i].reset();
+    }
+  }
+}
+
+void EvaluatePass::WantUnits(size_t stage) {
+  for (const UnitId unit : walk_.catalog.stages[stage].units) {
+    const auto index = static_cast<size_t>(unit.value());
+    if (weights_.Has(unit) || wanted_[index]) continue;
+    wanted_[index] = true;
+    exchange_.Want(unit);
+  }
+}
+
+absl::Status EvaluatePass::TakeUnits(size_t stage) {
+  for (const UnitId unit : walk_.catalog.stages[stage].units) {
+    if (weights_.Has(unit)) continue;
+    Doing("weights of ", walk_.catalog.unit(unit).name);
+    absl::StatusOr<std::vector<FloatBuffer>> fragments = exchange_.Take(unit);
+    if (!fragments.ok()) return Context(fragments.status(), doing_);
+    wanted_[static_cast<size_t>(unit.value())] = false;
+    SDP_RETURN_IF_ERROR(weights_.Unpack(unit, *std::move(fragments)));
+  }
+  return absl::OkStatus();
+}
+
+void EvaluatePass::Doing(const char* what, const std::string& where) {
+  doing_ = absl::StrCat("evaluation of version ", task_.step, ": ", what, where);
+}
+
+}  // namespace sdp

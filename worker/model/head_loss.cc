@@ -1,0 +1,81 @@
+#include "worker/model/head_loss.h"
+
+#include <algorithm>
+
+#include "torch/torch.h"
+#include "worker/model/matrix.h"
+#include "worker/model/row_ops.h"
+
+namespace sdp {
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+struct Gradients {
+  at::Tensor h, norm, projection;
+};
+
+// The unscaled sum of losses. Fills `gradients`, scaled, unless it is null.
+double Compute(const at::Tensor& h, const at::Tensor& target, const HeadWeights& w, double eps,
+               double scale, int64_t chunk, Gradients* gradients) {
+  const at::Tensor rows = Rows(h);
+  const at::Tensor targets = target.reshape({-1});
+  if (gradients != nullptr) {
+    *gradients = {at::empty_like(h), at::zeros_like(w.norm), at::empty_like(w.projection)};
+  }
+  double sum = 0;
+  for (int64_t begin = 0; begin < rows.size(0); begin += chunk) {
+    const int64_t n = std::min(chunk, rows.size(0) - begin);
+    const at::Tensor part = rows.narrow(0, begin, n);
+    Normed normed = RmsNorm(part, w.norm, eps);
+    at::Tensor logits = at::mm(normed.y, w.projection.t());  // [n, V]
+    sum += SoftmaxLoss(logits, targets.narrow(0, begin, n));
+    if (gradients == nullptr) continue;
+    const int keep = begin == 0 ? 0 : 1;  // The first chunk overwrites what is uninitialised.
+    gradients->projection.addmm_(logits.t(), normed.y, /*beta=*/keep, /*alpha=*/scale);
+    const at::Tensor dnormed = ScaledProduct(logits, w.projection, scale);
+    const RmsNormGradients through =
+        RmsNormGradient(dnormed, part, w.norm, normed.rstd, at::Tensor());
+    Rows(gradients->h).narrow(0, begin, n).copy_(through.dx);
+    gradients->norm.add_(through.dweight);
+  }
+  return sum;
+}
+
+class HeadLossFunction : public torch::autograd::Function<HeadLossFunction> {
+ public:
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& h, const at::Tensor& target,
+                            const at::Tensor& norm, const at::Tensor& projection, double eps,
+                            double scale, int64_t chunk) {
+    Gradients gradients;
+    const double sum = Compute(h, target, {norm, projection}, eps, scale, chunk, &gradients);
+    context->save_for_backward({gradients.h, gradients.norm, gradients.projection});
+    return at::scalar_tensor(scale * sum, at::kDouble);
+  }
+
+  static variable_list backward(AutogradContext* context, const variable_list& outer) {
+    variable_list saved = context->get_saved_variables();
+    const double factor = outer[0].item<double>();
+    if (factor != 1) {
+      for (at::Tensor& gradient : saved) gradient.mul_(factor);
+    }
+    return {saved[0], at::Tensor(), saved[1], saved[2], at::Tensor(), at::Tensor(), at::Tensor()};
+  }
+};
+
+}  // namespace
+
+at::Tensor HeadLoss(const at::Tensor& h, const at::Tensor& target, const HeadWeights& weights,
+                    double norm_eps, double scale, int64_t chunk) {
+  if (!at::GradMode::is_enabled()) {
+    const double sum = Compute(h, target, weights, norm_eps, scale, chunk, nullptr);
+    return at::scalar_tensor(scale * sum, at::kDouble);
+  }
+  return HeadLossFunction::apply(h, target, weights.norm, weights.projection, norm_eps, scale,
+                                 chunk);
+}
+
+int64_t HeadChunk(int64_t vocab) { return std::max<int64_t>(256, (int64_t{1} << 20) / vocab); }
+
+}  // namespace sdp

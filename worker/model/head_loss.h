@@ -1,0 +1,29 @@
+#pragma once
+
+#include <cstdint>
+
+#include "ATen/ATen.h"
+
+namespace sdp {
+
+// Final norm, projection and cross-entropy, one autograd function:
+//   scale * sum over tokens of -log softmax(norm(h) projection^T)[target]      h [B, L, d], target
+//   [B, L] i64 -> [] f64
+// Works in chunks of tokens, so that logits [chunk, V] exist for one chunk only. With gradients
+// wanted they are computed in the same pass, while the logits are there: three matrix products
+// instead of the four of computing logits again. What that costs is the projection's gradient [V,
+// d] from the end of the forward pass on, and the backward pass that needs it starts right there.
+// Logits, softmax and gradients in f32, the sum of losses in f64. Keeps per token: the gradient of
+// h (d) in h's place.
+struct HeadWeights {
+  at::Tensor norm;        // [d]
+  at::Tensor projection;  // [V, d]
+};
+at::Tensor HeadLoss(const at::Tensor& h, const at::Tensor& target, const HeadWeights& weights,
+                    double norm_eps, double scale, int64_t chunk);
+
+// Tokens per chunk that keep logits near 4 MiB, but at least 256: each chunk reads the projection
+// and updates its gradient, which takes longer than the products themselves when chunks are small.
+int64_t HeadChunk(int64_t vocab);
+
+}  // namespace sdp

@@ -1,0 +1,29 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include "absl/status/statusor.h"
+#include "common/model/catalog.h"
+#include "common/model/layout.h"
+#include "common/model/llama.h"
+#include "worker/data/dataset.h"
+#include "worker/logic/local_model.h"
+
+// The way in for the rest of the worker: no torch header here.
+namespace sdp {
+
+struct ModelOptions {
+  int threads = 0;           // torch's; a setting of the whole process. 0: as torch chooses
+  int64_t memory_bytes = 0;  // `worker.memory`; evaluation keeps half of it in boundary
+                             // activations. 0: those of one micro-batch
+};
+
+// A LLaMA of these sizes on LibTorch, with `catalog` made by LlamaCatalog for the same spec and the
+// data sets' seq_len. catalog, layout and data sets outlive the model; `validation` may be null.
+// InvalidArgument - spec and catalog disagree.
+absl::StatusOr<std::unique_ptr<LocalModel>> MakeTorchModel(
+    const Catalog& catalog, const Layout& layout, const LlamaSpec& spec, const Dataset* training,
+    const Dataset* validation, const ModelOptions& options);
+
+}  // namespace sdp

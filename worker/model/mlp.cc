@@ -1,0 +1,71 @@
+#include "worker/model/mlp.h"
+
+#include <utility>
+
+#include "torch/torch.h"
+#include "worker/model/matrix.h"
+#include "worker/model/row_ops.h"
+
+namespace sdp {
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+struct Forward {
+  at::Tensor y;        // [B, L, d]
+  at::Tensor rstd;     // [B L]
+  at::Tensor gate_up;  // [B L, 2 f]
+};
+
+Forward Compute(const at::Tensor& h, const MlpWeights& w, double eps, double factor) {
+  Normed normed = RmsNorm(h, w.norm, eps);
+  Forward f;
+  f.rstd = std::move(normed.rstd);
+  f.gate_up = at::mm(Rows(normed.y), w.gate_up.t());
+  normed.y.reset();
+  f.y = AddProduct(h, SwiGlu(f.gate_up), w.down.t(), factor);
+  return f;
+}
+
+class MlpFunction : public torch::autograd::Function<MlpFunction> {
+ public:
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& h, const at::Tensor& norm,
+                            const at::Tensor& gate_up, const at::Tensor& down, double eps,
+                            double factor) {
+    Forward f = Compute(h, {norm, gate_up, down}, eps, factor);
+    context->save_for_backward({h, norm, gate_up, down, f.rstd, f.gate_up});
+    context->saved_data["eps"] = eps;
+    context->saved_data["factor"] = factor;
+    return f.y;
+  }
+
+  static variable_list backward(AutogradContext* context, const variable_list& gradients) {
+    const variable_list saved = context->get_saved_variables();
+    const at::Tensor &h = saved[0], &norm = saved[1], &gate_up_weight = saved[2], &down = saved[3];
+    const at::Tensor &rstd = saved[4], &gate_up = saved[5];
+    const double factor = context->saved_data["factor"].toDouble();
+
+    const at::Tensor dy = gradients[0].contiguous();
+    at::Tensor product =
+        ScaledProduct(Rows(dy), down, factor);  // Its gradient, until the next line.
+    at::Tensor dgate_up = SwiGluGradient(gate_up, product);
+    at::Tensor ddown = ScaledProduct(Rows(dy).t(), product, factor);
+    product.reset();
+    at::Tensor rows = Rows(RmsNorm(h, norm, context->saved_data["eps"].toDouble()).y);
+    at::Tensor dgate_up_weight = at::mm(dgate_up.t(), rows);
+    at::mm_out(rows, dgate_up, gate_up_weight);  // The normed input's gradient takes its place.
+    RmsNormGradients through = RmsNormGradient(rows, h, norm, rstd, dy);
+    return {through.dx, through.dweight, dgate_up_weight, ddown, at::Tensor(), at::Tensor()};
+  }
+};
+
+}  // namespace
+
+at::Tensor MlpBranch(const at::Tensor& h, const MlpWeights& weights, double norm_eps,
+                     double factor) {
+  if (!at::GradMode::is_enabled()) return Compute(h, weights, norm_eps, factor).y;
+  return MlpFunction::apply(h, weights.norm, weights.gate_up, weights.down, norm_eps, factor);
+}
+
+}  // namespace sdp

@@ -1,0 +1,63 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "ATen/ATen.h"
+#include "absl/types/span.h"
+
+// What an architecture gives to TorchModel: functions from one boundary activation to the next, a
+// loss, and how samples become tensors. Legend: B samples of the micro-batch, L tokens, d width;
+// boundary activations are [B, L, d] f32 (LLaMA). Threads: all const; shared freely.   Errors:
+// c10::Error, which TorchModel converts.
+namespace sdp {
+
+// A weight as a stage reads it: the catalog's tensors of these names stacked along dimension 0 in
+// one contiguous slim tensor, so that one matrix product serves them all. Most weights are a single
+// tensor.
+using WeightNames = std::vector<std::string>;
+
+// One stage of the catalog's walk. Owns no parameters.
+class Stage {
+ public:
+  virtual ~Stage() = default;
+  // The weights that Forward expects, in this order.
+  virtual std::vector<WeightNames> Weights() const = 0;
+  // The next boundary activation; differentiable in h and weights. A residual stage returns h +
+  // factor * branch(h). h is the batch's input in the first stage.
+  virtual at::Tensor Forward(const at::Tensor& h, absl::Span<const at::Tensor> weights,
+                             double factor) const = 0;
+};
+
+// The last stage: from the last boundary activation to the loss.
+class LossStage {
+ public:
+  virtual ~LossStage() = default;
+  virtual std::vector<WeightNames> Weights() const = 0;
+  // scale * (sum of the losses of all targets), [] f64, in nats; differentiable in h and weights.
+  virtual at::Tensor Loss(const at::Tensor& h, const at::Tensor& target,
+                          absl::Span<const at::Tensor> weights, double scale) const = 0;
+};
+
+// A model: the stages in the catalog's order, without its last one, which is the loss.
+struct Network {
+  std::vector<std::unique_ptr<Stage>> stages;
+  std::unique_ptr<LossStage> loss;
+};
+
+struct Batch {
+  at::Tensor input;
+  at::Tensor target;
+};
+
+// A data set as the network wants it.
+class BatchSource {
+ public:
+  virtual ~BatchSource() = default;
+  virtual Batch Read(absl::Span<const int64_t> samples) const = 0;
+  virtual int64_t terms_per_sample() const = 0;  // targets
+};
+
+}  // namespace sdp

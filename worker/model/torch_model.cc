@@ -1,0 +1,92 @@
+#include "worker/model/torch_model.h"
+
+#include <exception>
+#include <new>
+#include <string>
+#include <utility>
+
+#include "ATen/Context.h"
+#include "ATen/Parallel.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "common/base/status.h"
+#include "worker/model/evaluate_pass.h"
+#include "worker/model/train_pass.h"
+
+namespace sdp {
+namespace {
+
+// The exception being handled, as a status.
+absl::Status CurrentException(const std::string& doing) {
+  try {
+    throw;
+  } catch (const std::bad_alloc&) {
+    return absl::ResourceExhaustedError(absl::StrCat(doing, ": out of memory"));
+  } catch (const c10::OutOfMemoryError& error) {
+    return absl::ResourceExhaustedError(absl::StrCat(doing, ": ", error.what_without_backtrace()));
+  } catch (const c10::Error& error) {
+    const std::string what = error.what_without_backtrace();
+    // What the CPU allocator throws has no type of its own.
+    if (absl::StrContains(what, "DefaultCPUAllocator")) {
+      return absl::ResourceExhaustedError(absl::StrCat(doing, ": ", what));
+    }
+    return absl::InternalError(absl::StrCat(doing, ": ", what));
+  } catch (const std::exception& error) {
+    return absl::InternalError(absl::StrCat(doing, ": ", error.what()));
+  }
+}
+
+template <typename Pass>
+auto Run(Pass& pass) -> decltype(pass.Run()) {
+  try {
+    return pass.Run();
+  } catch (...) {
+    return CurrentException(pass.doing());
+  }
+}
+
+// OpenMP's thread count belongs to the thread that calls, so it is set where the work is done.
+void UseThreads(int threads) {
+  if (threads > 0) at::set_num_threads(threads);
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<TorchModel>> TorchModel::Make(
+    const Catalog& catalog, const Layout& layout, Network network,
+    std::unique_ptr<BatchSource> training, std::unique_ptr<BatchSource> validation,
+    const TorchOptions& options) {
+  SDP_ASSIGN_OR_RETURN(WeightMap map, WeightMap::Make(catalog, layout, network));
+  UseThreads(options.threads);
+  at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/false);
+  // On by default in that mode, to show up reads of uninitialised memory; it costs a pass over
+  // every new tensor.
+  at::globalContext().setDeterministicFillUninitializedMemory(false);
+  return std::unique_ptr<TorchModel>(
+      new TorchModel({catalog, layout, std::move(network), std::move(map)}, std::move(training),
+                     std::move(validation), options));
+}
+
+TorchModel::TorchModel(TorchWalk walk, std::unique_ptr<BatchSource> training,
+                       std::unique_ptr<BatchSource> validation, const TorchOptions& options)
+    : walk_(std::move(walk)),
+      training_(std::move(training)),
+      validation_(std::move(validation)),
+      options_(options) {}
+
+absl::StatusOr<TrainResult> TorchModel::Train(const TrainTask& task, Exchange& exchange) {
+  UseThreads(options_.threads);
+  TrainPass pass(walk_, *training_, task, exchange);
+  return Run(pass);
+}
+
+absl::StatusOr<LossSum> TorchModel::Evaluate(const EvaluateTask& task, Exchange& exchange) {
+  if (task.samples == 0) return LossSum{};
+  if (validation_ == nullptr)
+    return absl::FailedPreconditionError("evaluation without a validation set");
+  UseThreads(options_.threads);
+  EvaluatePass pass(walk_, *validation_, options_.memory_bytes, task, exchange);
+  return Run(pass);
+}
+
+}  // namespace sdp

@@ -1,0 +1,131 @@
+#include "worker/model/train_pass.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <memory>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/base/status.h"
+#include "torch/torch.h"
+
+namespace sdp {
+namespace {
+
+// Adds the time of its life to `sum`.
+class Timed {
+ public:
+  explicit Timed(absl::Duration& sum) : sum_(sum) {}
+  ~Timed() { sum_ += absl::FromChrono(std::chrono::steady_clock::now() - start_); }
+
+ private:
+  absl::Duration& sum_;
+  const std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+};
+
+// Runs when a weight's gradient is complete, which for a weight with several uses (a tied head) is
+// after the last of them.
+class HandOutHook : public torch::autograd::PostAccumulateGradHook {
+ public:
+  HandOutHook(GradientPacker& packer, int weight) : packer_(packer), weight_(weight) {}
+  void operator()(const torch::autograd::Variable& tensor) override {
+    packer_.Pack(weight_, tensor.grad().contiguous());
+    tensor.mutable_grad().reset();
+  }
+
+ private:
+  GradientPacker& packer_;
+  const int weight_;
+};
+
+}  // namespace
+
+TrainPass::TrainPass(const TorchWalk& walk, const BatchSource& source, const TrainTask& task,
+                     Exchange& exchange)
+    : walk_(walk),
+      source_(source),
+      task_(task),
+      exchange_(exchange),
+      terms_(static_cast<int64_t>(task.samples.size()) * source.terms_per_sample()),
+      weights_(walk.layout, walk.map, SlimWeights::Use::kTrain) {}
+
+absl::StatusOr<TrainResult> TrainPass::Run() {
+  Doing("start", "");
+  SDP_ASSIGN_OR_RETURN(uses_, PlanWalk(walk_.catalog, task_.units));
+  const absl::Span<const int64_t> samples = task_.samples;
+  if (samples.empty()) return absl::InvalidArgumentError("a training task without samples");
+  const size_t micro =
+      task_.micro_batch > 0 ? static_cast<size_t>(task_.micro_batch) : samples.size();
+  GradientPacker packer(walk_.layout, walk_.map, task_.units, exchange_);
+  for (size_t begin = 0; begin < samples.size(); begin += micro) {
+    Doing("reading samples", "");
+    const Batch batch = source_.Read(samples.subspan(begin, micro));
+    SDP_ASSIGN_OR_RETURN(const at::Tensor loss, Forward(batch));
+    const double mean = loss.item<double>();  // its part of the task's mean
+    // Before any backward pass of this micro-batch, and only the last one's hands out gradients:
+    // none has been handed out yet.
+    if (!std::isfinite(mean)) {
+      return absl::OutOfRangeError(
+          absl::StrCat("step ", task_.step, ": the loss of samples ", begin, " to ",
+                       std::min(begin + micro, samples.size()) - 1, " is ", mean));
+    }
+    result_.loss.loss_sum += mean * static_cast<double>(terms_);
+    const Timed timed(result_.backward);
+    if (begin + micro >= samples.size()) {
+      HandOutGradients(packer);
+      exchange_.BackwardBegins();
+    }
+    Doing("backward", "");
+    loss.backward();
+  }
+  result_.loss.terms = terms_;
+  SDP_RETURN_IF_ERROR(packer.CheckAllHandedOut(walk_.catalog));
+  return result_;
+}
+
+absl::StatusOr<at::Tensor> TrainPass::Forward(const Batch& batch) {
+  const Timed timed(result_.forward);
+  at::Tensor h = batch.input;
+  const size_t last = walk_.network.stages.size();
+  for (size_t stage = 0; stage < last; ++stage) {
+    if (!uses_[stage].present) continue;
+    SDP_RETURN_IF_ERROR(TakeUnits(stage));
+    Doing("forward of ", walk_.catalog.stages[stage].name);
+    h = walk_.network.stages[stage]->Forward(h, weights_.OfStage(stage), uses_[stage].factor);
+  }
+  SDP_RETURN_IF_ERROR(TakeUnits(last));
+  Doing("forward of ", walk_.catalog.stages[last].name);
+  return walk_.network.loss->Loss(h, batch.target, weights_.OfStage(last),
+                                  1.0 / static_cast<double>(terms_));
+}
+
+absl::Status TrainPass::TakeUnits(size_t stage) {
+  for (const UnitId unit : walk_.catalog.stages[stage].units) {
+    if (weights_.Has(unit)) continue;
+    Doing("weights of ", walk_.catalog.unit(unit).name);
+    absl::StatusOr<std::vector<FloatBuffer>> fragments;
+    {
+      const Timed timed(result_.wait);
+      fragments = exchange_.Take(unit);
+    }
+    if (!fragments.ok()) return Context(fragments.status(), doing_);
+    SDP_RETURN_IF_ERROR(weights_.Unpack(unit, *std::move(fragments)));
+  }
+  return absl::OkStatus();
+}
+
+void TrainPass::HandOutGradients(GradientPacker& packer) {
+  for (size_t w = 0; w < walk_.map.weights().size(); ++w) {
+    const int weight = static_cast<int>(w);
+    if (!weights_.tensor(weight).defined()) continue;
+    torch::autograd::impl::set_post_acc_grad_hooks(weights_.tensor(weight),
+                                                   std::make_unique<HandOutHook>(packer, weight));
+  }
+}
+
+void TrainPass::Doing(const char* what, const std::string& where) {
+  doing_ = absl::StrCat("step ", task_.step, ": ", what, where);
+}
+
+}  // namespace sdp
