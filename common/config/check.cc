@@ -30,6 +30,16 @@ using google::protobuf::FieldDescriptor;
 // Sections and keys (with a dot) of the design whose feature does not exist yet.
 constexpr absl::string_view kNotBuilt[] = {"checkpoint", "cluster.min_workers", "shard"};
 
+// Names that other programs give to our keys: too many edits away to be found as typing errors.
+constexpr std::pair<absl::string_view, absl::string_view> kElsewhere[] = {
+    {"learning_rate", "train.lr"},         {"batch_size", "train.global_batch"},
+    {"batch", "train.global_batch"},       {"max_steps", "train.steps"},
+    {"iterations", "train.steps"},         {"sequence_length", "data.seq_len"},
+    {"block_size", "data.seq_len"},        {"hidden_size", "model.dim"},
+    {"num_hidden_layers", "model.layers"}, {"num_attention_heads", "model.heads"},
+    {"grad_clip", "train.clip_norm"},      {"max_grad_norm", "train.clip_norm"},
+};
+
 std::string Choices(const Rule& rule) {
   return absl::StrJoin(rule.choices, " or ", [](std::string* out, absl::string_view choice) {
     absl::StrAppend(out, Quoted(choice));
@@ -172,11 +182,15 @@ absl::string_view NearestSection(absl::string_view section) {
 }
 
 absl::string_view NearestKey(absl::string_view section, absl::string_view key) {
-  // A key in the wrong section is as likely as two typing errors.
-  constexpr int kOtherSection = 2;
+  for (const auto& [name, ours] : kElsewhere) {
+    if (key == name) return ours;
+  }
   return Nearest([=](const Rule& rule) {
     const auto [its_section, its_key] = SplitKey(rule.key);
-    return EditDistance(key, its_key) + (its_section == section ? 0 : kOtherSection);
+    const int edits = EditDistance(key, its_key);
+    if (its_section == section) return edits;
+    // A key in the wrong section is likely if it is written right, else a coincidence.
+    return edits + (edits <= 1 || !IsSection(section) ? 2 : 1000);
   });
 }
 

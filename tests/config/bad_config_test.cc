@@ -1,5 +1,6 @@
 // Everything a user can get wrong in a config gives one clear message: where, which key, which
 // value, what is allowed.
+#include <cstddef>
 #include <cstdint>
 #include <fstream>
 #include <ostream>
@@ -11,6 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "common/config/config.h"
+#include "common/config/rules.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
@@ -60,6 +62,12 @@ INSTANTIATE_TEST_SUITE_P(
         {"KeyOfAnotherSection",
          Plus("[train]\nseq_len = 8"),
          {"run.toml:6: ", "train.seq_len", "nearest valid key is data.seq_len"}},
+        {"NameOfOtherPrograms",
+         Plus("[train]\nlearning_rate = 1"),
+         {"train.learning_rate", "nearest valid key is train.lr;"}},
+        {"ShortUnrelatedKey",
+         Plus("[cluster]\ngpus = 1"),
+         {"cluster.gpus", "nearest valid key is cluster."}},
         {"UnrelatedKeyListsTheSection",
          Plus("[cluster]\nqqqqqqqqqqqq = 8"),
          {"run.toml:6: ", "cluster.qqqqqqqqqqqq", "keys of [cluster]: workers, shards"}},
@@ -266,6 +274,17 @@ INSTANTIATE_TEST_SUITE_P(
         {"NumberForMemory", kValid, {"worker.memory = \"6\"", "6GiB"}, {"worker.memory=6"}},
     }),
     NameOf);
+
+TEST(BadConfigTest, KeysOfOtherPrograms_NameKeysOfOurs) {
+  for (const char* const key : {"learning_rate", "batch_size", "batch", "max_steps", "iterations",
+                                "sequence_length", "block_size", "hidden_size", "num_hidden_layers",
+                                "num_attention_heads", "grad_clip", "max_grad_norm"}) {
+    const std::string message = config::ExplainUnknownKey("train", key);
+    const size_t begin = message.find("key is ") + 7;
+    const std::string named = message.substr(begin, message.find(';', begin) - begin);
+    EXPECT_NE(config::FindRule(named), nullptr) << message;
+  }
+}
 
 TEST(BadConfigTest, Load_SeveralErrors_OneLineEachInFileOrder) {
   const auto loaded = LoadConfigText(Plus("[train]\nsteps = 0\nlrr = 1\nlr = 0"), "run.toml", {});
