@@ -45,12 +45,13 @@ void Draw(std::vector<int>& pool, size_t count, RandomStream& random, std::vecto
 
 // By how much to turn `workers` around so that they carry the smallest load; the least such turn.
 int LightestTurn(const Draft& draft, const std::vector<int>& workers) {
+  const std::vector<int64_t> excess = draft.Excess();
   int best = 0;
   int64_t best_load = 0;
   for (int turn = 0; turn < draft.workers() && !workers.empty(); ++turn) {
     int64_t load = 0;
     for (const int worker : workers) {
-      load += draft.load[static_cast<size_t>((worker + turn) % draft.workers())];
+      load += excess[static_cast<size_t>((worker + turn) % draft.workers())];
     }
     if (turn == 0 || load < best_load) {
       best = turn;
@@ -164,6 +165,13 @@ void Draft::Give(const Kind::Member& member, std::vector<int> to) {
   holders[static_cast<size_t>(member.unit.value())] = std::move(to);
 }
 
+std::vector<int64_t> Draft::Excess() const {
+  const int64_t least = *std::min_element(load.begin(), load.end());
+  std::vector<int64_t> excess = load;
+  for (int64_t& value : excess) value -= least;
+  return excess;
+}
+
 void AssignEqualCounts(const Kind& kind, RandomStream& random, Draft& draft) {
   const std::vector<int> counts = WholeHolders(kind.members);
   const int64_t total = std::accumulate(counts.begin(), counts.end(), int64_t{0});
@@ -224,15 +232,15 @@ std::vector<int> Dealer::SetOrder() {
 
 // Lighter sets first; equal ones in the order of `ties`. With complements a set is what is left
 // out: heavier ones first.
-Dealer::Split Dealer::MakeSplit(int index, const std::vector<int>& ties, const Draft& draft) const {
+Dealer::Split Dealer::MakeSplit(int index, const std::vector<int>& ties,
+                                const std::vector<int64_t>& load) const {
   Split split{design_.Class(index), ties};
-  std::vector<int64_t> load(static_cast<size_t>(design_.sets()));
-  for (size_t worker = 0; worker < split.set_of.size(); ++worker) {
-    load[static_cast<size_t>(split.set_of[worker])] +=
-        complement_ ? -draft.load[worker] : draft.load[worker];
+  std::vector<int64_t> weight(static_cast<size_t>(design_.sets()));
+  for (size_t worker = 0; worker < load.size(); ++worker) {
+    weight[static_cast<size_t>(split.set_of[worker])] += complement_ ? -load[worker] : load[worker];
   }
-  std::stable_sort(split.order.begin(), split.order.end(), [&load](int a, int b) {
-    return load[static_cast<size_t>(a)] < load[static_cast<size_t>(b)];
+  std::stable_sort(split.order.begin(), split.order.end(), [&weight](int a, int b) {
+    return weight[static_cast<size_t>(a)] < weight[static_cast<size_t>(b)];
   });
   return split;
 }
@@ -264,10 +272,11 @@ void Dealer::Deal(absl::Span<const Kind::Member> group, Draft& draft) {
   if (level) {
     best = Split{design_.Class(unused_.front()), ties};  // Every class adds the same to everybody.
   } else {
+    const std::vector<int64_t> before = draft.Excess();
     std::pair<int64_t, int64_t> best_unevenness;
     for (size_t i = 0; i < std::min(unused_.size(), kCandidates); ++i) {
-      Split split = MakeSplit(unused_[i], ties, draft);
-      std::vector<int64_t> load = draft.load;
+      Split split = MakeSplit(unused_[i], ties, before);
+      std::vector<int64_t> load = before;
       for (size_t k = 0; k < members.size(); ++k) {
         for (const int worker : Holders(split, k)) {
           load[static_cast<size_t>(worker)] += members[k].macs;

@@ -31,6 +31,8 @@ struct Draft {
   Draft(int workers, size_t units) : load(static_cast<size_t>(workers)), holders(units) {}
   int workers() const { return static_cast<int>(load.size()); }
   void Give(const Kind::Member& member, std::vector<int> to);
+  // [N] Load above the least one: small, so that sums over many workers stay in 64 bits.
+  std::vector<int64_t> Excess() const;
 
   std::vector<int64_t> load;              // [N] MACs so far
   std::vector<std::vector<int>> holders;  // [units], not sorted
@@ -54,7 +56,7 @@ class Dealer {
     std::vector<int> set_of;  // [N]
     std::vector<int> order;   // The unit at position k of the group takes set order[k].
   };
-  Split MakeSplit(int index, const std::vector<int>& ties, const Draft& draft) const;
+  Split MakeSplit(int index, const std::vector<int>& ties, const std::vector<int64_t>& load) const;
   std::vector<int> SetOrder();
   std::vector<int> Holders(const Split& split, size_t position) const;
 

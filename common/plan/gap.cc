@@ -4,6 +4,7 @@
 #include <Eigen/Eigenvalues>
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <numeric>
 #include <vector>
 
@@ -71,6 +72,7 @@ double SpectralGap(const Catalog& catalog, const Plan& plan, UnitWeight weight) 
   if (workers < 2 || weights.empty()) return 1;
   // The eigenvalue would come out as 1 up to rounding.
   if (!Connected(catalog, plan, SharedUnits::kIgnored)) return 0;
+  if (workers > kMaxGapWorkers) return std::numeric_limits<double>::quiet_NaN();
 
   Eigen::MatrixXd walk = Eigen::MatrixXd::Zero(workers, workers);
   Eigen::VectorXd held = Eigen::VectorXd::Zero(workers);

@@ -37,23 +37,27 @@ struct Plan {
   uint64_t hash = 0;                  // of holders, coverage, names, seed, rotation
 };
 
-// Assigns units to ranks: floor(c_j N) or ceil(c_j N) holders each (at least 1), per kind of unit the
-// workers' counts differ by at most one, and total MACs are level. A pure function without history.
+// Assigns units to ranks: floor(c_j N) or ceil(c_j N) holders each (at least 1), per kind of unit
+// the workers' counts differ by at most one, and total MACs are level. A pure function without
+// history.
 //   kResolvable  groups of N/p consecutive units of a kind each split the workers; the splits run
 //                through the parallel classes of a design (subnetworks of equal load that overlap
-//                evenly; designs.h). With p > N/2 each unit of a group of N/(N-p) leaves out one set.
-//                Where no design is known: as kRandom.
+//                evenly; designs.h). With p > N/2 each unit of a group of N/(N-p) leaves out one
+//                set. Where no design is known: as kRandom.
 //   kCyclic      runs of p consecutive workers.
 //   kRandom      equal counts, seeded.
-// With another `rotation` other units occur together on a worker: classes, units within groups (runs:
-// within kinds) and workers are shuffled by (seed, rotation). Rotation 0 is not: where a design is
-// known, the plan of a run that never rotates does not depend on the seed.
+// With another `rotation` other units occur together on a worker: classes, units within groups
+// (runs: within kinds) and workers are shuffled by (seed, rotation). Rotation 0 is not: where a
+// design is known, the plan of a run that never rotates does not depend on the seed.
+//
 // Ranks' memory and speed are not looked at yet: all workers get the same load.
+//
 // InvalidArgument - names what is impossible: c_j outside (0, 1] or below 1/N, a worker without any
 // unit that is not shared, kCyclic with fewer units of a kind than workers.
 absl::StatusOr<Plan> MakePlan(const PlanInput& input);
 
-// c_j from the config: shared units 1, the others `coverage`, or holders / workers when `holders` > 0.
+// c_j from the config: shared units 1, the others `coverage`, or holders / workers if holders > 0.
+//
 // InvalidArgument: holders > workers, coverage outside (0, 1].
 absl::StatusOr<std::vector<double>> ResolveCoverage(const Catalog& catalog, double coverage,
                                                     int holders, int workers);

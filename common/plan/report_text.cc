@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cmath>
 #include <iterator>
 #include <string>
 #include <vector>
@@ -36,6 +37,11 @@ std::string Bytes(int64_t bytes) {
 std::string Percent(int64_t part, int64_t whole) {
   if (whole == 0) return "-";
   return absl::StrFormat("%.1f%%", 100.0 * static_cast<double>(part) / static_cast<double>(whole));
+}
+
+std::string Gap(double gap) {
+  return std::isnan(gap) ? absl::StrCat("not computed (over ", kMaxGapWorkers, " workers)")
+                         : absl::StrFormat("%.3f", gap);
 }
 
 // First column to the left, the others to the right.
@@ -109,12 +115,12 @@ std::string Summary(const PlanReport& report, int64_t params) {
       "plan %s: %s, seed %d\n"
       "coverage %.4g: %d units, each on %s of %d workers; %d shared units with %s of the "
       "parameters\n"
-      "spectral gap %.3f%s, weighted by parameters %.3f; connected without shared units: %s\n"
+      "spectral gap %s%s, weighted by parameters %s; connected without shared units: %s\n"
       "largest / mean over workers: MACs %.3f, parameters %.3f\n",
       report.hash, AssignmentName(report.assignment), report.seed, report.coverage,
       report.units.size() - shared_units, holders, workers, shared_units, Percent(shared, params),
-      report.gap, best, report.gap_weighted, report.connected_without_shared ? "yes" : "no",
-      report.mac_imbalance, report.param_imbalance);
+      Gap(report.gap), best, Gap(report.gap_weighted),
+      report.connected_without_shared ? "yes" : "no", report.mac_imbalance, report.param_imbalance);
 }
 
 std::string Loads(const PlanReport& report, const PlanReport::Worker& model) {

@@ -118,6 +118,14 @@ TEST_F(ReportTest, Imbalance_LargestOverMean) {
   EXPECT_DOUBLE_EQ(report.param_imbalance, (18 + 3) / (18 + 2.5));
 }
 
+TEST_F(ReportTest, TooManyWorkersForTheGap_SaysSo) {
+  const Catalog catalog = FakeModel(12);
+  const PlanInput input = FakeInput(catalog, kMaxGapWorkers + 1, 0.5, Assignment::kRandom);
+  const PlanReport report = MakePlanReport(input, *MakePlan(input), {});
+  EXPECT_TRUE(Json::parse(PlanJson(report))["gap"].is_null());
+  EXPECT_THAT(PlanText(report), HasSubstr("not computed"));
+}
+
 TEST_F(ReportTest, Text_ShowsModelWorkersAndHolders) {
   const std::string text = PlanText(report_);
   EXPECT_THAT(text, HasSubstr("coverage 0.5: 4 units, each on 4 of 8 workers; 2 shared units"));

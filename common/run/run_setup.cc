@@ -1,0 +1,104 @@
+#include "common/run/run_setup.h"
+
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "common/base/status.h"
+#include "common/config/config.h"
+
+namespace sdp {
+
+absl::StatusOr<RunSetup> MakeRunSetup(const RunConfig& config) {
+  if (config.model().arch() != "llama") {
+    return absl::InvalidArgumentError(
+        absl::StrCat("model.arch = \"", config.model().arch(), "\": allowed is \"llama\""));
+  }
+  const LlamaSpec llama = LlamaSpecFrom(config.model());
+  SDP_ASSIGN_OR_RETURN(const TransformerUnit unit, TransformerUnitFrom(config.sdp()));
+  Catalog catalog = LlamaCatalog(llama, unit, config.data().seq_len());
+  SDP_ASSIGN_OR_RETURN(std::vector<double> coverage, CoverageFrom(config, catalog));
+  Layout layout(catalog);
+  return RunSetup{.config = config,
+                  .config_hash = ConfigHash(config),
+                  .llama = llama,
+                  .catalog = std::move(catalog),
+                  .layout = std::move(layout),
+                  .coverage = std::move(coverage)};
+}
+
+LlamaSpec LlamaSpecFrom(const RunConfig::Model& model) {
+  LlamaSpec spec;
+  spec.dim = model.dim();
+  spec.layers = model.layers();
+  spec.heads = model.heads();
+  spec.kv_heads = model.kv_heads();
+  spec.ffn_dim = model.ffn_dim();
+  spec.vocab = model.vocab();
+  spec.rope_theta = model.rope_theta();
+  spec.norm_eps = model.norm_eps();
+  spec.tied = model.tied();
+  return spec;
+}
+
+absl::StatusOr<TransformerUnit> TransformerUnitFrom(const RunConfig::Sdp& sdp) {
+  if (sdp.unit() == "sublayer") return TransformerUnit::kSublayer;
+  if (sdp.unit() == "layer") return TransformerUnit::kLayer;
+  return absl::InvalidArgumentError(
+      absl::StrCat("sdp.unit = \"", sdp.unit(), "\": allowed are \"sublayer\", \"layer\""));
+}
+
+absl::StatusOr<Assignment> AssignmentFrom(const RunConfig::Sdp& sdp) {
+  if (sdp.assignment() == "resolvable") return Assignment::kResolvable;
+  if (sdp.assignment() == "cyclic") return Assignment::kCyclic;
+  if (sdp.assignment() == "random") return Assignment::kRandom;
+  return absl::InvalidArgumentError(
+      absl::StrCat("sdp.assignment = \"", sdp.assignment(),
+                   "\": allowed are \"resolvable\", \"cyclic\", \"random\""));
+}
+
+absl::StatusOr<std::vector<double>> CoverageFrom(const RunConfig& config, const Catalog& catalog) {
+  const int workers = static_cast<int>(config.cluster().workers());
+  const bool by_holders = config.sdp().has_holders();
+  if (by_holders && config.sdp().holders() < 1) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("sdp.holders = ", config.sdp().holders(), ": must be at least 1"));
+  }
+  const absl::StatusOr<std::vector<double>> coverage =
+      ResolveCoverage(catalog, config.sdp().coverage(),
+                      by_holders ? static_cast<int>(config.sdp().holders()) : 0, workers);
+  if (coverage.ok()) return coverage;
+  return Context(coverage.status(), "[sdp] with cluster.workers");
+}
+
+absl::StatusOr<std::vector<Rank>> RanksFrom(const RunConfig& config) {
+  int64_t memory = 0;
+  if (!config.worker().memory().empty()) {
+    const absl::StatusOr<int64_t> bytes = ParseBytes(config.worker().memory());
+    if (!bytes.ok()) return Context(bytes.status(), "worker.memory");
+    memory = *bytes;
+  }
+  std::vector<Rank> ranks;
+  for (int64_t i = 0; i < config.cluster().workers(); ++i) {
+    ranks.push_back({.name = absl::StrCat("worker-", i), .memory_bytes = memory, .speed = 1});
+  }
+  return ranks;
+}
+
+int64_t RotationAt(const RunConfig::Sdp& sdp, Step step) {
+  return sdp.rotate_every() > 0 ? step / sdp.rotate_every() : 0;
+}
+
+absl::StatusOr<PlanInput> PlanInputFrom(const RunSetup& setup, std::vector<Rank> ranks,
+                                        int64_t rotation) {
+  PlanInput input;
+  input.catalog = &setup.catalog;
+  input.coverage = setup.coverage;
+  input.ranks = std::move(ranks);
+  SDP_ASSIGN_OR_RETURN(input.assignment, AssignmentFrom(setup.config.sdp()));
+  input.seed = static_cast<uint64_t>(setup.config.train().seed());
+  input.rotation = rotation;
+  return input;
+}
+
+}  // namespace sdp

@@ -1,0 +1,51 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "common/base/ids.h"
+#include "common/model/catalog.h"
+#include "common/model/layout.h"
+#include "common/model/llama.h"
+#include "common/plan/plan.h"
+#include "proto/config.pb.h"
+
+// What a RunConfig means, in the types of the code: every process of a run derives the same from
+// the same config. Pure functions; nothing here opens a file of data.
+//
+// Errors: InvalidArgument for a value that names nothing known or is impossible. LoadConfig already
+// refuses most of them; the message names the key.
+namespace sdp {
+
+struct RunSetup {
+  RunConfig config;
+  std::string config_hash;  // common/config: what all processes of a run must agree on
+  LlamaSpec llama;
+  Catalog catalog;
+  Layout layout;
+  std::vector<double> coverage;  // [units] c_j
+};
+
+absl::StatusOr<RunSetup> MakeRunSetup(const RunConfig& config);
+
+LlamaSpec LlamaSpecFrom(const RunConfig::Model& model);
+absl::StatusOr<TransformerUnit> TransformerUnitFrom(const RunConfig::Sdp& sdp);
+absl::StatusOr<Assignment> AssignmentFrom(const RunConfig::Sdp& sdp);
+
+// c_j of every unit: `coverage`, or `holders` / cluster.workers. Resolved once per run, at its
+// start.
+absl::StatusOr<std::vector<double>> CoverageFrom(const RunConfig& config, const Catalog& catalog);
+
+// worker-0 .. worker-(N-1), the names that `sdp train` gives, each with worker.memory.
+absl::StatusOr<std::vector<Rank>> RanksFrom(const RunConfig& config);
+
+// The redraw that step `step` trains with; 0 throughout if the run does not rotate.
+int64_t RotationAt(const RunConfig::Sdp& sdp, Step step);
+
+// The input points to the setup's catalog: `setup` must outlive it.
+absl::StatusOr<PlanInput> PlanInputFrom(const RunSetup& setup, std::vector<Rank> ranks,
+                                        int64_t rotation);
+
+}  // namespace sdp

@@ -1,0 +1,107 @@
+#include "deploy/command/plan_command.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "absl/strings/str_cat.h"
+
+namespace sdp {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+
+class PlanCommandTest : public ::testing::Test {
+ protected:
+  // The data files do not exist: no plan may need them.
+  PlanCommandTest() {
+    command_.config_path = absl::StrCat(::testing::TempDir(), "/plan_command_test.toml");
+    std::ofstream(command_.config_path) << "[model]\npreset = \"llama-134m\"\n"
+                                           "[data]\ntrain = [\"absent.txt\"]\nseq_len = 1024\n"
+                                           "[cluster]\nworkers = 8\n";
+  }
+
+  absl::Status Run() {
+    out_.str("");
+    warnings_.str("");
+    return RunPlanCommand(command_, out_, warnings_);
+  }
+
+  // The error's message; fails unless the command failed and printed no plan.
+  std::string Refusal() {
+    const absl::Status status = Run();
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << status;
+    EXPECT_THAT(out_.str(), IsEmpty());
+    return std::string(status.message());
+  }
+
+  PlanCommand command_;
+  std::ostringstream out_;
+  std::ostringstream warnings_;
+};
+
+TEST_F(PlanCommandTest, NoSuchFile_NotFound) {
+  command_.config_path = "/nowhere/run.toml";
+  EXPECT_EQ(Run().code(), absl::StatusCode::kNotFound);
+}
+
+TEST_F(PlanCommandTest, ImpossiblePlans_OneErrorEach) {
+  command_.workers = 4;
+  command_.sets = {"sdp.holders=5"};
+  EXPECT_THAT(Refusal(), HasSubstr("holders"));
+  command_.sets = {"sdp.coverage=0"};
+  EXPECT_THAT(Refusal(), HasSubstr("sdp.coverage"));
+  command_.sets = {"sdp.coverage=0.2"};
+  EXPECT_THAT(Refusal(), HasSubstr("sdp.coverage = 0.2"));
+  command_.sets = {"sdp.unit=\"layer\"", "sdp.assignment=\"cyclic\""};
+  command_.workers = 13;
+  EXPECT_THAT(Refusal(), HasSubstr("12 for 13 workers"));
+  command_.sets = {"sdp.unit=\"layer\"", "sdp.holders=1"};
+  EXPECT_THAT(Refusal(), HasSubstr("would hold none"));
+  command_.workers = 0;
+  EXPECT_THAT(Refusal(), HasSubstr("cluster.workers"));
+}
+
+TEST_F(PlanCommandTest, Json_Llama134m) {
+  command_.format = PlanCommand::Format::kJson;
+  ASSERT_TRUE(Run().ok());
+  const nlohmann::json json = nlohmann::json::parse(out_.str());
+  EXPECT_THAT(warnings_.str(), IsEmpty());
+  ASSERT_EQ(json["workers"].size(), 8u);
+  ASSERT_EQ(json["units"].size(), 26u);
+  EXPECT_EQ(json["coverage"], 0.5);
+  EXPECT_NEAR(json["gap"].get<double>(), .833, .0005);
+  int64_t params = 0, macs = 0;
+  for (const auto& unit : json["units"]) {
+    params += unit["params"].get<int64_t>();
+    macs += unit["macs"].get<int64_t>();
+    EXPECT_EQ(unit["holders"].size(), unit["shared"].get<bool>() ? 8u : 4u);
+  }
+  for (const auto& worker : json["workers"]) {
+    EXPECT_NEAR(worker["params"].get<double>() / static_cast<double>(params), .683, .0005);
+    EXPECT_NEAR(worker["macs"].get<double>() / static_cast<double>(macs), .603, .0005);
+    EXPECT_EQ(worker["push_bytes"], 4 * worker["params"].get<int64_t>());
+  }
+}
+
+TEST_F(PlanCommandTest, Workers_OverridesConfig) {
+  command_.workers = 6;
+  ASSERT_TRUE(Run().ok());
+  EXPECT_THAT(out_.str(), HasSubstr("each on 3 of 6 workers"));
+  EXPECT_THAT(out_.str(), HasSubstr("worker-5"));
+}
+
+TEST_F(PlanCommandTest, OneHolder_Warns) {
+  command_.sets = {"sdp.holders=1"};
+  command_.format = PlanCommand::Format::kJson;
+  ASSERT_TRUE(Run().ok());
+  EXPECT_THAT(warnings_.str(), HasSubstr("warning: every unit has one holder (p = 1)"));
+  EXPECT_EQ(nlohmann::json::parse(out_.str())["gap"], 0);
+}
+
+}  // namespace
+}  // namespace sdp

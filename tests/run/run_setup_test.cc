@@ -1,0 +1,99 @@
+#include "common/run/run_setup.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "common/config/config.h"
+
+namespace sdp {
+namespace {
+
+using ::testing::Each;
+using ::testing::HasSubstr;
+
+RunConfig Config(const std::vector<std::string>& sets) {
+  const absl::StatusOr<LoadedConfig> loaded = LoadConfigText(
+      "[model]\npreset = \"llama-tiny\"\n[data]\ntrain = [\"none.txt\"]\n", "test.toml", sets);
+  EXPECT_TRUE(loaded.ok()) << loaded.status();
+  return loaded.ok() ? loaded->config : RunConfig();
+}
+
+TEST(RunSetupTest, UnknownNames_NameTheKey) {
+  RunConfig config = Config({});
+  config.mutable_model()->set_arch("mlp");
+  EXPECT_THAT(MakeRunSetup(config).status().message(), HasSubstr("model.arch = \"mlp\""));
+  config = Config({});
+  config.mutable_sdp()->set_unit("head");
+  EXPECT_THAT(MakeRunSetup(config).status().message(), HasSubstr("sdp.unit = \"head\""));
+  config = Config({});
+  config.mutable_sdp()->set_assignment("best");
+  const RunSetup setup = *MakeRunSetup(config);
+  EXPECT_THAT(PlanInputFrom(setup, {}, 0).status().message(), HasSubstr("sdp.assignment"));
+  config = Config({});
+  config.mutable_worker()->set_memory("much");
+  EXPECT_THAT(RanksFrom(config).status().message(), HasSubstr("worker.memory"));
+}
+
+TEST(RunSetupTest, MoreHoldersThanWorkers_InvalidArgument) {
+  RunConfig config = Config({});
+  config.mutable_sdp()->clear_coverage();
+  config.mutable_sdp()->set_holders(5);
+  EXPECT_EQ(MakeRunSetup(config).status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(MakeRunSetup(config).status().message(), HasSubstr("more than the 4 workers"));
+  config.mutable_sdp()->set_holders(0);
+  EXPECT_EQ(MakeRunSetup(config).status().code(), absl::StatusCode::kInvalidArgument);
+}
+
+TEST(RunSetupTest, LlamaTiny_SizesUnitsAndLayout) {
+  const RunConfig config = Config({"data.seq_len=33"});
+  const RunSetup setup = *MakeRunSetup(config);
+  EXPECT_EQ(setup.llama.dim, 128);
+  EXPECT_EQ(setup.llama.kv_heads, 2);
+  EXPECT_EQ(setup.llama.vocab, 256);
+  EXPECT_EQ(setup.llama.rope_theta, 1e4);
+  EXPECT_EQ(setup.llama.norm_eps, 1e-5);
+  EXPECT_FALSE(setup.llama.tied);
+  EXPECT_EQ(setup.catalog.units.size(), 10u);  // 4 x 2 sub-layers, embedding, head.
+  EXPECT_EQ(setup.layout.elements(), setup.catalog.params());
+  EXPECT_EQ(setup.config_hash, ConfigHash(config));
+  // MLP: 3 d f multiply-accumulates per token.
+  EXPECT_EQ(setup.catalog.units[2].macs, 33 * 3 * 128 * 344);
+  EXPECT_EQ(MakeRunSetup(Config({"sdp.unit=\"layer\""}))->catalog.units.size(), 6u);
+}
+
+TEST(RunSetupTest, HoldersAreASharePerWorkerCount) {
+  RunConfig config = Config({"cluster.workers=8"});
+  config.mutable_sdp()->clear_coverage();
+  config.mutable_sdp()->set_holders(3);
+  const RunSetup setup = *MakeRunSetup(config);
+  EXPECT_EQ(setup.coverage.front(), 1);
+  EXPECT_EQ(setup.coverage[1], 0.375);
+  EXPECT_EQ(setup.coverage.back(), 1);
+}
+
+TEST(RunSetupTest, PlanInput_FromConfig) {
+  const RunConfig config =
+      Config({"train.seed=9", "worker.memory=\"6GiB\"", "sdp.assignment=\"cyclic\""});
+  const RunSetup setup = *MakeRunSetup(config);
+  const PlanInput input = *PlanInputFrom(setup, *RanksFrom(config), 5);
+  EXPECT_EQ(input.catalog, &setup.catalog);
+  EXPECT_EQ(input.seed, 9u);
+  EXPECT_EQ(input.rotation, 5);
+  EXPECT_EQ(input.assignment, Assignment::kCyclic);
+  ASSERT_EQ(input.ranks.size(), 4u);
+  EXPECT_EQ(input.ranks[3].name, "worker-3");
+  EXPECT_THAT(input.ranks, Each(::testing::Field(&Rank::memory_bytes, int64_t{6} << 30)));
+  EXPECT_TRUE(MakePlan(input).ok());
+}
+
+TEST(RunSetupTest, RotationAt_WholePeriods) {
+  RunConfig config = Config({"sdp.rotate_every=10"});
+  EXPECT_EQ(RotationAt(config.sdp(), 0), 0);
+  EXPECT_EQ(RotationAt(config.sdp(), 9), 0);
+  EXPECT_EQ(RotationAt(config.sdp(), 10), 1);
+  config.mutable_sdp()->set_rotate_every(0);
+  EXPECT_EQ(RotationAt(config.sdp(), 1000), 0);
+}
+
+}  // namespace
+}  // namespace sdp
