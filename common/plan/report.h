@@ -50,7 +50,7 @@ struct PlanReport {
   bool connected = false;
   bool connected_without_shared = false;
   double gap = 0;            // Without shared units, each unit counted once;
-  double gap_weighted = 0;   // counted by its parameters.
+  double gap_weighted = 0;   // counted by its parameters. NaN (null in JSON): too many workers.
   double mac_imbalance = 1;  // Largest / mean over the workers.
   double param_imbalance = 1;
   uint64_t seed = 0;
