@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <filesystem>
 #include <fstream>
 #include <memory>
@@ -41,7 +42,8 @@ class ClusterRun {
       : options_(options), signals_(signals) {}
 
   absl::Status Run() {
-    absl::Status outcome = StartCoordinator();
+    absl::Status outcome = CheckPrograms();
+    if (outcome.ok()) outcome = StartCoordinator();
     if (outcome.ok()) outcome = StartMembers();
     if (outcome.ok()) outcome = Watch();
     EndRemaining();
@@ -66,6 +68,7 @@ class ClusterRun {
   std::vector<std::string> CommonArgs(const std::string& name) const;
   std::string ListenAddress(const std::string& name) const;
 
+  absl::Status CheckPrograms() const;
   absl::Status StartCoordinator();
   absl::Status AwaitAddress(StartupFolder& folder);
   absl::Status EarlyEnd(const StartupFolder& folder, ExitStatus status);
@@ -112,6 +115,17 @@ std::vector<std::string> ClusterRun::CommonArgs(const std::string& name) const {
 std::string ClusterRun::ListenAddress(const std::string& name) const {
   if (options_.socket_dir.empty()) return "127.0.0.1:0";
   return absl::StrCat("unix:", options_.socket_dir, "/", name);
+}
+
+// Before the coordinator makes a run folder that no run would use.
+absl::Status ClusterRun::CheckPrograms() const {
+  for (const char* program : {"sdp-coordinator", "sdp-shard", "sdp-worker"}) {
+    const std::string path = absl::StrCat(options_.program_dir, "/", program);
+    if (access(path.c_str(), X_OK) != 0) {
+      return absl::ErrnoToStatus(errno, absl::StrCat("the program ", path));
+    }
+  }
+  return absl::OkStatus();
 }
 
 absl::Status ClusterRun::StartCoordinator() {

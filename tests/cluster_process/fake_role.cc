@@ -4,6 +4,7 @@
 //   folder PATH         makes a folder
 //   address TEXT        writes TEXT to --address-file
 //   args PATH           writes the command line to a file, one argument per line
+//   write PATH TEXT     appends a line to a file
 //   out|err TEXT        prints a line
 //   await|tell PATH     waits until someone opens this fifo for writing|reading
 //   hold PATH           opens this fifo for writing until the process ends
@@ -52,6 +53,9 @@ void Do(const std::string& command, const std::string& argument,
   } else if (command == "args") {
     std::ofstream file(argument);
     for (const std::string& arg : args) file << arg << "\n";
+  } else if (command == "write") {
+    const size_t space = argument.find(' ');
+    std::ofstream(argument.substr(0, space), std::ios::app) << argument.substr(space + 1) << "\n";
   } else if (command == "out") {
     std::cout << argument << std::endl;
   } else if (command == "err") {

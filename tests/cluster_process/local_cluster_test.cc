@@ -118,10 +118,19 @@ TEST_F(LocalClusterTest, Start_Interrupted_EndsAtOnce) {
   EXPECT_EQ(status.code(), absl::StatusCode::kCancelled);
 }
 
-TEST_F(LocalClusterTest, Start_ProgramMissing_NamesItAndEndsTheOthers) {
+TEST_F(LocalClusterTest, Start_ProgramMissing_NamesItAndStartsNothing) {
   fs::remove(folder_ / "bin/sdp-worker");
-  const absl::Status status = Run({"coordinator: pause", "shard-0: pause"});
+  const absl::Status status = Run({});
   EXPECT_EQ(status.code(), absl::StatusCode::kNotFound);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("bin/sdp-worker"));
+  EXPECT_FALSE(fs::exists(folder_ / "run"));
+}
+
+TEST_F(LocalClusterTest, Start_MemberCannotBeExecuted_EndsTheOthers) {
+  fs::remove(folder_ / "bin/sdp-worker");
+  WriteAll(folder_ / "bin/sdp-worker", "not a program");
+  fs::permissions(folder_ / "bin/sdp-worker", fs::perms::owner_all);
+  const absl::Status status = Run({"coordinator: pause", "shard-0: pause"});
   EXPECT_THAT(std::string(status.message()), HasSubstr("bin/sdp-worker"));
   EXPECT_THAT(messages_.str(), HasSubstr("ended coordinator, shard-0"));
 }

@@ -1,0 +1,29 @@
+#pragma once
+
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "common/rpc/address.h"
+#include "proto/coordinator.pb.h"
+#include "proto/shard.pb.h"
+
+// What the command line asks of a run's processes. Each call blocks, and ends at its deadline at
+// the latest; nothing is tried twice, since someone sits and waits. Threads: any.   Errors: the
+// peer's, or Unavailable, DeadlineExceeded - with what was tried in front. FailedPrecondition,
+// InvalidArgument - the address (common/rpc/address.h).
+namespace sdp {
+
+absl::Status RequestStop(const std::string& coordinator, const std::string& reason,
+                         const SecurityOptions& security, absl::Time deadline);
+
+absl::StatusOr<proto::RunStatus> FetchRunStatus(const std::string& coordinator,
+                                                const SecurityOptions& security,
+                                                absl::Time deadline);
+
+absl::StatusOr<proto::ShardStatus> FetchShardStatus(const std::string& shard,
+                                                    const SecurityOptions& security,
+                                                    absl::Time deadline);
+
+}  // namespace sdp

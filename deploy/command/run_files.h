@@ -1,0 +1,30 @@
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "absl/status/statusor.h"
+
+// What the command line reads from a run folder, also while the run goes on. The folder is the
+// coordinator's (server/coordinator/service/run_folder.h); nothing is written here. Threads: any.
+// Errors: NotFound - no such folder, or it is not a run's; others - the file system's.
+namespace sdp {
+
+// Process id of the coordinator that holds the run; nullopt - there is none, so the run is over (or
+// on another machine whose locks are not seen here).
+absl::StatusOr<std::optional<std::string>> RunOwner(const std::string& run_dir);
+
+// Where its coordinator listens, or listened.
+absl::StatusOr<std::string> CoordinatorAddress(const std::string& run_dir);
+
+// What metrics.jsonl tells about how far a run has come.
+struct RunMetrics {
+  std::string last_line;            // "" - no step is complete.
+  bool finished = false;            // The last line is that of a closing step.
+  std::optional<double> full_loss;  // The newest.
+};
+// DataLoss - a line is not a JSON object (an incomplete last line is left out: it is being
+// written).
+absl::StatusOr<RunMetrics> ReadRunMetrics(const std::string& run_dir);
+
+}  // namespace sdp

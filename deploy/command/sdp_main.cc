@@ -1,0 +1,143 @@
+// The `sdp` command: reads the command line, calls the subcommand, turns its status into a message
+// and an exit status: 0 done, 1 failed, 2 a mistake in the command line, the config or the plan,
+// 130 stopped on request.
+#include <filesystem>
+#include <iostream>
+#include <string>
+#include <system_error>
+
+#include "CLI/CLI.hpp"
+#include "absl/status/status.h"
+#include "deploy/command/plan_command.h"
+#include "deploy/command/status_command.h"
+#include "deploy/command/train_command.h"
+
+namespace {
+
+constexpr char kVersion[] = "sdp 0.1.0";
+
+// One subcommand: what the parser fills in and what is then called.
+struct Commands {
+  sdp::TrainCommand train;
+  sdp::PlanCommand plan;
+  sdp::StatusCommand status;
+  bool print_config = false, unix_sockets = false, plan_json = false, status_json = false;
+};
+
+void AddConfig(CLI::App* app, std::string* path, std::vector<std::string>* sets) {
+  app->add_option("FILE", *path, "The run's config (TOML)")->required();
+  // One value per --set, so that a FILE behind it is not taken for another one.
+  app->add_option("--set", *sets, "Overrides one key of the config; may be repeated")
+      ->type_name("KEY=VALUE")
+      ->expected(1)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
+      ->allow_extra_args(false);
+}
+
+CLI::App* AddTrain(CLI::App& app, Commands& commands) {
+  CLI::App* train = app.add_subcommand(
+      "train",
+      "Train with a cluster of processes on this machine: a coordinator, shards and workers");
+  train->footer(
+      "Example: sdp train run.toml --set train.steps=200 --set run.dir=runs/short\n"
+      "Ctrl-C stops at the next step; a second one at once.");
+  AddConfig(train, &commands.train.config_path, &commands.train.sets);
+  train
+      ->add_option("--init", commands.train.init_path,
+                   "Start from the weights of a safetensors file (Hugging Face names)")
+      ->type_name("FILE");
+  train->add_flag("--print-config", commands.print_config,
+                  "Print every value and where it came from, and train nothing");
+  train->add_flag("--unix-sockets", commands.unix_sockets,
+                  "Let the processes talk over unix sockets instead of TCP on loopback");
+  return train;
+}
+
+CLI::App* AddPlan(CLI::App& app, Commands& commands) {
+  CLI::App* plan = app.add_subcommand(
+      "plan", "Show who would train what, and what each worker computes and sends; starts nothing");
+  plan->footer("Example: sdp plan run.toml --workers 8");
+  AddConfig(plan, &commands.plan.config_path, &commands.plan.sets);
+  plan->add_option("--workers", commands.plan.workers, "Instead of cluster.workers")
+      ->type_name("N");
+  plan->add_flag("--json", commands.plan_json,
+                 "For programs: the schema of plan.json in a run folder");
+  return plan;
+}
+
+CLI::App* AddStatus(CLI::App& app, Commands& commands) {
+  CLI::App* status =
+      app.add_subcommand("status", "Show what a run and its processes do now, or how it ended");
+  status->footer("Example: sdp status runs/first");
+  status
+      ->add_option("RUN|ADDR", commands.status.target,
+                   "A run folder, or the address of its coordinator")
+      ->required();
+  status->add_flag("--json", commands.status_json, "For programs");
+  status->add_flag("--insecure", commands.status.security.insecure,
+                   "Allow plaintext to another machine");
+  return status;
+}
+
+// The folder of this program, where the role programs are too.
+std::string ProgramFolder() {
+  std::error_code error;
+  const std::filesystem::path self = std::filesystem::read_symlink("/proc/self/exe", error);
+  return error ? "." : self.parent_path().string();
+}
+
+int Report(const absl::Status& status) {
+  if (status.ok()) return 0;
+  std::cout << std::flush;
+  std::cerr << "sdp: " << status.message() << std::endl;
+  switch (status.code()) {
+    case absl::StatusCode::kCancelled:
+      return 130;
+    case absl::StatusCode::kInvalidArgument:
+    case absl::StatusCode::kNotFound:
+    case absl::StatusCode::kPermissionDenied:
+      return 2;
+    default:
+      return 1;
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  CLI::App app(
+      "Subnetwork Data Parallelism: each worker trains a part of the model, shards own the "
+      "parameters.");
+  app.require_subcommand(1);
+  app.set_version_flag("--version", kVersion);
+  app.footer("Example: sdp train run.toml\nHelp on a command: sdp COMMAND --help");
+  Commands commands;
+  CLI::App* const train = AddTrain(app, commands);
+  CLI::App* const plan = AddPlan(app, commands);
+  AddStatus(app, commands);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::Success& success) {  // --help, --version
+    return app.exit(success);
+  } catch (const CLI::ParseError& error) {
+    std::cerr << "sdp: " << error.what() << "\nHelp: sdp --help" << std::endl;
+    return 2;
+  }
+  if (train->parsed()) {
+    using Action = sdp::TrainCommand::Action;
+    using Transport = sdp::TrainCommand::Transport;
+    commands.train.action = commands.print_config ? Action::kPrintConfig : Action::kTrain;
+    commands.train.transport = commands.unix_sockets ? Transport::kUnixSockets : Transport::kTcp;
+    commands.train.program_dir = ProgramFolder();
+    commands.train.command_name = argv[0];
+    return Report(sdp::RunTrainCommand(commands.train, std::cout, std::cerr));
+  }
+  if (plan->parsed()) {
+    using Format = sdp::PlanCommand::Format;
+    commands.plan.format = commands.plan_json ? Format::kJson : Format::kTable;
+    return Report(sdp::RunPlanCommand(commands.plan, std::cout, std::cerr));
+  }
+  using Format = sdp::StatusCommand::Format;
+  commands.status.format = commands.status_json ? Format::kJson : Format::kTable;
+  return Report(sdp::RunStatusCommand(commands.status, std::cout));
+}

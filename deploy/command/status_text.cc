@@ -1,0 +1,185 @@
+#include "deploy/command/status_text.h"
+
+#include <algorithm>
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/time/time.h"
+#include "common/base/hash.h"
+
+namespace sdp {
+namespace {
+
+using Json = nlohmann::ordered_json;
+using Row = std::vector<std::string>;
+
+// Columns as wide as their widest cell, two spaces between them.
+std::string Table(const std::vector<Row>& rows) {
+  std::vector<size_t> widths;
+  for (const Row& row : rows) {
+    widths.resize(std::max(widths.size(), row.size()));
+    for (size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], row[i].size());
+  }
+  std::string text;
+  for (const Row& row : rows) {
+    std::string line;
+    for (size_t i = 0; i < row.size(); ++i) {
+      absl::StrAppendFormat(&line, "%-*s  ", static_cast<int>(widths[i]), row[i]);
+    }
+    line.erase(line.find_last_not_of(' ') + 1);
+    absl::StrAppend(&text, line, "\n");
+  }
+  return text;
+}
+
+std::string BytesText(int64_t bytes) {
+  if (bytes <= 0) return "-";
+  if (bytes >= int64_t{1} << 30) return absl::StrFormat("%.2f GiB", std::ldexp(bytes, -30));
+  return absl::StrFormat("%.1f MiB", std::ldexp(bytes, -20));
+}
+
+std::string OrDash(const std::string& text) { return text.empty() ? "-" : text; }
+std::string StepText(int64_t step) { return step < 0 ? "-" : absl::StrCat(step); }
+
+std::string Header(const proto::RunStatus& run) {
+  std::string text = absl::StrFormat("run %s: %s, %d/%d steps complete, generation %d, plan %s\n",
+                                     run.run_dir(), run.phase(), run.committed() + 1, run.steps(),
+                                     run.generation(), HashText(run.plan_hash()));
+  if (!run.waiting_for().empty()) absl::StrAppend(&text, run.waiting_for(), "\n");
+  std::string numbers;
+  if (run.has_loss()) absl::StrAppendFormat(&numbers, "loss %.4f  ", run.loss());
+  if (run.has_full_loss()) {
+    absl::StrAppendFormat(&numbers, "full loss %.4f (step %d)  ", run.full_loss(),
+                          run.full_loss_step());
+  }
+  if (run.tokens_per_sec() > 0)
+    absl::StrAppendFormat(&numbers, "%.0f tok/s  ", run.tokens_per_sec());
+  if (run.has_eta_sec()) {
+    absl::StrAppend(&numbers, "eta ",
+                    absl::FormatDuration(absl::Seconds(std::round(run.eta_sec()))));
+  }
+  numbers.erase(numbers.find_last_not_of(' ') + 1);
+  return numbers.empty() ? text : absl::StrCat(text, numbers, "\n");
+}
+
+std::string Members(const proto::RunStatus& run) {
+  std::vector<Row> rows = {{"role", "name", "step", "silent", "memory", "address", "doing"}};
+  for (const proto::RunStatus::Member& member : run.members()) {
+    rows.push_back({member.role(), member.name(), StepText(member.step()),
+                    absl::StrFormat("%.1f s", member.silence_sec()),
+                    BytesText(member.peak_memory_bytes()), OrDash(member.address()),
+                    OrDash(member.phase())});
+  }
+  return rows.size() == 1 ? "no members yet\n" : Table(rows);
+}
+
+std::string Shards(const std::vector<ShardAnswer>& shards) {
+  std::vector<Row> rows = {{"shard", "versions", "fragments", "parameters", "values", "optimizer",
+                            "open rounds", "pending pulls"}};
+  std::string silent;
+  for (const ShardAnswer& shard : shards) {
+    if (!shard.status.ok()) {
+      absl::StrAppend(&silent, shard.name, " did not say more: ", shard.status.status().message(),
+                      "\n");
+      continue;
+    }
+    const proto::ShardStatus& status = *shard.status;
+    rows.push_back(
+        {shard.name, absl::StrCat(status.oldest_version(), "-", status.newest_version()),
+         absl::StrCat(status.fragments()), absl::StrCat(status.parameters()),
+         BytesText(status.value_bytes()), BytesText(status.optimizer_bytes()),
+         absl::StrFormat("%d (%s)", status.open_rounds(), BytesText(status.round_bytes())),
+         absl::StrCat(status.pending_pulls())});
+  }
+  return absl::StrCat(rows.size() == 1 ? "" : Table(rows), silent);
+}
+
+Json MemberJson(const proto::RunStatus::Member& member) {
+  Json json = {{"role", member.role()},
+               {"name", member.name()},
+               {"number", member.number()},
+               {"phase", member.phase()},
+               {"silence_sec", member.silence_sec()},
+               {"peak_memory_bytes", member.peak_memory_bytes()},
+               {"step", member.step()}};
+  if (!member.address().empty()) json["address"] = member.address();
+  return json;
+}
+
+Json ShardJson(const ShardAnswer& shard) {
+  if (!shard.status.ok()) {
+    return {{"name", shard.name}, {"error", std::string(shard.status.status().message())}};
+  }
+  const proto::ShardStatus& status = *shard.status;
+  return {{"name", shard.name},
+          {"address", status.address()},
+          {"shard", status.shard()},
+          {"generation", status.generation()},
+          {"term", status.term()},
+          {"fragments", status.fragments()},
+          {"parameters", status.parameters()},
+          {"oldest_version", status.oldest_version()},
+          {"newest_version", status.newest_version()},
+          {"value_bytes", status.value_bytes()},
+          {"optimizer_bytes", status.optimizer_bytes()},
+          {"retained_bytes", status.retained_bytes()},
+          {"round_bytes", status.round_bytes()},
+          {"open_rounds", status.open_rounds()},
+          {"pending_pulls", status.pending_pulls()},
+          {"uncovered_fragment_steps", status.uncovered_fragment_steps()},
+          {"peak_memory_bytes", status.peak_memory_bytes()},
+          {"push_streams", status.push_streams()},
+          {"pull_streams", status.pull_streams()}};
+}
+
+}  // namespace
+
+std::string RunningText(const proto::RunStatus& run, const std::vector<ShardAnswer>& shards) {
+  return absl::StrCat(Header(run), Members(run), Shards(shards));
+}
+
+std::string RunningJson(const proto::RunStatus& run, const std::vector<ShardAnswer>& shards) {
+  Json json = {{"running", true},
+               {"run_dir", run.run_dir()},
+               {"phase", run.phase()},
+               {"waiting_for", run.waiting_for()},
+               {"generation", run.generation()},
+               {"step", run.step()},
+               {"committed", run.committed()},
+               {"steps", run.steps()},
+               {"plan_hash", HashText(run.plan_hash())},
+               {"tokens_per_sec", run.tokens_per_sec()}};
+  if (run.has_loss()) json["loss"] = run.loss();
+  if (run.has_full_loss()) {
+    json["full_loss"] = run.full_loss();
+    json["full_loss_step"] = run.full_loss_step();
+  }
+  if (run.has_eta_sec()) json["eta_sec"] = run.eta_sec();
+  json["members"] = Json::array();
+  for (const proto::RunStatus::Member& member : run.members()) {
+    json["members"].push_back(MemberJson(member));
+  }
+  json["shards"] = Json::array();
+  for (const ShardAnswer& shard : shards) json["shards"].push_back(ShardJson(shard));
+  return json.dump(2) + "\n";
+}
+
+std::string EndedText(const std::string& run_dir, const RunMetrics& metrics) {
+  if (metrics.last_line.empty()) {
+    return absl::StrCat("run ", run_dir,
+                        ": not running; it ended before its first step was complete\n");
+  }
+  return absl::StrCat("run ", run_dir,
+                      metrics.finished ? ": finished" : ": not running, not finished",
+                      "; last line of metrics.jsonl:\n", metrics.last_line, "\n");
+}
+
+std::string EndedJson(const std::string& run_dir, const RunMetrics& metrics) {
+  Json json = {{"running", false}, {"run_dir", run_dir}, {"finished", metrics.finished}};
+  if (!metrics.last_line.empty()) json["last"] = Json::parse(metrics.last_line);
+  return json.dump(2) + "\n";
+}
+
+}  // namespace sdp

@@ -1,0 +1,120 @@
+#include "deploy/command/train_command.h"
+
+#include <stdlib.h>
+
+#include <cerrno>
+#include <filesystem>
+#include <memory>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "common/base/status.h"
+#include "common/config/config.h"
+#include "common/plan/plan.h"
+#include "common/plan/report.h"
+#include "common/run/run_setup.h"
+#include "deploy/cluster/local_cluster.h"
+#include "deploy/cluster/stop_signals.h"
+#include "deploy/command/run_calls.h"
+#include "deploy/command/train_checks.h"
+#include "deploy/command/train_summary.h"
+
+namespace sdp {
+namespace {
+
+constexpr absl::Duration kStopCallTimeout = absl::Seconds(5);
+
+// A folder of a short name for the run's unix sockets, removed at the end.
+class SocketFolder {
+ public:
+  static absl::StatusOr<std::unique_ptr<SocketFolder>> Make() {
+    std::string path =
+        "/tmp/sdp-XXXXXX";  // Not $TMPDIR, which may be longer than a socket's path may.
+    if (mkdtemp(path.data()) == nullptr) return absl::ErrnoToStatus(errno, "make a folder in /tmp");
+    return std::unique_ptr<SocketFolder>(new SocketFolder(std::move(path)));
+  }
+  ~SocketFolder() {
+    std::error_code ignored;
+    std::filesystem::remove_all(path_, ignored);
+  }
+  SocketFolder(const SocketFolder&) = delete;
+  SocketFolder& operator=(const SocketFolder&) = delete;
+  const std::string& path() const { return path_; }
+
+ private:
+  explicit SocketFolder(std::string path) : path_(std::move(path)) {}
+  const std::string path_;
+};
+
+// Makes the plan that the coordinator will make, for the errors and warnings.
+absl::Status CheckPlan(const RunConfig& config, std::ostream& messages) {
+  SDP_ASSIGN_OR_RETURN(const RunSetup setup, MakeRunSetup(config));
+  SDP_ASSIGN_OR_RETURN(std::vector<Rank> ranks, RanksFrom(setup.config));
+  SDP_ASSIGN_OR_RETURN(const PlanInput input,
+                       PlanInputFrom(setup, std::move(ranks), /*rotation=*/0));
+  SDP_ASSIGN_OR_RETURN(const Plan plan, MakePlan(input));
+  for (const std::string& warning : MakePlanReport(input, plan, ElementBytes()).warnings) {
+    messages << "sdp: warning: " << warning << std::endl;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status RunCluster(const TrainCommand& command, const RunConfig& config,
+                        std::ostream& messages) {
+  LocalClusterOptions options;
+  options.program_dir = command.program_dir;
+  options.config_path = command.config_path;
+  options.sets = command.sets;
+  const int workers = static_cast<int>(config.cluster().workers());
+  if (config.worker().threads() == 0) {
+    options.sets.push_back(absl::StrCat("worker.threads=", ThreadsPerWorker(workers)));
+  }
+  options.init_path = command.init_path;
+  options.run_dir = config.run().dir();
+  options.shards = static_cast<int>(config.cluster().shards());
+  options.workers = workers;
+  options.request_stop = [](const std::string& address, const std::string& reason) {
+    return RequestStop(address, reason, SecurityOptions(), absl::Now() + kStopCallTimeout);
+  };
+  options.messages = &messages;
+  std::unique_ptr<SocketFolder> sockets;
+  if (command.transport == TrainCommand::Transport::kUnixSockets) {
+    SDP_ASSIGN_OR_RETURN(sockets, SocketFolder::Make());
+    options.socket_dir = sockets->path();
+  }
+  StopSignals signals;
+  const absl::Status outcome = RunLocalCluster(options, signals);
+  if (outcome.ok() || absl::IsCancelled(outcome)) return outcome;
+  return absl::InternalError(
+      outcome.message());  // Whatever its code: no mistake in what the user wrote.
+}
+
+}  // namespace
+
+absl::Status RunTrainCommand(const TrainCommand& command, std::ostream& out,
+                             std::ostream& messages) {
+  SDP_ASSIGN_OR_RETURN(const LoadedConfig loaded, LoadConfig(command.config_path, command.sets));
+  if (command.action == TrainCommand::Action::kPrintConfig) {
+    out << PrintConfig(loaded);
+    return absl::OkStatus();
+  }
+  SDP_RETURN_IF_ERROR(CheckPlan(loaded.config, messages));
+  SDP_RETURN_IF_ERROR(CheckDataFiles(loaded));
+  if (!command.init_path.empty()) SDP_RETURN_IF_ERROR(CheckReadable(command.init_path, "--init"));
+
+  const absl::Status outcome = RunCluster(command, loaded.config, messages);
+  if (!outcome.ok()) return outcome;
+
+  const absl::StatusOr<std::string> validation = ValidationLine(loaded.config);
+  if (!validation.ok()) {  // The run itself is fine.
+    messages << "sdp: no comparison with counting models: " << validation.status().message()
+             << std::endl;
+  } else if (!validation->empty()) {
+    out << *validation << "\n";
+  }
+  out << "try next:\n" << NextCommands(loaded.config, command.command_name) << std::flush;
+  return absl::OkStatus();
+}
+
+}  // namespace sdp

@@ -1,0 +1,37 @@
+#pragma once
+
+#include <ostream>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+
+namespace sdp {
+
+// `sdp train FILE [--set key=value]... [--init FILE] [--print-config] [--unix-sockets]`: trains
+// with a cluster of processes on this machine, until the run is over.
+struct TrainCommand {
+  std::string config_path;
+  std::vector<std::string> sets;  // "section.key=value"
+  std::string init_path;          // A safetensors file of initial values; "": draw them.
+  enum class Action { kTrain, kPrintConfig };
+  Action action = Action::kTrain;
+  enum class Transport { kTcp, kUnixSockets };
+  Transport transport = Transport::kTcp;
+
+  std::string program_dir;   // Of the role programs.
+  std::string command_name;  // How the user calls `sdp`, for the commands to try next.
+};
+
+// Everything that can be known to be wrong before a process starts - the config, the plan, files of
+// data - is refused before one does. The coordinator's step lines go to standard output directly;
+// `out` gets what comes after them, `messages` what happens meanwhile.
+//   OK              the run finished.
+//   InvalidArgument, NotFound  the config, its data or the plan.
+//   Cancelled       the run was stopped.
+//   Internal, ...   it failed; the message is what the user reads.
+// Threads: only from the main thread, before others exist (deploy/cluster: children, signals).
+absl::Status RunTrainCommand(const TrainCommand& command, std::ostream& out,
+                             std::ostream& messages);
+
+}  // namespace sdp

@@ -1,0 +1,91 @@
+#include "deploy/command/train_summary.h"
+
+#include <algorithm>
+#include <cstdint>
+#include <filesystem>
+#include <fstream>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_replace.h"
+#include "common/base/status.h"
+#include "common/data/text_stats.h"
+#include "deploy/command/run_files.h"
+
+namespace sdp {
+namespace {
+
+// The bytes of the samples that are evaluated: the first eval_samples, or all; what is behind the
+// last whole one never is.
+absl::StatusOr<std::string> EvaluatedText(const RunConfig& config) {
+  std::string text;
+  for (const std::string& path : config.data().validation()) {
+    std::ifstream file(path, std::ios::binary | std::ios::ate);
+    if (!file) return absl::NotFoundError(absl::StrCat("cannot read ", path));
+    const size_t before = text.size();
+    const size_t size = static_cast<size_t>(file.tellg());
+    text.resize(before + size);
+    file.seekg(0);
+    if (!file.read(text.data() + before, static_cast<std::streamsize>(size))) {
+      return absl::UnavailableError(absl::StrCat("cannot read ", path));
+    }
+  }
+  const int64_t seq_len = config.data().seq_len();
+  int64_t samples = (static_cast<int64_t>(text.size()) - 1) / seq_len;
+  if (config.train().eval_samples() > 0) samples = std::min(samples, config.train().eval_samples());
+  text.resize(static_cast<size_t>(samples * seq_len + 1));
+  return text;
+}
+
+// As a word for a shell.
+std::string Word(const std::string& text) {
+  const bool plain = !text.empty() && std::all_of(text.begin(), text.end(), [](unsigned char c) {
+    return std::isalnum(c) || absl::StrContains("_-./=:,+@%", std::string(1, static_cast<char>(c)));
+  });
+  return plain ? text : absl::StrCat("'", absl::StrReplaceAll(text, {{"'", "'\\''"}}), "'");
+}
+
+// A coverage that differs from the run's: full, unless it is.
+std::string OtherCoverage(const RunConfig& config, std::string* name) {
+  const int64_t workers = config.cluster().workers();
+  if (config.sdp().has_holders()) {
+    const int64_t holders =
+        config.sdp().holders() < workers ? workers : std::max<int64_t>(1, workers / 2);
+    *name = absl::StrCat("holders-", holders);
+    return absl::StrCat("sdp.holders=", holders);
+  }
+  const bool full = config.sdp().coverage() >= 1;
+  *name = full ? "half" : "full";
+  return full ? "sdp.coverage=0.5" : "sdp.coverage=1";
+}
+
+}  // namespace
+
+absl::StatusOr<std::string> ValidationLine(const RunConfig& config) {
+  if (config.data().kind() != "text" || config.data().validation().empty()) return "";
+  SDP_ASSIGN_OR_RETURN(const RunMetrics metrics, ReadRunMetrics(config.run().dir()));
+  if (!metrics.full_loss) {
+    return absl::NotFoundError(
+        absl::StrCat("no full_loss in ", config.run().dir(), "/metrics.jsonl"));
+  }
+  SDP_ASSIGN_OR_RETURN(const std::string text, EvaluatedText(config));
+  return absl::StrFormat("validation: unigram %.4f  bigram %.4f  model %.4f nats/byte",
+                         UnigramEntropy(text), BigramEntropy(text), *metrics.full_loss);
+}
+
+std::string NextCommands(const RunConfig& config, const std::string& command_name) {
+  const std::string sdp = Word(command_name);
+  const std::string run = (std::filesystem::path(config.run().dir()) / "").parent_path().string();
+  const std::string resolved = Word(run + "/config.toml");
+  // One worker has nothing to share out, so try two; with more, another share of the model each.
+  std::string name = "2-workers";
+  const std::string change =
+      config.cluster().workers() == 1 ? "cluster.workers=2" : OtherCoverage(config, &name);
+  return absl::StrCat("  ", sdp, " plan ", resolved, " --workers ", 2 * config.cluster().workers(),
+                      "\n", "  ", sdp, " train ", resolved, " --set ", change, " --set ",
+                      Word(absl::StrCat("run.dir=", run, "-", name)), "\n", "  tail -n 1 ",
+                      Word(run + "/metrics.jsonl"), "\n");
+}
+
+}  // namespace sdp

@@ -1,0 +1,176 @@
+#include "deploy/command/status_command.h"
+
+#include <fcntl.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/file.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "tests/cluster_process/temp_folder.h"
+#include "tests/command/fake_coordinator.h"
+
+namespace sdp {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+
+class StatusCommandTest : public ::testing::Test {
+ protected:
+  absl::Status Run(const std::string& target) {
+    command_.target = target;
+    return RunStatusCommand(command_, out_);
+  }
+  // A run that trains, of one shard and one worker.
+  void FillRun() {
+    proto::RunStatus& run = fake_.run();
+    run.set_run_dir("runs/a");
+    run.set_phase("training");
+    run.set_committed(11);
+    run.set_steps(100);
+    run.set_full_loss(3.25);
+    run.set_full_loss_step(10);
+    run.set_plan_hash(0x1234);
+    proto::RunStatus::Member* shard = run.add_members();
+    shard->set_role("shard");
+    shard->set_name("shard-0");
+    shard->set_address(fake_.address());
+    proto::RunStatus::Member* worker = run.add_members();
+    worker->set_role("worker");
+    worker->set_name("worker-0");
+    worker->set_phase("step 12: backward");
+    worker->set_silence_sec(0.25);
+    worker->set_peak_memory_bytes(int64_t{3} << 29);
+    worker->set_step(11);
+    fake_.shard().set_fragments(7);
+    fake_.shard().set_newest_version(12);
+  }
+
+  TempFolder folder_;
+  FakeRun fake_;
+  StatusCommand command_;
+  std::ostringstream out_;
+};
+
+TEST_F(StatusCommandTest, NeitherFolderNorAddress_IsRefused) {
+  const absl::Status status = Run(folder_ / "missing");
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("neither a run folder nor an address"));
+}
+
+TEST_F(StatusCommandTest, OtherMachine_NeedsInsecure) {
+  EXPECT_EQ(Run("example.org:80").code(), absl::StatusCode::kFailedPrecondition);
+}
+
+TEST_F(StatusCommandTest, NobodyListens_SaysWhatWasTried) {
+  const absl::Status status = Run(absl::StrCat("unix:", folder_ / "nobody"));
+  EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
+  EXPECT_THAT(std::string(status.message()),
+              HasSubstr(absl::StrCat("coordinator at unix:", folder_ / "nobody")));
+  EXPECT_EQ(out_.str(), "");
+}
+
+TEST_F(StatusCommandTest, PeerIsSilent_EndsAtTheDeadline) {
+  command_.timeout = absl::Milliseconds(200);
+  // Accepts connections (the kernel does), but never says a word.
+  const int listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  sockaddr_un address = {};
+  address.sun_family = AF_UNIX;
+  const std::string path = folder_ / "silent";
+  path.copy(address.sun_path, sizeof(address.sun_path) - 1);
+  ASSERT_EQ(bind(listener, reinterpret_cast<sockaddr*>(&address), sizeof(address)), 0);
+  ASSERT_EQ(listen(listener, 8), 0);
+  const absl::Status status = Run("unix:" + path);
+  EXPECT_TRUE(absl::IsDeadlineExceeded(status) || absl::IsUnavailable(status)) << status;
+  close(listener);
+}
+
+TEST_F(StatusCommandTest, FolderOfNoRun_IsNotFound) {
+  EXPECT_EQ(Run(folder_.path()).code(), absl::StatusCode::kNotFound);
+}
+
+TEST_F(StatusCommandTest, Address_ShowsRunMembersAndShards) {
+  FillRun();
+  ASSERT_EQ(Run(fake_.address()), absl::OkStatus());
+  EXPECT_THAT(out_.str(), AllOf(HasSubstr("run runs/a: training, 12/100 steps complete"),
+                                HasSubstr("full loss 3.2500 (step 10)"), HasSubstr("worker-0"),
+                                HasSubstr("step 12: backward"), HasSubstr("0.2 s"),
+                                HasSubstr("1.50 GiB"), HasSubstr("0-12")));
+}
+
+TEST_F(StatusCommandTest, ShardDoesNotAnswer_IsPartOfTheStatus) {
+  FillRun();
+  fake_.run().mutable_members(0)->set_address(absl::StrCat("unix:", folder_ / "nobody"));
+  ASSERT_EQ(Run(fake_.address()), absl::OkStatus());
+  EXPECT_THAT(out_.str(), HasSubstr("shard-0 did not say more: ask the shard at unix:"));
+}
+
+TEST_F(StatusCommandTest, NoMembersYet_IsSaid) {
+  ASSERT_EQ(Run(fake_.address()), absl::OkStatus());
+  EXPECT_THAT(out_.str(), HasSubstr("no members yet"));
+}
+
+TEST_F(StatusCommandTest, Json_HasNumbersAsNumbers) {
+  FillRun();
+  command_.format = StatusCommand::Format::kJson;
+  ASSERT_EQ(Run(fake_.address()), absl::OkStatus());
+  const nlohmann::json json = nlohmann::json::parse(out_.str());
+  EXPECT_EQ(json["running"], true);
+  EXPECT_EQ(json["committed"], 11);
+  EXPECT_EQ(json["plan_hash"], "0000000000001234");
+  EXPECT_FALSE(json.contains("loss"));
+  EXPECT_EQ(json["members"][1]["peak_memory_bytes"], int64_t{3} << 29);
+  EXPECT_EQ(json["shards"][0]["fragments"], 7);
+}
+
+TEST_F(StatusCommandTest, FolderOfARunInProgress_AsksItsCoordinator) {
+  FillRun();
+  WriteAll(folder_ / "lock", "4711\n");
+  WriteAll(folder_ / "coordinator.address", fake_.address());
+  const int lock = open((folder_ / "lock").c_str(), O_RDWR | O_CLOEXEC);
+  ASSERT_EQ(flock(lock, LOCK_EX), 0);
+  EXPECT_EQ(Run(folder_.path()), absl::OkStatus());
+  EXPECT_THAT(out_.str(), HasSubstr("12/100 steps"));
+
+  WriteAll(folder_ / "coordinator.address", absl::StrCat("unix:", folder_ / "nobody"));
+  const absl::Status status = Run(folder_.path());
+  EXPECT_THAT(std::string(status.message()),
+              HasSubstr("in use by process 4711: ask the coordinator at unix:"));
+  close(lock);
+}
+
+TEST_F(StatusCommandTest, FolderOfAFinishedRun_ShowsItsLastLineAndAsksNobody) {
+  WriteAll(folder_ / "lock", "4711\n");
+  WriteAll(folder_ / "coordinator.address", fake_.address());
+  WriteAll(folder_ / "metrics.jsonl", "{\"step\":5,\"full_loss\":2,\"state_hash\":\"00\"}\n");
+  ASSERT_EQ(Run(folder_.path()), absl::OkStatus());
+  EXPECT_THAT(out_.str(), AllOf(HasSubstr("finished"), HasSubstr("\"full_loss\":2")));
+
+  out_.str("");
+  command_.format = StatusCommand::Format::kJson;
+  ASSERT_EQ(Run(folder_.path()), absl::OkStatus());
+  const nlohmann::json json = nlohmann::json::parse(out_.str());
+  EXPECT_EQ(json["running"], false);
+  EXPECT_EQ(json["finished"], true);
+  EXPECT_EQ(json["last"]["step"], 5);
+}
+
+TEST_F(StatusCommandTest, FolderOfABrokenRun_SaysThatItIsNotFinished) {
+  WriteAll(folder_ / "lock", "4711\n");
+  WriteAll(folder_ / "metrics.jsonl", "{\"step\":5,\"loss\":2}\n");
+  ASSERT_EQ(Run(folder_.path()), absl::OkStatus());
+  EXPECT_THAT(out_.str(), HasSubstr("not running, not finished"));
+
+  out_.str("");
+  WriteAll(folder_ / "metrics.jsonl", "");
+  ASSERT_EQ(Run(folder_.path()), absl::OkStatus());
+  EXPECT_THAT(out_.str(), HasSubstr("before its first step"));
+}
+
+}  // namespace
+}  // namespace sdp
