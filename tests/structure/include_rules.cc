@@ -31,6 +31,7 @@ constexpr Rule kRules[] = {
     {"common/rpc/", "common proto", "proto grpc threads"},
     {"common/control/", "common proto", "proto grpc threads files"},
     {"common/run/", "common proto", "proto files"},
+    {"common/process/", "common", "threads files"},
 
     // Logic <- service <- main, for each role.
     {"server/shard/logic/", SDP_PURE, ""},

@@ -2,6 +2,8 @@
 // forbids.
 #include <filesystem>
 #include <fstream>
+#include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -36,12 +38,13 @@ TEST(LayeringTest, TheTree_HasNoForbiddenInclude) {
   ASSERT_GT(files.size(), 20u) << "the sources were not found under " << SDP_SOURCE_DIR;
   for (const std::string& file : files) {
     std::ifstream source(absl::StrCat(SDP_SOURCE_DIR, "/", file));
+    std::set<std::string>
+        reasons;  // Each once per file: a folder without a rule has the same for all lines.
     std::string line;
-    for (int number = 1; std::getline(source, line); ++number) {
+    while (std::getline(source, line)) {
       const auto included = IncludedPath(line);
-      if (!included) continue;
-      const auto reason = WhyForbidden(file, *included);
-      if (reason) ADD_FAILURE() << file << ":" << number << ": " << *reason;
+      const auto reason = included ? WhyForbidden(file, *included) : std::nullopt;
+      if (reason && reasons.insert(*reason).second) ADD_FAILURE() << file << ": " << *reason;
     }
   }
 }
