@@ -36,7 +36,7 @@ if(SDP_CUDA)
     message(FATAL_ERROR "SDP_CUDA=ON (preset cuda) needs a CUDA 13 toolkit, and none was found: put its bin/ with nvcc on PATH or "
       "set CUDAToolkit_ROOT. The preset release builds a worker for CPUs.")
   endif()
-  # Nothing refers to these two by name (they register themselves), and some of what they need comes with the GPU's driver only.
+  # Nothing refers to these two by name: they register themselves. What they need beside the toolkit: install --cuda.
   target_link_libraries(sdp_torch INTERFACE CUDA::cudart
     "-Wl,--no-as-needed,${libtorch}/lib/libtorch_cuda.so,${libtorch}/lib/libc10_cuda.so,--as-needed")
   target_link_options(sdp_torch INTERFACE -Wl,--allow-shlib-undefined)
