@@ -194,11 +194,14 @@ void Process::Signal(int signal) {
 
 std::vector<std::string> EndAll(absl::Span<const std::unique_ptr<Process>> processes,
                                 absl::Duration grace) {
-  const absl::Time deadline = absl::Now() + grace;
+  const absl::Time begin = absl::Now();
   for (const auto& process : processes) process->Signal(SIGTERM);
+  for (const auto& process : processes) {
+    if (!process->WaitUntil(begin + grace / 5)) process->Signal(SIGTERM);
+  }
   std::vector<std::string> killed;
   for (const auto& process : processes) {
-    if (process->WaitUntil(deadline)) continue;
+    if (process->WaitUntil(begin + grace)) continue;
     killed.push_back(process->name());
     process->Signal(SIGKILL);
   }

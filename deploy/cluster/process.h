@@ -68,9 +68,10 @@ class Process {
   std::optional<ExitStatus> ended_;
 };
 
-// Ends all of them: SIGTERM, and SIGKILL for those that still run after `grace`. When it returns,
-// all are reaped (but for a process that the kernel cannot kill, which is given up after 5 s).
-// Returns the names of those that needed SIGKILL.
+// Ends all of them: SIGTERM; again after a fifth of `grace`, since our programs take the first as a
+// wish to finish in order and the second as "at once"; SIGKILL for those that still run after
+// `grace`. When it returns, all are reaped (but for a process that the kernel cannot kill, which is
+// given up after 5 s). Returns the names of those that needed SIGKILL.
 std::vector<std::string> EndAll(absl::Span<const std::unique_ptr<Process>> processes,
                                 absl::Duration grace);
 

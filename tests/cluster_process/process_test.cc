@@ -135,7 +135,7 @@ TEST_F(ProcessTest, Destructor_EndsTheChild) {
 
 TEST_F(ProcessTest, EndAll_OneIgnoresSigterm_IsKilledAndNamed) {
   std::vector<std::unique_ptr<Process>> processes;
-  Process::Options stubborn = Shell("trap '' TERM; echo ready; while :; do sleep 60; done");
+  Process::Options stubborn = Shell("trap '' TERM; echo ready; while :; do sleep 0.01; done");
   stubborn.name = "stubborn";
   processes.push_back(Start(Shell("exec sleep 60")));
   processes.push_back(Start(stubborn));
@@ -144,6 +144,16 @@ TEST_F(ProcessTest, EndAll_OneIgnoresSigterm_IsKilledAndNamed) {
   EXPECT_THAT(EndAll(processes, absl::Milliseconds(100)), ::testing::ElementsAre("stubborn"));
   EXPECT_EQ(processes[0]->Ended(), ExitStatus{.signal = SIGTERM});
   EXPECT_EQ(processes[1]->Ended(), ExitStatus{.signal = SIGKILL});
+}
+
+TEST_F(ProcessTest, EndAll_OneWantsToFinish_IsAskedTwice) {
+  std::vector<std::unique_ptr<Process>> processes;
+  processes.push_back(
+      Start(Shell("trap 'if [ -n \"$asked\" ]; then exit 6; fi; asked=1' TERM; echo ready; while "
+                  ":; do sleep 0.01; done")));
+  while (Output().empty()) absl::SleepFor(absl::Milliseconds(1));
+  EXPECT_THAT(EndAll(processes, absl::Seconds(5)), ::testing::IsEmpty());
+  EXPECT_EQ(processes[0]->Ended(), ExitStatus{.code = 6});
 }
 
 }  // namespace
