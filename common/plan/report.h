@@ -45,8 +45,8 @@ struct PlanReport {
 
   std::vector<Worker> workers;  // In rank order.
   std::vector<Unit> units;      // In forward order.
-  double coverage =
-      1;  // Configured; the mean over the units that are not shared, should they differ.
+  // Configured; the mean over the units that are not shared, should they differ.
+  double coverage = 1;
   bool connected = false;
   bool connected_without_shared = false;
   double gap = 0;            // Without shared units, each unit counted once;
