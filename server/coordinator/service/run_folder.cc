@@ -153,7 +153,11 @@ RunFolder::~RunFolder() {
   close(lock_);
 }
 
-absl::Status RunFolder::WritePlan(const std::string& text) { return WriteFileAtomically(path_ + "/plan.json", text); }
+absl::Status RunFolder::WritePlan(const std::string& json) { return WriteFileAtomically(path_ + "/plan.json", json); }
+
+absl::Status RunFolder::WriteAddress(const std::string& address) {
+  return WriteFileAtomically(path_ + "/coordinator.address", address + "\n");
+}
 
 absl::Status RunFolder::AppendMetrics(const StepMetrics& metrics) {
   if (!status_.ok()) return status_;
@@ -162,6 +166,14 @@ absl::Status RunFolder::AppendMetrics(const StepMetrics& metrics) {
     status_ = Errno("write", path_ + "/metrics.jsonl");
   }
   return status_;
+}
+
+void RunFolder::Discard() {
+  std::error_code ignored;  // What cannot be removed stays, and the next run in this folder says so.
+  for (const char* name : {"config.toml", "plan.json", "metrics.jsonl", "state.db", "state.db-wal", "state.db-shm",
+                           "coordinator.address", "lock", "logs", ""}) {
+    fs::remove(fs::path(path_) / name, ignored);  // a folder only if it is empty
+  }
 }
 
 absl::Status WriteFileAtomically(const std::string& path, const std::string& text) {

@@ -22,6 +22,7 @@ std::string MetricsJson(const StepMetrics& metrics);
 //   state.db        the coordinator's records
 //   logs/           of the processes
 //   lock            held, with the process id in it, as long as the run lasts
+//   coordinator.address  where it listens, for `sdp status`
 // Threads: confined to one.
 class RunFolder {
  public:
@@ -38,10 +39,13 @@ class RunFolder {
   std::string store_path() const { return path_ + "/state.db"; }
   std::string logs_path() const { return path_ + "/logs"; }
 
-  // Whole or not at all: `text` is written beside the file and renamed into its place.
-  absl::Status WritePlan(const std::string& text);
+  absl::Status WritePlan(const std::string& json);
+  absl::Status WriteAddress(const std::string& address);
   // The line is with the operating system on return. An error is final: later calls return it too.
   absl::Status AppendMetrics(const StepMetrics& metrics);
+
+  // Takes away what was written, and the folder if nothing else is in it: the run could not begin, and may be tried again.
+  void Discard();
 
  private:
   RunFolder(std::string path, int lock, std::FILE* metrics);
@@ -52,7 +56,7 @@ class RunFolder {
   absl::Status status_;       // of metrics_
 };
 
-// Writes `text` to `path` whole or not at all. Errors name the file.
+// Writes `text` to `path` whole or not at all: beside it first, then renamed into its place. Errors name the file.
 absl::Status WriteFileAtomically(const std::string& path, const std::string& text);
 
 }  // namespace sdp

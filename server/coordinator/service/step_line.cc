@@ -134,6 +134,7 @@ std::string RunProgress::StepLine() const {
 }
 
 std::string RunProgress::Summary(const std::map<std::string, int64_t>& peak_memory) const {
+  if (totals_.steps == 0) return "";
   std::string text = absl::StrCat("trained ", totals_.steps, " steps in ", DurationText(run_time_), "\n");
   std::vector<std::string> losses;
   if (loss_.has_value()) losses.push_back(absl::StrFormat("last step %.4f", *loss_));
@@ -141,19 +142,17 @@ std::string RunProgress::Summary(const std::map<std::string, int64_t>& peak_memo
     losses.push_back(absl::StrFormat("full model on validation data %.4f (version %d)", *full_loss_, full_loss_step_));
   }
   if (!losses.empty()) absl::StrAppend(&text, "  loss     ", absl::StrJoin(losses, ", "), "\n");
-  if (totals_.steps > 0) {
-    const absl::Duration all = totals_.pull + totals_.forward + totals_.backward + totals_.push;
-    absl::StrAppendFormat(&text, "  time     pull-wait %.0f%%, forward %.0f%%, backward %.0f%%, push %.0f%%\n",
-                          Share(totals_.pull, all), Share(totals_.forward, all), Share(totals_.backward, all),
-                          Share(totals_.push, all));
-    const double steps = static_cast<double>(totals_.steps);
-    absl::StrAppend(&text, "  bytes    ",
-                    TrafficText(static_cast<double>(totals_.pulled_bytes) / steps, static_cast<double>(totals_.pushed_bytes) / steps),
-                    " per step, all workers\n");
-    if (totals_.tokens > 0 && totals_.elapsed > absl::ZeroDuration()) {
-      absl::StrAppend(&text, "  speed    ",
-                      RateText(static_cast<double>(totals_.tokens) / absl::ToDoubleSeconds(totals_.elapsed)), " tok/s\n");
-    }
+  const absl::Duration all = totals_.pull + totals_.forward + totals_.backward + totals_.push;
+  absl::StrAppendFormat(&text, "  time     pull-wait %.0f%%, forward %.0f%%, backward %.0f%%, push %.0f%%\n",
+                        Share(totals_.pull, all), Share(totals_.forward, all), Share(totals_.backward, all),
+                        Share(totals_.push, all));
+  const double steps = static_cast<double>(totals_.steps);
+  absl::StrAppend(&text, "  bytes    ",
+                  TrafficText(static_cast<double>(totals_.pulled_bytes) / steps, static_cast<double>(totals_.pushed_bytes) / steps),
+                  " per step, all workers\n");
+  if (totals_.tokens > 0 && totals_.elapsed > absl::ZeroDuration()) {
+    absl::StrAppend(&text, "  speed    ",
+                    RateText(static_cast<double>(totals_.tokens) / absl::ToDoubleSeconds(totals_.elapsed)), " tok/s\n");
   }
   std::vector<std::pair<std::string, int64_t>> peaks(peak_memory.begin(), peak_memory.end());
   std::sort(peaks.begin(), peaks.end(), [](const auto& a, const auto& b) { return NaturalLess(a.first, b.first); });

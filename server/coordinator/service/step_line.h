@@ -34,7 +34,7 @@ class RunProgress {
   std::optional<absl::Duration> Eta() const;
   double tokens_per_sec() const;  // of the newest steps
 
-  // After the run. `peak_memory`: bytes by name of process.
+  // After the run; "" if it trained no step. `peak_memory`: bytes by name of process.
   std::string Summary(const std::map<std::string, int64_t>& peak_memory) const;
 
   const std::optional<double>& loss() const { return loss_; }

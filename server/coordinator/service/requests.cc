@@ -1,0 +1,205 @@
+// CoordinatorService: what members and people ask.
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "common/control/convert.h"
+#include "common/rpc/status_code.h"
+#include "server/coordinator/service/service.h"
+
+namespace sdp {
+
+absl::Status CoordinatorService::CheckGeneration(int64_t generation) const {
+  if (Generation(generation) == generation_) return absl::OkStatus();
+  return absl::AbortedError(absl::StrCat("a message of generation ", generation, "; the run is in generation ",
+                                         generation_.value(), ": register again"));
+}
+
+absl::Status CoordinatorService::CheckReport(int64_t generation, const MemberKey& member) const {
+  if (const absl::Status same = CheckGeneration(generation); !same.ok()) return same;
+  if (members_.contains(member)) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      absl::StrCat(member.first == Role::kShard ? "shard number " : "worker of incarnation ", member.second,
+                   " is not a member of this run"));
+}
+
+void CoordinatorService::OnRegisterShard(const proto::RegisterShardRequest& request,
+                                         const Pending<proto::RegisterShardResponse>& pending) {
+  const absl::StatusOr<ShardRegistration> registration = FromProto(request);
+  if (over_.has_value() || !registration.ok()) {
+    return pending.reactor->Finish(ToGrpc(over_.has_value() ? Over() : registration.status()));
+  }
+  // Until the first admission a later registration replaces an earlier one of that name; after it the logic refuses others.
+  if (shards_ == nullptr) addresses_[registration->name] = registration->address;
+  shard_applicants_.Add({registration->name, registration->instance}, pending);
+  Execute(logic_.RegisterShard(*registration, absl::Now()));
+}
+
+void CoordinatorService::OnRegisterWorker(const proto::RegisterWorkerRequest& request,
+                                          const Pending<proto::RegisterWorkerResponse>& pending) {
+  const absl::StatusOr<WorkerRegistration> registration = FromProto(request);
+  if (over_.has_value() || !registration.ok()) {
+    return pending.reactor->Finish(ToGrpc(over_.has_value() ? Over() : registration.status()));
+  }
+  worker_applicants_.Add({registration->name, registration->instance}, pending);
+  Execute(logic_.RegisterWorker(*registration, absl::Now()));
+}
+
+absl::Status CoordinatorService::OnReady(const proto::ReadyRequest& request) {
+  if (over_.has_value()) return Over();
+  if (const absl::Status valid = CheckReport(request.generation(), {Role::kWorker, request.worker()}); !valid.ok()) return valid;
+  absl::Status error;
+  Execute(logic_.Ready(Incarnation(request.worker()), FromProto(request), absl::Now(), &error));
+  return error;
+}
+
+void CoordinatorService::OnBeginStep(const proto::BeginStepRequest& request,
+                                     const Pending<proto::BeginStepResponse>& pending) {
+  absl::Status error = CheckReport(request.generation(), {Role::kWorker, request.worker()});
+  if (error.ok() && over_.has_value()) {
+    error = Over();
+    if (over_->ok()) {  // The answer that said so was lost.
+      auto* binding = pending.response->mutable_binding();
+      binding->set_generation(generation_.value());
+      binding->set_step(request.step());
+      binding->set_finished(true);
+      members_[{Role::kWorker, request.worker()}].told = true;
+      return pending.reactor->Finish(grpc::Status::OK);
+    }
+  }
+  if (!error.ok()) return pending.reactor->Finish(ToGrpc(error));
+  const Question question = {Incarnation(request.worker()), request.step()};
+  questions_.Add(question, pending);
+  CoordinatorActions actions =
+      logic_.BeginStep(question.first, question.second, request.known_plan(), absl::Now(), &error);
+  if (!error.ok()) {
+    for (const auto& refused : questions_.Take(question)) refused.reactor->Finish(ToGrpc(error));
+  }
+  Execute(std::move(actions));
+}
+
+// Reports that come after a good end are copies, and acknowledged; after a bad one the member hears of it.
+absl::Status CoordinatorService::OnReduced(const proto::ReducedReport& report) {
+  if (over_.has_value()) return over_->ok() ? absl::OkStatus() : Over();
+  const absl::Status valid = CheckReport(report.generation(), {Role::kShard, report.shard()});
+  if (valid.ok()) Execute(logic_.OnReduced(FromProto(report), absl::Now()));
+  return valid;
+}
+
+absl::Status CoordinatorService::OnStepDone(const proto::StepDoneReport& report) {
+  if (over_.has_value()) return over_->ok() ? absl::OkStatus() : Over();
+  const absl::Status valid = CheckReport(report.generation(), {Role::kShard, report.shard()});
+  if (valid.ok()) Execute(logic_.OnStepDone(FromProto(report), absl::Now()));
+  return valid;
+}
+
+absl::Status CoordinatorService::OnStateHashes(const proto::StateHashesReport& report) {
+  if (over_.has_value()) return over_->ok() ? absl::OkStatus() : Over();
+  const absl::Status valid = CheckReport(report.generation(), {Role::kShard, report.shard()});
+  if (valid.ok()) Execute(logic_.OnStateHashes(FromProto(report), absl::Now()));
+  return valid;
+}
+
+absl::Status CoordinatorService::OnStep(const proto::WorkerStepReport& report) {
+  if (over_.has_value()) return over_->ok() ? absl::OkStatus() : Over();
+  const MemberKey key = {Role::kWorker, report.worker()};
+  const absl::Status valid = CheckReport(report.generation(), key);
+  if (!valid.ok()) return valid;
+  Member& member = members_[key];
+  member.peak_memory_bytes = std::max(member.peak_memory_bytes, report.peak_memory_bytes());
+  Execute(logic_.OnStepReport(FromProto(report), absl::Now()));
+  return absl::OkStatus();
+}
+
+absl::Status CoordinatorService::OnEvaluation(const proto::WorkerEvaluationReport& report) {
+  if (over_.has_value()) return over_->ok() ? absl::OkStatus() : Over();
+  const absl::Status valid = CheckReport(report.generation(), {Role::kWorker, report.worker()});
+  if (valid.ok()) Execute(logic_.OnEvaluation(FromProto(report), absl::Now()));
+  return valid;
+}
+
+absl::Status CoordinatorService::OnNotFinite(const proto::NotFinite& report) {
+  if (over_.has_value()) return absl::OkStatus();  // The first report is enough.
+  const absl::Status valid = CheckGeneration(report.generation());
+  if (valid.ok()) Execute(logic_.OnNotFinite(FromProto(report), absl::Now()));
+  return valid;
+}
+
+absl::Status CoordinatorService::OnHeartbeat(const proto::HeartbeatRequest& request, proto::HeartbeatResponse* response) {
+  const bool worker = request.has_worker();
+  const MemberKey key = {worker ? Role::kWorker : Role::kShard, worker ? request.worker() : request.shard()};
+  if (const absl::Status valid = CheckReport(request.generation(), key); !valid.ok()) return valid;
+  const absl::Time now = absl::Now();
+  Member& member = members_[key];
+  member.heard = now;
+  member.phase = request.phase();
+  member.peak_memory_bytes = std::max(member.peak_memory_bytes, request.peak_memory_bytes());
+  if (over_.has_value()) {
+    response->set_over(true);
+    response->set_code(static_cast<int>(over_->code()));
+    response->set_reason(std::string(over_->message()));
+    member.told = true;
+    // Posted, so that this answer is on its way before the last one told lets the process leave.
+    loop_->Post([this] { TryLeave(); });
+  } else if (worker) {
+    Execute(logic_.WorkerHeartbeat(Incarnation(request.worker()), request.phase(), now));
+  } else {
+    Execute(logic_.ShardHeartbeat(ShardId(request.shard()), request.peak_memory_bytes(), now));
+  }
+  return absl::OkStatus();
+}
+
+void CoordinatorService::AnswerDue() {
+  const absl::Time now = absl::Now();
+  const auto shards = shard_applicants_.TakeDue(now);
+  const auto workers = worker_applicants_.TakeDue(now);
+  const auto questions = questions_.TakeDue(now);
+  if (shards.empty() && workers.empty() && questions.empty()) return;
+  const std::string waiting_for = logic_.status(now).waiting_for;
+  const auto answer = [&waiting_for](const auto& pending) {
+    pending.response->set_waiting_for(waiting_for);
+    pending.reactor->Finish(grpc::Status::OK);
+  };
+  for (const auto& pending : shards) answer(pending);
+  for (const auto& pending : workers) answer(pending);
+  for (const auto& pending : questions) answer(pending);
+}
+
+proto::RunStatus CoordinatorService::Status() const {
+  const RunStatus status = logic_.status(absl::Now());
+  proto::RunStatus message;
+  message.set_phase(over_.has_value() ? "over" : status.phase);
+  message.set_waiting_for(status.waiting_for);
+  if (over_.has_value()) message.set_waiting_for(over_->ok() ? "finished" : std::string(over_->message()));
+  message.set_generation(status.generation.value());
+  message.set_step(status.step);
+  message.set_committed(std::max<Step>(status.committed, -1));
+  message.set_steps(status.steps);
+  for (const RunStatus::Member& member : status.members) {
+    auto* out = message.add_members();
+    out->set_role(member.role);
+    out->set_name(member.name);
+    out->set_number(member.number);
+    out->set_address(member.address);
+    out->set_phase(member.phase);
+    out->set_silence_sec(absl::ToDoubleSeconds(member.silence));
+    out->set_step(member.step);
+    // What a member says of itself is better than what the coordinator thinks.
+    const auto own = members_.find({member.role == "shard" ? Role::kShard : Role::kWorker, member.number});
+    if (own == members_.end()) continue;
+    if (!own->second.phase.empty()) out->set_phase(own->second.phase);
+    out->set_peak_memory_bytes(std::max(member.peak_memory_bytes, own->second.peak_memory_bytes));
+  }
+  if (status.loss.has_value()) message.set_loss(*status.loss);
+  if (progress_.full_loss().has_value()) {
+    message.set_full_loss(*progress_.full_loss());
+    message.set_full_loss_step(progress_.full_loss_step());
+  }
+  message.set_tokens_per_sec(progress_.tokens_per_sec());
+  if (const auto eta = progress_.Eta()) message.set_eta_sec(absl::ToDoubleSeconds(*eta));
+  message.set_run_dir(folder_->path());
+  message.set_plan_hash(status.plan_hash);
+  return message;
+}
+
+}  // namespace sdp

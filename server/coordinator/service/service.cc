@@ -1,0 +1,200 @@
+#include "server/coordinator/service/service.h"
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "common/base/status.h"
+#include "common/control/convert.h"
+#include "common/control/heartbeats.h"
+#include "common/plan/report.h"
+#include "common/rpc/status_code.h"
+#include "server/coordinator/service/rpc.h"
+
+namespace sdp {
+
+CoordinatorService::CoordinatorService(Options options, EventLoop* loop, StateStore* store, RunFolder* folder)
+    : options_(std::move(options)),
+      loop_(loop),
+      store_(store),
+      folder_(folder),
+      rpc_(std::make_unique<Rpc>(this)),
+      logic_(options_.logic),
+      progress_(options_.logic.workers) {}
+
+CoordinatorService::~CoordinatorService() = default;
+
+grpc::Service* CoordinatorService::rpc() { return rpc_.get(); }
+
+void CoordinatorService::Start() {
+  loop_->Post([this] {
+    Execute(logic_.Start(absl::Now()));
+    Tick();
+  });
+}
+
+void CoordinatorService::Stop(const std::string& reason) {
+  loop_->Post([this, reason] {
+    if (!over_.has_value()) Execute(logic_.Stop(reason, absl::Now()));
+  });
+}
+
+void CoordinatorService::End(const absl::Status& status) {
+  loop_->Post([this, status] { EndRun(status); });
+}
+
+void CoordinatorService::Tick() {
+  const absl::Time now = absl::Now();
+  if (over_.has_value()) {
+    TryLeave();
+  } else {
+    Execute(logic_.Tick(now));
+  }
+  if (!left_) loop_->PostAt(now + options_.tick, [this] { Tick(); });
+}
+
+void CoordinatorService::Execute(CoordinatorActions actions) {
+  for (const auto& store : actions.store) Store(store);
+  for (const auto& admit : actions.admit_shards) Admit(admit);
+  for (const auto& admit : actions.admit_workers) Admit(admit);
+  for (const auto& bind : actions.bind_shards) shards_->Bind(bind.shard, bind.binding);
+  for (const auto& bind : actions.bind_workers) Bind(bind);
+  for (const auto& scale : actions.scales) shards_->SetScale(scale.shard, scale.scale);
+  for (const auto& release : actions.releases) shards_->ReleaseEvaluation(release.shard, release.step);
+  WritePlanOnce();
+  for (const StepMetrics& metrics : actions.metrics) Record(metrics);
+  for (const std::string& line : actions.log) options_.log(line);
+  for (const ShardId shard : actions.finish_shards) shards_->Finish(shard);
+  if (actions.stop.has_value()) EndRun(*actions.stop);
+}
+
+void CoordinatorService::Store(const CoordinatorActions::Store& store) {
+  store_->Write(store.record, [this, loop = loop_, id = store.id](const absl::Status& status) {
+    loop->Post([this, id, status] {  // a loop that has stopped drops it: then `this` may be gone
+      if (over_.has_value()) return;
+      if (status.ok()) {
+        Execute(logic_.Stored(id, absl::Now()));
+      } else {
+        EndRun(status);
+      }
+    });
+  });
+}
+
+void CoordinatorService::Admit(const CoordinatorActions::AdmitShard& admit) {
+  absl::Status status = admit.admission.status();
+  if (status.ok()) {
+    const ShardId shard = admit.admission->shard;
+    if (shards_ == nullptr) {
+      generation_ = admit.admission->generation;
+      ShardControlClient::Events events;
+      events.finished = [this](ShardId finished) {
+        members_[{Role::kShard, finished.value()}].told = true;
+        if (!over_.has_value()) Execute(logic_.ShardFinished(finished, absl::Now()));
+      };
+      events.failed = [this](ShardId failed, const absl::Status& error) {
+        EndRun(Context(error, members_[{Role::kShard, failed.value()}].name));
+      };
+      shards_ = std::make_unique<ShardControlClient>(loop_, generation_, options_.security, std::move(events));
+    }
+    Member& member = members_[{Role::kShard, shard.value()}];
+    if (member.name.empty()) {  // else it asked again
+      member = {.name = admit.name, .phase = "", .heard = absl::Now()};
+      status = Context(shards_->Connect(shard, addresses_[admit.name]), admit.name);
+      if (!status.ok()) EndRun(status);
+    }
+  }
+  for (const auto& pending : shard_applicants_.Take({admit.name, admit.instance})) {
+    if (status.ok()) *pending.response->mutable_admission() = ToProto(*admit.admission);
+    pending.reactor->Finish(ToGrpc(status));
+  }
+}
+
+void CoordinatorService::Admit(const CoordinatorActions::AdmitWorker& admit) {
+  if (admit.admission.ok()) {
+    Member& member = members_[{Role::kWorker, admit.admission->incarnation.value()}];
+    if (member.name.empty()) member = {.name = admit.name, .phase = "", .heard = absl::Now()};
+  }
+  for (const auto& pending : worker_applicants_.Take({admit.name, admit.instance})) {
+    if (admit.admission.ok()) *pending.response->mutable_admission() = ToProto(*admit.admission);
+    pending.reactor->Finish(ToGrpc(admit.admission.status()));
+  }
+}
+
+void CoordinatorService::Bind(const CoordinatorActions::ToWorker& bind) {
+  const auto pending = questions_.Take({bind.worker, bind.binding.step});
+  for (const auto& question : pending) {
+    *question.response->mutable_binding() = ToProto(bind.binding);
+    question.reactor->Finish(grpc::Status::OK);
+  }
+  // Nobody waits: the worker asks again, and gets the same answer then.
+  if (bind.binding.finished && !pending.empty()) members_[{Role::kWorker, bind.worker.value()}].told = true;
+}
+
+void CoordinatorService::WritePlanOnce() {
+  // With rotation it shows index 0, so the first plan is the one to write.
+  if (plan_written_ || logic_.plan() == nullptr) return;
+  plan_written_ = true;
+  PlanInput input;
+  input.catalog = options_.logic.catalog;
+  input.coverage = options_.logic.coverage;
+  input.ranks = logic_.ranks();
+  input.assignment = options_.logic.assignment;
+  input.seed = options_.logic.seed;
+  const PlanReport report = MakePlanReport(input, *logic_.plan(), ElementBytes());
+  for (const std::string& warning : report.warnings) options_.log(absl::StrCat("plan: ", warning));
+  if (const absl::Status written = folder_->WritePlan(PlanJson(report)); !written.ok()) EndRun(written);
+}
+
+void CoordinatorService::Record(const StepMetrics& metrics) {
+  progress_.Add(metrics);
+  options_.print(progress_.StepLine());
+  if (const absl::Status written = folder_->AppendMetrics(metrics); !written.ok()) EndRun(written);
+}
+
+void CoordinatorService::EndRun(const absl::Status& status) {
+  if (over_.has_value()) return;
+  over_ = status;
+  leave_by_ = absl::Now() + options_.linger;
+  options_.log(status.ok() ? "the run is finished" : absl::StrCat("the run ends: ", status.message()));
+  const grpc::Status answer = ToGrpc(Over());
+  for (const auto& pending : shard_applicants_.TakeAll()) pending.reactor->Finish(answer);
+  for (const auto& pending : worker_applicants_.TakeAll()) pending.reactor->Finish(answer);
+  for (const auto& pending : questions_.TakeAll()) pending.reactor->Finish(answer);
+  // Not at once: this may be inside one of its events.
+  loop_->Post([this] {
+    if (shards_ != nullptr) shards_->Shutdown();
+    TryLeave();
+  });
+}
+
+absl::Status CoordinatorService::Over() const {
+  // Codes that a caller would take for a broken connection must not get out.
+  if (over_->ok()) return absl::FailedPreconditionError("the run is finished");
+  if (absl::IsCancelled(*over_)) return *over_;
+  return absl::FailedPreconditionError(over_->message());
+}
+
+void CoordinatorService::TryLeave() {
+  if (left_) return;
+  const absl::Time now = absl::Now();
+  // Who has been silent for longer than this will not ask any more.
+  constexpr absl::Duration kSilent = absl::Seconds(5);
+  const bool all_told = std::all_of(members_.begin(), members_.end(), [&](const auto& entry) {
+    return entry.second.told || now - entry.second.heard > kSilent;
+  });
+  if (!all_told && now < leave_by_) return;
+  left_ = true;
+  options_.ended(*over_, progress_.Summary(PeakMemory()));
+}
+
+std::map<std::string, int64_t> CoordinatorService::PeakMemory() const {
+  std::map<std::string, int64_t> peaks = {{"coordinator", PeakMemoryBytes()}};
+  for (const auto& [key, member] : members_) {
+    int64_t& peak = peaks[member.name];  // a name may have had several lives
+    peak = std::max(peak, member.peak_memory_bytes);
+  }
+  return peaks;
+}
+
+}  // namespace sdp

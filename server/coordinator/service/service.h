@@ -1,0 +1,127 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "common/plan/plan.h"
+#include "common/rpc/address.h"
+#include "common/rpc/event_loop.h"
+#include "common/rpc/shard_client.h"
+#include "proto/coordinator.pb.h"
+#include "server/coordinator/logic/coordinator.h"
+#include "server/coordinator/service/long_polls.h"
+#include "server/coordinator/service/run_folder.h"
+#include "server/coordinator/service/step_line.h"
+#include "server/coordinator/service/store.h"
+
+namespace grpc {
+class Service;
+}
+
+namespace sdp {
+
+// Coordinator, connected: decodes what members ask, calls the logic and executes its actions: the store, answers, control calls
+// to shards, the run folder's files, lines for people.
+// Errors: a store or a file that fails, or a shard that refuses a control call, ends the run with that error.
+// Threads: everything is confined to `loop`; the methods below may be called from any thread. Order of ending: the
+// RpcServer's Shutdown, the loop's Stop, then this object, the store's join, and last the loop's destructor.
+class CoordinatorService {
+ public:
+  struct Options {
+    Coordinator::Options logic;
+    SecurityOptions security;
+    absl::Duration tick = absl::Seconds(1);
+    absl::Duration linger = absl::Seconds(3);  // after the end: until members have heard of it by their heartbeats
+    std::function<void(const std::string&)> print;  // step lines
+    std::function<void(const std::string&)> log;    // decisions, for people
+    // The run is over and everyone told: OK - finished, Cancelled - stopped on request, or the error; and the summary.
+    // Called once, on the loop.
+    std::function<void(absl::Status, std::string)> ended;
+  };
+
+  CoordinatorService(Options options, EventLoop* loop, StateStore* store, RunFolder* folder);
+  ~CoordinatorService();
+  CoordinatorService(const CoordinatorService&) = delete;
+  CoordinatorService& operator=(const CoordinatorService&) = delete;
+
+  grpc::Service* rpc();  // for the RpcServer
+
+  void Start();
+  void Stop(const std::string& reason);  // as Coordinator::Stop
+  void End(const absl::Status& status);  // at once, in the middle of whatever is going on
+
+ private:
+  class Rpc;  // rpc.cc: gRPC's reactions, which only post here
+  enum class Role { kShard, kWorker };
+  using MemberKey = std::pair<Role, int64_t>;  // shard number or incarnation
+  struct Member {
+    std::string name;
+    std::string phase;
+    absl::Time heard;
+    int64_t peak_memory_bytes = 0;
+    bool told = false;  // that the run is over
+  };
+  using Applicant = std::pair<std::string, uint64_t>;  // name, instance
+  using Question = std::pair<Incarnation, Step>;
+
+  // Requests, on the loop: requests.cc
+  void OnRegisterShard(const proto::RegisterShardRequest& request, const Pending<proto::RegisterShardResponse>& pending);
+  void OnRegisterWorker(const proto::RegisterWorkerRequest& request, const Pending<proto::RegisterWorkerResponse>& pending);
+  absl::Status OnReady(const proto::ReadyRequest& request);
+  void OnBeginStep(const proto::BeginStepRequest& request, const Pending<proto::BeginStepResponse>& pending);
+  absl::Status OnReduced(const proto::ReducedReport& report);
+  absl::Status OnStepDone(const proto::StepDoneReport& report);
+  absl::Status OnStateHashes(const proto::StateHashesReport& report);
+  absl::Status OnStep(const proto::WorkerStepReport& report);
+  absl::Status OnEvaluation(const proto::WorkerEvaluationReport& report);
+  absl::Status OnNotFinite(const proto::NotFinite& report);
+  absl::Status OnHeartbeat(const proto::HeartbeatRequest& request, proto::HeartbeatResponse* response);
+  proto::RunStatus Status() const;
+  absl::Status CheckGeneration(int64_t generation) const;
+  absl::Status CheckReport(int64_t generation, const MemberKey& member) const;
+  absl::Status Over() const;  // the answer to requests after the end
+  void AnswerDue();
+
+  // Actions
+  void Execute(CoordinatorActions actions);
+  void Store(const CoordinatorActions::Store& store);
+  void Admit(const CoordinatorActions::AdmitShard& admit);
+  void Admit(const CoordinatorActions::AdmitWorker& admit);
+  void Bind(const CoordinatorActions::ToWorker& bind);
+  void Record(const StepMetrics& metrics);
+  void WritePlanOnce();
+  void Tick();
+  void EndRun(const absl::Status& status);
+  void TryLeave();
+  std::map<std::string, int64_t> PeakMemory() const;
+
+  const Options options_;
+  EventLoop* const loop_;
+  StateStore* const store_;
+  RunFolder* const folder_;
+  const std::unique_ptr<Rpc> rpc_;
+
+  Coordinator logic_;
+  Generation generation_;  // 0 until shards are admitted
+  std::unique_ptr<ShardControlClient> shards_;     // made with the first admission
+  std::map<std::string, std::string> addresses_;   // of shards, by name
+  std::map<MemberKey, Member> members_;            // admitted
+  LongPolls<Applicant, proto::RegisterShardResponse> shard_applicants_;
+  LongPolls<Applicant, proto::RegisterWorkerResponse> worker_applicants_;
+  LongPolls<Question, proto::BeginStepResponse> questions_;
+  RunProgress progress_;
+  bool plan_written_ = false;
+  std::optional<absl::Status> over_;
+  absl::Time leave_by_;
+  bool left_ = false;
+};
+
+}  // namespace sdp
