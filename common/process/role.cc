@@ -1,0 +1,88 @@
+#include "common/process/role.h"
+
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/eventfd.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <initializer_list>
+#include <iostream>
+#include <random>
+#include <utility>
+
+#include <spdlog/sinks/stdout_sinks.h>
+#include <spdlog/spdlog.h>
+
+namespace sdp {
+
+void AddRoleFlags(CLI::App& app, RoleFlags* flags) {
+  app.add_option("--config", flags->config, "the run's configuration (TOML)")->required();
+  app.add_option("--set", flags->sets, "section.key=value: overrides a value of the configuration")
+      ->allow_extra_args(false);
+  app.add_flag("--insecure", flags->insecure, "allow plaintext beyond this machine's loopback");
+  app.add_flag("--die-with-parent", flags->die_with_parent, "end when the parent process is gone; leave Ctrl-C to it");
+}
+
+void StartLogging(const std::string& name) {
+  auto logger = spdlog::stderr_logger_mt(name);
+  logger->set_pattern("%Y-%m-%d %H:%M:%S.%e %n %l: %v");
+  logger->flush_on(spdlog::level::trace);
+  spdlog::set_default_logger(std::move(logger));
+}
+
+void TieToParent() {
+  const pid_t parent = getppid();
+  prctl(PR_SET_PDEATHSIG, SIGTERM);
+  signal(SIGINT, SIG_IGN);
+  if (getppid() != parent) raise(SIGTERM);  // it went before the request took effect
+}
+
+uint64_t RandomInstance() {
+  std::random_device device;
+  return (uint64_t{device()} << 32) | device();
+}
+
+int ExitStatus(const std::string& name, const absl::Status& status) {
+  if (status.ok()) return 0;
+  std::cerr << name << ": " << status.message() << std::endl;
+  return absl::IsCancelled(status) ? 130 : 1;
+}
+
+StopOnSignal::StopOnSignal(std::function<void(const std::string&)> stop) : stop_(std::move(stop)) {
+  sigset_t set;
+  sigemptyset(&set);
+  for (const int number : {SIGINT, SIGTERM}) {
+    struct sigaction action = {};
+    sigaction(number, nullptr, &action);
+    if (action.sa_handler != SIG_IGN) sigaddset(&set, number);
+  }
+  pthread_sigmask(SIG_BLOCK, &set, nullptr);
+  signals_ = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+  wake_ = eventfd(0, EFD_CLOEXEC);
+  thread_ = std::thread([this] {
+    bool asked = false;
+    for (;;) {
+      pollfd fds[] = {{signals_, POLLIN, 0}, {wake_, POLLIN, 0}};
+      if (poll(fds, 2, -1) < 0) continue;
+      if (fds[1].revents != 0) return;
+      signalfd_siginfo info;
+      if (read(signals_, &info, sizeof(info)) != sizeof(info)) continue;
+      if (asked) _exit(128 + static_cast<int>(info.ssi_signo));
+      asked = true;
+      stop_(info.ssi_signo == SIGTERM ? "SIGTERM" : "SIGINT");
+    }
+  });
+}
+
+StopOnSignal::~StopOnSignal() {
+  const uint64_t one = 1;
+  if (write(wake_, &one, sizeof(one)) == sizeof(one)) thread_.join();
+  close(wake_);
+  close(signals_);
+}
+
+}  // namespace sdp

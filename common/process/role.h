@@ -1,0 +1,58 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/status/status.h"
+
+namespace CLI {
+class App;
+}
+
+// What the mains of all roles share: flags, the tie to a parent, signals, logging.
+namespace sdp {
+
+struct RoleFlags {
+  std::string config;             // path of the TOML file
+  std::vector<std::string> sets;  // section.key=value
+  std::string coordinator;        // address
+  std::string name;
+  bool insecure = false;
+  bool die_with_parent = false;
+};
+
+void AddRoleFlags(CLI::App& app, RoleFlags* flags);
+
+// Logs to stderr with the role's name; a line is out when the call returns.
+void StartLogging(const std::string& name);
+
+// The process gets SIGTERM when its parent is gone, and leaves SIGINT (Ctrl-C reaches the whole group) to the parent.
+// Call first of all: signals are blocked for threads started later.
+void TieToParent();
+
+// A random number that tells this process from others of the same name.
+uint64_t RandomInstance();
+
+// 0 for OK, 130 for Cancelled (stopped on request), else 1, after saying why on stderr.
+int ExitStatus(const std::string& name, const absl::Status& status);
+
+// Calls `stop` on a thread of its own at SIGTERM, and at SIGINT unless that is ignored; a second signal ends the process at once.
+// Make it before other threads. The destructor joins.
+class StopOnSignal {
+ public:
+  explicit StopOnSignal(std::function<void(const std::string& signal)> stop);
+  ~StopOnSignal();
+  StopOnSignal(const StopOnSignal&) = delete;
+  StopOnSignal& operator=(const StopOnSignal&) = delete;
+
+ private:
+  const std::function<void(const std::string&)> stop_;
+  int signals_ = -1;  // signalfd
+  int wake_ = -1;     // eventfd, for the destructor
+  std::thread thread_;
+};
+
+}  // namespace sdp

@@ -1,0 +1,87 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "common/base/mutex.h"
+#include "common/control/coordinator_client.h"
+#include "common/control/heartbeats.h"
+#include "common/model/catalog.h"
+#include "common/model/layout.h"
+#include "common/protocol/messages.h"
+#include "common/rpc/address.h"
+#include "common/rpc/event_loop.h"
+#include "worker/logic/worker.h"
+#include "worker/service/compute_thread.h"
+#include "worker/service/shard_streams.h"
+
+namespace sdp {
+
+// A worker's life outside its logic: registers, connects to all shards, says it is ready, then carries out what the logic wants
+// until the run is over. Logic and connections are confined to one EventLoop; the model computes on a thread of its own and
+// heartbeats have theirs.
+class WorkerService {
+ public:
+  struct Options {
+    std::string coordinator;  // address
+    SecurityOptions security;
+    std::string name;
+    std::string config_hash;
+    uint64_t instance = 0;    // random per process
+    Worker::Options worker;   // name and the rest of what the logic needs
+    DataSummary data;
+    absl::Duration unreachable_after = absl::Seconds(30);  // of the coordinator or a shard
+    absl::Duration take_timeout = absl::Minutes(30);       // of weights; the coordinator gives up earlier, with names
+  };
+
+  // `model` outlives the service.
+  WorkerService(Options options, LocalModel* model);
+  ~WorkerService();
+  WorkerService(const WorkerService&) = delete;
+  WorkerService& operator=(const WorkerService&) = delete;
+
+  // Blocks until the run is over for this worker. OK - finished; Cancelled - stopped on request; else what went wrong. Once.
+  absl::Status Run();
+  // Ends Run with this status. From any thread, also before Run.
+  void End(absl::Status status) ABSL_LOCKS_EXCLUDED(mutex_);
+
+ private:
+  // On the loop.
+  void Register();
+  void Admitted(const WorkerAdmission& admission);
+  void Connected(ShardId shard);
+  void Disconnected(ShardId shard, const absl::Status& why);
+  void SayReady();
+  void Do(WorkerActions actions);
+  void Push(const WorkerActions::Push& push);
+  ComputeThread::Events ComputeEvents();
+  ShardStreams::Events StreamEvents();
+
+  const Options options_;
+  LocalModel* const model_;
+
+  Mutex mutex_;
+  std::optional<absl::Status> end_ ABSL_GUARDED_BY(mutex_);
+  std::string phase_ ABSL_GUARDED_BY(mutex_);
+
+  // Confined to the loop.
+  std::unique_ptr<CoordinatorClient> client_;
+  std::unique_ptr<Worker> worker_;
+  std::unique_ptr<ShardStreams> streams_;
+  std::vector<bool> connected_;             // [shards]
+  std::vector<absl::Time> broken_since_;    // [shards]; InfiniteFuture: connected
+  bool ready_said_ = false, started_ = false;
+  WorkerAdmission admission_;
+
+  // The last go first: heartbeats and computation end before the loop they report to.
+  EventLoop loop_{"worker"};
+  std::unique_ptr<ComputeThread> compute_;
+  std::unique_ptr<Heartbeats> heartbeats_;
+};
+
+}  // namespace sdp

@@ -1,0 +1,99 @@
+// sdp-worker: trains one subnetwork on one device.
+#include <algorithm>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include <CLI/CLI.hpp>
+#include <spdlog/spdlog.h>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "common/base/status.h"
+#include "common/config/config.h"
+#include "common/process/role.h"
+#include "common/run/run_setup.h"
+#include "worker/data/dataset.h"
+#include "worker/model/make_model.h"
+#include "worker/service/worker_service.h"
+
+namespace sdp {
+namespace {
+
+absl::StatusOr<std::unique_ptr<Dataset>> OpenData(const RunConfig& config, bool validation) {
+  const auto& files = validation ? config.data().validation() : config.data().train();
+  const std::vector<std::string> paths(files.begin(), files.end());
+  auto data = config.data().kind() == "text"
+                  ? OpenText(paths, config.data().seq_len(), config.model().vocab())
+                  : OpenTokens(paths, config.data().seq_len(), config.model().vocab());
+  if (!data.ok()) return Context(data.status(), validation ? "data.validation" : "data.train");
+  return data;
+}
+
+// The given number of threads, or this worker's share of the cores.
+int Threads(const RunConfig& config) {
+  if (config.worker().threads() > 0) return static_cast<int>(config.worker().threads());
+  const int cores = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+  return std::max(1, cores / static_cast<int>(config.cluster().workers()));
+}
+
+absl::Status Main(const RoleFlags& flags) {
+  SDP_ASSIGN_OR_RETURN(const LoadedConfig loaded, LoadConfig(flags.config, flags.sets));
+  SDP_ASSIGN_OR_RETURN(const RunSetup setup, MakeRunSetup(loaded.config));
+  SDP_ASSIGN_OR_RETURN(const std::unique_ptr<Dataset> training, OpenData(setup.config, false));
+  std::unique_ptr<Dataset> validation;
+  if (setup.config.data().validation_size() > 0) {
+    SDP_ASSIGN_OR_RETURN(validation, OpenData(setup.config, true));
+  }
+
+  ModelOptions model_options;
+  model_options.threads = Threads(setup.config);
+  if (!setup.config.worker().memory().empty()) {
+    SDP_ASSIGN_OR_RETURN(model_options.memory_bytes, ParseBytes(setup.config.worker().memory()));
+  }
+  SDP_ASSIGN_OR_RETURN(const std::unique_ptr<LocalModel> model,
+                       MakeTorchModel(setup.catalog, setup.layout, setup.llama,
+                                      training.get(), validation.get(), model_options));
+  spdlog::info("{} training samples, {} threads", training->samples(), model_options.threads);
+
+  WorkerService::Options options;
+  options.coordinator = flags.coordinator;
+  options.security.insecure = flags.insecure;
+  options.name = flags.name;
+  options.config_hash = setup.config_hash;
+  options.instance = RandomInstance();
+  options.data.train_samples = training->samples();
+  options.data.train_checksum = training->checksum();
+  if (validation != nullptr) {
+    options.data.validation_samples = validation->samples();
+    options.data.validation_checksum = validation->checksum();
+  }
+  options.worker.name = flags.name;
+  options.worker.catalog = &setup.catalog;
+  options.worker.layout = &setup.layout;
+  options.worker.rescale = setup.config.sdp().rescale() == "eval";
+  options.worker.seed = static_cast<uint64_t>(setup.config.train().seed());
+  options.worker.shuffle = setup.config.data().shuffle();
+  options.worker.terms_per_sample = setup.config.data().seq_len();
+  WorkerService service(std::move(options), model.get());
+  StopOnSignal signals([&](const std::string& signal) {
+    service.End(absl::CancelledError(absl::StrCat("ended by ", signal)));
+  });
+  return service.Run();
+}
+
+}  // namespace
+}  // namespace sdp
+
+int main(int argc, char** argv) {
+  sdp::RoleFlags flags;
+  CLI::App app("Trains one subnetwork of a run on one device.", "sdp-worker");
+  sdp::AddRoleFlags(app, &flags);
+  app.add_option("--coordinator", flags.coordinator, "address of the coordinator")->required();
+  app.add_option("--name", flags.name, "name of this worker: worker-0, worker-1, ...")->required();
+  CLI11_PARSE(app, argc, argv);
+  if (flags.die_with_parent) sdp::TieToParent();
+  sdp::StartLogging(flags.name);
+  return sdp::ExitStatus(flags.name, sdp::Main(flags));
+}
