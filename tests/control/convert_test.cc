@@ -1,0 +1,213 @@
+#include "common/control/convert.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <limits>
+#include <string>
+
+namespace sdp {
+namespace {
+
+using ::testing::HasSubstr;
+
+constexpr uint64_t kLarge = 0xfedcba9876543210;  // does not fit into a signed number
+const double kInexact = 0.1 + 0.2;
+
+// Through bytes, as on the wire.
+template <typename Message>
+Message OverTheWire(const Message& message) {
+  Message copy;
+  EXPECT_TRUE(copy.ParseFromString(message.SerializeAsString()));
+  return copy;
+}
+
+TEST(ConvertTest, Registration_BadName_InvalidArgument) {
+  for (const std::string& name : {std::string(), std::string("a b"), std::string("../up"), std::string("new\nline"), std::string(101, 'x')}) {
+    proto::RegisterWorkerRequest worker;
+    worker.set_name(name);
+    EXPECT_EQ(FromProto(worker).status().code(), absl::StatusCode::kInvalidArgument) << name;
+    proto::RegisterShardRequest shard;
+    shard.set_name(name);
+    shard.set_address("127.0.0.1:1");
+    EXPECT_EQ(FromProto(shard).status().code(), absl::StatusCode::kInvalidArgument) << name;
+  }
+}
+
+TEST(ConvertTest, Registration_LongName_IsNotRepeatedInTheError) {
+  proto::RegisterWorkerRequest worker;
+  worker.set_name(std::string(1 << 20, 'x'));
+  EXPECT_LT(FromProto(worker).status().message().size(), 200u);
+}
+
+TEST(ConvertTest, ShardRegistration_BadAddress_InvalidArgument) {
+  proto::RegisterShardRequest shard;
+  shard.set_name("shard-0");
+  EXPECT_EQ(FromProto(shard).status().code(), absl::StatusCode::kInvalidArgument);
+  shard.set_address("host :1");
+  EXPECT_THAT(std::string(FromProto(shard).status().message()), HasSubstr("shard-0: \"host :1\""));
+}
+
+TEST(ConvertTest, ShardRegistration_RoundTrip) {
+  const auto got = FromProto(OverTheWire(ToProto(ShardRegistration{"shard-0", "unix:/tmp/s", "00ff", kLarge})));
+  ASSERT_TRUE(got.ok()) << got.status();
+  EXPECT_EQ(got->name, "shard-0");
+  EXPECT_EQ(got->address, "unix:/tmp/s");
+  EXPECT_EQ(got->config_hash, "00ff");
+  EXPECT_EQ(got->instance, kLarge);
+}
+
+TEST(ConvertTest, ShardAdmission_RoundTrip) {
+  const ShardAdmission got = FromProto(OverTheWire(ToProto(ShardAdmission{ShardId(2), 3, Generation(4), Term(5)})));
+  EXPECT_EQ(got.shard, ShardId(2));
+  EXPECT_EQ(got.shards, 3);
+  EXPECT_EQ(got.generation, Generation(4));
+  EXPECT_EQ(got.term, Term(5));
+}
+
+TEST(ConvertTest, WorkerRegistration_RoundTrip) {
+  const auto got = FromProto(OverTheWire(ToProto(WorkerRegistration{"worker-10", "00ff", kLarge})));
+  ASSERT_TRUE(got.ok()) << got.status();
+  EXPECT_EQ(got->name, "worker-10");
+  EXPECT_EQ(got->config_hash, "00ff");
+  EXPECT_EQ(got->instance, kLarge);
+}
+
+TEST(ConvertTest, WorkerAdmission_RoundTrip) {
+  const WorkerAdmission want{Incarnation(7), Generation(1), Term(2), {"a:1", "b:2"}, {1, kInexact}};
+  const WorkerAdmission got = FromProto(OverTheWire(ToProto(want)));
+  EXPECT_EQ(got.incarnation, want.incarnation);
+  EXPECT_EQ(got.generation, want.generation);
+  EXPECT_EQ(got.term, want.term);
+  EXPECT_EQ(got.shards, want.shards);
+  EXPECT_EQ(got.coverage, want.coverage);
+}
+
+TEST(ConvertTest, DataSummary_RoundTrip) {
+  const DataSummary want{10, kLarge, 20, kLarge - 1};
+  const auto message = OverTheWire(ToProto(Incarnation(3), want));
+  EXPECT_EQ(message.worker(), 3);
+  EXPECT_EQ(FromProto(message), want);
+}
+
+WorkerBinding SomeBinding() {
+  WorkerBinding binding;
+  binding.generation = Generation(1);
+  binding.view = ViewId(2);
+  binding.term = Term(3);
+  binding.step = 4;
+  binding.plan = 5;
+  binding.first_position = int64_t{1} << 40;
+  binding.samples = 6;
+  binding.micro_batch = 7;
+  binding.evaluate = true;
+  binding.first_validation = 8;
+  binding.validation_samples = 9;
+  return binding;
+}
+
+TEST(ConvertTest, WorkerBinding_RoundTrip) {
+  WorkerBinding want = SomeBinding();
+  want.units = std::make_shared<std::vector<UnitFactor>>(std::vector<UnitFactor>{{UnitId(0), 1}, {UnitId(9), kInexact}});
+  const WorkerBinding got = FromProto(OverTheWire(ToProto(want)));
+  EXPECT_EQ(got.generation, want.generation);
+  EXPECT_EQ(got.view, want.view);
+  EXPECT_EQ(got.term, want.term);
+  EXPECT_EQ(got.step, want.step);
+  EXPECT_EQ(got.plan, want.plan);
+  ASSERT_NE(got.units, nullptr);
+  EXPECT_EQ(*got.units, *want.units);
+  EXPECT_EQ(got.first_position, want.first_position);
+  EXPECT_EQ(got.samples, want.samples);
+  EXPECT_EQ(got.micro_batch, want.micro_batch);
+  EXPECT_TRUE(got.evaluate);
+  EXPECT_EQ(got.first_validation, want.first_validation);
+  EXPECT_EQ(got.validation_samples, want.validation_samples);
+  EXPECT_FALSE(got.closing);
+  EXPECT_FALSE(got.finished);
+}
+
+TEST(ConvertTest, WorkerBinding_UnitsAsBeforeAndNoUnits_StayDifferent) {
+  WorkerBinding binding = SomeBinding();
+  binding.closing = binding.finished = true;
+  const WorkerBinding as_before = FromProto(OverTheWire(ToProto(binding)));
+  EXPECT_EQ(as_before.units, nullptr);
+  EXPECT_TRUE(as_before.closing);
+  EXPECT_TRUE(as_before.finished);
+  binding.units = std::make_shared<std::vector<UnitFactor>>();
+  const WorkerBinding none = FromProto(OverTheWire(ToProto(binding)));
+  ASSERT_NE(none.units, nullptr);
+  EXPECT_TRUE(none.units->empty());
+}
+
+TEST(ConvertTest, Reduced_RoundTrip) {
+  const Reduced got = FromProto(OverTheWire(ToProto(Reduced{ShardId(1), 2, {kInexact, 0, 1e300}})));
+  EXPECT_EQ(got.shard, ShardId(1));
+  EXPECT_EQ(got.step, 2);
+  EXPECT_EQ(got.squares, (std::vector<double>{kInexact, 0, 1e300}));
+}
+
+TEST(ConvertTest, StepDone_OfTheStartState_RoundTrip) {
+  const StepDone got = FromProto(OverTheWire(ToProto(StepDone{ShardId(1), -1, 3})));
+  EXPECT_EQ(got.shard, ShardId(1));
+  EXPECT_EQ(got.step, -1);
+  EXPECT_EQ(got.uncovered, 3);
+}
+
+TEST(ConvertTest, StateHashes_RoundTrip) {
+  const StateHashes got = FromProto(OverTheWire(ToProto(StateHashes{ShardId(1), 2, {kLarge, 0, 5}})));
+  EXPECT_EQ(got.shard, ShardId(1));
+  EXPECT_EQ(got.step, 2);
+  EXPECT_EQ(got.hashes, (std::vector<uint64_t>{kLarge, 0, 5}));
+}
+
+TEST(ConvertTest, StepReport_RoundTrip) {
+  StepReport want;
+  want.worker = Incarnation(3);
+  want.step = 4;
+  want.loss_sum = std::numeric_limits<double>::infinity();
+  want.terms = 5;
+  want.pull = absl::Nanoseconds(1);
+  want.forward = absl::Seconds(2);
+  want.backward = absl::Hours(3);
+  want.push = absl::Nanoseconds(4);
+  want.pulled_bytes = int64_t{1} << 40;
+  want.pushed_bytes = 7;
+  want.peak_memory_bytes = 8;
+  const StepReport got = FromProto(OverTheWire(ToProto(want)));
+  EXPECT_EQ(got.worker, want.worker);
+  EXPECT_EQ(got.step, want.step);
+  EXPECT_EQ(got.loss_sum, want.loss_sum);
+  EXPECT_EQ(got.terms, want.terms);
+  EXPECT_EQ(got.pull, want.pull);
+  EXPECT_EQ(got.forward, want.forward);
+  EXPECT_EQ(got.backward, want.backward);
+  EXPECT_EQ(got.push, want.push);
+  EXPECT_EQ(got.pulled_bytes, want.pulled_bytes);
+  EXPECT_EQ(got.pushed_bytes, want.pushed_bytes);
+  EXPECT_EQ(got.peak_memory_bytes, want.peak_memory_bytes);
+}
+
+TEST(ConvertTest, EvaluationReport_RoundTrip) {
+  const EvaluationReport got = FromProto(OverTheWire(ToProto(EvaluationReport{Incarnation(3), 4, kInexact, 5})));
+  EXPECT_EQ(got.worker, Incarnation(3));
+  EXPECT_EQ(got.step, 4);
+  EXPECT_EQ(got.loss_sum, kInexact);
+  EXPECT_EQ(got.terms, 5);
+}
+
+TEST(ConvertTest, NotFiniteReport_RoundTrip) {
+  NotFiniteReport want;
+  want.member = "shard-1";
+  want.step = 4;
+  want.what = "the gradient of fragment 17";
+  want.worker = Incarnation(3);
+  const NotFiniteReport got = FromProto(OverTheWire(ToProto(want)));
+  EXPECT_EQ(got.member, want.member);
+  EXPECT_EQ(got.step, want.step);
+  EXPECT_EQ(got.what, want.what);
+  EXPECT_EQ(got.worker, want.worker);
+}
+
+}  // namespace
+}  // namespace sdp
