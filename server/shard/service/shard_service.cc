@@ -245,7 +245,7 @@ void ShardService::FillStatus(const Shard& shard, proto::ShardStatus* status) co
     newest = std::max(newest, shard.version(fragment));
   }
   status->set_name(options_.name);
-  status->set_address(options_.address);
+  status->set_address(address_);
   status->set_shard(admission_.shard.value());
   status->set_shards(admission_.shards);
   status->set_generation(admission_.generation.value());

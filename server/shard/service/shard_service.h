@@ -33,15 +33,16 @@ class ShardService final : public ShardServiceBase {
  public:
   struct Options {
     std::string name;
-    std::string address;                      // for GetStatus
-    const Layout* layout = nullptr;           // outlives the service
-    size_t units = 0;                         // of the catalog
+    const Layout* layout = nullptr;              // outlives the service
+    size_t units = 0;                            // of the catalog
     int64_t assembly_bytes = int64_t{64} << 20;  // incomplete contributions of one worker
   };
 
   // `finished` is called on `logic` when the coordinator has said that the run is complete.
   ShardService(Options options, EventLoop* logic, CoordinatorLink* coordinator, std::function<void()> finished);
 
+  // Where others reach it, for GetStatus. On `logic`.
+  void SetAddress(const std::string& address) { address_ = address; }
   // The logic begins, with the report that its start state is loaded. From any thread, once.
   void Start(const ShardAdmission& admission, std::unique_ptr<Shard> shard);
   // Repeats the last reports. From any thread.
@@ -78,7 +79,8 @@ class ShardService final : public ShardServiceBase {
   CoordinatorLink* const coordinator_;
   const std::function<void()> finished_;
   std::atomic<bool> started_ = false;
-  ShardAdmission admission_;      // confined to `logic_`, as the next one
+  std::string address_;           // confined to `logic_`, as the next two
+  ShardAdmission admission_;
   std::unique_ptr<Shard> shard_;  // null until Start
   WorkerStreams workers_;
   EventLoop frames_;  // last: its tasks use the rest

@@ -1,0 +1,71 @@
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "common/base/mutex.h"
+#include "common/control/coordinator_client.h"
+#include "common/control/heartbeats.h"
+#include "common/protocol/messages.h"
+#include "common/rpc/address.h"
+#include "common/rpc/event_loop.h"
+#include "common/run/run_setup.h"
+#include "server/shard/service/coordinator_link.h"
+#include "server/shard/service/shard_service.h"
+#include "server/shard/service/start_values.h"
+
+namespace sdp {
+
+// ShardMember is a shard's life in a run: listen, register, load the start state, serve, end. Run does it all.
+// Threads: Run on one; End from any.
+class ShardMember final : private CoordinatorLink {
+ public:
+  struct Options {
+    std::string name;
+    std::string listen;
+    std::string advertise;    // "": where it listens
+    std::string coordinator;  // address
+    SecurityOptions security;
+    uint64_t instance = 0;  // random per process
+  };
+
+  // Both outlive this object.
+  ShardMember(Options options, const RunSetup* setup, StartValues* start_values);
+  ~ShardMember();
+
+  // Returns when the run is over for this shard: OK - finished. Cancelled - stopped on request. Otherwise why it cannot go on:
+  // it cannot listen, the coordinator refuses it, has been out of reach for 30 s, or ended the run with an error.
+  absl::Status Run();
+
+  // Makes Run return `why`, unless it has a reason already.
+  void End(const absl::Status& why) ABSL_LOCKS_EXCLUDED(mutex_);
+
+ private:
+  // On the loop.
+  void Register(const std::string& address);
+  void Admitted(const ShardAdmission& admission);
+  void ReportReduced(const Reduced& report) override { coordinator_->ReportReduced(report); }
+  void ReportStepDone(const StepDone& report) override;
+  void ReportStateHashes(const StateHashes& report) override { coordinator_->ReportStateHashes(report); }
+  void ReportNotFinite(const NotFiniteReport& report) override { coordinator_->ReportNotFinite(report); }
+
+  absl::Status AwaitEnd() ABSL_LOCKS_EXCLUDED(mutex_);
+
+  const Options options_;
+  const RunSetup* const setup_;
+  StartValues* const start_values_;
+  std::atomic<Step> step_ = -1;  // -1: the start state is not loaded
+  Mutex mutex_;
+  bool ended_ ABSL_GUARDED_BY(mutex_) = false;
+  absl::Status why_ ABSL_GUARDED_BY(mutex_);
+
+  EventLoop loop_{"shard"};  // what follows is used on it; it stops first
+  std::unique_ptr<CoordinatorClient> coordinator_;
+  std::unique_ptr<ShardService> service_;
+  std::unique_ptr<Heartbeats> heartbeats_;
+};
+
+}  // namespace sdp

@@ -1,0 +1,67 @@
+// sdp-shard: owns some of the model's parameters and their optimizer state.
+#include <memory>
+#include <string>
+
+#include <CLI/CLI.hpp>
+#include <spdlog/spdlog.h>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "common/base/status.h"
+#include "common/config/config.h"
+#include "common/process/role.h"
+#include "common/run/run_setup.h"
+#include "server/shard/service/shard_member.h"
+
+namespace sdp {
+namespace {
+
+struct Flags : RoleFlags {
+  std::string listen = "127.0.0.1:0";
+  std::string advertise;  // "": where it listens
+  std::string init;       // "": values are drawn
+};
+
+absl::Status Main(const Flags& flags) {
+  SDP_ASSIGN_OR_RETURN(const LoadedConfig loaded, LoadConfig(flags.config, flags.sets));
+  SDP_ASSIGN_OR_RETURN(const RunSetup setup, MakeRunSetup(loaded.config));
+  const SecurityOptions security{.insecure = flags.insecure};
+  SDP_RETURN_IF_ERROR(Context(CheckAddress(flags.listen, security), "--listen"));
+  SDP_RETURN_IF_ERROR(Context(CheckAddress(flags.coordinator, security), "--coordinator"));
+  if (!flags.advertise.empty()) {
+    SDP_RETURN_IF_ERROR(Context(CheckAddress(flags.advertise, security), "--advertise"));
+  }
+  StartValues start_values(&setup.catalog, &setup.layout, static_cast<uint64_t>(setup.config.train().seed()));
+  if (!flags.init.empty()) SDP_RETURN_IF_ERROR(Context(start_values.ReadFrom(flags.init), "--init"));
+
+  ShardMember::Options options;
+  options.name = flags.name;
+  options.listen = flags.listen;
+  options.advertise = flags.advertise;
+  options.coordinator = flags.coordinator;
+  options.security = security;
+  options.instance = RandomInstance();
+  ShardMember member(std::move(options), &setup, &start_values);
+  StopOnSignal signals(
+      [&](const std::string& signal) { member.End(absl::CancelledError(absl::StrCat("ended by ", signal))); });
+  return member.Run();
+}
+
+}  // namespace
+}  // namespace sdp
+
+int main(int argc, char** argv) {
+  sdp::Flags flags;
+  CLI::App app("Owns a part of a run's parameters and their optimizer state.", "sdp-shard");
+  sdp::AddRoleFlags(app, &flags);
+  app.add_option("--coordinator", flags.coordinator, "address of the coordinator")->required();
+  app.add_option("--name", flags.name, "name of this shard: shard-0, shard-1, ...")->required();
+  app.add_option("--listen", flags.listen, "address to listen on: HOST:PORT (port 0: any free one) or unix:PATH")
+      ->capture_default_str();
+  app.add_option("--advertise", flags.advertise, "address at which others reach it, if not the one it listens on");
+  app.add_option("--init", flags.init, "initial values: a safetensors file with the model's tensors");
+  CLI11_PARSE(app, argc, argv);
+  if (flags.die_with_parent) sdp::TieToParent();
+  sdp::StartLogging(flags.name);
+  return sdp::ExitStatus(flags.name, sdp::Main(flags));
+}

@@ -1,0 +1,97 @@
+#include "server/shard/service/start_values.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <string>
+#include <vector>
+
+#include "server/shard/service/optimizer_options.h"
+
+namespace sdp {
+namespace {
+
+using ::testing::HasSubstr;
+
+Catalog SmallCatalog() {
+  Catalog catalog;
+  catalog.tensors = {{"w", {3, 2}, {InitialValues::Kind::kOnes, 0}, true}};
+  UnitSpec unit;
+  unit.name = "u";
+  unit.slices = {{0, -1, 0, 0}};
+  unit.params = 6;
+  catalog.units = {unit};
+  return catalog;
+}
+
+std::string WriteFile(const std::string& header, const std::vector<float>& data) {
+  const std::string path = ::testing::TempDir() + "/start_values_test.safetensors";
+  std::ofstream file(path, std::ios::binary);
+  const uint64_t size = header.size();
+  file.write(reinterpret_cast<const char*>(&size), 8);
+  file << header;
+  file.write(reinterpret_cast<const char*>(data.data()), static_cast<std::streamsize>(4 * data.size()));
+  return path;
+}
+
+class StartValuesTest : public ::testing::Test {
+ protected:
+  const Catalog catalog_ = SmallCatalog();
+  const Layout layout_{catalog_, 4};
+  StartValues values_{&catalog_, &layout_, 1};
+};
+
+TEST_F(StartValuesTest, FileThatCannotBe_IsNamed) {
+  EXPECT_THAT(values_.ReadFrom("/nowhere/x.safetensors").message(), HasSubstr("/nowhere/x.safetensors"));
+  const std::string path = WriteFile(R"({"w":{"dtype":"F32","shape":[2,3],"data_offsets":[0,24]}})", {1, 2, 3, 4, 5, 6});
+  EXPECT_THAT(values_.ReadFrom(path).message(), HasSubstr("w"));
+}
+
+TEST_F(StartValuesTest, Drawn_WithoutAFile) {
+  std::vector<float> values(4);
+  values_.Fill(FragmentId(0), absl::MakeSpan(values));
+  EXPECT_EQ(values, (std::vector<float>{1, 1, 1, 1}));
+}
+
+TEST_F(StartValuesTest, Read_OnlyTheFragment) {
+  const std::string path = WriteFile(R"({"w":{"dtype":"F32","shape":[3,2],"data_offsets":[0,24]}})", {1, 2, 3, 4, 5, 6});
+  ASSERT_TRUE(values_.ReadFrom(path).ok());
+  std::vector<float> values(2);
+  values_.Fill(FragmentId(1), absl::MakeSpan(values));
+  EXPECT_TRUE(values_.status().ok()) << values_.status();
+  EXPECT_EQ(values, (std::vector<float>{5, 6}));
+}
+
+TEST(OptimizerOptionsTest, AreTheConfigs) {
+  RunConfig::Train train;
+  train.set_optimizer("sgd");
+  train.set_schedule("cosine");
+  train.set_lr(0.25);
+  train.set_momentum(0.5);
+  train.set_weight_decay(0.125);
+  train.set_steps(7);
+  train.set_warmup_steps(2);
+  OptimizerOptions options = OptimizerOptionsOf(train);
+  EXPECT_EQ(options.kind, OptimizerOptions::Kind::kSgd);
+  EXPECT_EQ(options.schedule, OptimizerOptions::Schedule::kCosine);
+  EXPECT_EQ(options.lr, 0.25);
+  EXPECT_EQ(options.momentum, 0.5);
+  EXPECT_EQ(options.weight_decay, 0.125);
+  EXPECT_EQ(options.steps, 7);
+  EXPECT_EQ(options.warmup_steps, 2);
+  train.set_optimizer("adamw");
+  train.set_schedule("constant");
+  train.add_betas(0.8);
+  train.add_betas(0.9);
+  train.set_eps(1e-6);
+  options = OptimizerOptionsOf(train);
+  EXPECT_EQ(options.kind, OptimizerOptions::Kind::kAdamW);
+  EXPECT_EQ(options.schedule, OptimizerOptions::Schedule::kConstant);
+  EXPECT_EQ(options.beta1, 0.8);
+  EXPECT_EQ(options.beta2, 0.9);
+  EXPECT_EQ(options.eps, 1e-6);
+}
+
+}  // namespace
+}  // namespace sdp
