@@ -1,7 +1,9 @@
 // At coverage 1 a cluster of N workers trains as one process does on the whole batch: losses and weights over 20 steps, against
 // plain torch operations, torch.optim and torch's clipping, all in f64. Logic and arithmetic are the product's; only network,
 // store and clock are simulated.
-#include <torch/torch.h>
+#include <torch/nn/utils/clip_grad.h>
+#include <torch/optim.h>
+#include <torch/types.h>
 
 #include <cmath>
 #include <map>

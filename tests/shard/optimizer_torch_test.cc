@@ -1,5 +1,6 @@
 // The shard's optimizers against torch.optim's, over many steps with the same gradients.
-#include <torch/torch.h>
+#include <torch/optim.h>
+#include <torch/types.h>
 
 #include <cmath>
 #include <memory>
