@@ -1,6 +1,7 @@
 #include "deploy/cluster/local_cluster.h"
 
 #include <poll.h>
+#include <signal.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -244,7 +245,7 @@ ClusterRun::Events ClusterRun::Wait() {
   }
   Events events;
   events.deadline = !PollUntil(absl::MakeSpan(waits), deadline_);
-  events.signal = waits[0].revents != 0 && signals_.Take() != 0;
+  events.signal = waits[0].revents != 0;
   events.stop_answered = waits[1].revents != 0;
   events.process = std::any_of(waits.begin() + 2, waits.end(),
                                [](const auto& wait) { return wait.revents != 0; });
@@ -252,6 +253,7 @@ ClusterRun::Events ClusterRun::Wait() {
 }
 
 std::optional<absl::Status> ClusterRun::OnSignal() {
+  if (signals_.Take() == 0) return std::nullopt;
   if (stop_.started()) {
     Say() << "interrupted again: ending all processes" << std::endl;
     return absl::CancelledError("interrupted; ended at once");
@@ -316,10 +318,16 @@ absl::Status ClusterRun::OnCoordinatorEnd(ExitStatus status) {
 
 // Names who failed, in the order of their start: the coordinator, if it did, knows most.
 absl::Status ClusterRun::Failed() {
+  const bool interrupted = stop_.started() || signals_.Take() != 0;
   std::vector<std::string> failures;
   for (const auto& process : processes_) {
     const auto status = process->Ended();
     if (!status || LeftInOrder(*status)) continue;
+    // Service managers and `timeout` send SIGTERM to the whole group: then it is no failure of this
+    // process.
+    if (interrupted && status->signal == SIGTERM) {
+      return absl::CancelledError("interrupted, and so were its processes; ended at once");
+    }
     if (failures.size() == kMostFailuresShown) break;
     failures.push_back(absl::StrCat(process->name(), " ended before the run was over: ",
                                     Describe(*status), DescribeLog(LogPath(process->name()))));

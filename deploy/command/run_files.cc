@@ -11,6 +11,7 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "common/config/config.h"
 
 namespace sdp {
 
@@ -56,10 +57,19 @@ absl::StatusOr<RunMetrics> ReadRunMetrics(const std::string& run_dir) {
     if (const auto it = json.find("full_loss"); it != json.end() && it->is_number()) {
       metrics.full_loss = it->get<double>();
     }
-    metrics.finished = json.contains("state_hash");
+    metrics.closed = json.contains("state_hash");
+    const auto step = json.find("step");
+    metrics.last_step = step != json.end() && step->is_number_integer() ? step->get<int64_t>() : -1;
     metrics.last_line = std::move(line);
   }
   return metrics;
+}
+
+RunEnd HowItEnded(const std::string& run_dir, const RunMetrics& metrics) {
+  if (!metrics.closed) return RunEnd::kBrokenOff;
+  const absl::StatusOr<LoadedConfig> loaded = LoadConfig(run_dir + "/config.toml", {});
+  if (!loaded.ok()) return RunEnd::kFinished;
+  return metrics.last_step < loaded->config.train().steps() ? RunEnd::kStopped : RunEnd::kFinished;
 }
 
 }  // namespace sdp

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <optional>
 #include <string>
 
@@ -20,11 +21,22 @@ absl::StatusOr<std::string> CoordinatorAddress(const std::string& run_dir);
 // What metrics.jsonl tells about how far a run has come.
 struct RunMetrics {
   std::string last_line;            // "" - no step is complete.
-  bool finished = false;            // The last line is that of a closing step.
+  int64_t last_step = -1;           // Of that line.
+  bool closed = false;              // It is the line of the closing step: the run ended in order.
   std::optional<double> full_loss;  // The newest.
 };
 // DataLoss - a line is not a JSON object (an incomplete last line is left out: it is being
 // written).
 absl::StatusOr<RunMetrics> ReadRunMetrics(const std::string& run_dir);
+
+// How a run without processes ended.
+enum class RunEnd {
+  kFinished,   // All steps are done.
+  kStopped,    // In order, on request, at `last_step`.
+  kBrokenOff,  // A failure, or ended at once.
+};
+// The steps it was to take are in its config.toml; a run that closed is taken for finished if that
+// cannot be read.
+RunEnd HowItEnded(const std::string& run_dir, const RunMetrics& metrics);
 
 }  // namespace sdp

@@ -40,8 +40,9 @@ absl::Status ShowFolder(const StatusCommand& command, std::ostream& out) {
                    absl::StrCat(run_dir, " is in use by process ", *owner));
   }
   SDP_ASSIGN_OR_RETURN(const RunMetrics metrics, ReadRunMetrics(run_dir));
-  out << (command.format == StatusCommand::Format::kJson ? EndedJson(run_dir, metrics)
-                                                         : EndedText(run_dir, metrics));
+  const RunEnd end = HowItEnded(run_dir, metrics);
+  out << (command.format == StatusCommand::Format::kJson ? EndedJson(run_dir, end, metrics)
+                                                         : EndedText(run_dir, end, metrics));
   return absl::OkStatus();
 }
 

@@ -166,18 +166,33 @@ std::string RunningJson(const proto::RunStatus& run, const std::vector<ShardAnsw
   return json.dump(2) + "\n";
 }
 
-std::string EndedText(const std::string& run_dir, const RunMetrics& metrics) {
+std::string EndedText(const std::string& run_dir, RunEnd end, const RunMetrics& metrics) {
+  std::string how;
+  switch (end) {
+    case RunEnd::kFinished:
+      how = "finished";
+      break;
+    case RunEnd::kStopped:
+      how = absl::StrCat("stopped on request at step ", metrics.last_step);
+      break;
+    case RunEnd::kBrokenOff:
+      how =
+          absl::StrCat("not running, and it did not end in order (", run_dir, "/logs may say why)");
+      break;
+  }
   if (metrics.last_line.empty()) {
     return absl::StrCat("run ", run_dir,
                         ": not running; it ended before its first step was complete\n");
   }
-  return absl::StrCat("run ", run_dir,
-                      metrics.finished ? ": finished" : ": not running, not finished",
-                      "; last line of metrics.jsonl:\n", metrics.last_line, "\n");
+  return absl::StrCat("run ", run_dir, ": ", how, "; last line of metrics.jsonl:\n",
+                      metrics.last_line, "\n");
 }
 
-std::string EndedJson(const std::string& run_dir, const RunMetrics& metrics) {
-  Json json = {{"running", false}, {"run_dir", run_dir}, {"finished", metrics.finished}};
+std::string EndedJson(const std::string& run_dir, RunEnd end, const RunMetrics& metrics) {
+  const char* how = end == RunEnd::kFinished  ? "finished"
+                    : end == RunEnd::kStopped ? "stopped"
+                                              : "broken off";
+  Json json = {{"running", false}, {"run_dir", run_dir}, {"end", how}};
   if (!metrics.last_line.empty()) json["last"] = Json::parse(metrics.last_line);
   return json.dump(2) + "\n";
 }

@@ -22,7 +22,7 @@ std::string RunningText(const proto::RunStatus& run, const std::vector<ShardAnsw
 std::string RunningJson(const proto::RunStatus& run, const std::vector<ShardAnswer>& shards);
 
 // Of a run without processes.
-std::string EndedText(const std::string& run_dir, const RunMetrics& metrics);
-std::string EndedJson(const std::string& run_dir, const RunMetrics& metrics);
+std::string EndedText(const std::string& run_dir, RunEnd end, const RunMetrics& metrics);
+std::string EndedJson(const std::string& run_dir, RunEnd end, const RunMetrics& metrics);
 
 }  // namespace sdp

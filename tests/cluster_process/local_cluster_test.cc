@@ -306,6 +306,13 @@ TEST_F(LocalClusterTest, Interrupt_WorkerFailsMeanwhile_IsAFailure) {
   EXPECT_EQ(status.code(), absl::StatusCode::kInternal);
 }
 
+TEST_F(LocalClusterTest, Interrupt_WholeGroup_IsNoFailureOfWhoDiesOfIt) {
+  options_.request_stop = [](const std::string&, const std::string&) { return absl::OkStatus(); };
+  const absl::Status status =
+      Run({"worker-0: interrupt-parent", "worker-0: raise 15", "coordinator: pause"});
+  EXPECT_EQ(status.code(), absl::StatusCode::kCancelled) << status;
+}
+
 TEST_F(LocalClusterTest, Stop_BySomeoneElse_IsCancelled) {
   EXPECT_EQ(Run({"coordinator: exit 130"}).code(), absl::StatusCode::kCancelled);
 }

@@ -64,12 +64,33 @@ TEST(RunFilesTest, ReadRunMetrics_KeepsTheLastWholeLineAndTheNewestFullLoss) {
   ASSERT_TRUE(metrics.ok()) << metrics.status();
   EXPECT_EQ(metrics->last_line, "{\"step\": 1, \"loss\": 4}");
   EXPECT_EQ(metrics->full_loss, 4.5);
-  EXPECT_FALSE(metrics->finished);
+  EXPECT_FALSE(metrics->closed);
 
   WriteAll(folder / "metrics.jsonl", "{\"step\": 2, \"full_loss\": 3.5, \"state_hash\": \"00\"}\n");
   metrics = ReadRunMetrics(folder.path());
   ASSERT_TRUE(metrics.ok()) << metrics.status();
-  EXPECT_TRUE(metrics->finished);
+  EXPECT_TRUE(metrics->closed);
+}
+
+TEST(RunFilesTest, HowItEnded_ComparesWithTheStepsOfTheConfig) {
+  TempFolder folder;
+  WriteAll(folder / "config.toml",
+           "[model]\npreset = \"llama-tiny\"\n[sdp]\ncoverage = 1.0\n[data]\nkind = "
+           "\"text\"\ntrain = [\"a\"]\n"
+           "[train]\nsteps = 9\n[run]\ndir = \"r\"\n");
+  EXPECT_EQ(HowItEnded(folder.path(),
+                       {.last_line = "x", .last_step = 9, .closed = true, .full_loss = {}}),
+            RunEnd::kFinished);
+  EXPECT_EQ(HowItEnded(folder.path(),
+                       {.last_line = "x", .last_step = 8, .closed = true, .full_loss = {}}),
+            RunEnd::kStopped);
+  EXPECT_EQ(HowItEnded(folder.path(),
+                       {.last_line = "x", .last_step = 8, .closed = false, .full_loss = {}}),
+            RunEnd::kBrokenOff);
+  WriteAll(folder / "config.toml", "nonsense");
+  EXPECT_EQ(HowItEnded(folder.path(),
+                       {.last_line = "x", .last_step = 8, .closed = true, .full_loss = {}}),
+            RunEnd::kFinished);
 }
 
 }  // namespace

@@ -156,7 +156,7 @@ TEST_F(StatusCommandTest, FolderOfAFinishedRun_ShowsItsLastLineAndAsksNobody) {
   ASSERT_EQ(Run(folder_.path()), absl::OkStatus());
   const nlohmann::json json = nlohmann::json::parse(out_.str());
   EXPECT_EQ(json["running"], false);
-  EXPECT_EQ(json["finished"], true);
+  EXPECT_EQ(json["end"], "finished");
   EXPECT_EQ(json["last"]["step"], 5);
 }
 
@@ -164,7 +164,7 @@ TEST_F(StatusCommandTest, FolderOfABrokenRun_SaysThatItIsNotFinished) {
   WriteAll(folder_ / "lock", "4711\n");
   WriteAll(folder_ / "metrics.jsonl", "{\"step\":5,\"loss\":2}\n");
   ASSERT_EQ(Run(folder_.path()), absl::OkStatus());
-  EXPECT_THAT(out_.str(), HasSubstr("not running, not finished"));
+  EXPECT_THAT(out_.str(), HasSubstr("did not end in order"));
 
   out_.str("");
   WriteAll(folder_ / "metrics.jsonl", "");
