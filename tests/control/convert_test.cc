@@ -5,6 +5,7 @@
 
 #include <limits>
 #include <string>
+#include <vector>
 
 namespace sdp {
 namespace {
@@ -23,7 +24,7 @@ Message OverTheWire(const Message& message) {
 }
 
 TEST(ConvertTest, Registration_BadName_InvalidArgument) {
-  for (const std::string& name : {std::string(), std::string("a b"), std::string("../up"), std::string("new\nline"), std::string(101, 'x')}) {
+  for (const std::string& name : std::vector<std::string>{"", "a b", "../up", "new\nline", std::string(101, 'x')}) {
     proto::RegisterWorkerRequest worker;
     worker.set_name(name);
     EXPECT_EQ(FromProto(worker).status().code(), absl::StatusCode::kInvalidArgument) << name;

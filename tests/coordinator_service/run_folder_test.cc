@@ -1,0 +1,186 @@
+#include "server/coordinator/service/run_folder.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <set>
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "tests/cluster_process/temp_folder.h"
+
+namespace sdp {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+
+std::set<std::string> Names(const std::string& folder) {
+  std::set<std::string> names;
+  for (const auto& entry : std::filesystem::directory_iterator(folder)) names.insert(entry.path().filename());
+  return names;
+}
+
+StepMetrics Trained() {
+  StepMetrics metrics;
+  metrics.generation = Generation(1);
+  metrics.step = 120;
+  metrics.loss = 3.4125;
+  metrics.gradient_norm = 0.91;
+  metrics.workers = 8;
+  metrics.min_holders = metrics.max_holders = 4;
+  metrics.samples = 32;
+  metrics.tokens = 8192;
+  metrics.elapsed = absl::Milliseconds(500);
+  metrics.pull = absl::Milliseconds(10);
+  metrics.pulled_bytes = int64_t{24} << 20;
+  metrics.plan_hash = 255;
+  return metrics;
+}
+
+TEST(RunFolderTest, Create_HasARun_AlreadyExistsWithWhatToDo) {
+  TempFolder folder;
+  const std::string path = folder / "first";
+  {
+    const auto run = RunFolder::Create(path);
+    ASSERT_TRUE(run.ok()) << run.status();
+    ASSERT_TRUE((*run)->AppendMetrics(Trained()).ok());
+  }
+  const absl::Status status = RunFolder::Create(path).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kAlreadyExists);
+  EXPECT_THAT(std::string(status.message()), AllOf(HasSubstr(path), HasSubstr("metrics.jsonl"), HasSubstr("--set run.dir=")));
+}
+
+TEST(RunFolderTest, Create_OtherFiles_AlreadyExistsAndNothingIsAdded) {
+  TempFolder folder;
+  WriteAll(folder / "thesis.tex", "x");
+  const absl::Status status = RunFolder::Create(folder / "").status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kAlreadyExists);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("thesis.tex"));
+  EXPECT_EQ(Names(folder / ""), std::set<std::string>{"thesis.tex"});
+}
+
+TEST(RunFolderTest, Create_InUse_FailedPreconditionWithProcess) {
+  TempFolder folder;
+  const auto run = RunFolder::Create(folder / "first");
+  ASSERT_TRUE(run.ok()) << run.status();
+  const absl::Status status = RunFolder::Create(folder / "first").status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(status.message()), HasSubstr(absl::StrCat("in use by process ", getpid())));
+}
+
+TEST(RunFolderTest, Create_UnderAFile_NamesThePath) {
+  TempFolder folder;
+  WriteAll(folder / "file", "x");
+  const absl::Status status = RunFolder::Create(folder / "file/run").status();
+  EXPECT_FALSE(status.ok());
+  EXPECT_THAT(std::string(status.message()), HasSubstr(folder / "file/run"));
+}
+
+// A file that may not grow any more stands for a full disk.
+TEST(RunFolderTest, AppendMetrics_NoRoom_ErrorStays) {
+  TempFolder folder;
+  const auto run = RunFolder::Create(folder / "first");
+  ASSERT_TRUE(run.ok()) << run.status();
+  std::signal(SIGXFSZ, SIG_IGN);
+  rlimit before;
+  ASSERT_EQ(getrlimit(RLIMIT_FSIZE, &before), 0);
+  rlimit none = before;
+  none.rlim_cur = 0;
+  ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &none), 0);
+  const absl::Status status = (*run)->AppendMetrics(Trained());
+  ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &before), 0);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("metrics.jsonl"));
+  EXPECT_EQ((*run)->AppendMetrics(Trained()), status);
+}
+
+TEST(RunFolderTest, Create_LaunchersPreparations_AreNoRun) {
+  TempFolder folder;
+  std::filesystem::create_directories(folder / "first/logs");
+  WriteAll(folder / "first/coordinator.address", "127.0.0.1:1");
+  EXPECT_TRUE(RunFolder::Create(folder / "first").ok());
+}
+
+TEST(RunFolderTest, Discard_LeavesNoTrace) {
+  TempFolder folder;
+  {
+    const auto run = RunFolder::Create(folder / "runs/first");
+    ASSERT_TRUE(run.ok()) << run.status();
+    ASSERT_TRUE((*run)->WritePlan("{}\n").ok());
+    ASSERT_TRUE((*run)->WriteAddress("127.0.0.1:1").ok());
+    (*run)->Discard();
+  }
+  EXPECT_EQ(Names(folder / "runs"), std::set<std::string>{});
+}
+
+TEST(RunFolderTest, Discard_KeepsLogs) {
+  TempFolder folder;
+  {
+    const auto run = RunFolder::Create(folder / "first");
+    ASSERT_TRUE(run.ok()) << run.status();
+    WriteAll((*run)->logs_path() + "/shard-0.log", "x");
+    (*run)->Discard();
+  }
+  EXPECT_EQ(Names(folder / "first"), std::set<std::string>{"logs"});
+  EXPECT_TRUE(RunFolder::Create(folder / "first").ok());
+}
+
+TEST(RunFolderTest, AppendMetrics_IsThereAtOnce) {
+  TempFolder folder;
+  const auto run = RunFolder::Create(folder / "first");
+  ASSERT_TRUE(run.ok()) << run.status();
+  ASSERT_TRUE((*run)->AppendMetrics(Trained()).ok());
+  EXPECT_EQ(ReadAll(folder / "first/metrics.jsonl"), MetricsJson(Trained()) + "\n");
+}
+
+TEST(RunFolderTest, WriteAddress_IsOneLine) {
+  TempFolder folder;
+  const auto run = RunFolder::Create(folder / "first");
+  ASSERT_TRUE(run.ok()) << run.status();
+  ASSERT_TRUE((*run)->WriteAddress("127.0.0.1:1").ok());
+  EXPECT_EQ(ReadAll(folder / "first/coordinator.address"), "127.0.0.1:1\n");
+}
+
+TEST(MetricsJsonTest, TrainedStep_HasAllKeys) {
+  const auto json = nlohmann::json::parse(MetricsJson(Trained()));
+  EXPECT_EQ(json["generation"], 1);
+  EXPECT_EQ(json["step"], 120);
+  EXPECT_EQ(json["loss"], 3.4125);
+  EXPECT_FALSE(json.contains("full_loss"));
+  EXPECT_FALSE(json.contains("state_hash"));
+  EXPECT_EQ(json["elapsed_sec"], 0.5);
+  EXPECT_EQ(json["pull_sec"], 0.01);
+  EXPECT_EQ(json["pulled_bytes"], 24 << 20);
+  EXPECT_EQ(json["plan_hash"], "00000000000000ff");
+  for (const char* key : {"gradient_norm", "clip_scale", "workers", "min_holders", "max_holders", "uncovered_fragments",
+                          "samples", "tokens", "forward_sec", "backward_sec", "push_sec", "pushed_bytes", "run_sec",
+                          "max_worker_memory_bytes"}) {
+    EXPECT_TRUE(json.contains(key)) << key;
+  }
+}
+
+TEST(MetricsJsonTest, ClosingStep_HasHashAndFullLossButNoLoss) {
+  StepMetrics metrics;
+  metrics.step = 5000;
+  metrics.full_loss = 3.25;
+  metrics.state_hash = 0xabc;
+  const auto json = nlohmann::json::parse(MetricsJson(metrics));
+  EXPECT_EQ(json["full_loss"], 3.25);
+  EXPECT_EQ(json["state_hash"], "0000000000000abc");
+  EXPECT_FALSE(json.contains("loss"));
+  EXPECT_FALSE(json.contains("elapsed_sec"));
+}
+
+TEST(MetricsJsonTest, Loss_SurvivesUnrounded) {
+  StepMetrics metrics = Trained();
+  metrics.loss = 0.1 + 0.2;
+  EXPECT_EQ(nlohmann::json::parse(MetricsJson(metrics))["loss"].get<double>(), 0.1 + 0.2);
+}
+
+}  // namespace
+}  // namespace sdp
