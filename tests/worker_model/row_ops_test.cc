@@ -139,6 +139,26 @@ TEST(SwiGluTest, ExtremeGates_FiniteAndRight) {
   EXPECT_LT((SwiGlu(gate_up).to(at::kDouble) - expected).abs().max().item<double>(), 1e-30 + 1e-5);
 }
 
+// Denormal numbers take the CPU a hundred times longer, here and in the matrix products after it.
+bool HasDenormals(const at::Tensor& x) {
+  const at::Tensor size = x.abs();
+  return ((size > 0) & (size < std::numeric_limits<float>::min())).any().item<bool>();
+}
+
+TEST(SwiGluTest, FarGates_NoDenormals) {
+  const at::Tensor gate = at::arange(-300, 300, at::kFloat).view({-1, 1}) / 2;
+  const at::Tensor gate_up = at::cat({gate, at::ones_like(gate)}, 1);
+  at::Tensor buffer = at::ones_like(gate);
+  EXPECT_FALSE(HasDenormals(SwiGlu(gate_up)));
+  EXPECT_FALSE(HasDenormals(SwiGluGradient(gate_up, buffer)));
+}
+
+TEST(SoftmaxLossTest, FarLogits_NoDenormals) {
+  at::Tensor logits = at::cat({at::zeros({1, 40}), -at::arange(200, at::kFloat).view({1, 200})}, 1);
+  SoftmaxLoss(logits, at::tensor({3}, at::kLong));
+  EXPECT_FALSE(HasDenormals(logits));
+}
+
 TEST(RowOpsTest, TensorThatIsNotContiguous_Throws) {
   EXPECT_THROW(RmsNorm(at::zeros({4, 4}).t().narrow(0, 0, 2), at::ones({4}), 1e-5), c10::Error);
 }

@@ -102,9 +102,15 @@ void Main() {
   whole.samples = half.samples = samples;
   whole.units = c.Held();
   half.units = c.Held({"layers.0.attention", "layers.1.mlp", "layers.2.attention", "layers.3.mlp"});
+  TrainResult times;  // of all steps at coverage 1
   const auto train = [&](const TrainTask& task) {
-    if (!c.model->Train(task, exchange).ok()) std::abort();
+    const absl::StatusOr<TrainResult> result = c.model->Train(task, exchange);
+    if (!result.ok()) std::abort();
     exchange.Forget();
+    if (&task != &whole) return;
+    times.wait += result->wait;
+    times.forward += result->forward;
+    times.backward += result->backward;
   };
   std::vector<Case> cases;
   cases.push_back({"plain LibTorch",
@@ -128,6 +134,11 @@ void Main() {
                 1e3 * one.Median(), kSamples * kTokens / one.Median(), one.Median() / floor,
                 one.Median() / full);
   }
+  const absl::Duration all = times.forward + times.backward;
+  std::printf(
+      "wall time at coverage 1: forward and loss %.2f (of which wait %.2f), backward %.2f\n",
+      absl::FDivDuration(times.forward, all), absl::FDivDuration(times.wait, all),
+      absl::FDivDuration(times.backward, all));
   std::printf("share of multiply-accumulates at coverage 1/2: %.3f\n", MacShare(c, half.units));
 }
 
