@@ -1,11 +1,16 @@
 #include "common/rpc/frame_stream.h"
 
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+
 namespace sdp {
 namespace {
 
 // Messages read ahead of the executor, and encoded ahead of the socket: enough that neither waits for the other.
 constexpr size_t kReadAhead = 4;
 constexpr size_t kEncodeAhead = 3;
+// How long a server that ends a stream waits for a write that the client does not take.
+constexpr absl::Duration kLastWriteTimeout = absl::Seconds(1);
 
 }  // namespace
 
@@ -22,6 +27,7 @@ void FrameStream::Close(const absl::Status& why) {
     if (over()) return;
     closing_ = true;
     why_ = why;
+    LimitLastWrite();
   }
   Pump();
 }
@@ -54,9 +60,8 @@ void FrameStream::Pump() {
 FrameStream::Next FrameStream::Choose() {
   if (finished_) return Next::kNothing;
   if (over()) {
-    // A client ends its call by cancelling it. A server's Finish does that, and says why; but a write that the client does not
-    // take must be broken off first.
-    const bool cancel = reactor_->is_client() ? closing_ && !ended_ : writing_;
+    // A client ends its call by cancelling it. A server's Finish does that, and says why, which cancelling would not.
+    const bool cancel = reactor_->is_client() ? closing_ && !ended_ : writing_ && overdue_;
     if (cancel && !cancelled_) {
       cancelled_ = true;
       return Next::kCancel;
@@ -77,6 +82,17 @@ FrameStream::Next FrameStream::Choose() {
     return Next::kWrite;
   }
   return Next::kNothing;
+}
+
+void FrameStream::LimitLastWrite() {
+  if (!writing_ || reactor_->is_client()) return;
+  frames_->PostAt(absl::Now() + kLastWriteTimeout, [self = shared_from_this()] {
+    {
+      MutexLock lock(&self->mutex_);
+      self->overdue_ = true;
+    }
+    self->Pump();
+  });
 }
 
 void FrameStream::PostWork() {
@@ -101,6 +117,7 @@ void FrameStream::OnRead(bool ok) {
       PostWork();
     } else {
       ended_ = true;
+      LimitLastWrite();
     }
   }
   Pump();

@@ -74,6 +74,7 @@ class FrameStream : public std::enable_shared_from_this<FrameStream> {
 
   bool over() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return ended_ || closing_; }
   Next Choose() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void LimitLastWrite() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void PostWork() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // On `frames`: takes what was received and sent, encodes what is to be sent.
   void Work() ABSL_LOCKS_EXCLUDED(mutex_);
@@ -97,6 +98,7 @@ class FrameStream : public std::enable_shared_from_this<FrameStream> {
   bool more_ ABSL_GUARDED_BY(mutex_) = false;     // outgoing_ is not empty
   bool ended_ ABSL_GUARDED_BY(mutex_) = false;    // the other end is done, or the connection broke
   bool closing_ ABSL_GUARDED_BY(mutex_) = false;  // we are done
+  bool overdue_ ABSL_GUARDED_BY(mutex_) = false;  // over, and the last write takes too long
   bool cancelled_ ABSL_GUARDED_BY(mutex_) = false;
   bool finished_ ABSL_GUARDED_BY(mutex_) = false;
   absl::Status why_ ABSL_GUARDED_BY(mutex_);

@@ -50,7 +50,7 @@ void OutgoingQueue::Add(Outgoing outgoing) {
 }
 
 void OutgoingQueue::BeginNext() {
-  current_.emplace();
+  current_ = std::make_unique<Current>();
   current_->outgoing = std::move(waiting_.begin()->second);
   waiting_.erase(waiting_.begin());
   const Outgoing& outgoing = current_->outgoing;
@@ -72,7 +72,7 @@ EncodedFrame OutgoingQueue::Next() {
     const grpc::Slice slice = Copy(payload);
     return Encode(text.header, payload, &slice);
   }
-  if (!current_.has_value()) BeginNext();
+  if (current_ == nullptr) BeginNext();
   FrameHeader header = current_->outgoing.header;
   header.offset = current_->sent;
   const int64_t size = std::min(kMaxPayloadBytes, header.total - current_->sent);
@@ -92,7 +92,7 @@ EncodedFrame OutgoingQueue::Next() {
     const grpc::Slice slice = Borrow(payload, current_->outgoing.numbers);
     frame = Encode(header, payload, &slice);
   }
-  if (current_->sent == header.total) current_.reset();
+  if (current_->sent == header.total) current_ = nullptr;
   return frame;
 }
 

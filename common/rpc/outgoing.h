@@ -4,7 +4,6 @@
 #include <deque>
 #include <map>
 #include <memory>
-#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -42,7 +41,7 @@ struct EncodedFrame {
 class OutgoingQueue {
  public:
   void Add(Outgoing outgoing);
-  bool empty() const { return texts_.empty() && waiting_.empty() && !current_.has_value(); }
+  bool empty() const { return texts_.empty() && waiting_.empty() && current_ == nullptr; }
   // Computes checksums, and bf16. Precondition: not empty.
   EncodedFrame Next();
 
@@ -56,7 +55,7 @@ class OutgoingQueue {
 
   std::deque<Outgoing> texts_;
   std::map<std::pair<Step, FragmentId>, Outgoing> waiting_;
-  std::optional<Current> current_;
+  std::unique_ptr<Current> current_;  // begun; null: none
 };
 
 // The pieces of a received message, valid as long as this object.
