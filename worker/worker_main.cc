@@ -95,5 +95,5 @@ int main(int argc, char** argv) {
   CLI11_PARSE(app, argc, argv);
   if (flags.die_with_parent) sdp::TieToParent();
   sdp::StartLogging(flags.name);
-  return sdp::ExitStatus(flags.name, sdp::Main(flags));
+  sdp::Leave(flags.name, sdp::Main(flags));
 }

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <cstdio>
 #include <initializer_list>
 #include <iostream>
 #include <random>
@@ -46,10 +47,11 @@ uint64_t RandomInstance() {
   return (uint64_t{device()} << 32) | device();
 }
 
-int ExitStatus(const std::string& name, const absl::Status& status) {
-  if (status.ok()) return 0;
-  std::cerr << name << ": " << status.message() << std::endl;
-  return absl::IsCancelled(status) ? 130 : 1;
+void Leave(const std::string& name, const absl::Status& status) {
+  if (!status.ok()) std::cerr << name << ": " << status.message() << std::endl;
+  std::cout << std::flush;
+  std::fflush(nullptr);
+  _exit(status.ok() ? 0 : absl::IsCancelled(status) ? 130 : 1);
 }
 
 StopOnSignal::StopOnSignal(std::function<void(const std::string&)> stop) : stop_(std::move(stop)) {

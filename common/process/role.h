@@ -36,8 +36,9 @@ void TieToParent();
 // A random number that tells this process from others of the same name.
 uint64_t RandomInstance();
 
-// 0 for OK, 130 for Cancelled (stopped on request), else 1, after saying why on stderr.
-int ExitStatus(const std::string& name, const absl::Status& status);
+// Ends the process with 0 for OK, 130 for Cancelled (stopped on request), else 1, after saying why on stderr. Statics are not
+// destroyed: threads of gRPC and LibTorch may still use them.
+[[noreturn]] void Leave(const std::string& name, const absl::Status& status);
 
 // Calls `stop` on a thread of its own at SIGTERM, and at SIGINT unless that is ignored; a second signal ends the process at once.
 // Make it before other threads. The destructor joins.

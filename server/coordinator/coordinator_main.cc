@@ -141,5 +141,5 @@ int main(int argc, char** argv) {
   sigaddset(&stops, SIGTERM);
   pthread_sigmask(SIG_BLOCK, &stops, nullptr);
   sdp::StartLogging(flags.name);
-  return sdp::ExitStatus(flags.name, sdp::Main(flags));
+  sdp::Leave(flags.name, sdp::Main(flags));
 }

@@ -1,0 +1,280 @@
+// Real processes on loopback: what `sdp train` promises, seen from outside.
+#include <sys/wait.h>
+
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <memory>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include <nlohmann/json.hpp>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "common/config/config.h"
+#include "common/run/run_setup.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/cluster/sim_cluster.h"
+#include "worker/data/dataset.h"
+#include "worker/model/make_model.h"
+
+namespace sdp {
+namespace {
+
+using ::testing::HasSubstr;
+using Json = nlohmann::json;
+namespace fs = std::filesystem;
+
+struct Outcome {
+  int exit_status = -1;
+  std::string output;
+};
+
+class SdpTrainTest : public testing::Test {
+ protected:
+  SdpTrainTest() {
+    std::string name = (fs::temp_directory_path() / "sdp-train-XXXXXX").string();
+    folder_ = ::mkdtemp(name.data());
+    std::ofstream train(folder_ / "train.txt"), validation(folder_ / "validation.txt");
+    for (int i = 0; i < 400; ++i) train << "The " << i << "th line of a text that is " << i * i % 97 << " words short.\n";
+    for (int i = 0; i < 40; ++i) validation << "Another " << i << " lines that it was not trained on.\n";
+    std::ofstream(folder_ / "run.toml") << "[model]\narch = \"llama\"\ndim = 16\nlayers = 4\nheads = 4\nkv_heads = 2\nffn_dim = 24\n"
+                                        << "[data]\nkind = \"text\"\ntrain = [\"" << (folder_ / "train.txt").string()
+                                        << "\"]\nvalidation = [\"" << (folder_ / "validation.txt").string()
+                                        << "\"]\nseq_len = 15\n"
+                                        << "[train]\nsteps = 6\nglobal_batch = 10\nlr = 0.01\nclip_norm = 1.0\neval_every = 3\n"
+                                        << "[cluster]\nworkers = 4\nshards = 2\n[worker]\nthreads = 1\n";
+  }
+  ~SdpTrainTest() override { fs::remove_all(folder_); }
+
+  std::string Config() const { return (folder_ / "run.toml").string(); }
+  fs::path RunDir(const std::string& name) const { return folder_ / name; }
+
+  // Runs a shell command with a limit, in the test's folder.
+  Outcome Shell(const std::string& command) const {
+    Outcome outcome;
+    const std::string whole = absl::StrCat("cd ", folder_.string(), " && timeout -k 5 100 ", command, " 2>&1");
+    FILE* pipe = popen(whole.c_str(), "r");
+    char buffer[4096];
+    while (const size_t n = std::fread(buffer, 1, sizeof(buffer), pipe)) outcome.output.append(buffer, n);
+    outcome.exit_status = WEXITSTATUS(pclose(pipe));
+    return outcome;
+  }
+  static std::string Program(const std::string& name) { return absl::StrCat(SDP_BIN_DIR, "/", name); }
+
+  Outcome Train(const std::string& run, const std::string& more = "") const {
+    return Shell(absl::StrCat(Program("sdp"), " train ", Config(), " --set run.dir=", RunDir(run).string(), " ", more));
+  }
+
+  std::vector<Json> Metrics(const std::string& run) const {
+    std::vector<Json> lines;
+    std::ifstream file(RunDir(run) / "metrics.jsonl");
+    for (std::string line; std::getline(file, line);) lines.push_back(Json::parse(line));
+    return lines;
+  }
+  std::string StateHash(const std::string& run) const {
+    const std::vector<Json> lines = Metrics(run);
+    return lines.empty() ? "" : lines.back().value("state_hash", "");
+  }
+
+  fs::path folder_;
+};
+
+TEST_F(SdpTrainTest, BadInput_IsOneClearErrorAndNothingTrains) {
+  const struct {
+    const char* args;
+    const char* says;
+  } cases[] = {
+      {"--set train.lrr=1", "train.lr"},
+      {"--set sdp.coverage=0", "coverage"},
+      {"--set sdp.coverage=0.1", "coverage"},
+      {"--set sdp.holders=5", "holders"},
+      {"--set sdp.assignment=cyclic --set cluster.workers=8 --set sdp.coverage=0.5", "cyclic"},
+      {"--set data.train='[\"nowhere.txt\"]'", "nowhere.txt"},
+      {"--set data.seq_len=1000000", "seq_len"},
+      {"--set data.kind=tokens --set model.vocab=300", "train.txt"},
+      {"--set model.vocab=64", "vocab"},
+      {"--init nowhere.safetensors", "nowhere.safetensors"},
+  };
+  for (size_t i = 0; i < std::size(cases); ++i) {
+    const auto& c = cases[i];
+    const std::string run = absl::StrCat("bad", i);
+    const Outcome outcome = Train(run, c.args);
+    EXPECT_NE(outcome.exit_status, 0) << c.args;
+    EXPECT_NE(outcome.exit_status, 124) << c.args << " hung";
+    EXPECT_THAT(outcome.output, HasSubstr(c.says)) << c.args;
+    EXPECT_TRUE(Metrics(run).empty()) << c.args;
+  }
+}
+
+TEST_F(SdpTrainTest, ExistingRunFolder_IsRefused) {
+  ASSERT_EQ(Train("run", "--set train.steps=1 --set train.eval_every=0").exit_status, 0);
+  const Outcome again = Train("run");
+  EXPECT_EQ(again.exit_status, 1);
+  EXPECT_THAT(again.output, HasSubstr(RunDir("run").string()));
+}
+
+// Two runs, other numbers of shards and unix sockets have the same weights at the end, and they are the weights of the same
+// cluster over a simulated network.
+TEST_F(SdpTrainTest, SameBits_TwiceAnyShardsAnyTransport_AndSimulated) {
+  const Outcome first = Train("one");
+  ASSERT_EQ(first.exit_status, 0) << first.output;
+  const std::string hash = StateHash("one");
+  ASSERT_EQ(hash.size(), 16u);
+  EXPECT_EQ(Train("again").exit_status, 0);
+  EXPECT_EQ(Train("single", "--set cluster.shards=1").exit_status, 0);
+  EXPECT_EQ(Train("three", "--set cluster.shards=3").exit_status, 0);
+  EXPECT_EQ(Train("unix", "--unix-sockets").exit_status, 0);
+  for (const char* run : {"again", "single", "three", "unix"}) {
+    EXPECT_EQ(StateHash(run), hash) << run;
+    const auto lines = Metrics(run), expected = Metrics("one");
+    ASSERT_EQ(lines.size(), expected.size());
+    for (size_t t = 0; t < lines.size(); ++t) {
+      EXPECT_EQ(lines[t].value("loss", 0.0), expected[t].value("loss", 0.0)) << run << " step " << t;
+      EXPECT_EQ(lines[t].value("full_loss", 0.0), expected[t].value("full_loss", 0.0)) << run << " step " << t;
+    }
+  }
+
+  const auto loaded = LoadConfig((RunDir("one") / "config.toml").string(), {});
+  ASSERT_TRUE(loaded.ok()) << loaded.status();
+  const auto setup = MakeRunSetup(loaded->config);
+  ASSERT_TRUE(setup.ok()) << setup.status();
+  const auto training = OpenText({(folder_ / "train.txt").string()}, 15);
+  const auto validation = OpenText({(folder_ / "validation.txt").string()}, 15);
+  ASSERT_TRUE(training.ok() && validation.ok());
+  SimCluster::Options options;
+  options.run.catalog = &setup->catalog;
+  options.run.layout = &setup->layout;
+  options.run.shards = 2;
+  options.run.workers = 4;
+  options.run.coverage = setup->coverage;
+  options.run.steps = 6;
+  options.run.global_batch = 10;
+  options.run.clip_norm = 1;
+  options.run.eval_every = 3;
+  options.run.validation = true;
+  options.optimizer.lr = 0.01;
+  options.optimizer.steps = 6;
+  options.terms_per_sample = 15;
+  options.data = {(*training)->samples(), 1, (*validation)->samples(), 1};
+  options.schedule_seed = 77;
+  SimCluster cluster(options, [&](int) {
+    auto model = MakeTorchModel(setup->catalog, setup->layout, setup->llama, training->get(), validation->get(), {.threads = 1});
+    EXPECT_TRUE(model.ok()) << model.status();
+    return *std::move(model);
+  });
+  ASSERT_EQ(cluster.Run(), absl::OkStatus());
+  EXPECT_EQ(absl::StrCat(absl::Hex(*cluster.metrics().back().state_hash, absl::kZeroPad16)), hash);
+}
+
+TEST_F(SdpTrainTest, Metrics_FollowTheSchema_AndLossFalls) {
+  ASSERT_EQ(Train("run", "--set train.steps=30").exit_status, 0);
+  const std::vector<Json> lines = Metrics("run");
+  ASSERT_EQ(lines.size(), 31u);
+  for (size_t t = 0; t < lines.size(); ++t) {
+    EXPECT_EQ(lines[t].at("step"), t);
+    EXPECT_EQ(lines[t].at("generation"), 1);
+    EXPECT_EQ(lines[t].contains("loss"), t < 30);
+    EXPECT_EQ(lines[t].contains("full_loss"), t > 0 && t % 3 == 0);
+  }
+  EXPECT_LT(lines.back().at("full_loss").get<double>(), lines[3].at("full_loss").get<double>());
+  const Json plan = Json::parse(std::ifstream(RunDir("run") / "plan.json"));
+  EXPECT_EQ(plan.at("workers").size(), 4u);
+}
+
+// Bytes on the wire are those of the held blocks: 4 bytes a parameter each way; headers are within 2% at these sizes.
+TEST_F(SdpTrainTest, Bytes_AreThoseOfTheSubnetworks) {
+  ASSERT_EQ(Train("run", "--set model.dim=64 --set model.ffn_dim=172 --set train.steps=4 --set train.eval_every=0").exit_status, 0);
+  const Json plan = Json::parse(std::ifstream(RunDir("run") / "plan.json"));
+  double pull = 0, push = 0;
+  for (const Json& worker : plan.at("workers")) {
+    pull += worker.at("pull_bytes").get<double>();
+    push += worker.at("push_bytes").get<double>();
+  }
+  const std::vector<Json> lines = Metrics("run");
+  for (size_t t = 0; t + 1 < lines.size(); ++t) {
+    EXPECT_NEAR(lines[t].at("pulled_bytes").get<double>() / pull, 1, 0.02) << "step " << t;
+    EXPECT_NEAR(lines[t].at("pushed_bytes").get<double>() / push, 1, 0.02) << "step " << t;
+  }
+}
+
+TEST_F(SdpTrainTest, InfiniteLoss_EndsTheRunNamingStepAndWorker) {
+  const Outcome outcome = Train("run", "--set train.optimizer=sgd --set train.lr=1e6 --set train.clip_norm=0 --set train.eval_every=0 "
+                                       "--set train.steps=50");
+  EXPECT_EQ(outcome.exit_status, 1);
+  EXPECT_THAT(outcome.output, HasSubstr("not finite"));
+  EXPECT_THAT(outcome.output, HasSubstr("step "));
+}
+
+TEST_F(SdpTrainTest, KilledWorker_EndsTheRunNamed) {
+  const Outcome outcome = Shell(absl::StrCat(
+      "bash -c '", Program("sdp"), " train ", Config(), " --set run.dir=", RunDir("run").string(),
+      " --set train.steps=1000000 --set train.eval_every=0 & top=$!; "
+      "for i in $(seq 300); do grep -q loss ", RunDir("run").string(), "/metrics.jsonl 2>/dev/null && break; sleep 0.1; done; "
+      "pkill -KILL -P $top -f -- \"--name worker-2\"; wait $top; echo exit=$?'"));
+  EXPECT_THAT(outcome.output, HasSubstr("worker-2"));
+  EXPECT_THAT(outcome.output, HasSubstr("signal 9"));
+  EXPECT_THAT(outcome.output, HasSubstr("exit=1"));
+}
+
+TEST_F(SdpTrainTest, Interrupt_StopsAtAStepBoundary) {
+  const Outcome outcome = Shell(absl::StrCat(
+      "bash -c 'set -m; ", Program("sdp"), " train ", Config(), " --set run.dir=", RunDir("run").string(),
+      " --set train.steps=1000000 --set train.eval_every=0 & top=$!; "
+      "for i in $(seq 300); do grep -q loss ", RunDir("run").string(), "/metrics.jsonl 2>/dev/null && break; sleep 0.1; done; "
+      "kill -INT $top; wait $top; echo exit=$?'"));
+  EXPECT_THAT(outcome.output, HasSubstr("exit=130"));
+  const std::vector<Json> lines = Metrics("run");
+  ASSERT_FALSE(lines.empty());
+  EXPECT_TRUE(lines.back().contains("state_hash"));
+  EXPECT_FALSE(lines.back().contains("full_loss"));
+}
+
+// The README's three kinds of terminals: roles started by hand, in any order.
+TEST_F(SdpTrainTest, RolesByHand_SameBitsAsTheLocalCluster) {
+  ASSERT_EQ(Train("local").exit_status, 0);
+  const std::string common = absl::StrCat(" --config ", Config(), " --set run.dir=", RunDir("hand").string());
+  std::string script = absl::StrCat("bash -c '", Program("sdp-coordinator"), common, " --address-file address & top=$!; ",
+                                    "for i in $(seq 300); do test -s address && break; sleep 0.1; done; ");
+  for (const char* worker : {"worker-3", "worker-1", "worker-0", "worker-2"}) {
+    absl::StrAppend(&script, Program("sdp-worker"), common, " --coordinator $(cat address) --name ", worker, " & ");
+  }
+  for (const char* shard : {"shard-1", "shard-0"}) {
+    absl::StrAppend(&script, Program("sdp-shard"), common, " --coordinator $(cat address) --name ", shard, " & ");
+  }
+  absl::StrAppend(&script, "wait $top; echo exit=$?; wait'");
+  const Outcome outcome = Shell(script);
+  EXPECT_THAT(outcome.output, HasSubstr("exit=0"));
+  EXPECT_EQ(StateHash("hand"), StateHash("local"));
+}
+
+TEST_F(SdpTrainTest, WorkerOfAnotherConfig_IsRefused_AndUnreachableCoordinatorNamed) {
+  const std::string common = absl::StrCat(" --config ", Config(), " --set run.dir=", RunDir("hand").string());
+  const Outcome refused = Shell(absl::StrCat(
+      "bash -c '", Program("sdp-coordinator"), common, " --address-file address >coordinator.out 2>&1 & top=$!; ",
+      "for i in $(seq 300); do test -s address && break; sleep 0.1; done; ", Program("sdp-worker"), common,
+      " --set train.lr=0.5 --coordinator $(cat address) --name worker-0; echo exit=$?; kill $top; wait'"));
+  EXPECT_THAT(refused.output, HasSubstr("config hash"));
+  EXPECT_THAT(refused.output, HasSubstr("exit=1"));
+  const Outcome alone = Shell(absl::StrCat(Program("sdp-worker"), common, " --coordinator 127.0.0.1:1 --name worker-0"));
+  EXPECT_EQ(alone.exit_status, 1);
+  EXPECT_THAT(alone.output, HasSubstr("127.0.0.1:1"));
+}
+
+TEST_F(SdpTrainTest, PortInUse_IsNamed) {
+  const std::string common = absl::StrCat(" --config ", Config(), " --set run.dir=");
+  const Outcome outcome = Shell(absl::StrCat(
+      "bash -c '", Program("sdp-coordinator"), common, RunDir("a").string(), " --address-file address >a.out 2>&1 & top=$!; ",
+      "for i in $(seq 300); do test -s address && break; sleep 0.1; done; ", Program("sdp-coordinator"), common,
+      RunDir("b").string(), " --listen $(cat address); echo exit=$?; kill $top; wait'"));
+  EXPECT_THAT(outcome.output, HasSubstr("exit=1"));
+  EXPECT_THAT(outcome.output, HasSubstr("127.0.0.1:"));
+}
+
+}  // namespace
+}  // namespace sdp
