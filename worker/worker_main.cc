@@ -1,12 +1,12 @@
 // sdp-worker: trains one subnetwork on one device.
+#include <spdlog/spdlog.h>
+
+#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <memory>
 #include <string>
 #include <thread>
 #include <vector>
-
-#include <CLI/CLI.hpp>
-#include <spdlog/spdlog.h>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -53,8 +53,8 @@ absl::Status Main(const RoleFlags& flags) {
     SDP_ASSIGN_OR_RETURN(model_options.memory_bytes, ParseBytes(setup.config.worker().memory()));
   }
   SDP_ASSIGN_OR_RETURN(const std::unique_ptr<LocalModel> model,
-                       MakeTorchModel(setup.catalog, setup.layout, setup.llama,
-                                      training.get(), validation.get(), model_options));
+                       MakeTorchModel(setup.catalog, setup.layout, setup.llama, training.get(),
+                                      validation.get(), model_options));
   spdlog::info("{} training samples, {} threads", training->samples(), model_options.threads);
 
   WorkerService::Options options;

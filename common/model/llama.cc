@@ -18,8 +18,9 @@
 //   head      V d                     d       gradient of its input, made with the loss; logits
 //                                             exist for one chunk of tokens only
 //
-// Normed inputs and the product silu(gate) * up are not stored but made anew: worker/model states it
-// stage by stage. A branch's output is not stored: it is scaled and added to the residual stream.
+// Normed inputs and the product silu(gate) * up are not stored but made anew: worker/model states
+// it stage by stage. A branch's output is not stored: it is scaled and added to the residual
+// stream.
 
 namespace sdp {
 namespace {

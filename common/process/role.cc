@@ -3,6 +3,8 @@
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <spdlog/sinks/stdout_sinks.h>
+#include <spdlog/spdlog.h>
 #include <sys/eventfd.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
@@ -15,9 +17,6 @@
 #include <random>
 #include <utility>
 
-#include <spdlog/sinks/stdout_sinks.h>
-#include <spdlog/spdlog.h>
-
 namespace sdp {
 
 void AddRoleFlags(CLI::App& app, RoleFlags* flags) {
@@ -25,7 +24,8 @@ void AddRoleFlags(CLI::App& app, RoleFlags* flags) {
   app.add_option("--set", flags->sets, "section.key=value: overrides a value of the configuration")
       ->allow_extra_args(false);
   app.add_flag("--insecure", flags->insecure, "allow plaintext beyond this machine's loopback");
-  app.add_flag("--die-with-parent", flags->die_with_parent, "end when the parent process is gone; leave Ctrl-C to it");
+  app.add_flag("--die-with-parent", flags->die_with_parent,
+               "end when the parent process is gone; leave Ctrl-C to it");
 }
 
 void StartLogging(const std::string& name) {

@@ -29,19 +29,19 @@ void AddRoleFlags(CLI::App& app, RoleFlags* flags);
 // Logs to stderr with the role's name; a line is out when the call returns.
 void StartLogging(const std::string& name);
 
-// The process gets SIGTERM when its parent is gone, and leaves SIGINT (Ctrl-C reaches the whole group) to the parent.
-// Call first of all: signals are blocked for threads started later.
+// The process gets SIGTERM when its parent is gone, and leaves SIGINT (Ctrl-C reaches the whole
+// group) to the parent. Call first of all: signals are blocked for threads started later.
 void TieToParent();
 
 // A random number that tells this process from others of the same name.
 uint64_t RandomInstance();
 
-// Ends the process with 0 for OK, 130 for Cancelled (stopped on request), else 1, after saying why on stderr. Statics are not
-// destroyed: threads of gRPC and LibTorch may still use them.
+// Ends the process with 0 for OK, 130 for Cancelled (stopped on request), else 1, after saying why
+// on stderr. Statics are not destroyed: threads of gRPC and LibTorch may still use them.
 [[noreturn]] void Leave(const std::string& name, const absl::Status& status);
 
-// Calls `stop` on a thread of its own at SIGTERM, and at SIGINT unless that is ignored; a second signal ends the process at once.
-// Make it before other threads. The destructor joins.
+// Calls `stop` on a thread of its own at SIGTERM, and at SIGINT unless that is ignored; a second
+// signal ends the process at once. Make it before other threads. The destructor joins.
 class StopOnSignal {
  public:
   explicit StopOnSignal(std::function<void(const std::string& signal)> stop);

@@ -10,11 +10,13 @@
 #include "common/base/float_buffer.h"
 #include "common/base/ids.h"
 
-// What the roles tell each other, as plain data: the logic of each role takes and returns these; the services turn them into
-// gRPC messages and frames. Delivery is at least once and in any order, so every receiver takes duplicates.
+// What the roles tell each other, as plain data: the logic of each role takes and returns these;
+// the services turn them into gRPC messages and frames. Delivery is at least once and in any order,
+// so every receiver takes duplicates.
 namespace sdp {
 
-// ---- Between workers and shards -----------------------------------------------------------------------------------------
+// ---- Between workers and shards
+// -----------------------------------------------------------------------------------------
 
 // A shard's answer to a push or a pull of one fragment.
 enum class Answer {
@@ -67,13 +69,14 @@ struct Delivery {
   std::string detail;
 };
 
-// ---- Between shards and the coordinator ---------------------------------------------------------------------------------
+// ---- Between shards and the coordinator
+// ---------------------------------------------------------------------------------
 
 struct ShardRegistration {
   std::string name;
-  std::string address;      // where workers and the coordinator reach it
+  std::string address;  // where workers and the coordinator reach it
   std::string config_hash;
-  uint64_t instance = 0;    // random per process: tells a repeated call from a second process
+  uint64_t instance = 0;  // random per process: tells a repeated call from a second process
 };
 
 struct ShardAdmission {
@@ -85,9 +88,10 @@ struct ShardAdmission {
 
 // The holders of each unit, interned: many units have the same ones.
 struct HolderSets {
-  std::vector<Incarnation> members;            // of the view, in rank order
-  std::vector<std::vector<Incarnation>> sets;  // in rank order: the place in a set is the leaf in the sum's tree
-  std::vector<int32_t> set_of_unit;            // [units]
+  std::vector<Incarnation> members;  // of the view, in rank order
+  std::vector<std::vector<Incarnation>>
+      sets;  // in rank order: the place in a set is the leaf in the sum's tree
+  std::vector<int32_t> set_of_unit;  // [units]
 };
 
 // A binding as a shard needs it.
@@ -96,7 +100,8 @@ struct ShardBinding {
   ViewId view;
   Step step = 0;
   int64_t plan = 0;  // number of the plan (the rotation index)
-  std::shared_ptr<const HolderSets> holders;  // null: those sent with an earlier binding of the same plan
+  std::shared_ptr<const HolderSets>
+      holders;            // null: those sent with an earlier binding of the same plan
   bool evaluate = false;  // version `step` stays until ReleaseEvaluation
   bool closing = false;   // no rounds; report the hashes of version `step`
 };
@@ -125,7 +130,8 @@ struct ClipScale {
   double scale = 1;
 };
 
-// ---- Between workers and the coordinator --------------------------------------------------------------------------------
+// ---- Between workers and the coordinator
+// --------------------------------------------------------------------------------
 
 struct WorkerRegistration {
   std::string name;
@@ -165,8 +171,10 @@ struct WorkerBinding {
   Term term;
   Step step = 0;
   int64_t plan = 0;
-  std::shared_ptr<const std::vector<UnitFactor>> units;  // null: as in the plan the worker named in its question
-  int64_t first_position = 0;  // its portion: positions [first, first + samples) of the endless sample sequence
+  std::shared_ptr<const std::vector<UnitFactor>>
+      units;  // null: as in the plan the worker named in its question
+  int64_t first_position =
+      0;  // its portion: positions [first, first + samples) of the endless sample sequence
   int64_t samples = 0;
   int64_t micro_batch = 0;
   bool evaluate = false;
@@ -181,10 +189,11 @@ struct StepReport {
   Step step = 0;
   double loss_sum = 0;  // nats, before the update
   int64_t terms = 0;
-  absl::Duration pull, forward, backward, push;  // where the step's time went; pull: waiting for weights
-  int64_t pulled_bytes = 0;                      // payload and headers, as sent
+  absl::Duration pull, forward, backward,
+      push;                  // where the step's time went; pull: waiting for weights
+  int64_t pulled_bytes = 0;  // payload and headers, as sent
   int64_t pushed_bytes = 0;
-  int64_t peak_memory_bytes = 0;                 // VmHWM
+  int64_t peak_memory_bytes = 0;  // VmHWM
 };
 
 struct EvaluationReport {

@@ -1,6 +1,6 @@
-// At coverage 1 a cluster of N workers trains as one process does on the whole batch: losses and weights over 20 steps, against
-// plain torch operations, torch.optim and torch's clipping, all in f64. Logic and arithmetic are the product's; only network,
-// store and clock are simulated.
+// At coverage 1 a cluster of N workers trains as one process does on the whole batch: losses and
+// weights over 20 steps, against plain torch operations, torch.optim and torch's clipping, all in
+// f64. Logic and arithmetic are the product's; only network, store and clock are simulated.
 #include <torch/nn/utils/clip_grad.h>
 #include <torch/optim.h>
 #include <torch/types.h>
@@ -25,8 +25,8 @@ namespace {
 constexpr int64_t kSteps = 20, kSamples = 40;
 constexpr uint64_t kSeed = 5;
 constexpr double kLr = 3e-3, kDecay = 0.1;
-// A large eps keeps AdamW's division from magnifying rounding of gradients that are nearly 0, which would hide real errors
-// behind a wide tolerance.
+// A large eps keeps AdamW's division from magnifying rounding of gradients that are nearly 0, which
+// would hide real errors behind a wide tolerance.
 constexpr double kEps = 1e-3;
 
 class RandomTokens final : public Dataset {
@@ -36,7 +36,8 @@ class RandomTokens final : public Dataset {
   int64_t seq_len() const override { return seq_len_; }
   void Read(int64_t sample, absl::Span<int32_t> tokens) const override {
     for (size_t i = 0; i < tokens.size(); ++i) {
-      tokens[i] = static_cast<int32_t>(RandomBits(9, static_cast<uint64_t>(sample), i) % static_cast<uint64_t>(vocab_));
+      tokens[i] = static_cast<int32_t>(RandomBits(9, static_cast<uint64_t>(sample), i) %
+                                       static_cast<uint64_t>(vocab_));
     }
   }
   uint64_t checksum() const override { return 1; }
@@ -57,7 +58,13 @@ struct Case {
 };
 
 LlamaSpec Spec(const Case& c) {
-  return {.dim = 16, .layers = 2, .heads = 4, .kv_heads = c.kv_heads, .ffn_dim = 22, .vocab = 19, .tied = c.tied};
+  return {.dim = 16,
+          .layers = 2,
+          .heads = 4,
+          .kv_heads = c.kv_heads,
+          .ffn_dim = 22,
+          .vocab = 19,
+          .tied = c.tied};
 }
 
 struct Outcome {
@@ -66,15 +73,19 @@ struct Outcome {
 };
 
 // One process on the whole batch.
-Outcome Reference(const Case& c, const Catalog& catalog, const Layout& layout, const Dataset& data) {
+Outcome Reference(const Case& c, const Catalog& catalog, const Layout& layout,
+                  const Dataset& data) {
   naive::Weights weights;
-  for (const TensorSpec& tensor : catalog.tensors) weights[tensor.name] = torch::zeros(tensor.shape, torch::kF64);
+  for (const TensorSpec& tensor : catalog.tensors)
+    weights[tensor.name] = torch::zeros(tensor.shape, torch::kF64);
   for (int f = 0; f < layout.fragments(); ++f) {
     FloatBuffer values(layout.fragment(FragmentId(f)).size);
     FillInitialValues(catalog, layout, FragmentId(f), kSeed, values.span());
     for (const Piece& piece : layout.pieces(FragmentId(f))) {
-      double* to = weights[catalog.tensors[static_cast<size_t>(piece.tensor)].name].data_ptr<double>();
-      for (int64_t i = 0; i < piece.size; ++i) to[piece.tensor_offset + i] = values.data()[piece.fragment_offset + i];
+      double* to =
+          weights[catalog.tensors[static_cast<size_t>(piece.tensor)].name].data_ptr<double>();
+      for (int64_t i = 0; i < piece.size; ++i)
+        to[piece.tensor_offset + i] = values.data()[piece.fragment_offset + i];
     }
   }
   std::vector<torch::Tensor> all, decayed, kept;
@@ -89,14 +100,16 @@ Outcome Reference(const Case& c, const Catalog& catalog, const Layout& layout, c
       return std::make_unique<torch::optim::AdamWOptions>(
           torch::optim::AdamWOptions(kLr).betas({0.9, 0.95}).eps(kEps).weight_decay(decay));
     };
-    optimizer = std::make_unique<torch::optim::AdamW>(std::vector<torch::optim::OptimizerParamGroup>{
-        {decayed, with(kDecay)}, {kept, with(0)}});
+    optimizer = std::make_unique<torch::optim::AdamW>(
+        std::vector<torch::optim::OptimizerParamGroup>{{decayed, with(kDecay)}, {kept, with(0)}});
   } else {
     const auto with = [](double decay) {
-      return std::make_unique<torch::optim::SGDOptions>(torch::optim::SGDOptions(kLr).momentum(0.9).weight_decay(decay));
+      return std::make_unique<torch::optim::SGDOptions>(
+          torch::optim::SGDOptions(kLr).momentum(0.9).weight_decay(decay));
     };
     optimizer = std::make_unique<torch::optim::SGD>(
-        std::vector<torch::optim::OptimizerParamGroup>{{decayed, with(kDecay)}, {kept, with(0)}}, torch::optim::SGDOptions(kLr));
+        std::vector<torch::optim::OptimizerParamGroup>{{decayed, with(kDecay)}, {kept, with(0)}},
+        torch::optim::SGDOptions(kLr));
   }
   Outcome outcome;
   const SampleOrder order(kSeed, kSamples, true);
@@ -108,8 +121,8 @@ Outcome Reference(const Case& c, const Catalog& catalog, const Layout& layout, c
       for (int64_t i = 0; i <= c.seq_len; ++i) batch[b][i] = tokens[static_cast<size_t>(i)];
     }
     optimizer->zero_grad();
-    const torch::Tensor loss =
-        naive::Loss(Spec(c), weights, batch.narrow(1, 0, c.seq_len), batch.narrow(1, 1, c.seq_len), {1, 1, 1, 1});
+    const torch::Tensor loss = naive::Loss(Spec(c), weights, batch.narrow(1, 0, c.seq_len),
+                                           batch.narrow(1, 1, c.seq_len), {1, 1, 1, 1});
     loss.backward();
     if (c.clip_norm > 0) torch::nn::utils::clip_grad_norm_(all, c.clip_norm);
     optimizer->step();
@@ -134,7 +147,8 @@ void ExpectEqual(const Case& c) {
   options.run.global_batch = c.global_batch;
   options.run.micro_batch = c.micro_batch;
   options.run.clip_norm = c.clip_norm;
-  options.optimizer = {.kind = c.optimizer, .lr = kLr, .weight_decay = kDecay, .eps = kEps, .steps = kSteps};
+  options.optimizer = {
+      .kind = c.optimizer, .lr = kLr, .weight_decay = kDecay, .eps = kEps, .steps = kSteps};
   options.seed = kSeed;
   options.terms_per_sample = c.seq_len;
   options.data.train_samples = kSamples;
@@ -156,9 +170,12 @@ void ExpectEqual(const Case& c) {
     const FloatBuffer& value = cluster.value(FragmentId(f));
     for (const Piece& piece : layout.pieces(FragmentId(f))) {
       const double* want =
-          expected.weights.at(catalog.tensors[static_cast<size_t>(piece.tensor)].name).data_ptr<double>() + piece.tensor_offset;
+          expected.weights.at(catalog.tensors[static_cast<size_t>(piece.tensor)].name)
+              .data_ptr<double>() +
+          piece.tensor_offset;
       for (int64_t i = 0; i < piece.size; ++i) {
-        largest = std::max(largest, std::abs(want[i] - double{value.data()[piece.fragment_offset + i]}));
+        largest =
+            std::max(largest, std::abs(want[i] - double{value.data()[piece.fragment_offset + i]}));
       }
     }
   }
@@ -169,12 +186,15 @@ void ExpectEqual(const Case& c) {
 TEST(CoverageOneTest, AdamW) { ExpectEqual({}); }
 TEST(CoverageOneTest, AdamW_Clipped) { ExpectEqual({.clip_norm = 0.1}); }
 TEST(CoverageOneTest, Sgd) { ExpectEqual({.optimizer = OptimizerOptions::Kind::kSgd}); }
-TEST(CoverageOneTest, Sgd_Clipped) { ExpectEqual({.optimizer = OptimizerOptions::Kind::kSgd, .clip_norm = 0.1}); }
+TEST(CoverageOneTest, Sgd_Clipped) {
+  ExpectEqual({.optimizer = OptimizerOptions::Kind::kSgd, .clip_norm = 0.1});
+}
 TEST(CoverageOneTest, GroupedQueries_TiedHead) { ExpectEqual({.kv_heads = 1, .tied = true}); }
 TEST(CoverageOneTest, WholeLayers) { ExpectEqual({.unit = TransformerUnit::kLayer}); }
 TEST(CoverageOneTest, OddSequences_MicroBatches) { ExpectEqual({.micro_batch = 1, .seq_len = 7}); }
 TEST(CoverageOneTest, OddNumbersOfWorkers) {
-  for (const int workers : {3, 5, 7}) ExpectEqual({.workers = workers, .shards = 3, .clip_norm = 0.1, .global_batch = 11});
+  for (const int workers : {3, 5, 7})
+    ExpectEqual({.workers = workers, .shards = 3, .clip_norm = 0.1, .global_batch = 11});
 }
 TEST(CoverageOneTest, FewerSamplesThanWorkers) { ExpectEqual({.workers = 5, .global_batch = 3}); }
 TEST(CoverageOneTest, BlocksOfSeveralFragments) { ExpectEqual({.tied = true, .max_fragment = 50}); }

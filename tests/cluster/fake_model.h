@@ -9,8 +9,9 @@
 
 namespace sdp {
 
-// A model without torch: every parameter is pulled towards a target that depends on the sample, so that a gradient tells which
-// weights, samples and factors it was made of. Loss terms: one per sample.
+// A model without torch: every parameter is pulled towards a target that depends on the sample, so
+// that a gradient tells which weights, samples and factors it was made of. Loss terms: one per
+// sample.
 //   gradient[i] = factor * mean over samples of (value[i] - Target(sample, fragment, i))
 class FakeModel final : public LocalModel {
  public:
@@ -18,7 +19,8 @@ class FakeModel final : public LocalModel {
 
   static float Target(int64_t sample, FragmentId fragment, int64_t i) {
     const uint64_t bits =
-        RandomBits(static_cast<uint64_t>(sample), static_cast<uint64_t>(fragment.value()), static_cast<uint64_t>(i));
+        RandomBits(static_cast<uint64_t>(sample), static_cast<uint64_t>(fragment.value()),
+                   static_cast<uint64_t>(i));
     return static_cast<float>(bits >> 40) / (1 << 24) - 0.5f;
   }
 
@@ -45,7 +47,8 @@ class FakeModel final : public LocalModel {
       }
     }
     exchange.BackwardBegins();
-    for (auto it = gradients.rbegin(); it != gradients.rend(); ++it) exchange.Gradient(it->first, std::move(it->second));
+    for (auto it = gradients.rbegin(); it != gradients.rend(); ++it)
+      exchange.Gradient(it->first, std::move(it->second));
     return result;
   }
 
@@ -57,7 +60,8 @@ class FakeModel final : public LocalModel {
       if (!values.ok()) return values.status();
       for (const FloatBuffer& value : *values) {
         for (int64_t i = 0; i < value.size(); ++i) {
-          sum.loss_sum += held.factor * static_cast<double>(task.samples) * value.data()[i] * value.data()[i];
+          sum.loss_sum +=
+              held.factor * static_cast<double>(task.samples) * value.data()[i] * value.data()[i];
         }
       }
     }

@@ -12,11 +12,12 @@
 
 namespace sdp {
 
-// Plays one worker's compute thread: takes tasks in order, starts one when all its weights are here, and lets what the model
-// does happen as events over simulated time.
+// Plays one worker's compute thread: takes tasks in order, starts one when all its weights are
+// here, and lets what the model does happen as events over simulated time.
 class SimCluster::Compute {
  public:
-  Compute(SimCluster* cluster, size_t worker, LocalModel* model) : cluster_(cluster), worker_(worker), model_(model) {}
+  Compute(SimCluster* cluster, size_t worker, LocalModel* model)
+      : cluster_(cluster), worker_(worker), model_(model) {}
 
   void Add(TrainTask task) {
     tasks_.push_back(std::move(task));
@@ -40,7 +41,8 @@ class SimCluster::Compute {
     void Want(UnitId) override {}
     absl::StatusOr<std::vector<FloatBuffer>> Take(UnitId unit) override {
       const auto it = compute_->units_.find({step_, unit});
-      if (it == compute_->units_.end()) return absl::InternalError(absl::StrCat("unit ", unit.value(), " is not here"));
+      if (it == compute_->units_.end())
+        return absl::InternalError(absl::StrCat("unit ", unit.value(), " is not here"));
       if (!compute_->keep_) {
         std::vector<FloatBuffer> fragments = std::move(it->second);
         compute_->units_.erase(it);
@@ -51,7 +53,8 @@ class SimCluster::Compute {
       return copy;
     }
     void BackwardBegins() override {
-      events.push_back([compute = compute_, step = step_] { return compute->worker().OnBackwardBegins(step); });
+      events.push_back(
+          [compute = compute_, step = step_] { return compute->worker().OnBackwardBegins(step); });
     }
     void Gradient(FragmentId fragment, FloatBuffer gradient) override {
       auto shared = std::make_shared<FloatBuffer>(std::move(gradient));
@@ -110,11 +113,13 @@ class SimCluster::Compute {
     const UnitId unit = wants_->front();
     wants_->pop_front();
     wanted_.insert({step, unit});
-    cluster_->At(cluster_->Delay(), [=, this] { cluster_->Do(worker_, worker().OnWant(step, unit)); });
+    cluster_->At(cluster_->Delay(),
+                 [=, this] { cluster_->Do(worker_, worker().OnWant(step, unit)); });
   }
 
   // The events happen one after another, then `last`, then the next task.
-  void Emit(std::vector<std::function<WorkerActions()>> events, std::function<WorkerActions()> last) {
+  void Emit(std::vector<std::function<WorkerActions()>> events,
+            std::function<WorkerActions()> last) {
     absl::Duration at;
     for (auto& event : events) {
       at += cluster_->Delay() / 8;
@@ -166,7 +171,8 @@ void SimCluster::At(absl::Duration delay, std::function<void()> run) {
 }
 
 void SimCluster::Send(std::function<void()> deliver) {
-  if (options_.duplicates > 0 && static_cast<double>(random_.Below(1000)) < options_.duplicates * 1000) {
+  if (options_.duplicates > 0 &&
+      static_cast<double>(random_.Below(1000)) < options_.duplicates * 1000) {
     At(Delay() + Delay(), deliver);
   }
   At(Delay(), std::move(deliver));
@@ -176,13 +182,15 @@ absl::Status SimCluster::Run() {
   Do(coordinator_->Start(now_));
   for (size_t s = 0; s < shards_.size(); ++s) {
     Send([=, this] {
-      Do(coordinator_->RegisterShard({absl::StrCat("shard-", s), absl::StrCat("sim:", s), options_.run.config_hash, s + 1},
-                                     now_));
+      Do(coordinator_->RegisterShard(
+          {absl::StrCat("shard-", s), absl::StrCat("sim:", s), options_.run.config_hash, s + 1},
+          now_));
     });
   }
   for (size_t w = 0; w < workers_.size(); ++w) {
     Send([=, this] {
-      Do(coordinator_->RegisterWorker({absl::StrCat("worker-", w), options_.run.config_hash, w + 1}, now_));
+      Do(coordinator_->RegisterWorker({absl::StrCat("worker-", w), options_.run.config_hash, w + 1},
+                                      now_));
     });
   }
   const absl::Time limit = now_ + options_.limit;
@@ -193,8 +201,9 @@ absl::Status SimCluster::Run() {
     event.run();
   }
   if (end_.has_value()) return *end_;
-  return absl::DeadlineExceededError(absl::StrCat("stuck with schedule ", options_.schedule_seed, " after ",
-                                                  metrics_.size(), " steps: ", coordinator_->status(now_).waiting_for));
+  return absl::DeadlineExceededError(
+      absl::StrCat("stuck with schedule ", options_.schedule_seed, " after ", metrics_.size(),
+                   " steps: ", coordinator_->status(now_).waiting_for));
 }
 
 size_t SimCluster::WorkerOf(Incarnation incarnation) const { return incarnations_.at(incarnation); }
@@ -294,21 +303,26 @@ void SimCluster::Do(size_t s, ShardActions actions) {
   for (const Delivery& delivery : actions.deliveries) {
     const size_t w = WorkerOf(delivery.worker);
     // What leaves is the version's bits at this moment: a later update in place must not reach it.
-    auto copy = std::make_shared<FloatBuffer>(delivery.value == nullptr ? FloatBuffer() : delivery.value->Clone());
-    if (delivery.value != nullptr && counted_.insert({w, delivery.step, delivery.fragment}).second) {
+    auto copy = std::make_shared<FloatBuffer>(delivery.value == nullptr ? FloatBuffer()
+                                                                        : delivery.value->Clone());
+    if (delivery.value != nullptr &&
+        counted_.insert({w, delivery.step, delivery.fragment}).second) {
       delivered_bytes_[w] += delivery.value->bytes();
     }
     Send([=, this, value = delivery.value] {
       if (value == nullptr) {
-        Do(w, workers_[w]->OnPullRefused(delivery.step, delivery.fragment, delivery.answer, delivery.detail));
+        Do(w, workers_[w]->OnPullRefused(delivery.step, delivery.fragment, delivery.answer,
+                                         delivery.detail));
         return;
       }
       if (!std::equal(copy->span().begin(), copy->span().end(), value->span().begin())) {
-        end_ = absl::InternalError(absl::StrCat("version ", delivery.step, " of fragment ", delivery.fragment.value(),
+        end_ = absl::InternalError(absl::StrCat("version ", delivery.step, " of fragment ",
+                                                delivery.fragment.value(),
                                                 " changed while it was being sent"));
         return;
       }
-      Do(w, workers_[w]->OnValue(delivery.step, delivery.fragment, value->Clone(), value->bytes(), now_));
+      Do(w, workers_[w]->OnValue(delivery.step, delivery.fragment, value->Clone(), value->bytes(),
+                                 now_));
     });
   }
   for (const Reduced& reduced : actions.reduced) {
@@ -317,7 +331,8 @@ void SimCluster::Do(size_t s, ShardActions actions) {
   for (const StepDone& done : actions.done) {
     for (const FragmentId id : shards_[s]->owned()) {
       const auto [it, first] = versions_.emplace(std::pair{s, id}, 0);
-      if (shards_[s]->version(id) < done.step + 1 || shards_[s]->version(id) > done.step + 2) ++version_jumps_;
+      if (shards_[s]->version(id) < done.step + 1 || shards_[s]->version(id) > done.step + 2)
+        ++version_jumps_;
       it->second = shards_[s]->version(id);
     }
     Send([=, this] { Do(coordinator_->OnStepDone(done, now_)); });
@@ -353,11 +368,13 @@ void SimCluster::Do(size_t w, WorkerActions actions) {
     if (push.gradient != nullptr) pushed_bytes_[w] += push.gradient->bytes();
     At(push.delay, [=, this] {
       Send([=, this] {
-        Do(s, shards_[s]->Push(push.key, push.gradient == nullptr ? FloatBuffer() : push.gradient->Clone()));
+        Do(s, shards_[s]->Push(push.key,
+                               push.gradient == nullptr ? FloatBuffer() : push.gradient->Clone()));
       });
     });
   }
-  for (auto& unit : actions.units) computes_[w]->UnitHere(unit.step, unit.unit, std::move(unit.fragments));
+  for (auto& unit : actions.units)
+    computes_[w]->UnitHere(unit.step, unit.unit, std::move(unit.fragments));
   for (const EvaluationReport& report : actions.evaluations) {
     Send([=, this] { Do(coordinator_->OnEvaluation(report, now_)); });
   }
@@ -369,7 +386,8 @@ void SimCluster::Do(size_t w, WorkerActions actions) {
   }
   for (EvaluateTask& task : actions.evaluate) computes_[w]->Add(std::move(task));
   for (TrainTask& task : actions.train) computes_[w]->Add(std::move(task));
-  if (actions.exit.has_value() && !actions.exit->ok()) end_ = Context(*actions.exit, absl::StrCat("worker-", w));
+  if (actions.exit.has_value() && !actions.exit->ok())
+    end_ = Context(*actions.exit, absl::StrCat("worker-", w));
 }
 
 const FloatBuffer& SimCluster::value(FragmentId fragment) const {

@@ -18,21 +18,22 @@
 
 namespace sdp {
 
-// A whole cluster in one process and one thread: coordinator, shards and workers as objects over a simulated network, store and
-// clock. Messages take random times, overtake each other and come twice; nothing is lost, as the transport repeats until it is
-// answered. A schedule is a pure function of `schedule_seed`.
+// A whole cluster in one process and one thread: coordinator, shards and workers as objects over a
+// simulated network, store and clock. Messages take random times, overtake each other and come
+// twice; nothing is lost, as the transport repeats until it is answered. A schedule is a pure
+// function of `schedule_seed`.
 class SimCluster {
  public:
   struct Options {
-    Coordinator::Options run;        // catalog, layout, shards, workers, ...
+    Coordinator::Options run;  // catalog, layout, shards, workers, ...
     OptimizerOptions optimizer;
-    uint64_t seed = 0;               // of initial values and the sample order
+    uint64_t seed = 0;  // of initial values and the sample order
     bool shuffle = true;
     int64_t terms_per_sample = 1;
     DataSummary data;
     int64_t round_bytes = 0;
     uint64_t schedule_seed = 0;
-    double duplicates = 0.1;         // share of messages that come twice
+    double duplicates = 0.1;  // share of messages that come twice
     absl::Duration max_delay = absl::Milliseconds(20);
     absl::Duration limit = absl::Hours(1);  // of simulated time: beyond it the run is stuck
   };
@@ -41,7 +42,8 @@ class SimCluster {
   SimCluster(const Options& options, const MakeModel& make_model);
   ~SimCluster();
 
-  // Runs to the end. OK - finished; else why it stopped. DeadlineExceeded - stuck, with what the coordinator waits for.
+  // Runs to the end. OK - finished; else why it stopped. DeadlineExceeded - stuck, with what the
+  // coordinator waits for.
   absl::Status Run();
   // The user asks to stop once this step is committed.
   void StopAfter(Step step) { stop_after_ = step; }
@@ -50,7 +52,9 @@ class SimCluster {
   // The value of a fragment on the shard that owns it.
   const FloatBuffer& value(FragmentId fragment) const;
   // Bytes of values delivered to and gradients taken from a worker, by step.
-  int64_t delivered_bytes(int worker) const { return delivered_bytes_[static_cast<size_t>(worker)]; }
+  int64_t delivered_bytes(int worker) const {
+    return delivered_bytes_[static_cast<size_t>(worker)];
+  }
   int64_t pushed_bytes(int worker) const { return pushed_bytes_[static_cast<size_t>(worker)]; }
   // Fragments for which the version did not advance by exactly one at a time.
   int version_jumps() const { return version_jumps_; }

@@ -1,5 +1,6 @@
-// A whole cluster over a simulated network, store and clock: whatever order and however often messages come, the run ends and
-// has the same bits, and those agree with a plain sequential computation of the method.
+// A whole cluster over a simulated network, store and clock: whatever order and however often
+// messages come, the run ends and has the same bits, and those agree with a plain sequential
+// computation of the method.
 #include "tests/cluster/sim_cluster.h"
 
 #include <cmath>
@@ -31,8 +32,9 @@ struct Case {
 class SimRun {
  public:
   explicit SimRun(const Case& c)
-      : catalog_(LlamaCatalog({.dim = 8, .layers = 4, .heads = 2, .kv_heads = 1, .ffn_dim = 12, .vocab = 16},
-                              TransformerUnit::kSublayer, 4)),
+      : catalog_(LlamaCatalog(
+            {.dim = 8, .layers = 4, .heads = 2, .kv_heads = 1, .ffn_dim = 12, .vocab = 16},
+            TransformerUnit::kSublayer, 4)),
         layout_(catalog_, 50) {
     options_.run.catalog = &catalog_;
     options_.run.layout = &layout_;
@@ -57,7 +59,8 @@ class SimRun {
     options_.schedule_seed = c.schedule;
     options_.duplicates = c.duplicates;
     options_.round_bytes = c.round_bytes;
-    cluster_ = std::make_unique<SimCluster>(options_, [this](int) { return std::make_unique<FakeModel>(&layout_); });
+    cluster_ = std::make_unique<SimCluster>(
+        options_, [this](int) { return std::make_unique<FakeModel>(&layout_); });
   }
 
   SimCluster& cluster() { return *cluster_; }
@@ -73,7 +76,8 @@ class SimRun {
   std::unique_ptr<SimCluster> cluster_;
 };
 
-// The method, sequentially and in double: every block is updated with the mean over its holders' samples, by AdamW or SGD.
+// The method, sequentially and in double: every block is updated with the mean over its holders'
+// samples, by AdamW or SGD.
 std::vector<std::vector<double>> Reference(const SimRun& run, const Case& c) {
   const Layout& layout = run.layout();
   std::vector<std::vector<double>> values, m, v;
@@ -89,7 +93,8 @@ std::vector<std::vector<double>> Reference(const SimRun& run, const Case& c) {
     for (const Piece& piece : layout.pieces(FragmentId(f))) {
       for (int64_t i = 0; i < piece.size; ++i) {
         if (run.catalog().tensors[static_cast<size_t>(piece.tensor)].decay) {
-          decay.back()[static_cast<size_t>(piece.fragment_offset + i)] = run.options().optimizer.weight_decay;
+          decay.back()[static_cast<size_t>(piece.fragment_offset + i)] =
+              run.options().optimizer.weight_decay;
         }
       }
     }
@@ -99,7 +104,8 @@ std::vector<std::vector<double>> Reference(const SimRun& run, const Case& c) {
     PlanInput input;
     input.catalog = &run.catalog();
     input.coverage = run.options().run.coverage;
-    for (int w = 0; w < c.workers; ++w) input.ranks.push_back({"worker-" + std::to_string(w), 0, 1});
+    for (int w = 0; w < c.workers; ++w)
+      input.ranks.push_back({"worker-" + std::to_string(w), 0, 1});
     input.seed = 3;
     input.rotation = c.rotate_every > 0 ? t / c.rotate_every : 0;
     const Plan plan = *MakePlan(input);
@@ -112,12 +118,14 @@ std::vector<std::vector<double>> Reference(const SimRun& run, const Case& c) {
         double sum = 0, samples = 0;
         int64_t position = t * c.global_batch;
         for (int w = 0; w < c.workers; ++w) {
-          const int64_t portion = c.global_batch / c.workers + (w < c.global_batch % c.workers ? 1 : 0);
+          const int64_t portion =
+              c.global_batch / c.workers + (w < c.global_batch % c.workers ? 1 : 0);
           const auto& holders = plan.holders[unit];
           const bool holds = std::find(holders.begin(), holders.end(), w) != holders.end();
           for (int64_t s = 0; s < portion; ++s, ++position) {
             if (!holds) continue;
-            const float target = FakeModel::Target(order.Sample(position), FragmentId(f), static_cast<int64_t>(i));
+            const float target =
+                FakeModel::Target(order.Sample(position), FragmentId(f), static_cast<int64_t>(i));
             sum += plan.factors[unit] * (values[static_cast<size_t>(f)][i] - double{target});
             samples += 1;
           }
@@ -126,7 +134,8 @@ std::vector<std::vector<double>> Reference(const SimRun& run, const Case& c) {
         if (samples > 0) squares += mean[i] * mean[i];
       }
     }
-    const double scale = c.clip_norm > 0 ? std::min(1.0, c.clip_norm / (std::sqrt(squares) + 1e-6)) : 1;
+    const double scale =
+        c.clip_norm > 0 ? std::min(1.0, c.clip_norm / (std::sqrt(squares) + 1e-6)) : 1;
     for (size_t f = 0; f < values.size(); ++f) {
       if (std::isnan(means[f][0])) continue;
       const int n = ++updates[f];
@@ -136,7 +145,8 @@ std::vector<std::vector<double>> Reference(const SimRun& run, const Case& c) {
           values[f][i] *= 1 - lr * decay[f][i];
           m[f][i] = 0.9 * m[f][i] + 0.1 * g;
           v[f][i] = 0.95 * v[f][i] + 0.05 * g * g;
-          values[f][i] -= lr * (m[f][i] / (1 - std::pow(0.9, n))) / (std::sqrt(v[f][i] / (1 - std::pow(0.95, n))) + 1e-8);
+          values[f][i] -= lr * (m[f][i] / (1 - std::pow(0.9, n))) /
+                          (std::sqrt(v[f][i] / (1 - std::pow(0.95, n))) + 1e-8);
         } else {
           m[f][i] = 0.9 * m[f][i] + g + decay[f][i] * values[f][i];
           values[f][i] -= lr * m[f][i];
@@ -156,8 +166,9 @@ void ExpectEqualsReference(const Case& c) {
   for (int f = 0; f < run.layout().fragments(); ++f) {
     const FloatBuffer& value = run.cluster().value(FragmentId(f));
     for (int64_t i = 0; i < value.size(); ++i) {
-      // f32 gradients carry 2^-24 relative error; AdamW divides by their size, so an update of lr 0.01 errs by about 1e-8 a
-      // step where gradients are of order one and more where they nearly cancel.
+      // f32 gradients carry 2^-24 relative error; AdamW divides by their size, so an update of lr
+      // 0.01 errs by about 1e-8 a step where gradients are of order one and more where they nearly
+      // cancel.
       ASSERT_NEAR(value.data()[i], expected[static_cast<size_t>(f)][static_cast<size_t>(i)], 1e-5)
           << "fragment " << f << " element " << i;
     }
@@ -173,14 +184,16 @@ TEST(SimClusterTest, EqualsSequentialMethod) {
   ExpectEqualsReference({});
   ExpectEqualsReference({.optimizer = OptimizerOptions::Kind::kSgd});
   ExpectEqualsReference({.clip_norm = 0.3});
-  ExpectEqualsReference({.coverage = 1, .clip_norm = 0.3, .optimizer = OptimizerOptions::Kind::kSgd});
+  ExpectEqualsReference(
+      {.coverage = 1, .clip_norm = 0.3, .optimizer = OptimizerOptions::Kind::kSgd});
   ExpectEqualsReference({.rotate_every = 2});
 }
 
 TEST(SimClusterTest, EqualsSequentialMethod_OddSizes) {
   for (const int workers : {3, 5, 7}) {
     ExpectEqualsReference({.workers = workers, .shards = 3, .global_batch = 11});
-    ExpectEqualsReference({.workers = workers, .coverage = 1, .global_batch = 2});  // some have no samples
+    ExpectEqualsReference(
+        {.workers = workers, .coverage = 1, .global_batch = 2});  // some have no samples
     ExpectEqualsReference({.workers = workers, .global_batch = 2, .clip_norm = 1});
   }
 }
@@ -208,14 +221,20 @@ TEST(SimClusterTest, ThousandRandomSchedules_SameBits_NoneStuck) {
     SimRun calm({.steps = 5, .rotate_every = 2, .clip_norm = clip ? 0.3 : 0, .duplicates = 0});
     ASSERT_EQ(calm.cluster().Run(), absl::OkStatus());
     for (uint64_t schedule = 1; schedule <= 500; ++schedule) {
-      SimRun run({.steps = 5, .rotate_every = 2, .clip_norm = clip ? 0.3 : 0, .schedule = schedule, .duplicates = 0.3});
+      SimRun run({.steps = 5,
+                  .rotate_every = 2,
+                  .clip_norm = clip ? 0.3 : 0,
+                  .schedule = schedule,
+                  .duplicates = 0.3});
       const absl::Status status = run.cluster().Run();
       ASSERT_TRUE(status.ok()) << status;
       ASSERT_EQ(run.hash(), calm.hash()) << "schedule " << schedule;
       ASSERT_EQ(run.cluster().version_jumps(), 0) << "schedule " << schedule;
       for (size_t t = 0; t < calm.cluster().metrics().size(); ++t) {
-        ASSERT_EQ(run.cluster().metrics()[t].loss, calm.cluster().metrics()[t].loss) << "schedule " << schedule;
-        ASSERT_EQ(run.cluster().metrics()[t].full_loss, calm.cluster().metrics()[t].full_loss) << "schedule " << schedule;
+        ASSERT_EQ(run.cluster().metrics()[t].loss, calm.cluster().metrics()[t].loss)
+            << "schedule " << schedule;
+        ASSERT_EQ(run.cluster().metrics()[t].full_loss, calm.cluster().metrics()[t].full_loss)
+            << "schedule " << schedule;
       }
     }
   }
@@ -235,7 +254,8 @@ TEST(SimClusterTest, Worker_MovesItsBlocksAndNoMore) {
   const Plan& plan = *run.cluster().coordinator().plan();
   for (int w = 0; w < c.workers; ++w) {
     int64_t params = 0;
-    for (const UnitId unit : plan.units[static_cast<size_t>(w)]) params += run.catalog().unit(unit).params;
+    for (const UnitId unit : plan.units[static_cast<size_t>(w)])
+      params += run.catalog().unit(unit).params;
     EXPECT_EQ(run.cluster().delivered_bytes(w), params * 4 * c.steps);
     EXPECT_EQ(run.cluster().pushed_bytes(w), params * 4 * c.steps);
   }
@@ -246,7 +266,8 @@ TEST(SimClusterTest, Rotation_CostsNoExtraBytes) {
   for (const int rotate : {0, 1}) {
     SimRun run({.steps = 12, .rotate_every = rotate, .eval_every = 0, .duplicates = 0});
     ASSERT_EQ(run.cluster().Run(), absl::OkStatus());
-    for (int w = 0; w < 4; ++w) moved[rotate] += run.cluster().delivered_bytes(w) + run.cluster().pushed_bytes(w);
+    for (int w = 0; w < 4; ++w)
+      moved[rotate] += run.cluster().delivered_bytes(w) + run.cluster().pushed_bytes(w);
     for (const StepMetrics& step : run.cluster().metrics()) {
       EXPECT_EQ(step.min_holders, 2);
       EXPECT_EQ(step.max_holders, 2);

@@ -18,8 +18,9 @@ using ::testing::HasSubstr;
 class CoordinatorTest : public testing::Test {
  protected:
   CoordinatorTest()
-      : catalog_(LlamaCatalog({.dim = 4, .layers = 4, .heads = 2, .kv_heads = 1, .ffn_dim = 6, .vocab = 8},
-                              TransformerUnit::kSublayer, 4)),
+      : catalog_(LlamaCatalog(
+            {.dim = 4, .layers = 4, .heads = 2, .kv_heads = 1, .ffn_dim = 6, .vocab = 8},
+            TransformerUnit::kSublayer, 4)),
         layout_(catalog_) {
     options_.catalog = &catalog_;
     options_.layout = &layout_;
@@ -44,7 +45,8 @@ class CoordinatorTest : public testing::Test {
     }
   }
 
-  CoordinatorActions Register(Coordinator& c, const std::string& name, uint64_t instance, const std::string& hash = "cafe") {
+  CoordinatorActions Register(Coordinator& c, const std::string& name, uint64_t instance,
+                              const std::string& hash = "cafe") {
     return Settle(c, c.RegisterWorker({name, hash, instance}, now_));
   }
 
@@ -56,7 +58,8 @@ class CoordinatorTest : public testing::Test {
 
   CoordinatorActions Begin(Coordinator& c, int64_t incarnation, Step step, int64_t plan = -1) {
     absl::Status error;
-    CoordinatorActions actions = Settle(c, c.BeginStep(Incarnation(incarnation), step, plan, now_, &error));
+    CoordinatorActions actions =
+        Settle(c, c.BeginStep(Incarnation(incarnation), step, plan, now_, &error));
     EXPECT_EQ(error, absl::OkStatus());
     return actions;
   }
@@ -82,7 +85,10 @@ class CoordinatorTest : public testing::Test {
       report.terms = 4;
       all.Append(Settle(c, c.OnStepReport(report, now_)));
     }
-    all.Append(Settle(c, c.OnReduced({ShardId(0), step, std::vector<double>(static_cast<size_t>(layout_.fragments()), 1.0)}, now_)));
+    all.Append(
+        Settle(c, c.OnReduced({ShardId(0), step,
+                               std::vector<double>(static_cast<size_t>(layout_.fragments()), 1.0)},
+                              now_)));
     all.Append(Settle(c, c.OnStepDone({ShardId(0), step, 0}, now_)));
     return all;
   }
@@ -107,7 +113,8 @@ TEST_F(CoordinatorTest, Register_OtherConfig_IsRefusedWithBothHashes) {
 TEST_F(CoordinatorTest, Register_MoreThanConfigured_IsRefused) {
   Coordinator c(options_);
   Gather(c);
-  EXPECT_TRUE(absl::IsFailedPrecondition(Register(c, "worker-2", 3).admit_workers.at(0).admission.status()));
+  EXPECT_TRUE(absl::IsFailedPrecondition(
+      Register(c, "worker-2", 3).admit_workers.at(0).admission.status()));
   const CoordinatorActions shard = c.RegisterShard({"shard-1", "here:2", "cafe", 6}, now_);
   EXPECT_TRUE(absl::IsFailedPrecondition(shard.admit_shards.at(0).admission.status()));
 }
@@ -115,7 +122,8 @@ TEST_F(CoordinatorTest, Register_MoreThanConfigured_IsRefused) {
 TEST_F(CoordinatorTest, Register_TwiceByOneProcess_IsOneIncarnation) {
   Coordinator c(options_);
   Settle(c, c.RegisterShard({"shard-0", "here:1", "cafe", 5}, now_));
-  const auto first = Register(c, "worker-0", 10), again = Register(c, "worker-0", 10), other = Register(c, "worker-0", 12);
+  const auto first = Register(c, "worker-0", 10), again = Register(c, "worker-0", 10),
+             other = Register(c, "worker-0", 12);
   EXPECT_EQ(first.admit_workers.at(0).admission->incarnation, Incarnation(1));
   EXPECT_EQ(again.admit_workers.at(0).admission->incarnation, Incarnation(1));
   EXPECT_EQ(other.admit_workers.at(0).admission->incarnation, Incarnation(2));
@@ -125,7 +133,8 @@ TEST_F(CoordinatorTest, Register_TwiceByOneProcess_IsOneIncarnation) {
 TEST_F(CoordinatorTest, Register_BeforeTheShards_IsAnsweredWhenTheyAreHere) {
   Coordinator c(options_);
   EXPECT_TRUE(Register(c, "worker-0", 10).admit_workers.empty());
-  EXPECT_EQ(Settle(c, c.RegisterShard({"shard-0", "here:1", "cafe", 5}, now_)).admit_workers.size(), 1u);
+  EXPECT_EQ(Settle(c, c.RegisterShard({"shard-0", "here:1", "cafe", 5}, now_)).admit_workers.size(),
+            1u);
 }
 
 TEST_F(CoordinatorTest, Ready_OtherData_IsRefusedAndNamed) {
@@ -192,7 +201,8 @@ TEST_F(CoordinatorTest, Metrics_ComeWhenCommittedAndReported) {
   const CoordinatorActions actions = CommitStep(c, 0);
   ASSERT_EQ(actions.metrics.size(), 1u);
   EXPECT_DOUBLE_EQ(*actions.metrics[0].loss, 1.5);
-  EXPECT_DOUBLE_EQ(actions.metrics[0].gradient_norm, std::sqrt(static_cast<double>(layout_.fragments())));
+  EXPECT_DOUBLE_EQ(actions.metrics[0].gradient_norm,
+                   std::sqrt(static_cast<double>(layout_.fragments())));
   EXPECT_EQ(actions.metrics[0].min_holders, 1);
   EXPECT_FALSE(actions.metrics[0].full_loss.has_value());
 }
@@ -220,8 +230,8 @@ TEST_F(CoordinatorTest, Clipping_ScaleIsSentOnceItIsStored) {
   Coordinator c(options_);
   Gather(c);
   Begin(c, 1, 0);
-  CoordinatorActions actions =
-      c.OnReduced({ShardId(0), 0, std::vector<double>(static_cast<size_t>(layout_.fragments()), 4.0)}, now_);
+  CoordinatorActions actions = c.OnReduced(
+      {ShardId(0), 0, std::vector<double>(static_cast<size_t>(layout_.fragments()), 4.0)}, now_);
   EXPECT_TRUE(actions.scales.empty());
   actions = Settle(c, std::move(actions));
   ASSERT_EQ(actions.scales.size(), 1u);
@@ -233,7 +243,8 @@ TEST_F(CoordinatorTest, NotFinite_EndsTheRunNamingStepAndWorker) {
   Coordinator c(options_);
   Gather(c);
   Begin(c, 1, 0);
-  const CoordinatorActions actions = c.OnNotFinite({"worker-1", 0, "the loss", Incarnation(1)}, now_);
+  const CoordinatorActions actions =
+      c.OnNotFinite({"worker-1", 0, "the loss", Incarnation(1)}, now_);
   ASSERT_TRUE(actions.stop.has_value());
   EXPECT_TRUE(absl::IsOutOfRange(*actions.stop));
   EXPECT_THAT(std::string(actions.stop->message()), HasSubstr("step 0: the loss of worker-1"));
@@ -273,7 +284,8 @@ TEST_F(CoordinatorTest, NoProgress_EndsTheRunSayingWhoIsAwaited) {
   CoordinatorActions actions;
   while (!actions.stop.has_value() && now_ < begin + absl::Hours(2)) {
     now_ += absl::Seconds(10);
-    for (const int64_t worker : {1, 2}) c.WorkerHeartbeat(Incarnation(worker), "step 0: computing, 3 gradients to go", now_);
+    for (const int64_t worker : {1, 2})
+      c.WorkerHeartbeat(Incarnation(worker), "step 0: computing, 3 gradients to go", now_);
     c.ShardHeartbeat(ShardId(0), 1, now_);
     actions = c.Tick(now_);
   }

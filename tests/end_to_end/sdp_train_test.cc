@@ -7,11 +7,10 @@
 #include <filesystem>
 #include <fstream>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <sstream>
 #include <string>
 #include <vector>
-
-#include <nlohmann/json.hpp>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
@@ -41,14 +40,17 @@ class SdpTrainTest : public testing::Test {
     std::string name = (fs::temp_directory_path() / "sdp-train-XXXXXX").string();
     folder_ = ::mkdtemp(name.data());
     std::ofstream train(folder_ / "train.txt"), validation(folder_ / "validation.txt");
-    for (int i = 0; i < 400; ++i) train << "The " << i << "th line of a text that is " << i * i % 97 << " words short.\n";
-    for (int i = 0; i < 40; ++i) validation << "Another " << i << " lines that it was not trained on.\n";
-    std::ofstream(folder_ / "run.toml") << "[model]\narch = \"llama\"\ndim = 16\nlayers = 4\nheads = 4\nkv_heads = 2\nffn_dim = 24\n"
-                                        << "[data]\nkind = \"text\"\ntrain = [\"" << (folder_ / "train.txt").string()
-                                        << "\"]\nvalidation = [\"" << (folder_ / "validation.txt").string()
-                                        << "\"]\nseq_len = 15\n"
-                                        << "[train]\nsteps = 6\nglobal_batch = 10\nlr = 0.01\nclip_norm = 1.0\neval_every = 3\n"
-                                        << "[cluster]\nworkers = 4\nshards = 2\n[worker]\nthreads = 1\n";
+    for (int i = 0; i < 400; ++i)
+      train << "The " << i << "th line of a text that is " << i * i % 97 << " words short.\n";
+    for (int i = 0; i < 40; ++i)
+      validation << "Another " << i << " lines that it was not trained on.\n";
+    std::ofstream(folder_ / "run.toml")
+        << "[model]\narch = \"llama\"\ndim = 16\nlayers = 4\nheads = 4\nkv_heads = 2\nffn_dim = "
+           "24\n"
+        << "[data]\nkind = \"text\"\ntrain = [\"" << (folder_ / "train.txt").string()
+        << "\"]\nvalidation = [\"" << (folder_ / "validation.txt").string() << "\"]\nseq_len = 15\n"
+        << "[train]\nsteps = 6\nglobal_batch = 10\nlr = 0.01\nclip_norm = 1.0\neval_every = 3\n"
+        << "[cluster]\nworkers = 4\nshards = 2\n[worker]\nthreads = 1\n";
   }
   ~SdpTrainTest() override { fs::remove_all(folder_); }
 
@@ -58,17 +60,22 @@ class SdpTrainTest : public testing::Test {
   // Runs a shell command with a limit, in the test's folder.
   Outcome Shell(const std::string& command) const {
     Outcome outcome;
-    const std::string whole = absl::StrCat("cd ", folder_.string(), " && timeout -k 5 100 ", command, " 2>&1");
+    const std::string whole =
+        absl::StrCat("cd ", folder_.string(), " && timeout -k 5 100 ", command, " 2>&1");
     FILE* pipe = popen(whole.c_str(), "r");
     char buffer[4096];
-    while (const size_t n = std::fread(buffer, 1, sizeof(buffer), pipe)) outcome.output.append(buffer, n);
+    while (const size_t n = std::fread(buffer, 1, sizeof(buffer), pipe))
+      outcome.output.append(buffer, n);
     outcome.exit_status = WEXITSTATUS(pclose(pipe));
     return outcome;
   }
-  static std::string Program(const std::string& name) { return absl::StrCat(SDP_BIN_DIR, "/", name); }
+  static std::string Program(const std::string& name) {
+    return absl::StrCat(SDP_BIN_DIR, "/", name);
+  }
 
   Outcome Train(const std::string& run, const std::string& more = "") const {
-    return Shell(absl::StrCat(Program("sdp"), " train ", Config(), " --set run.dir=", RunDir(run).string(), " ", more));
+    return Shell(absl::StrCat(Program("sdp"), " train ", Config(),
+                              " --set run.dir=", RunDir(run).string(), " ", more));
   }
 
   std::vector<Json> Metrics(const std::string& run) const {
@@ -119,8 +126,8 @@ TEST_F(SdpTrainTest, ExistingRunFolder_IsRefused) {
   EXPECT_THAT(again.output, HasSubstr(RunDir("run").string()));
 }
 
-// Two runs, other numbers of shards and unix sockets have the same weights at the end, and they are the weights of the same
-// cluster over a simulated network.
+// Two runs, other numbers of shards and unix sockets have the same weights at the end, and they are
+// the weights of the same cluster over a simulated network.
 TEST_F(SdpTrainTest, SameBits_TwiceAnyShardsAnyTransport_AndSimulated) {
   const Outcome first = Train("one");
   ASSERT_EQ(first.exit_status, 0) << first.output;
@@ -135,8 +142,10 @@ TEST_F(SdpTrainTest, SameBits_TwiceAnyShardsAnyTransport_AndSimulated) {
     const auto lines = Metrics(run), expected = Metrics("one");
     ASSERT_EQ(lines.size(), expected.size());
     for (size_t t = 0; t < lines.size(); ++t) {
-      EXPECT_EQ(lines[t].value("loss", 0.0), expected[t].value("loss", 0.0)) << run << " step " << t;
-      EXPECT_EQ(lines[t].value("full_loss", 0.0), expected[t].value("full_loss", 0.0)) << run << " step " << t;
+      EXPECT_EQ(lines[t].value("loss", 0.0), expected[t].value("loss", 0.0))
+          << run << " step " << t;
+      EXPECT_EQ(lines[t].value("full_loss", 0.0), expected[t].value("full_loss", 0.0))
+          << run << " step " << t;
     }
   }
 
@@ -164,7 +173,8 @@ TEST_F(SdpTrainTest, SameBits_TwiceAnyShardsAnyTransport_AndSimulated) {
   options.data = {(*training)->samples(), 1, (*validation)->samples(), 1};
   options.schedule_seed = 77;
   SimCluster cluster(options, [&](int) {
-    auto model = MakeTorchModel(setup->catalog, setup->layout, setup->llama, training->get(), validation->get(), {.threads = 1});
+    auto model = MakeTorchModel(setup->catalog, setup->layout, setup->llama, training->get(),
+                                validation->get(), {.threads = 1});
     EXPECT_TRUE(model.ok()) << model.status();
     return *std::move(model);
   });
@@ -187,9 +197,15 @@ TEST_F(SdpTrainTest, Metrics_FollowTheSchema_AndLossFalls) {
   EXPECT_EQ(plan.at("workers").size(), 4u);
 }
 
-// Bytes on the wire are those of the held blocks: 4 bytes a parameter each way; headers are within 2% at these sizes.
+// Bytes on the wire are those of the held blocks: 4 bytes a parameter each way; headers are within
+// 2% at these sizes.
 TEST_F(SdpTrainTest, Bytes_AreThoseOfTheSubnetworks) {
-  ASSERT_EQ(Train("run", "--set model.dim=64 --set model.ffn_dim=172 --set train.steps=4 --set train.eval_every=0").exit_status, 0);
+  ASSERT_EQ(
+      Train(
+          "run",
+          "--set model.dim=64 --set model.ffn_dim=172 --set train.steps=4 --set train.eval_every=0")
+          .exit_status,
+      0);
   const Json plan = Json::parse(std::ifstream(RunDir("run") / "plan.json"));
   double pull = 0, push = 0;
   for (const Json& worker : plan.at("workers")) {
@@ -204,8 +220,10 @@ TEST_F(SdpTrainTest, Bytes_AreThoseOfTheSubnetworks) {
 }
 
 TEST_F(SdpTrainTest, InfiniteLoss_EndsTheRunNamingStepAndWorker) {
-  const Outcome outcome = Train("run", "--set train.optimizer=sgd --set train.lr=1e6 --set train.clip_norm=0 --set train.eval_every=0 "
-                                       "--set train.steps=50");
+  const Outcome outcome = Train("run",
+                                "--set train.optimizer=sgd --set train.lr=1e6 --set "
+                                "train.clip_norm=0 --set train.eval_every=0 "
+                                "--set train.steps=50");
   EXPECT_EQ(outcome.exit_status, 1);
   EXPECT_THAT(outcome.output, HasSubstr("not finite"));
   EXPECT_THAT(outcome.output, HasSubstr("step "));
@@ -215,7 +233,9 @@ TEST_F(SdpTrainTest, KilledWorker_EndsTheRunNamed) {
   const Outcome outcome = Shell(absl::StrCat(
       "bash -c '", Program("sdp"), " train ", Config(), " --set run.dir=", RunDir("run").string(),
       " --set train.steps=1000000 --set train.eval_every=0 & top=$!; "
-      "for i in $(seq 300); do grep -q loss ", RunDir("run").string(), "/metrics.jsonl 2>/dev/null && break; sleep 0.1; done; "
+      "for i in $(seq 300); do grep -q loss ",
+      RunDir("run").string(),
+      "/metrics.jsonl 2>/dev/null && break; sleep 0.1; done; "
       "pkill -KILL -P $top -f -- \"--name worker-2\"; wait $top; echo exit=$?'"));
   EXPECT_THAT(outcome.output, HasSubstr("worker-2"));
   EXPECT_THAT(outcome.output, HasSubstr("signal 9"));
@@ -223,11 +243,14 @@ TEST_F(SdpTrainTest, KilledWorker_EndsTheRunNamed) {
 }
 
 TEST_F(SdpTrainTest, Interrupt_StopsAtAStepBoundary) {
-  const Outcome outcome = Shell(absl::StrCat(
-      "bash -c 'set -m; ", Program("sdp"), " train ", Config(), " --set run.dir=", RunDir("run").string(),
-      " --set train.steps=1000000 --set train.eval_every=0 & top=$!; "
-      "for i in $(seq 300); do grep -q loss ", RunDir("run").string(), "/metrics.jsonl 2>/dev/null && break; sleep 0.1; done; "
-      "kill -INT $top; wait $top; echo exit=$?'"));
+  const Outcome outcome =
+      Shell(absl::StrCat("bash -c 'set -m; ", Program("sdp"), " train ", Config(),
+                         " --set run.dir=", RunDir("run").string(),
+                         " --set train.steps=1000000 --set train.eval_every=0 & top=$!; "
+                         "for i in $(seq 300); do grep -q loss ",
+                         RunDir("run").string(),
+                         "/metrics.jsonl 2>/dev/null && break; sleep 0.1; done; "
+                         "kill -INT $top; wait $top; echo exit=$?'"));
   EXPECT_THAT(outcome.output, HasSubstr("exit=130"));
   const std::vector<Json> lines = Metrics("run");
   ASSERT_FALSE(lines.empty());
@@ -238,14 +261,18 @@ TEST_F(SdpTrainTest, Interrupt_StopsAtAStepBoundary) {
 // The README's three kinds of terminals: roles started by hand, in any order.
 TEST_F(SdpTrainTest, RolesByHand_SameBitsAsTheLocalCluster) {
   ASSERT_EQ(Train("local").exit_status, 0);
-  const std::string common = absl::StrCat(" --config ", Config(), " --set run.dir=", RunDir("hand").string());
-  std::string script = absl::StrCat("bash -c '", Program("sdp-coordinator"), common, " --address-file address & top=$!; ",
-                                    "for i in $(seq 300); do test -s address && break; sleep 0.1; done; ");
+  const std::string common =
+      absl::StrCat(" --config ", Config(), " --set run.dir=", RunDir("hand").string());
+  std::string script = absl::StrCat(
+      "bash -c '", Program("sdp-coordinator"), common, " --address-file address & top=$!; ",
+      "for i in $(seq 300); do test -s address && break; sleep 0.1; done; ");
   for (const char* worker : {"worker-3", "worker-1", "worker-0", "worker-2"}) {
-    absl::StrAppend(&script, Program("sdp-worker"), common, " --coordinator $(cat address) --name ", worker, " & ");
+    absl::StrAppend(&script, Program("sdp-worker"), common, " --coordinator $(cat address) --name ",
+                    worker, " & ");
   }
   for (const char* shard : {"shard-1", "shard-0"}) {
-    absl::StrAppend(&script, Program("sdp-shard"), common, " --coordinator $(cat address) --name ", shard, " & ");
+    absl::StrAppend(&script, Program("sdp-shard"), common, " --coordinator $(cat address) --name ",
+                    shard, " & ");
   }
   absl::StrAppend(&script, "wait $top; echo exit=$?; wait'");
   const Outcome outcome = Shell(script);
@@ -254,24 +281,31 @@ TEST_F(SdpTrainTest, RolesByHand_SameBitsAsTheLocalCluster) {
 }
 
 TEST_F(SdpTrainTest, WorkerOfAnotherConfig_IsRefused_AndUnreachableCoordinatorNamed) {
-  const std::string common = absl::StrCat(" --config ", Config(), " --set run.dir=", RunDir("hand").string());
-  const Outcome refused = Shell(absl::StrCat(
-      "bash -c '", Program("sdp-coordinator"), common, " --address-file address >coordinator.out 2>&1 & top=$!; ",
-      "for i in $(seq 300); do test -s address && break; sleep 0.1; done; ", Program("sdp-worker"), common,
-      " --set train.lr=0.5 --coordinator $(cat address) --name worker-0; echo exit=$?; kill $top; wait'"));
+  const std::string common =
+      absl::StrCat(" --config ", Config(), " --set run.dir=", RunDir("hand").string());
+  const Outcome refused =
+      Shell(absl::StrCat("bash -c '", Program("sdp-coordinator"), common,
+                         " --address-file address >coordinator.out 2>&1 & top=$!; ",
+                         "for i in $(seq 300); do test -s address && break; sleep 0.1; done; ",
+                         Program("sdp-worker"), common,
+                         " --set train.lr=0.5 --coordinator $(cat address) --name worker-0; echo "
+                         "exit=$?; kill $top; wait'"));
   EXPECT_THAT(refused.output, HasSubstr("config hash"));
   EXPECT_THAT(refused.output, HasSubstr("exit=1"));
-  const Outcome alone = Shell(absl::StrCat(Program("sdp-worker"), common, " --coordinator 127.0.0.1:1 --name worker-0"));
+  const Outcome alone = Shell(
+      absl::StrCat(Program("sdp-worker"), common, " --coordinator 127.0.0.1:1 --name worker-0"));
   EXPECT_EQ(alone.exit_status, 1);
   EXPECT_THAT(alone.output, HasSubstr("127.0.0.1:1"));
 }
 
 TEST_F(SdpTrainTest, PortInUse_IsNamed) {
   const std::string common = absl::StrCat(" --config ", Config(), " --set run.dir=");
-  const Outcome outcome = Shell(absl::StrCat(
-      "bash -c '", Program("sdp-coordinator"), common, RunDir("a").string(), " --address-file address >a.out 2>&1 & top=$!; ",
-      "for i in $(seq 300); do test -s address && break; sleep 0.1; done; ", Program("sdp-coordinator"), common,
-      RunDir("b").string(), " --listen $(cat address); echo exit=$?; kill $top; wait'"));
+  const Outcome outcome =
+      Shell(absl::StrCat("bash -c '", Program("sdp-coordinator"), common, RunDir("a").string(),
+                         " --address-file address >a.out 2>&1 & top=$!; ",
+                         "for i in $(seq 300); do test -s address && break; sleep 0.1; done; ",
+                         Program("sdp-coordinator"), common, RunDir("b").string(),
+                         " --listen $(cat address); echo exit=$?; kill $top; wait'"));
   EXPECT_THAT(outcome.output, HasSubstr("exit=1"));
   EXPECT_THAT(outcome.output, HasSubstr("127.0.0.1:"));
 }

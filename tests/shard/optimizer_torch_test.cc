@@ -15,7 +15,8 @@ namespace {
 constexpr int64_t kSize = 1000;
 
 // Runs both for `steps` steps and returns the largest difference of the weights.
-double LargestDifference(const OptimizerOptions& options, torch::optim::Optimizer& reference, torch::Tensor& weights, int steps) {
+double LargestDifference(const OptimizerOptions& options, torch::optim::Optimizer& reference,
+                         torch::Tensor& weights, int steps) {
   const std::unique_ptr<Optimizer> ours = MakeOptimizer(options);
   FloatBuffer value(kSize);
   std::copy_n(weights.data_ptr<float>(), kSize, value.data());
@@ -29,28 +30,34 @@ double LargestDifference(const OptimizerOptions& options, torch::optim::Optimize
     }
     reference.step();
     ++state.updates;
-    // In two ranges and into another buffer, as blocks with norms and versions under way are updated.
+    // In two ranges and into another buffer, as blocks with norms and versions under way are
+    // updated.
     FloatBuffer next(kSize);
     for (const auto& [begin, end] : {std::pair<int64_t, int64_t>{0, 333}, {333, kSize}}) {
-      ours->Update(value.data(), gradient.data_ptr<float>(), next.data(), state, begin, end, 1, LearningRate(options, t),
-                   options.weight_decay, state.updates);
+      ours->Update(value.data(), gradient.data_ptr<float>(), next.data(), state, begin, end, 1,
+                   LearningRate(options, t), options.weight_decay, state.updates);
     }
     value = std::move(next);
   }
   double largest = 0;
   for (int64_t i = 0; i < kSize; ++i) {
-    largest = std::max(largest, std::abs(double{value.data()[i]} - double{weights.data_ptr<float>()[i]}));
+    largest =
+        std::max(largest, std::abs(double{value.data()[i]} - double{weights.data_ptr<float>()[i]}));
   }
   return largest;
 }
 
-// Weights are of order 1: each f32 step rounds by up to 2^-24 of that, in another order of operations than torch's.
+// Weights are of order 1: each f32 step rounds by up to 2^-24 of that, in another order of
+// operations than torch's.
 constexpr double kTolerance = 100 * 6e-8;
 
 TEST(OptimizerTest, AdamW_AsTorch) {
   for (const double decay : {0.0, 0.1}) {
-    OptimizerOptions options{.lr = 3e-3, .weight_decay = decay, .schedule = OptimizerOptions::Schedule::kCosine,
-                             .warmup_steps = 10, .steps = 100};
+    OptimizerOptions options{.lr = 3e-3,
+                             .weight_decay = decay,
+                             .schedule = OptimizerOptions::Schedule::kCosine,
+                             .warmup_steps = 10,
+                             .steps = 100};
     torch::Tensor weights = torch::randn({kSize}).requires_grad_(true);
     torch::optim::AdamW reference({weights}, torch::optim::AdamWOptions(options.lr)
                                                  .betas({options.beta1, options.beta2})
@@ -62,11 +69,15 @@ TEST(OptimizerTest, AdamW_AsTorch) {
 
 TEST(OptimizerTest, Sgd_AsTorch) {
   for (const double momentum : {0.0, 0.9}) {
-    OptimizerOptions options{.kind = OptimizerOptions::Kind::kSgd, .lr = 0.05, .weight_decay = 5e-4, .momentum = momentum,
+    OptimizerOptions options{.kind = OptimizerOptions::Kind::kSgd,
+                             .lr = 0.05,
+                             .weight_decay = 5e-4,
+                             .momentum = momentum,
                              .steps = 100};
     torch::Tensor weights = torch::randn({kSize}).requires_grad_(true);
-    torch::optim::SGD reference({weights},
-                                torch::optim::SGDOptions(options.lr).momentum(momentum).weight_decay(options.weight_decay));
+    torch::optim::SGD reference(
+        {weights},
+        torch::optim::SGDOptions(options.lr).momentum(momentum).weight_decay(options.weight_decay));
     EXPECT_LT(LargestDifference(options, reference, weights, 100), kTolerance);
   }
 }
@@ -81,13 +92,15 @@ TEST(OptimizerTest, InPlace_SameBitsAsIntoAnotherBuffer) {
     }
     OptimizerState one = optimizer->NewState(kSize), two = optimizer->NewState(kSize);
     optimizer->Update(value.data(), gradient.data(), next.data(), one, 0, kSize, 0.5f, 0.1, 0.1, 1);
-    optimizer->Update(value.data(), gradient.data(), value.data(), two, 0, kSize, 0.5f, 0.1, 0.1, 1);
+    optimizer->Update(value.data(), gradient.data(), value.data(), two, 0, kSize, 0.5f, 0.1, 0.1,
+                      1);
     for (int64_t i = 0; i < kSize; ++i) ASSERT_EQ(value.data()[i], next.data()[i]);
   }
 }
 
 TEST(OptimizerTest, Schedules) {
-  OptimizerOptions options{.lr = 2, .schedule = OptimizerOptions::Schedule::kCosine, .warmup_steps = 4, .steps = 12};
+  OptimizerOptions options{
+      .lr = 2, .schedule = OptimizerOptions::Schedule::kCosine, .warmup_steps = 4, .steps = 12};
   EXPECT_DOUBLE_EQ(LearningRate(options, 0), 0.5);
   EXPECT_DOUBLE_EQ(LearningRate(options, 3), 2);
   EXPECT_DOUBLE_EQ(LearningRate(options, 4), 2);

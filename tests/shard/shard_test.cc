@@ -11,12 +11,14 @@
 namespace sdp {
 namespace {
 
-// One shard with all fragments of a small LLaMA; workers 11, 12 (incarnations) hold everything, 13 only what is shared.
+// One shard with all fragments of a small LLaMA; workers 11, 12 (incarnations) hold everything, 13
+// only what is shared.
 class ShardTest : public testing::Test {
  protected:
   ShardTest()
-      : catalog_(LlamaCatalog({.dim = 4, .layers = 2, .heads = 2, .kv_heads = 1, .ffn_dim = 6, .vocab = 8},
-                              TransformerUnit::kSublayer, 4)),
+      : catalog_(LlamaCatalog(
+            {.dim = 4, .layers = 2, .heads = 2, .kv_heads = 1, .ffn_dim = 6, .vocab = 8},
+            TransformerUnit::kSublayer, 4)),
         layout_(catalog_, 40) {
     options_.name = "shard-0";
     options_.catalog = &catalog_;
@@ -41,7 +43,8 @@ class ShardTest : public testing::Test {
   ShardBinding Binding(Step step, bool evaluate = false, bool closing = false) {
     auto sets = std::make_shared<HolderSets>();
     sets->members = {Incarnation(11), Incarnation(12), Incarnation(13)};
-    sets->sets = {{Incarnation(11), Incarnation(12)}, {Incarnation(11), Incarnation(12), Incarnation(13)}};
+    sets->sets = {{Incarnation(11), Incarnation(12)},
+                  {Incarnation(11), Incarnation(12), Incarnation(13)}};
     for (const UnitSpec& unit : catalog_.units) sets->set_of_unit.push_back(unit.shared ? 1 : 0);
     return {Generation(1), ViewId(1), step, 0, sets, evaluate, closing};
   }
@@ -114,7 +117,8 @@ TEST_F(ShardTest, Push_FromANonHolder_IsInvalidAndNamed) {
   shard.Bind(Binding(0));
   const ShardActions actions = shard.Push(Key(13, Masked()), Gradient(Masked(), 1));
   EXPECT_EQ(Only(actions), Answer::kInvalid);
-  EXPECT_NE(actions.answers[0].detail.find("layers.0.attention"), std::string::npos) << actions.answers[0].detail;
+  EXPECT_NE(actions.answers[0].detail.find("layers.0.attention"), std::string::npos)
+      << actions.answers[0].detail;
 }
 
 TEST_F(ShardTest, Push_WrongSize_IsInvalid) {
@@ -247,7 +251,8 @@ TEST_F(ShardTest, Reports_ComeOnceInOrder_AndAgainAfterReconnect) {
   ASSERT_EQ(actions.reduced.size(), 1u);
   ASSERT_EQ(actions.done.size(), 1u);
   ASSERT_EQ(actions.reduced[0].squares.size(), shard.owned().size());
-  EXPECT_EQ(actions.reduced[0].squares[0], 4.0 * static_cast<double>(layout_.fragment(FragmentId(0)).size));
+  EXPECT_EQ(actions.reduced[0].squares[0],
+            4.0 * static_cast<double>(layout_.fragment(FragmentId(0)).size));
   const ShardActions again = shard.Reconnected();
   EXPECT_EQ(again.reduced.size(), 1u);
   EXPECT_EQ(again.done.size(), 2u);  // of step -1 (start state) and 0

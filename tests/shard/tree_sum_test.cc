@@ -14,20 +14,27 @@ namespace {
 FloatBuffer Gradient(int leaf, int64_t size) {
   FloatBuffer gradient(size);
   for (int64_t i = 0; i < size; ++i) {
-    gradient.data()[i] = static_cast<float>(RandomBits(1, static_cast<uint64_t>(leaf), static_cast<uint64_t>(i)) >> 40) / (1 << 24) - 0.5f;
+    gradient.data()[i] =
+        static_cast<float>(RandomBits(1, static_cast<uint64_t>(leaf), static_cast<uint64_t>(i)) >>
+                           40) /
+            (1 << 24) -
+        0.5f;
   }
   return gradient;
 }
 
-FloatBuffer MeanInOrder(const std::vector<int>& order, const std::vector<int64_t>& terms, int64_t size) {
+FloatBuffer MeanInOrder(const std::vector<int>& order, const std::vector<int64_t>& terms,
+                        int64_t size) {
   TreeSum sum(static_cast<int>(order.size()));
-  for (const int leaf : order) sum.Add(leaf, Gradient(leaf, size), terms[static_cast<size_t>(leaf)]);
+  for (const int leaf : order)
+    sum.Add(leaf, Gradient(leaf, size), terms[static_cast<size_t>(leaf)]);
   EXPECT_TRUE(sum.complete());
   return sum.TakeMean();
 }
 
 // The bits of the tree, summed recursively: left before right, empty sides left out.
-std::vector<float> Recursive(int begin, int width, const std::vector<int64_t>& terms, int64_t size) {
+std::vector<float> Recursive(int begin, int width, const std::vector<int64_t>& terms,
+                             int64_t size) {
   const int leaves = static_cast<int>(terms.size());
   if (begin >= leaves) return {};
   if (width == 1) {
@@ -68,7 +75,8 @@ TEST(TreeSumTest, AnyOrderOfArrival_SameBitsAsTheTree) {
     std::iota(order.begin(), order.end(), 0);
     for (int shuffle = 0; shuffle < 20; ++shuffle) {
       const FloatBuffer mean = MeanInOrder(order, terms, kSize);
-      for (int64_t i = 0; i < kSize; ++i) EXPECT_EQ(mean.data()[i], expected[static_cast<size_t>(i)]);
+      for (int64_t i = 0; i < kSize; ++i)
+        EXPECT_EQ(mean.data()[i], expected[static_cast<size_t>(i)]);
       Shuffle(order, random);
     }
   }
@@ -99,7 +107,8 @@ TEST(ReduceTest, SumOfSquares_AgreesWithLongDouble) {
     long double expected = 0;
     for (const float value : values.span()) expected += static_cast<long double>(value) * value;
     // f64 sums of at most 5,000 positive terms.
-    EXPECT_NEAR(SumOfSquares(values.span()), static_cast<double>(expected), 1e-12 * static_cast<double>(expected) + 1e-300);
+    EXPECT_NEAR(SumOfSquares(values.span()), static_cast<double>(expected),
+                1e-12 * static_cast<double>(expected) + 1e-300);
   }
 }
 

@@ -59,7 +59,8 @@ std::vector<NotFiniteReport> RecordingLink::not_finite() const {
   return not_finite_;
 }
 
-TestShard::TestShard(const Catalog* catalog, const Layout* layout, const std::string& listen, int64_t assembly_bytes)
+TestShard::TestShard(const Catalog* catalog, const Layout* layout, const std::string& listen,
+                     int64_t assembly_bytes)
     : catalog_(catalog), layout_(layout) {
   ShardService::Options options;
   options.name = "shard-0";
@@ -134,7 +135,8 @@ absl::Status TestShard::Finish(int64_t generation) {
   return FromGrpc(stub_->Finish(&context, request, &response));
 }
 
-TestWorker::TestWorker(const Layout* layout, const std::vector<std::string>& addresses, WireType push, WireType pull) {
+TestWorker::TestWorker(const Layout* layout, const std::vector<std::string>& addresses,
+                       WireType push, WireType pull) {
   ShardStreams::Events events;
   events.connected = [this](ShardId) {
     MutexLock lock(&mutex_);

@@ -43,10 +43,12 @@ class RecordingLink final : public CoordinatorLink {
   std::vector<NotFiniteReport> not_finite_ ABSL_GUARDED_BY(mutex_);
 };
 
-// Shard 0 of 1, with SGD at lr 1 without momentum and decay: value - mean gradient. Values begin as the fragment's number.
+// Shard 0 of 1, with SGD at lr 1 without momentum and decay: value - mean gradient. Values begin as
+// the fragment's number.
 class TestShard {
  public:
-  TestShard(const Catalog* catalog, const Layout* layout, const std::string& listen, int64_t assembly_bytes = 64 << 20);
+  TestShard(const Catalog* catalog, const Layout* layout, const std::string& listen,
+            int64_t assembly_bytes = 64 << 20);
   ~TestShard();
 
   const std::string& address() const { return server_->address(); }
@@ -73,8 +75,8 @@ class TestShard {
 // A worker's ShardStreams, with all events recorded. Threads: any.
 class TestWorker {
  public:
-  TestWorker(const Layout* layout, const std::vector<std::string>& addresses, WireType push = WireType::kF32,
-             WireType pull = WireType::kF32);
+  TestWorker(const Layout* layout, const std::vector<std::string>& addresses,
+             WireType push = WireType::kF32, WireType pull = WireType::kF32);
   ~TestWorker();
 
   ShardStreams& streams() { return *streams_; }

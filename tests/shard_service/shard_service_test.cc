@@ -16,7 +16,8 @@
 #include "common/rpc/status_code.h"
 #include "tests/shard_service/fixture.h"
 
-// What a shard makes of a peer that does not keep to the protocol: raw frames against the real service.
+// What a shard makes of a peer that does not keep to the protocol: raw frames against the real
+// service.
 namespace sdp {
 namespace {
 
@@ -25,7 +26,8 @@ using ::testing::HasSubstr;
 // A stream whose frames a test writes itself, byte by byte, and waits for one after the other.
 class RawStream {
  public:
-  RawStream(const std::string& address, const std::string& method) : stub_(MakeChannel(address, {}).value()) {
+  RawStream(const std::string& address, const std::string& method)
+      : stub_(MakeChannel(address, {}).value()) {
     context_.set_deadline(std::chrono::system_clock::now() + absl::ToChronoSeconds(kTestDeadline));
     stream_ = stub_.PrepareCall(&context_, "/sdp.proto.Shard/" + method, &queue_);
     stream_->StartCall(this);
@@ -101,7 +103,9 @@ class RawStream {
   bool ended_ = false;
 };
 
-std::vector<float> Filled(int64_t size, float value) { return std::vector<float>(static_cast<size_t>(size), value); }
+std::vector<float> Filled(int64_t size, float value) {
+  return std::vector<float>(static_cast<size_t>(size), value);
+}
 
 class ShardServiceTest : public ::testing::Test {
  protected:
@@ -162,8 +166,10 @@ TEST_F(ShardServiceTest, ContributionsThatCannotBe_AreAnsweredOneByOne) {
     push.SendFragment(key, numbers);
     return push.AwaitFrame().first.answer;
   };
-  EXPECT_EQ(answer(TestWorker::Key(0, 99, 8), Filled(301, 1)), Answer::kInvalid);       // no such fragment
-  EXPECT_EQ(answer(TestWorker::Key(0, kSmall, 8), Filled(300, 1)), Answer::kInvalid);   // its size is another
+  EXPECT_EQ(answer(TestWorker::Key(0, 99, 8), Filled(301, 1)),
+            Answer::kInvalid);  // no such fragment
+  EXPECT_EQ(answer(TestWorker::Key(0, kSmall, 8), Filled(300, 1)),
+            Answer::kInvalid);  // its size is another
   PushKey key = TestWorker::Key(0, kSmall, 8);
   key.generation = Generation(9);
   EXPECT_EQ(answer(key, Filled(301, 1)), Answer::kStaleGeneration);
@@ -171,17 +177,20 @@ TEST_F(ShardServiceTest, ContributionsThatCannotBe_AreAnsweredOneByOne) {
   key.view = ViewId(9);
   EXPECT_EQ(answer(key, Filled(301, 1)), Answer::kInvalid);
   EXPECT_EQ(answer(TestWorker::Key(1, kSmall, 8), Filled(301, 1)), Answer::kUnknownBinding);
-  EXPECT_EQ(answer(TestWorker::Key(0, kSmall, 8), Filled(301, 1)), Answer::kReceived);  // the stream still works
+  EXPECT_EQ(answer(TestWorker::Key(0, kSmall, 8), Filled(301, 1)),
+            Answer::kReceived);  // the stream still works
 }
 
 TEST_F(ShardServiceTest, DamagedHeader_EndsTheStream) {
   shard_.Begin();
-  for (const std::string& bytes : {std::string(), std::string("SDPF"), std::string(96, '\0'), std::string(5000, 'x')}) {
+  for (const std::string& bytes :
+       {std::string(), std::string("SDPF"), std::string(96, '\0'), std::string(5000, 'x')}) {
     RawStream push(shard_.address(), "Push");
     push.SendBytes(bytes);
     EXPECT_TRUE(absl::IsInvalidArgument(push.AwaitClosed()));
   }
-  FrameHeaderBytes header = EncodeHeader(PushHeader(TestWorker::Key(0, kSmall, 0), 0, WireType::kF32));
+  FrameHeaderBytes header =
+      EncodeHeader(PushHeader(TestWorker::Key(0, kSmall, 0), 0, WireType::kF32));
   header[33] ^= 1;
   RawStream pull(shard_.address(), "Pull");
   pull.SendBytes(std::string(header.data(), header.size()));
@@ -248,7 +257,8 @@ TEST_F(ShardServiceTest, NotFinite_IsAnsweredAndReported) {
   shard_.Begin();
   shard_.Bind(0, 1);
   RawStream push(shard_.address(), "Push");
-  push.SendFragment(TestWorker::Key(0, kSmall, 8), Filled(301, std::numeric_limits<float>::quiet_NaN()));
+  push.SendFragment(TestWorker::Key(0, kSmall, 8),
+                    Filled(301, std::numeric_limits<float>::quiet_NaN()));
   EXPECT_EQ(push.AwaitFrame().first.answer, Answer::kNotFinite);
   ASSERT_EQ(shard_.link().not_finite().size(), 1u);
   EXPECT_THAT(shard_.link().not_finite()[0].what, HasSubstr("small"));
@@ -281,8 +291,9 @@ TEST_F(ShardServiceTest, ShardControlClient_CallsInOrder_AcrossTheShardsStart) {
   loop.Post([&] {
     client = std::make_unique<ShardControlClient>(
         &loop, Generation(1), SecurityOptions(),
-        ShardControlClient::Events{[&](ShardId shard) { finished.set_value(shard); },
-                                   [](ShardId, const absl::Status& status) { ADD_FAILURE() << status; }});
+        ShardControlClient::Events{
+            [&](ShardId shard) { finished.set_value(shard); },
+            [](ShardId, const absl::Status& status) { ADD_FAILURE() << status; }});
     EXPECT_TRUE(client->Connect(ShardId(0), shard_.address()).ok());
     ShardBinding binding;
     binding.generation = Generation(1);
@@ -298,7 +309,8 @@ TEST_F(ShardServiceTest, ShardControlClient_CallsInOrder_AcrossTheShardsStart) {
     EXPECT_EQ(client->waiting(), 4);
   });
   shard_.Begin();
-  EXPECT_EQ(finished.get_future().wait_for(absl::ToChronoSeconds(kTestDeadline)), std::future_status::ready);
+  EXPECT_EQ(finished.get_future().wait_for(absl::ToChronoSeconds(kTestDeadline)),
+            std::future_status::ready);
   EXPECT_TRUE(shard_.finished());
   loop.Stop();
 }

@@ -21,14 +21,15 @@ namespace {
 using ::testing::HasSubstr;
 using Seen = TestWorker::Seen;
 
-constexpr int kSmall = 3;         // fragment of 301 elements
+constexpr int kSmall = 3;  // fragment of 301 elements
 constexpr int kFragments = 4;
 const std::vector<int> kAll = {0, 1, 2, 3};
 
 int64_t SizeOf(int fragment) { return fragment == kSmall ? 301 : kTestFragment; }
 
 bool AllEqual(const FloatBuffer& value, float expected) {
-  return std::all_of(value.data(), value.data() + value.size(), [&](float x) { return x == expected; });
+  return std::all_of(value.data(), value.data() + value.size(),
+                     [&](float x) { return x == expected; });
 }
 
 class ShardStreamsTest : public ::testing::TestWithParam<std::string> {
@@ -57,7 +58,8 @@ TEST_P(ShardStreamsTest, NobodyThere_IsTold_AndConnectsWhenThereIsSomebody) {
   TestWorker worker(&layout_, {address});
   ASSERT_TRUE(worker.Await([](const Seen& seen) { return seen.disconnected.size() >= 2; }));
   EXPECT_TRUE(worker.Await([&](const Seen& seen) {
-    return absl::IsUnavailable(seen.disconnected[0]) && absl::StrContains(seen.disconnected[0].message(), address);
+    return absl::IsUnavailable(seen.disconnected[0]) &&
+           absl::StrContains(seen.disconnected[0].message(), address);
   }));
   const auto shard = MakeShard(address);
   shard->Begin();
@@ -84,7 +86,8 @@ TEST_P(ShardStreamsTest, Refusals_Arrive) {
   ASSERT_TRUE(worker.AwaitConnected());
   worker.Pull(0, {0}, 77);
   ASSERT_TRUE(worker.Await([](const Seen& seen) { return seen.refused.size() == 1; }));
-  EXPECT_TRUE(worker.Await([](const Seen& seen) { return seen.refused[0] == std::pair(0, Answer::kInvalid); }));
+  EXPECT_TRUE(worker.Await(
+      [](const Seen& seen) { return seen.refused[0] == std::pair(0, Answer::kInvalid); }));
 }
 
 TEST_P(ShardStreamsTest, StepsOfSeveralFragments_InParts) {
@@ -95,7 +98,8 @@ TEST_P(ShardStreamsTest, StepsOfSeveralFragments_InParts) {
   for (Step step = 0; step < 3; ++step) {
     worker.Pull(step, kAll);  // before the version and the binding exist
     shard->Bind(step, 1);
-    ASSERT_TRUE(worker.Await([&](const Seen& seen) { return seen.values_seen == kFragments * (step + 1); }));
+    ASSERT_TRUE(worker.Await(
+        [&](const Seen& seen) { return seen.values_seen == kFragments * (step + 1); }));
     for (int f = kFragments - 1; f >= 0; --f) worker.Push(step, f, 0.5, SizeOf(f));
     ASSERT_TRUE(shard->link().AwaitDone(step));
   }
@@ -137,7 +141,8 @@ TEST_P(ShardStreamsTest, Duplicates_AreReceivedAndCountOnce) {
   for (int f = 0; f < kFragments; ++f) two.Push(0, f, 3, SizeOf(f), 2);
   ASSERT_TRUE(shard->link().AwaitDone(0));
   one.Push(0, 0, 1, SizeOf(0));
-  ASSERT_TRUE(one.Await([](const Seen& seen) { return seen.answers.size() == 2 * kFragments + 1; }));
+  ASSERT_TRUE(
+      one.Await([](const Seen& seen) { return seen.answers.size() == 2 * kFragments + 1; }));
   one.Await([](const Seen& seen) {
     EXPECT_EQ(seen.answers.front().answer, Answer::kReceived);
     EXPECT_EQ(seen.answers[kFragments].answer, Answer::kReceived);
@@ -159,7 +164,8 @@ TEST_P(ShardStreamsTest, HeaderOnly_ClosesTheRound) {
   shard->Bind(0, 1);
   TestWorker worker(&layout_, {shard->address()});
   ASSERT_TRUE(worker.AwaitConnected());
-  for (int f = 0; f < kFragments; ++f) worker.streams().Send(ShardId(0), TestWorker::Key(0, f, 0), nullptr);
+  for (int f = 0; f < kFragments; ++f)
+    worker.streams().Send(ShardId(0), TestWorker::Key(0, f, 0), nullptr);
   EXPECT_TRUE(shard->link().AwaitDone(0));
 }
 
@@ -205,22 +211,30 @@ TEST_P(ShardStreamsTest, ShardRestarts_StreamsOpenAgain) {
 }
 
 // A service that sends what no shard would.
-class HostileShard final
-    : public proto::Shard::WithRawCallbackMethod_Push<proto::Shard::WithRawCallbackMethod_Pull<proto::Shard::Service>> {
+class HostileShard final : public proto::Shard::WithRawCallbackMethod_Push<
+                               proto::Shard::WithRawCallbackMethod_Pull<proto::Shard::Service>> {
  public:
   using Bidi = grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>;
   ~HostileShard() override { frames_.Stop(); }
 
-  Bidi* Push(grpc::CallbackServerContext* context) override { return FrameStream::Serve(context, &frames_, Quiet()); }
+  Bidi* Push(grpc::CallbackServerContext* context) override {
+    return FrameStream::Serve(context, &frames_, Quiet());
+  }
   Bidi* Pull(grpc::CallbackServerContext* context) override {
     FrameStream::Events events = Quiet();
     events.received = [this](FrameStream& stream, const ReceivedFrame& frame) {
       Outgoing outgoing;
       outgoing.header = ValueHeader(RequestKeyOf(frame.header()), FragmentId(0), 1, WireType::kF32);
       switch (pulls_++) {
-        case 0: outgoing.numbers = std::make_shared<FloatBuffer>(FloatBuffer::Zeros(1)); break;  // a size no fragment has
-        case 1: outgoing.header.kind = FrameKind::kPullWant, outgoing.text = "1234"; break;      // of another kind
-        default: outgoing.header.kind = FrameKind::kRefusal, outgoing.text = "fine"; break;
+        case 0:
+          outgoing.numbers = std::make_shared<FloatBuffer>(FloatBuffer::Zeros(1));
+          break;  // a size no fragment has
+        case 1:
+          outgoing.header.kind = FrameKind::kPullWant, outgoing.text = "1234";
+          break;  // of another kind
+        default:
+          outgoing.header.kind = FrameKind::kRefusal, outgoing.text = "fine";
+          break;
       }
       stream.Send(std::move(outgoing));
       return absl::OkStatus();

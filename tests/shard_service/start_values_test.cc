@@ -31,7 +31,8 @@ std::string WriteFile(const std::string& header, const std::vector<float>& data)
   const uint64_t size = header.size();
   file.write(reinterpret_cast<const char*>(&size), 8);
   file << header;
-  file.write(reinterpret_cast<const char*>(data.data()), static_cast<std::streamsize>(4 * data.size()));
+  file.write(reinterpret_cast<const char*>(data.data()),
+             static_cast<std::streamsize>(4 * data.size()));
   return path;
 }
 
@@ -43,8 +44,10 @@ class StartValuesTest : public ::testing::Test {
 };
 
 TEST_F(StartValuesTest, FileThatCannotBe_IsNamed) {
-  EXPECT_THAT(values_.ReadFrom("/nowhere/x.safetensors").message(), HasSubstr("/nowhere/x.safetensors"));
-  const std::string path = WriteFile(R"({"w":{"dtype":"F32","shape":[2,3],"data_offsets":[0,24]}})", {1, 2, 3, 4, 5, 6});
+  EXPECT_THAT(values_.ReadFrom("/nowhere/x.safetensors").message(),
+              HasSubstr("/nowhere/x.safetensors"));
+  const std::string path =
+      WriteFile(R"({"w":{"dtype":"F32","shape":[2,3],"data_offsets":[0,24]}})", {1, 2, 3, 4, 5, 6});
   EXPECT_THAT(values_.ReadFrom(path).message(), HasSubstr("w"));
 }
 
@@ -55,7 +58,8 @@ TEST_F(StartValuesTest, Drawn_WithoutAFile) {
 }
 
 TEST_F(StartValuesTest, Read_OnlyTheFragment) {
-  const std::string path = WriteFile(R"({"w":{"dtype":"F32","shape":[3,2],"data_offsets":[0,24]}})", {1, 2, 3, 4, 5, 6});
+  const std::string path =
+      WriteFile(R"({"w":{"dtype":"F32","shape":[3,2],"data_offsets":[0,24]}})", {1, 2, 3, 4, 5, 6});
   ASSERT_TRUE(values_.ReadFrom(path).ok());
   std::vector<float> values(2);
   values_.Fill(FragmentId(1), absl::MakeSpan(values));

@@ -17,7 +17,8 @@ struct HeldUnit {
   double factor = 1;
 };
 
-// One training step of one worker. Units that are not listed are absent: their stages are the identity.
+// One training step of one worker. Units that are not listed are absent: their stages are the
+// identity.
 struct TrainTask {
   Step step = 0;
   std::vector<HeldUnit> units;   // ascending
@@ -31,7 +32,7 @@ struct EvaluateTask {
   std::vector<HeldUnit> units;  // all units, with their evaluation factors
   int64_t first_sample = 0;     // validation samples [first_sample, first_sample + samples)
   int64_t samples = 0;
-  int64_t micro_batch = 0;      // samples computed at once; 0: all
+  int64_t micro_batch = 0;  // samples computed at once; 0: all
 };
 
 // Sums over loss terms (targets), in nats. The mean loss is loss_sum / terms.
@@ -41,7 +42,7 @@ struct LossSum {
 };
 
 struct TrainResult {
-  LossSum loss;  // Before the update.
+  LossSum loss;                            // Before the update.
   absl::Duration wait, forward, backward;  // wait: for weights, inside forward
 };
 
@@ -49,25 +50,30 @@ struct TrainResult {
 class Exchange {
  public:
   virtual ~Exchange() = default;
-  // Says that `unit` will be taken soon (evaluation; a training step's units are on their way from its start).
+  // Says that `unit` will be taken soon (evaluation; a training step's units are on their way from
+  // its start).
   virtual void Want(UnitId unit) = 0;
-  // Blocks until the task's version of the unit's block is here; its fragments in order, each [n] f32, which the caller owns.
-  // Cancelled: the run ends. DeadlineExceeded: named, after a wait without progress.
+  // Blocks until the task's version of the unit's block is here; its fragments in order, each [n]
+  // f32, which the caller owns. Cancelled: the run ends. DeadlineExceeded: named, after a wait
+  // without progress.
   virtual absl::StatusOr<std::vector<FloatBuffer>> Take(UnitId unit) = 0;
   // The last micro-batch's backward pass begins: from here on gradients become final.
   virtual void BackwardBegins() = 0;
-  // A fragment's final mean gradient over the task's loss terms, [n] f32. Once per held fragment, any order.
+  // A fragment's final mean gradient over the task's loss terms, [n] f32. Once per held fragment,
+  // any order.
   virtual void Gradient(FragmentId fragment, FloatBuffer gradient) = 0;
 };
 
-// The computation of one worker: a seam between the step's logic and torch (tests use a fake). Blocking; confined to the
-// compute thread. Same task, same weights, same thread count: same bits.
+// The computation of one worker: a seam between the step's logic and torch (tests use a fake).
+// Blocking; confined to the compute thread. Same task, same weights, same thread count: same bits.
 class LocalModel {
  public:
   virtual ~LocalModel() = default;
-  // Forward, loss and backward of the subnetwork. OutOfRange - the loss is not finite, in which case no gradient was handed out.
+  // Forward, loss and backward of the subnetwork. OutOfRange - the loss is not finite, in which
+  // case no gradient was handed out.
   virtual absl::StatusOr<TrainResult> Train(const TrainTask& task, Exchange& exchange) = 0;
-  // Forward of the full model, stage by stage, holding the weights of one stage (and the next one's on their way).
+  // Forward of the full model, stage by stage, holding the weights of one stage (and the next one's
+  // on their way).
   virtual absl::StatusOr<LossSum> Evaluate(const EvaluateTask& task, Exchange& exchange) = 0;
 };
 

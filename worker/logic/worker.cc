@@ -44,7 +44,8 @@ WorkerActions Worker::OnBinding(const WorkerBinding& binding, absl::Time /*now*/
     EvaluateTask task;
     task.step = binding.step;
     for (size_t unit = 0; unit < options_.catalog->units.size(); ++unit) {
-      task.units.push_back({UnitId(static_cast<int32_t>(unit)), options_.rescale ? admission_.coverage[unit] : 1});
+      task.units.push_back(
+          {UnitId(static_cast<int32_t>(unit)), options_.rescale ? admission_.coverage[unit] : 1});
     }
     task.first_sample = binding.first_validation;
     task.samples = binding.validation_samples;
@@ -124,7 +125,8 @@ void Worker::PullFree(WorkerActions* actions) {
 void Worker::PullFragments(const StepState& state, const std::vector<FragmentId>& fragments,
                            WorkerActions* actions) const {
   std::map<ShardId, std::vector<FragmentId>> by_shard;
-  for (const FragmentId id : fragments) by_shard[place_[static_cast<size_t>(id.value())]].push_back(id);
+  for (const FragmentId id : fragments)
+    by_shard[place_[static_cast<size_t>(id.value())]].push_back(id);
   for (auto& [shard, wanted] : by_shard) {
     std::sort(wanted.begin(), wanted.end());  // forward order: first layers are the most urgent
     PullRequest request;
@@ -135,10 +137,12 @@ void Worker::PullFragments(const StepState& state, const std::vector<FragmentId>
 }
 
 RequestKey Worker::Key(const StepState& state) const {
-  return {admission_.generation, state.binding.view, admission_.term, state.binding.step, admission_.incarnation};
+  return {admission_.generation, state.binding.view, admission_.term, state.binding.step,
+          admission_.incarnation};
 }
 
-WorkerActions Worker::OnValue(Step step, FragmentId fragment, FloatBuffer value, int64_t wire_bytes, absl::Time /*now*/) {
+WorkerActions Worker::OnValue(Step step, FragmentId fragment, FloatBuffer value, int64_t wire_bytes,
+                              absl::Time /*now*/) {
   WorkerActions actions;
   const auto it = steps_.find(step);
   if (it == steps_.end()) return actions;
@@ -146,8 +150,9 @@ WorkerActions Worker::OnValue(Step step, FragmentId fragment, FloatBuffer value,
   if (state.asked.erase(fragment) == 0) return actions;  // twice
   const Fragment& spec = options_.layout->fragment(fragment);
   if (value.size() != spec.size) {
-    actions.exit = absl::InternalError(absl::StrCat("fragment ", fragment.value(), " of step ", step, " came with ",
-                                                    value.size(), " elements, it has ", spec.size));
+    actions.exit = absl::InternalError(absl::StrCat("fragment ", fragment.value(), " of step ",
+                                                    step, " came with ", value.size(),
+                                                    " elements, it has ", spec.size));
     return actions;
   }
   // An evaluation's traffic is not the step's: the full model passes by.
@@ -162,19 +167,23 @@ WorkerActions Worker::OnValue(Step step, FragmentId fragment, FloatBuffer value,
   return actions;
 }
 
-WorkerActions Worker::OnPullRefused(Step step, FragmentId fragment, Answer answer, const std::string& detail) {
+WorkerActions Worker::OnPullRefused(Step step, FragmentId fragment, Answer answer,
+                                    const std::string& detail) {
   WorkerActions actions;
   const auto it = steps_.find(step);
-  if (it == steps_.end() || !it->second.asked.contains(fragment) || answer == Answer::kStepClosed) return actions;
-  actions.exit = absl::FailedPreconditionError(absl::StrCat("pull of fragment ", fragment.value(), " at step ", step,
-                                                            " was refused: ", AnswerName(answer), " ", detail));
+  if (it == steps_.end() || !it->second.asked.contains(fragment) || answer == Answer::kStepClosed)
+    return actions;
+  actions.exit = absl::FailedPreconditionError(
+      absl::StrCat("pull of fragment ", fragment.value(), " at step ", step,
+                   " was refused: ", AnswerName(answer), " ", detail));
   return actions;
 }
 
 WorkerActions Worker::OnWant(Step step, UnitId unit) {
   WorkerActions actions;
   const auto it = steps_.find(step);
-  if (it == steps_.end() || !it->second.evaluating || it->second.missing.contains(unit)) return actions;
+  if (it == steps_.end() || !it->second.evaluating || it->second.missing.contains(unit))
+    return actions;
   StepState& state = it->second;
   state.last_wanted = unit;
   Expect(state, unit);
@@ -224,8 +233,8 @@ void Worker::PushFragment(const StepState& state, FragmentId fragment, absl::Dur
   static_cast<RequestKey&>(key) = Key(state);
   key.fragment = fragment;
   key.terms = state.binding.samples * options_.terms_per_sample;
-  actions->pushes.push_back(
-      {place_[static_cast<size_t>(fragment.value())], key, state.unacknowledged.at(fragment), delay});
+  actions->pushes.push_back({place_[static_cast<size_t>(fragment.value())], key,
+                             state.unacknowledged.at(fragment), delay});
 }
 
 void Worker::OnPushed(Step step, int64_t wire_bytes) {
@@ -250,9 +259,10 @@ WorkerActions Worker::OnPushAnswer(const PushAnswer& answer, absl::Time now) {
       PushFragment(state, answer.fragment, options_.retry_delay, &actions);
       return actions;
     case Answer::kNotFinite:
-      actions.not_finite.push_back({options_.name, answer.step,
-                                    absl::StrCat("the gradient of fragment ", answer.fragment.value()),
-                                    admission_.incarnation});
+      actions.not_finite.push_back(
+          {options_.name, answer.step,
+           absl::StrCat("the gradient of fragment ", answer.fragment.value()),
+           admission_.incarnation});
       return actions;
     case Answer::kStaleGeneration:
     case Answer::kStaleTerm:
@@ -266,7 +276,8 @@ WorkerActions Worker::OnPushAnswer(const PushAnswer& answer, absl::Time now) {
   return actions;
 }
 
-WorkerActions Worker::OnTrained(Step step, const absl::StatusOr<TrainResult>& result, absl::Time now) {
+WorkerActions Worker::OnTrained(Step step, const absl::StatusOr<TrainResult>& result,
+                                absl::Time now) {
   WorkerActions actions;
   const auto it = steps_.find(step);
   if (it == steps_.end()) return actions;
@@ -307,7 +318,9 @@ void Worker::TryComplete(StepState& state, absl::Time now, WorkerActions* action
 
 WorkerActions Worker::Reconnected(ShardId shard) {
   WorkerActions actions;
-  const auto there = [&](FragmentId id) { return place_[static_cast<size_t>(id.value())] == shard; };
+  const auto there = [&](FragmentId id) {
+    return place_[static_cast<size_t>(id.value())] == shard;
+  };
   for (const auto& [step, state] : steps_) {
     std::vector<FragmentId> wanted;
     for (const FragmentId id : state.asked) {
@@ -327,12 +340,15 @@ std::string Worker::phase() const {
   if (steps_.empty()) return absl::StrCat("step ", step(), ": waiting for its binding");
   const auto& [step, state] = *steps_.begin();
   if (state.evaluating) {
-    return absl::StrCat("step ", step, ": evaluating ", options_.catalog->unit(state.last_wanted).name);
+    return absl::StrCat("step ", step, ": evaluating ",
+                        options_.catalog->unit(state.last_wanted).name);
   }
   const size_t missing = state.asked.size() + state.unasked.size();
   if (missing > 0) return absl::StrCat("step ", step, ": waiting for ", missing, " fragments");
-  if (!state.due.empty()) return absl::StrCat("step ", step, ": computing, ", state.due.size(), " gradients to go");
-  return absl::StrCat("step ", step, ": ", state.unacknowledged.size(), " gradients not acknowledged");
+  if (!state.due.empty())
+    return absl::StrCat("step ", step, ": computing, ", state.due.size(), " gradients to go");
+  return absl::StrCat("step ", step, ": ", state.unacknowledged.size(),
+                      " gradients not acknowledged");
 }
 
 }  // namespace sdp

@@ -23,10 +23,25 @@ namespace sdp {
 
 // What a worker wants done after an event.
 struct WorkerActions {
-  struct Ask { Step step; int64_t known_plan; };                     // BeginStep
-  struct Pull { ShardId shard; PullRequest request; };
-  struct Push { ShardId shard; PushKey key; SharedValue gradient; absl::Duration delay; };  // gradient null: header only
-  struct UnitHere { Step step; UnitId unit; std::vector<FloatBuffer> fragments; };          // for Exchange::Take
+  struct Ask {
+    Step step;
+    int64_t known_plan;
+  };  // BeginStep
+  struct Pull {
+    ShardId shard;
+    PullRequest request;
+  };
+  struct Push {
+    ShardId shard;
+    PushKey key;
+    SharedValue gradient;
+    absl::Duration delay;
+  };  // gradient null: header only
+  struct UnitHere {
+    Step step;
+    UnitId unit;
+    std::vector<FloatBuffer> fragments;
+  };  // for Exchange::Take
 
   std::vector<Ask> ask;
   std::vector<Pull> pulls;
@@ -34,15 +49,15 @@ struct WorkerActions {
   std::vector<UnitHere> units;
   std::vector<EvaluateTask> evaluate;  // to the compute thread, which works in order
   std::vector<TrainTask> train;
-  std::vector<StepReport> reports;           // repeat until acknowledged
+  std::vector<StepReport> reports;  // repeat until acknowledged
   std::vector<EvaluationReport> evaluations;
   std::vector<NotFiniteReport> not_finite;
-  std::optional<absl::Status> exit;          // OK: the run is finished
+  std::optional<absl::Status> exit;  // OK: the run is finished
 };
 
-// Worker is the life of a training step on one worker: ask for the binding, pull the subnetwork, compute, push each gradient as
-// it is ready, report. Event-driven; the computation itself, sockets and files are outside.
-// Threads: confined to one.
+// Worker is the life of a training step on one worker: ask for the binding, pull the subnetwork,
+// compute, push each gradient as it is ready, report. Event-driven; the computation itself, sockets
+// and files are outside. Threads: confined to one.
 class Worker {
  public:
   struct Options {
@@ -52,7 +67,7 @@ class Worker {
     bool rescale = true;               // evaluation factors c_j; false: 1
     uint64_t seed = 0;                 // of the sample order
     bool shuffle = true;
-    int64_t terms_per_sample = 1;      // loss terms
+    int64_t terms_per_sample = 1;  // loss terms
     absl::Duration retry_delay = absl::Milliseconds(100);
   };
 
@@ -60,8 +75,10 @@ class Worker {
 
   WorkerActions Start();  // Ready was accepted
   WorkerActions OnBinding(const WorkerBinding& binding, absl::Time now);
-  WorkerActions OnValue(Step step, FragmentId fragment, FloatBuffer value, int64_t wire_bytes, absl::Time now);
-  WorkerActions OnPullRefused(Step step, FragmentId fragment, Answer answer, const std::string& detail);
+  WorkerActions OnValue(Step step, FragmentId fragment, FloatBuffer value, int64_t wire_bytes,
+                        absl::Time now);
+  WorkerActions OnPullRefused(Step step, FragmentId fragment, Answer answer,
+                              const std::string& detail);
   WorkerActions OnPushAnswer(const PushAnswer& answer, absl::Time now);
   // From the compute thread, in its order.
   WorkerActions OnWant(Step step, UnitId unit);
@@ -69,11 +86,13 @@ class Worker {
   WorkerActions OnGradient(Step step, FragmentId fragment, FloatBuffer gradient);
   WorkerActions OnEvaluated(Step step, const absl::StatusOr<LossSum>& result);
   WorkerActions OnTrained(Step step, const absl::StatusOr<TrainResult>& result, absl::Time now);
-  // A stream to this shard was opened anew: asks again for what has not come, sends again what is not acknowledged.
+  // A stream to this shard was opened anew: asks again for what has not come, sends again what is
+  // not acknowledged.
   WorkerActions Reconnected(ShardId shard);
   void OnPushed(Step step, int64_t wire_bytes);  // bytes of a push that left
 
-  // Where it is, for heartbeats and status: "step 12: waiting for weights of layers.3.mlp from shard 1 since ...".
+  // Where it is, for heartbeats and status: "step 12: waiting for weights of layers.3.mlp from
+  // shard 1 since ...".
   std::string phase() const;
   Step step() const;  // the newest step it knows of
 
@@ -101,18 +120,20 @@ class Worker {
   void Expect(StepState& state, UnitId unit);
   bool Busy(Step before, FragmentId fragment) const;
   void PullFree(WorkerActions* actions);
-  void PullFragments(const StepState& state, const std::vector<FragmentId>& fragments, WorkerActions* actions) const;
-  void PushFragment(const StepState& state, FragmentId fragment, absl::Duration delay, WorkerActions* actions) const;
+  void PullFragments(const StepState& state, const std::vector<FragmentId>& fragments,
+                     WorkerActions* actions) const;
+  void PushFragment(const StepState& state, FragmentId fragment, absl::Duration delay,
+                    WorkerActions* actions) const;
   void TryComplete(StepState& state, absl::Time now, WorkerActions* actions);
 
   const Options options_;
   const WorkerAdmission admission_;
   const std::vector<ShardId> place_;  // [fragments]
   const SampleOrder order_;
-  int64_t plan_ = -1;                 // number of the plan whose units we know
+  int64_t plan_ = -1;  // number of the plan whose units we know
   std::vector<UnitFactor> units_;
-  std::optional<Step> asked_;         // the step whose binding is awaited
-  std::map<Step, StepState> steps_;   // bound, until reported; at most two
+  std::optional<Step> asked_;        // the step whose binding is awaited
+  std::map<Step, StepState> steps_;  // bound, until reported; at most two
 };
 
 }  // namespace sdp

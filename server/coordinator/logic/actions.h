@@ -14,16 +14,40 @@
 
 namespace sdp {
 
-// What the coordinator wants done after an event, in this order of fields. Nothing in one CoordinatorActions depends on a record
-// that is still being stored: what does is kept back until Stored().
+// What the coordinator wants done after an event, in this order of fields. Nothing in one
+// CoordinatorActions depends on a record that is still being stored: what does is kept back until
+// Stored().
 struct CoordinatorActions {
-  struct Store { int64_t id; Record record; };
-  struct ToWorker { Incarnation worker; WorkerBinding binding; };
-  struct ToShard { ShardId shard; ShardBinding binding; };
-  struct Release { ShardId shard; Step step; };   // the evaluation of version `step` is complete
-  struct Scale { ShardId shard; ClipScale scale; };
-  struct AdmitShard { std::string name; uint64_t instance; absl::StatusOr<ShardAdmission> admission; };
-  struct AdmitWorker { std::string name; uint64_t instance; absl::StatusOr<WorkerAdmission> admission; };
+  struct Store {
+    int64_t id;
+    Record record;
+  };
+  struct ToWorker {
+    Incarnation worker;
+    WorkerBinding binding;
+  };
+  struct ToShard {
+    ShardId shard;
+    ShardBinding binding;
+  };
+  struct Release {
+    ShardId shard;
+    Step step;
+  };  // the evaluation of version `step` is complete
+  struct Scale {
+    ShardId shard;
+    ClipScale scale;
+  };
+  struct AdmitShard {
+    std::string name;
+    uint64_t instance;
+    absl::StatusOr<ShardAdmission> admission;
+  };
+  struct AdmitWorker {
+    std::string name;
+    uint64_t instance;
+    absl::StatusOr<WorkerAdmission> admission;
+  };
 
   std::vector<Store> store;
   std::vector<AdmitShard> admit_shards;

@@ -47,20 +47,21 @@ absl::Status Coordinator::MakePlanFor(int64_t rotation) {
   return absl::OkStatus();
 }
 
-CoordinatorActions Coordinator::BeginStep(Incarnation incarnation, Step step, int64_t known_plan, absl::Time now,
-                                          absl::Status* error) {
+CoordinatorActions Coordinator::BeginStep(Incarnation incarnation, Step step, int64_t known_plan,
+                                          absl::Time now, absl::Status* error) {
   CoordinatorActions actions;
   *error = absl::OkStatus();
   WorkerState* worker = FindWorker(incarnation);
   if (worker == nullptr || !worker->ready) {
-    *error = absl::AbortedError(absl::StrCat("incarnation ", incarnation.value(), " is not in the run: register again"));
+    *error = absl::AbortedError(
+        absl::StrCat("incarnation ", incarnation.value(), " is not in the run: register again"));
     return actions;
   }
   worker->heard = now;
   const Step last = closing_.has_value() ? *closing_ + 1 : next_step_;
   if (step < 0 || step > last) {
-    *error = absl::InvalidArgumentError(
-        absl::StrCat(worker->registration.name, " asks for step ", step, ", allowed are 0..", last));
+    *error = absl::InvalidArgumentError(absl::StrCat(worker->registration.name, " asks for step ",
+                                                     step, ", allowed are 0..", last));
     return actions;
   }
   asked_[step][incarnation] = known_plan;
@@ -81,11 +82,17 @@ void Coordinator::BindStep(absl::Time now, CoordinatorActions* actions) {
   const bool closing = t == options_.steps || stop_requested_;
   const bool due = options_.eval_every > 0 && t > 0 && t % options_.eval_every == 0;
   if (const int64_t rotation = RotationAt(t); rotation != plan_number_ && !closing) {
-    if (const absl::Status status = MakePlanFor(rotation); !status.ok()) return End(status, actions);
+    if (const absl::Status status = MakePlanFor(rotation); !status.ok())
+      return End(status, actions);
   }
   StepState& step = steps_[t];
-  step.binding = BindingRecord{generation_, t, view_, cursor_, closing ? 0 : options_.global_batch,
-                               options_.validation && (closing ? !stop_requested_ : due), closing};
+  step.binding = BindingRecord{generation_,
+                               t,
+                               view_,
+                               cursor_,
+                               closing ? 0 : options_.global_batch,
+                               options_.validation && (closing ? !stop_requested_ : due),
+                               closing};
   step.plan = plan_;
   step.plan_number = plan_number_;
   cursor_ += step.binding.samples;
@@ -104,8 +111,13 @@ void Coordinator::BindStep(absl::Time now, CoordinatorActions* actions) {
   }
   CoordinatorActions then;
   for (size_t s = 0; s < shards_.size(); ++s) {
-    ShardBinding binding{generation_, view_,   t, plan_number_, plan_sent_ == plan_number_ ? nullptr : holders_,
-                         step.binding.evaluate, closing};
+    ShardBinding binding{generation_,
+                         view_,
+                         t,
+                         plan_number_,
+                         plan_sent_ == plan_number_ ? nullptr : holders_,
+                         step.binding.evaluate,
+                         closing};
     then.bind_shards.push_back({ShardId(static_cast<int32_t>(s)), std::move(binding)});
   }
   plan_sent_ = plan_number_;
@@ -137,7 +149,8 @@ void Coordinator::AnswerAsked(Step step, CoordinatorActions* actions) {
   if (!bound->second.durable || committed_ < step - 2) return;
   for (const auto& [worker, known_plan] : asked->second) {
     const auto rank = std::find(members_.begin(), members_.end(), worker) - members_.begin();
-    actions->bind_workers.push_back({worker, BindingFor(bound->second, static_cast<int>(rank), known_plan)});
+    actions->bind_workers.push_back(
+        {worker, BindingFor(bound->second, static_cast<int>(rank), known_plan)});
   }
   asked_.erase(asked);
 }
@@ -153,7 +166,8 @@ WorkerBinding Coordinator::BindingFor(const StepState& step, int rank, int64_t k
   if (known_plan != step.plan_number) {
     auto units = std::make_shared<std::vector<UnitFactor>>();
     for (const UnitId unit : step.plan->units[static_cast<size_t>(rank)]) {
-      units->push_back({unit, options_.rescale ? step.plan->factors[static_cast<size_t>(unit.value())] : 1});
+      units->push_back(
+          {unit, options_.rescale ? step.plan->factors[static_cast<size_t>(unit.value())] : 1});
     }
     binding.units = std::move(units);
   }

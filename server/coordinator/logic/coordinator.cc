@@ -39,11 +39,13 @@ Coordinator::Coordinator(const Options& options)
 CoordinatorActions Coordinator::Start(absl::Time now) {
   Progress(now);
   CoordinatorActions actions;
-  actions.log.push_back(absl::StrCat("waiting for ", options_.shards, " shards and ", options_.workers, " workers"));
+  actions.log.push_back(
+      absl::StrCat("waiting for ", options_.shards, " shards and ", options_.workers, " workers"));
   return actions;
 }
 
-void Coordinator::Persist(Record record, CoordinatorActions then, CoordinatorActions* actions, std::optional<Step> bound) {
+void Coordinator::Persist(Record record, CoordinatorActions then, CoordinatorActions* actions,
+                          std::optional<Step> bound) {
   const int64_t id = next_record_++;
   deferred_[id] = {false, std::move(then), bound};
   actions->store.push_back({id, std::move(record)});
@@ -72,7 +74,8 @@ CoordinatorActions Coordinator::OnReduced(const Reduced& reduced, absl::Time now
   CoordinatorActions actions;
   const auto it = steps_.find(reduced.step);
   const size_t number = static_cast<size_t>(reduced.shard.value());
-  if (it == steps_.end() || number >= shards_.size() || reduced.squares.size() != shards_[number].fragments) {
+  if (it == steps_.end() || number >= shards_.size() ||
+      reduced.squares.size() != shards_[number].fragments) {
     return actions;
   }
   StepState& step = it->second;
@@ -82,7 +85,8 @@ CoordinatorActions Coordinator::OnReduced(const Reduced& reduced, absl::Time now
     if (place_[f] == reduced.shard) step.squares[f] = reduced.squares[next++];
   }
   Progress(now);
-  const auto owners = std::count_if(shards_.begin(), shards_.end(), [](const auto& s) { return s.fragments > 0; });
+  const auto owners =
+      std::count_if(shards_.begin(), shards_.end(), [](const auto& s) { return s.fragments > 0; });
   if (static_cast<std::ptrdiff_t>(step.reduced.size()) == owners) FinishReduction(step, &actions);
   return actions;
 }
@@ -106,14 +110,16 @@ CoordinatorActions Coordinator::OnStepDone(const StepDone& done, absl::Time now)
   const size_t number = static_cast<size_t>(done.shard.value());
   if (number >= shards_.size() || done.step <= shards_[number].done) return actions;
   shards_[number].done = done.step;
-  if (const auto step = steps_.find(done.step); step != steps_.end()) step->second.uncovered += done.uncovered;
+  if (const auto step = steps_.find(done.step); step != steps_.end())
+    step->second.uncovered += done.uncovered;
   Commit(now, &actions);
   return actions;
 }
 
 bool Coordinator::ShardsHave(Step done) const {
-  return std::all_of(shards_.begin(), shards_.end(),
-                     [&](const ShardState& shard) { return shard.fragments == 0 || shard.done >= done; });
+  return std::all_of(shards_.begin(), shards_.end(), [&](const ShardState& shard) {
+    return shard.fragments == 0 || shard.done >= done;
+  });
 }
 
 void Coordinator::Commit(absl::Time now, CoordinatorActions* actions) {
@@ -141,7 +147,9 @@ CoordinatorActions Coordinator::OnStepReport(const StepReport& report, absl::Tim
   CoordinatorActions actions;
   WorkerState* worker = FindWorker(report.worker);
   const auto step = steps_.find(report.step);
-  if (worker == nullptr || step == steps_.end() || step->second.expect_reports.erase(report.worker) == 0) return actions;
+  if (worker == nullptr || step == steps_.end() ||
+      step->second.expect_reports.erase(report.worker) == 0)
+    return actions;
   worker->heard = now;
   worker->reported = std::max(worker->reported, report.step);
   worker->peak_memory_bytes = std::max(worker->peak_memory_bytes, report.peak_memory_bytes);
@@ -167,7 +175,8 @@ CoordinatorActions Coordinator::OnEvaluation(const EvaluationReport& report, abs
 
 void Coordinator::FinishEvaluation(StepState& step, CoordinatorActions* actions) {
   LossTotal total;
-  for (const Incarnation member : members_) {  // in rank order: the sum's bits do not depend on arrival
+  for (const Incarnation member :
+       members_) {  // in rank order: the sum's bits do not depend on arrival
     if (const auto part = step.evaluations.find(member); part != step.evaluations.end()) {
       total.loss_sum += part->second.loss_sum;
       total.terms += part->second.terms;
@@ -176,8 +185,8 @@ void Coordinator::FinishEvaluation(StepState& step, CoordinatorActions* actions)
   step.full_loss = total.loss_sum / static_cast<double>(std::max<int64_t>(total.terms, 1));
   last_full_loss_ = step.full_loss;
   if (!std::isfinite(*step.full_loss)) {
-    return End(absl::OutOfRangeError(absl::StrCat("step ", step.binding.step,
-                                                  ": the full model's validation loss is not finite")),
+    return End(absl::OutOfRangeError(absl::StrCat(
+                   "step ", step.binding.step, ": the full model's validation loss is not finite")),
                actions);
   }
   for (size_t s = 0; s < shards_.size(); ++s) {
@@ -188,7 +197,8 @@ void Coordinator::FinishEvaluation(StepState& step, CoordinatorActions* actions)
 CoordinatorActions Coordinator::OnStateHashes(const StateHashes& hashes, absl::Time now) {
   CoordinatorActions actions;
   const size_t number = static_cast<size_t>(hashes.shard.value());
-  if (number >= shards_.size() || shards_[number].hashed || hashes.hashes.size() != shards_[number].fragments) {
+  if (number >= shards_.size() || shards_[number].hashed ||
+      hashes.hashes.size() != shards_[number].fragments) {
     return actions;
   }
   shards_[number].hashed = true;
@@ -203,14 +213,16 @@ CoordinatorActions Coordinator::OnStateHashes(const StateHashes& hashes, absl::T
 
 CoordinatorActions Coordinator::OnNotFinite(const NotFiniteReport& report, absl::Time /*now*/) {
   CoordinatorActions actions;
-  End(absl::OutOfRangeError(absl::StrCat("step ", report.step, ": ", report.what, " of ", NameOf(report.worker),
-                                         " is not finite (reported by ", report.member,
+  End(absl::OutOfRangeError(absl::StrCat("step ", report.step, ": ", report.what, " of ",
+                                         NameOf(report.worker), " is not finite (reported by ",
+                                         report.member,
                                          "); a lower train.lr or train.clip_norm > 0 may help")),
       &actions);
   return actions;
 }
 
-CoordinatorActions Coordinator::WorkerHeartbeat(Incarnation incarnation, const std::string& phase, absl::Time now) {
+CoordinatorActions Coordinator::WorkerHeartbeat(Incarnation incarnation, const std::string& phase,
+                                                absl::Time now) {
   if (WorkerState* worker = FindWorker(incarnation); worker != nullptr) {
     worker->heard = now;
     // A long evaluation or first step shows itself in a changing phase.
@@ -220,10 +232,12 @@ CoordinatorActions Coordinator::WorkerHeartbeat(Incarnation incarnation, const s
   return {};
 }
 
-CoordinatorActions Coordinator::ShardHeartbeat(ShardId shard, int64_t peak_memory_bytes, absl::Time now) {
+CoordinatorActions Coordinator::ShardHeartbeat(ShardId shard, int64_t peak_memory_bytes,
+                                               absl::Time now) {
   if (const size_t number = static_cast<size_t>(shard.value()); number < shards_.size()) {
     shards_[number].heard = now;
-    shards_[number].peak_memory_bytes = std::max(shards_[number].peak_memory_bytes, peak_memory_bytes);
+    shards_[number].peak_memory_bytes =
+        std::max(shards_[number].peak_memory_bytes, peak_memory_bytes);
   }
   return {};
 }
@@ -254,26 +268,33 @@ CoordinatorActions Coordinator::Stop(const std::string& reason, absl::Time now) 
 void Coordinator::TryFinish(absl::Time now, CoordinatorActions* actions) {
   if (phase_ == Phase::kTraining && closing_.has_value()) {
     const auto it = steps_.find(*closing_);
-    const bool hashed = std::all_of(shards_.begin(), shards_.end(),
-                                    [](const ShardState& shard) { return shard.fragments == 0 || shard.hashed; });
+    const bool hashed = std::all_of(shards_.begin(), shards_.end(), [](const ShardState& shard) {
+      return shard.fragments == 0 || shard.hashed;
+    });
     // Only the closing binding is left: every step before it is committed and reported.
-    const bool complete = it != steps_.end() && steps_.size() == 1 && it->second.durable && hashed &&
-                          committed_ + 1 == *closing_ && it->second.expect_evaluations.empty();
+    const bool complete = it != steps_.end() && steps_.size() == 1 && it->second.durable &&
+                          hashed && committed_ + 1 == *closing_ &&
+                          it->second.expect_evaluations.empty();
     if (!complete) return;
     StepMetrics last = MetricsOf(it->second, now);
-    last.state_hash = Hash64({reinterpret_cast<const char*>(hashes_.data()), hashes_.size() * sizeof(uint64_t)});
+    last.state_hash =
+        Hash64({reinterpret_cast<const char*>(hashes_.data()), hashes_.size() * sizeof(uint64_t)});
     actions->metrics.push_back(std::move(last));
     phase_ = Phase::kEnding;
     end_by_ = std::min(end_by_, now + options_.stop_timeout);
-    for (size_t s = 0; s < shards_.size(); ++s) actions->finish_shards.push_back(ShardId(static_cast<int32_t>(s)));
+    for (size_t s = 0; s < shards_.size(); ++s)
+      actions->finish_shards.push_back(ShardId(static_cast<int32_t>(s)));
     AnswerAsked(*closing_ + 1, actions);
   }
   if (phase_ != Phase::kEnding) return;
-  const bool told = std::all_of(workers_.begin(), workers_.end(), [](const auto& w) { return w.second.told_finished; });
-  const bool left = std::all_of(shards_.begin(), shards_.end(), [](const auto& s) { return s.finished; });
+  const bool told = std::all_of(workers_.begin(), workers_.end(),
+                                [](const auto& w) { return w.second.told_finished; });
+  const bool left =
+      std::all_of(shards_.begin(), shards_.end(), [](const auto& s) { return s.finished; });
   if (!told || !left) return;
-  End(stop_requested_ ? absl::CancelledError(absl::StrCat("stopped at step ", *closing_, ": ", stop_reason_))
-                      : absl::OkStatus(),
+  End(stop_requested_
+          ? absl::CancelledError(absl::StrCat("stopped at step ", *closing_, ": ", stop_reason_))
+          : absl::OkStatus(),
       actions);
 }
 

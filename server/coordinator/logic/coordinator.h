@@ -29,9 +29,9 @@ struct LossTotal {
   int64_t terms = 0;
 };
 
-// Coordinator is the one process that knows the members, the plan, the step and the data cursor. It binds steps, collects the
-// shards' and workers' reports and decides when a step is committed. Event-driven: each call returns the actions to take;
-// duplicates and any order of events are fine.
+// Coordinator is the one process that knows the members, the plan, the step and the data cursor. It
+// binds steps, collects the shards' and workers' reports and decides when a step is committed.
+// Event-driven: each call returns the actions to take; duplicates and any order of events are fine.
 // Threads: confined to one; no RPC, file or device work inside. Time comes in with the events.
 class Coordinator {
  public:
@@ -40,24 +40,25 @@ class Coordinator {
     const Layout* layout = nullptr;    // outlives the coordinator
     std::string config_hash;
     int shards = 1;
-    int workers = 1;                   // N of the first view
-    std::vector<double> coverage;      // [units] c_j
-    bool rescale = true;               // factors c_j N / p_j; false: 1
+    int workers = 1;               // N of the first view
+    std::vector<double> coverage;  // [units] c_j
+    bool rescale = true;           // factors c_j N / p_j; false: 1
     Assignment assignment = Assignment::kResolvable;
     uint64_t seed = 0;
     int64_t rotate_every = 0;
     int64_t steps = 1;
     int64_t global_batch = 1;
     int64_t micro_batch = 0;
-    int64_t tokens_per_sample = 0;     // for throughput
+    int64_t tokens_per_sample = 0;  // for throughput
     int64_t eval_every = 0;
-    int64_t eval_samples = 0;          // 0: all
-    bool validation = false;           // there is validation data
+    int64_t eval_samples = 0;  // 0: all
+    bool validation = false;   // there is validation data
     double clip_norm = 0;
-    absl::Duration lease = absl::Seconds(20);            // silence after which a member is lost
+    absl::Duration lease = absl::Seconds(20);  // silence after which a member is lost
     absl::Duration first_step_timeout = absl::Minutes(15);
-    absl::Duration min_step_timeout = absl::Minutes(2);  // then: 20 x the slowest step, at least this
-    absl::Duration stop_timeout = absl::Seconds(30);     // from a stop to the end
+    absl::Duration min_step_timeout =
+        absl::Minutes(2);                             // then: 20 x the slowest step, at least this
+    absl::Duration stop_timeout = absl::Seconds(30);  // from a stop to the end
   };
 
   explicit Coordinator(const Options& options);
@@ -68,9 +69,12 @@ class Coordinator {
   CoordinatorActions RegisterShard(const ShardRegistration& registration, absl::Time now);
   CoordinatorActions RegisterWorker(const WorkerRegistration& registration, absl::Time now);
   // FailedPrecondition in `*error` when its data is not that of the others.
-  CoordinatorActions Ready(Incarnation worker, const DataSummary& data, absl::Time now, absl::Status* error);
-  // Asks for the binding of `step`; `known_plan`: the plan whose units the worker has, or -1. Answered when step - 2 is committed.
-  CoordinatorActions BeginStep(Incarnation worker, Step step, int64_t known_plan, absl::Time now, absl::Status* error);
+  CoordinatorActions Ready(Incarnation worker, const DataSummary& data, absl::Time now,
+                           absl::Status* error);
+  // Asks for the binding of `step`; `known_plan`: the plan whose units the worker has, or -1.
+  // Answered when step - 2 is committed.
+  CoordinatorActions BeginStep(Incarnation worker, Step step, int64_t known_plan, absl::Time now,
+                               absl::Status* error);
 
   CoordinatorActions OnReduced(const Reduced& reduced, absl::Time now);
   CoordinatorActions OnStepDone(const StepDone& done, absl::Time now);
@@ -118,7 +122,7 @@ class Coordinator {
     BindingRecord binding;
     std::shared_ptr<const Plan> plan;
     int64_t plan_number = 0;
-    bool durable = false;  // may be told
+    bool durable = false;         // may be told
     std::vector<double> squares;  // [fragments]
     std::set<ShardId> reduced;
     std::set<Incarnation> expect_reports, expect_evaluations;
@@ -149,7 +153,9 @@ class Coordinator {
   void TryBind(absl::Time now, CoordinatorActions* actions);
   void BindStep(absl::Time now, CoordinatorActions* actions);
   absl::Status MakePlanFor(int64_t rotation);
-  int64_t RotationAt(Step step) const { return options_.rotate_every > 0 ? step / options_.rotate_every : 0; }
+  int64_t RotationAt(Step step) const {
+    return options_.rotate_every > 0 ? step / options_.rotate_every : 0;
+  }
   void AnswerAsked(Step step, CoordinatorActions* actions);
   WorkerBinding BindingFor(const StepState& step, int rank, int64_t known_plan) const;
 
@@ -159,7 +165,8 @@ class Coordinator {
   std::string WaitingFor() const;
 
   // coordinator.cc
-  void Persist(Record record, CoordinatorActions then, CoordinatorActions* actions, std::optional<Step> bound = std::nullopt);
+  void Persist(Record record, CoordinatorActions then, CoordinatorActions* actions,
+               std::optional<Step> bound = std::nullopt);
   void Commit(absl::Time now, CoordinatorActions* actions);
   void FinishReduction(StepState& step, CoordinatorActions* actions);
   void FinishEvaluation(StepState& step, CoordinatorActions* actions);
@@ -183,17 +190,18 @@ class Coordinator {
   ViewId view_;
   std::vector<Incarnation> members_;  // by rank
   std::shared_ptr<const Plan> plan_;
-  int64_t plan_number_ = -1;          // rotation index of plan_
-  int64_t plan_sent_ = -1;            // the last plan whose holders the shards were sent
+  int64_t plan_number_ = -1;  // rotation index of plan_
+  int64_t plan_sent_ = -1;    // the last plan whose holders the shards were sent
   std::shared_ptr<const HolderSets> holders_;
 
   int64_t cursor_ = 0;
-  Step next_step_ = 0;                // the first unbound
-  std::optional<Step> closing_;       // once bound
-  std::map<Step, StepState> steps_;   // bound, until their metrics are out
-  std::map<Step, std::map<Incarnation, int64_t>> asked_;  // unanswered BeginStep: the plan each knows
+  Step next_step_ = 0;               // the first unbound
+  std::optional<Step> closing_;      // once bound
+  std::map<Step, StepState> steps_;  // bound, until their metrics are out
+  std::map<Step, std::map<Incarnation, int64_t>>
+      asked_;  // unanswered BeginStep: the plan each knows
   Step committed_ = -2;
-  std::vector<uint64_t> hashes_;      // [fragments] at the closing binding
+  std::vector<uint64_t> hashes_;  // [fragments] at the closing binding
 
   int64_t next_record_ = 1;
   std::map<int64_t, Deferred> deferred_;

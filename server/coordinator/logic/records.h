@@ -7,14 +7,30 @@
 
 #include "common/base/ids.h"
 
-// What the coordinator makes durable before the first message that depends on it. Stored is what derives a decision, not the
-// decision's whole extent: a plan follows from the view, the seed and the step.
+// What the coordinator makes durable before the first message that depends on it. Stored is what
+// derives a decision, not the decision's whole extent: a plan follows from the view, the seed and
+// the step.
 namespace sdp {
 
-struct GenerationRecord { Generation generation; Term term; std::string config_hash; std::string start; };
-struct MemberRecord { Incarnation incarnation; std::string name; };  // a worker's life
-struct ShardRecord { ShardId shard; std::string name; std::string address; };
-struct ViewRecord { ViewId view; std::vector<Incarnation> members; };  // by rank
+struct GenerationRecord {
+  Generation generation;
+  Term term;
+  std::string config_hash;
+  std::string start;
+};
+struct MemberRecord {
+  Incarnation incarnation;
+  std::string name;
+};  // a worker's life
+struct ShardRecord {
+  ShardId shard;
+  std::string name;
+  std::string address;
+};
+struct ViewRecord {
+  ViewId view;
+  std::vector<Incarnation> members;
+};  // by rank
 struct BindingRecord {
   Generation generation;
   Step step = 0;
@@ -24,8 +40,13 @@ struct BindingRecord {
   bool evaluate = false;
   bool closing = false;
 };
-struct ScaleRecord { Generation generation; Step step = 0; double scale = 1; };
+struct ScaleRecord {
+  Generation generation;
+  Step step = 0;
+  double scale = 1;
+};
 
-using Record = std::variant<GenerationRecord, MemberRecord, ShardRecord, ViewRecord, BindingRecord, ScaleRecord>;
+using Record = std::variant<GenerationRecord, MemberRecord, ShardRecord, ViewRecord, BindingRecord,
+                            ScaleRecord>;
 
 }  // namespace sdp

@@ -11,14 +11,17 @@
 namespace sdp {
 namespace {
 
-absl::Status OtherConfig(const std::string& name, const std::string& theirs, const std::string& ours) {
-  return absl::FailedPreconditionError(absl::StrCat(name, " has config hash ", theirs, ", this run has ", ours,
+absl::Status OtherConfig(const std::string& name, const std::string& theirs,
+                         const std::string& ours) {
+  return absl::FailedPreconditionError(absl::StrCat(name, " has config hash ", theirs,
+                                                    ", this run has ", ours,
                                                     ": start it with the same configuration"));
 }
 
 }  // namespace
 
-CoordinatorActions Coordinator::RegisterShard(const ShardRegistration& registration, absl::Time now) {
+CoordinatorActions Coordinator::RegisterShard(const ShardRegistration& registration,
+                                              absl::Time now) {
   CoordinatorActions actions;
   const auto refuse = [&](absl::Status status) {
     actions.log.push_back(absl::StrCat("refused ", registration.name, ": ", status.message()));
@@ -35,15 +38,17 @@ CoordinatorActions Coordinator::RegisterShard(const ShardRegistration& registrat
         AdmitShard(ShardId(static_cast<int32_t>(s)), &actions);
         return actions;
       }
-      return refuse(absl::FailedPreconditionError(absl::StrCat(
-          "a shard of the name ", registration.name, " is already in the run: its parameters live there")));
+      return refuse(absl::FailedPreconditionError(
+          absl::StrCat("a shard of the name ", registration.name,
+                       " is already in the run: its parameters live there")));
     }
     return refuse(absl::FailedPreconditionError(
         absl::StrCat("the run has its ", options_.shards, " shards (cluster.shards)")));
   }
   ShardState& shard = registered_shards_[registration.name];
   if (shard.registration.instance != registration.instance) {
-    actions.log.push_back(absl::StrCat(registration.name, " registered from ", registration.address));
+    actions.log.push_back(
+        absl::StrCat(registration.name, " registered from ", registration.address));
   }
   shard.registration = registration;
   shard.heard = now;
@@ -60,7 +65,8 @@ void Coordinator::AdmitShards(CoordinatorActions* actions) {
   registered_shards_.clear();
   for (const ShardId shard : place_) ++shards_[static_cast<size_t>(shard.value())].fragments;
   phase_ = Phase::kStarting;
-  Persist(GenerationRecord{generation_, term_, options_.config_hash, "initial values"}, {}, actions);
+  Persist(GenerationRecord{generation_, term_, options_.config_hash, "initial values"}, {},
+          actions);
   for (size_t s = 0; s < shards_.size(); ++s) AdmitShard(ShardId(static_cast<int32_t>(s)), actions);
   for (const auto& [name, worker] : workers_) AdmitWorker(worker, actions);
 }
@@ -73,7 +79,8 @@ void Coordinator::AdmitShard(ShardId shard, CoordinatorActions* actions) {
   Persist(ShardRecord{shard, registration.name, registration.address}, std::move(then), actions);
 }
 
-CoordinatorActions Coordinator::RegisterWorker(const WorkerRegistration& registration, absl::Time now) {
+CoordinatorActions Coordinator::RegisterWorker(const WorkerRegistration& registration,
+                                               absl::Time now) {
   CoordinatorActions actions;
   const auto refuse = [&](absl::Status status) {
     actions.log.push_back(absl::StrCat("refused ", registration.name, ": ", status.message()));
@@ -84,7 +91,8 @@ CoordinatorActions Coordinator::RegisterWorker(const WorkerRegistration& registr
     return refuse(OtherConfig(registration.name, registration.config_hash, options_.config_hash));
   }
   const auto known = workers_.find(registration.name);
-  const bool same = known != workers_.end() && known->second.registration.instance == registration.instance;
+  const bool same =
+      known != workers_.end() && known->second.registration.instance == registration.instance;
   if (!same) {
     if (phase_ >= Phase::kTraining) {
       return refuse(absl::FailedPreconditionError(
@@ -100,7 +108,8 @@ CoordinatorActions Coordinator::RegisterWorker(const WorkerRegistration& registr
     worker.registration = registration;
     last_incarnation_ = Incarnation(last_incarnation_.value() + 1);
     worker.incarnation = last_incarnation_;
-    actions.log.push_back(absl::StrCat(registration.name, " registered, incarnation ", worker.incarnation.value()));
+    actions.log.push_back(
+        absl::StrCat(registration.name, " registered, incarnation ", worker.incarnation.value()));
   }
   WorkerState& worker = workers_[registration.name];
   worker.heard = now;
@@ -112,7 +121,8 @@ void Coordinator::AdmitWorker(const WorkerState& worker, CoordinatorActions* act
   WorkerAdmission admission{worker.incarnation, generation_, term_, {}, options_.coverage};
   for (const ShardState& shard : shards_) admission.shards.push_back(shard.registration.address);
   CoordinatorActions then;
-  then.admit_workers.push_back({worker.registration.name, worker.registration.instance, std::move(admission)});
+  then.admit_workers.push_back(
+      {worker.registration.name, worker.registration.instance, std::move(admission)});
   Persist(MemberRecord{worker.incarnation, worker.registration.name}, std::move(then), actions);
 }
 
@@ -131,36 +141,39 @@ std::string Coordinator::NameOf(Incarnation incarnation) const {
 }
 
 int Coordinator::ReadyWorkers() const {
-  return static_cast<int>(
-      std::count_if(workers_.begin(), workers_.end(), [](const auto& worker) { return worker.second.ready; }));
+  return static_cast<int>(std::count_if(workers_.begin(), workers_.end(),
+                                        [](const auto& worker) { return worker.second.ready; }));
 }
 
-CoordinatorActions Coordinator::Ready(Incarnation incarnation, const DataSummary& data, absl::Time now,
-                                      absl::Status* error) {
+CoordinatorActions Coordinator::Ready(Incarnation incarnation, const DataSummary& data,
+                                      absl::Time now, absl::Status* error) {
   CoordinatorActions actions;
   *error = absl::OkStatus();
   WorkerState* worker = FindWorker(incarnation);
   if (worker == nullptr) {
-    *error = absl::AbortedError(absl::StrCat("incarnation ", incarnation.value(), " is not in the run: register again"));
+    *error = absl::AbortedError(
+        absl::StrCat("incarnation ", incarnation.value(), " is not in the run: register again"));
     return actions;
   }
   worker->heard = now;
   if (worker->ready) return actions;
   const std::string& name = worker->registration.name;
   if (data_.has_value() && !(*data_ == data)) {
-    *error = absl::FailedPreconditionError(absl::StrCat(
-        name, " has other data than the first worker: ", data.train_samples, " training samples with checksum ",
-        HashText(data.train_checksum), " and ", data.validation_samples, " validation samples with checksum ",
-        HashText(data.validation_checksum), "; the run has ", data_->train_samples, " with ",
-        HashText(data_->train_checksum), " and ", data_->validation_samples, " with ",
-        HashText(data_->validation_checksum)));
+    *error = absl::FailedPreconditionError(
+        absl::StrCat(name, " has other data than the first worker: ", data.train_samples,
+                     " training samples with checksum ", HashText(data.train_checksum), " and ",
+                     data.validation_samples, " validation samples with checksum ",
+                     HashText(data.validation_checksum), "; the run has ", data_->train_samples,
+                     " with ", HashText(data_->train_checksum), " and ", data_->validation_samples,
+                     " with ", HashText(data_->validation_checksum)));
     actions.log.push_back(absl::StrCat("refused ", error->message()));
     workers_.erase(name);
     return actions;
   }
   data_ = data;
   worker->ready = true;
-  actions.log.push_back(absl::StrCat(name, " is ready (", ReadyWorkers(), "/", options_.workers, ")"));
+  actions.log.push_back(
+      absl::StrCat(name, " is ready (", ReadyWorkers(), "/", options_.workers, ")"));
   MakeView(now, &actions);
   TryBind(now, &actions);
   return actions;
@@ -170,7 +183,8 @@ void Coordinator::MakeView(absl::Time now, CoordinatorActions* actions) {
   if (phase_ != Phase::kWorkers || ReadyWorkers() < options_.workers) return;
   std::vector<std::pair<std::string, Incarnation>> order;
   for (const auto& [name, worker] : workers_) order.emplace_back(name, worker.incarnation);
-  std::sort(order.begin(), order.end(), [](const auto& a, const auto& b) { return NaturalLess(a.first, b.first); });
+  std::sort(order.begin(), order.end(),
+            [](const auto& a, const auto& b) { return NaturalLess(a.first, b.first); });
   members_.clear();
   for (const auto& [name, incarnation] : order) members_.push_back(incarnation);
   view_ = ViewId(1);

@@ -13,19 +13,19 @@ namespace sdp {
 // A consistent picture of a run, for status.
 struct RunStatus {
   struct Member {
-    std::string role;         // "shard" or "worker"
+    std::string role;  // "shard" or "worker"
     std::string name;
-    int64_t number = 0;       // shard number or incarnation
-    std::string address;      // shards
-    std::string phase;        // what it said it does
-    absl::Duration silence;   // since it was last heard
+    int64_t number = 0;      // shard number or incarnation
+    std::string address;     // shards
+    std::string phase;       // what it said it does
+    absl::Duration silence;  // since it was last heard
     int64_t peak_memory_bytes = 0;
-    Step step = -1;           // the last step it reported
+    Step step = -1;  // the last step it reported
   };
-  std::string phase;          // "waiting for shards", "waiting for workers", "training", "ending", "over"
-  std::string waiting_for;    // who or what the run waits for now, and why; empty: nothing
+  std::string phase;  // "waiting for shards", "waiting for workers", "training", "ending", "over"
+  std::string waiting_for;  // who or what the run waits for now, and why; empty: nothing
   Generation generation;
-  Step step = 0;              // next step to bind
+  Step step = 0;  // next step to bind
   Step committed = -1;
   int64_t steps = 0;
   std::optional<double> loss, full_loss;  // the last ones known

@@ -10,14 +10,16 @@
 
 namespace sdp {
 
-// One finished step, as metrics.jsonl and the step line show it. Also the last object of a run: `step` = train.steps with
-// full_loss and state_hash and no loss.
+// One finished step, as metrics.jsonl and the step line show it. Also the last object of a run:
+// `step` = train.steps with full_loss and state_hash and no loss.
 struct StepMetrics {
   Generation generation;
   Step step = 0;
-  int64_t steps = 0;                // of the run
-  std::optional<double> loss;       // nats per target: weighted mean of the workers' losses before the update
-  std::optional<double> full_loss;  // of the full model on the validation samples, at version `step`
+  int64_t steps = 0;  // of the run
+  std::optional<double>
+      loss;  // nats per target: weighted mean of the workers' losses before the update
+  std::optional<double>
+      full_loss;  // of the full model on the validation samples, at version `step`
   std::optional<uint64_t> state_hash;
   double gradient_norm = 0;
   double clip_scale = 1;
@@ -25,9 +27,9 @@ struct StepMetrics {
   int min_holders = 0, max_holders = 0;  // over the units that are not shared
   int64_t uncovered = 0;                 // fragments without samples
   int64_t samples = 0, tokens = 0;
-  absl::Duration elapsed;                // since the step before was committed
+  absl::Duration elapsed;                        // since the step before was committed
   absl::Duration pull, forward, backward, push;  // mean over workers
-  absl::Duration run_time;               // since step 0 was bound
+  absl::Duration run_time;                       // since step 0 was bound
   int64_t pulled_bytes = 0, pushed_bytes = 0;    // all workers
   int64_t max_worker_memory_bytes = 0;           // the worst worker's peak
   uint64_t plan_hash = 0;

@@ -11,8 +11,8 @@ namespace sdp {
 void Coordinator::ReportSteps(absl::Time now, CoordinatorActions* actions) {
   while (!steps_.empty()) {
     const StepState& step = steps_.begin()->second;
-    const bool complete = !step.binding.closing && committed_ >= step.binding.step && step.expect_reports.empty() &&
-                          step.expect_evaluations.empty();
+    const bool complete = !step.binding.closing && committed_ >= step.binding.step &&
+                          step.expect_reports.empty() && step.expect_evaluations.empty();
     if (!complete) return;
     actions->metrics.push_back(MetricsOf(step, now));
     last_commit_ = step.committed_at;
@@ -30,12 +30,14 @@ StepMetrics Coordinator::MetricsOf(const StepState& step, absl::Time now) {
   metrics.workers = static_cast<int>(members_.size());
   metrics.run_time = now - first_bound_;
   for (const auto& [name, worker] : workers_) {
-    metrics.max_worker_memory_bytes = std::max(metrics.max_worker_memory_bytes, worker.peak_memory_bytes);
+    metrics.max_worker_memory_bytes =
+        std::max(metrics.max_worker_memory_bytes, worker.peak_memory_bytes);
   }
   for (size_t unit = 0; unit < step.plan->holders.size(); ++unit) {
     if (options_.catalog->units[unit].shared) continue;
     const int holders = static_cast<int>(step.plan->holders[unit].size());
-    metrics.min_holders = metrics.max_holders == 0 ? holders : std::min(metrics.min_holders, holders);
+    metrics.min_holders =
+        metrics.max_holders == 0 ? holders : std::min(metrics.min_holders, holders);
     metrics.max_holders = std::max(metrics.max_holders, holders);
   }
   if (step.binding.closing) return metrics;
@@ -43,7 +45,8 @@ StepMetrics Coordinator::MetricsOf(const StepState& step, absl::Time now) {
   double loss_sum = 0;
   int64_t terms = 0;
   const int64_t count = static_cast<int64_t>(step.reports.size());
-  for (const Incarnation member : members_) {  // in rank order: the sum's bits do not depend on arrival
+  for (const Incarnation member :
+       members_) {  // in rank order: the sum's bits do not depend on arrival
     const StepReport& report = step.reports.at(member);
     loss_sum += report.loss_sum;
     terms += report.terms;
@@ -71,16 +74,18 @@ CoordinatorActions Coordinator::Tick(absl::Time now) {
   if (now > end_by_) {
     const bool finished = phase_ == Phase::kEnding && !stop_requested_;
     End(finished ? absl::OkStatus()
-                 : absl::CancelledError(absl::StrCat("stopped (", stop_reason_, "), but not within ",
-                                                     absl::FormatDuration(options_.stop_timeout), ": ", WaitingFor())),
+                 : absl::CancelledError(absl::StrCat(
+                       "stopped (", stop_reason_, "), but not within ",
+                       absl::FormatDuration(options_.stop_timeout), ": ", WaitingFor())),
         &actions);
     return actions;
   }
   if (phase_ == Phase::kEnding) return actions;
   const auto lost = [&](const std::string& name, absl::Time heard) {
-    End(absl::UnavailableError(absl::StrCat(name, " is lost: no heartbeat for ",
-                                            absl::FormatDuration(absl::Trunc(now - heard, absl::Milliseconds(100))),
-                                            ", allowed are ", absl::FormatDuration(options_.lease))),
+    End(absl::UnavailableError(
+            absl::StrCat(name, " is lost: no heartbeat for ",
+                         absl::FormatDuration(absl::Trunc(now - heard, absl::Milliseconds(100))),
+                         ", allowed are ", absl::FormatDuration(options_.lease))),
         &actions);
   };
   for (const ShardState& shard : shards_) {
@@ -94,7 +99,8 @@ CoordinatorActions Coordinator::Tick(absl::Time now) {
                                      ? options_.first_step_timeout
                                      : std::max(options_.min_step_timeout, 20 * slowest_step_);
   if (now - last_progress_ > allowed) {
-    End(absl::DeadlineExceededError(absl::StrCat("no progress for ", absl::FormatDuration(allowed), ": ", WaitingFor())),
+    End(absl::DeadlineExceededError(
+            absl::StrCat("no progress for ", absl::FormatDuration(allowed), ": ", WaitingFor())),
         &actions);
   }
   return actions;
@@ -118,16 +124,21 @@ std::string Coordinator::WaitingFor() const {
       }
       return absl::StrCat(who.size(), " of ", options_.workers, " workers are ready",
                           who.empty() ? "" : absl::StrCat(" (", absl::StrJoin(who, ", "), ")"));
-    case Phase::kTraining: break;
-    case Phase::kEnding: return "the members to leave";
-    case Phase::kOver: return "";
+    case Phase::kTraining:
+      break;
+    case Phase::kEnding:
+      return "the members to leave";
+    case Phase::kOver:
+      return "";
   }
   const Step step = committed_ + 1;
   if (const auto it = steps_.find(step); it != steps_.end()) {
-    for (const Incarnation worker : it->second.expect_evaluations) who.push_back(NameOf(worker) + " (evaluation)");
+    for (const Incarnation worker : it->second.expect_evaluations)
+      who.push_back(NameOf(worker) + " (evaluation)");
     for (const Incarnation worker : it->second.expect_reports) {
       const auto member = workers_.find(NameOf(worker));
-      who.push_back(absl::StrCat(NameOf(worker), " (", member == workers_.end() ? "" : member->second.phase, ")"));
+      who.push_back(absl::StrCat(NameOf(worker), " (",
+                                 member == workers_.end() ? "" : member->second.phase, ")"));
     }
   }
   for (const ShardState& shard : shards_) {
@@ -137,8 +148,8 @@ std::string Coordinator::WaitingFor() const {
 }
 
 RunStatus Coordinator::status(absl::Time now) const {
-  static constexpr const char* kPhases[] = {"waiting for shards", "starting shards", "waiting for workers",
-                                            "training",           "ending",          "over"};
+  static constexpr const char* kPhases[] = {
+      "waiting for shards", "starting shards", "waiting for workers", "training", "ending", "over"};
   RunStatus status;
   status.phase = kPhases[static_cast<size_t>(phase_)];
   status.waiting_for = WaitingFor();
@@ -151,17 +162,19 @@ RunStatus Coordinator::status(absl::Time now) const {
   status.plan_hash = plan_ == nullptr ? 0 : plan_->hash;
   for (size_t s = 0; s < shards_.size(); ++s) {
     const ShardState& shard = shards_[s];
-    status.members.push_back({"shard", shard.registration.name, static_cast<int64_t>(s), shard.registration.address,
-                              shard.finished ? "finished" : "serving", now - shard.heard, shard.peak_memory_bytes,
-                              shard.done});
+    status.members.push_back({"shard", shard.registration.name, static_cast<int64_t>(s),
+                              shard.registration.address, shard.finished ? "finished" : "serving",
+                              now - shard.heard, shard.peak_memory_bytes, shard.done});
   }
   for (const auto& [name, shard] : registered_shards_) {
-    status.members.push_back({"shard", name, -1, shard.registration.address, "registered", now - shard.heard, 0, -1});
+    status.members.push_back(
+        {"shard", name, -1, shard.registration.address, "registered", now - shard.heard, 0, -1});
   }
   for (const auto& [name, worker] : workers_) {
-    status.members.push_back({"worker", name, worker.incarnation.value(), "",
-                              worker.phase.empty() ? (worker.ready ? "ready" : "registered") : worker.phase,
-                              now - worker.heard, worker.peak_memory_bytes, worker.reported});
+    status.members.push_back(
+        {"worker", name, worker.incarnation.value(), "",
+         worker.phase.empty() ? (worker.ready ? "ready" : "registered") : worker.phase,
+         now - worker.heard, worker.peak_memory_bytes, worker.reported});
   }
   return status;
 }

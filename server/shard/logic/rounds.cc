@@ -1,0 +1,156 @@
+// Shard: closing rounds, making versions, and telling the coordinator.
+#include <atomic>
+#include <utility>
+
+#include "common/base/hash.h"
+#include "server/shard/logic/reduce.h"
+#include "server/shard/logic/shard.h"
+
+namespace sdp {
+namespace {
+
+constexpr size_t kRepeatedReports = 2;
+
+template <typename T>
+void Remember(std::vector<T>& last, T report) {
+  last.push_back(std::move(report));
+  if (last.size() > kRepeatedReports) last.erase(last.begin());
+}
+
+}  // namespace
+
+ShardActions Shard::Start() {
+  ShardActions actions;
+  StepDone done{options_.shard, -1, 0};
+  Remember(last_done_, done);
+  actions.done.push_back(done);
+  return actions;
+}
+
+ShardActions Shard::Reconnected() const {
+  ShardActions actions;
+  actions.reduced = last_reduced_;
+  actions.done = last_done_;
+  if (hashes_.has_value()) actions.hashes.push_back(*hashes_);
+  return actions;
+}
+
+bool Shard::OverBudget(const PushKey& key, int64_t bytes) const {
+  if (options_.round_bytes == 0 || bytes == 0 || round_bytes_ + bytes <= options_.round_bytes)
+    return false;
+  // The oldest open round in (step, reverse forward order) always has its place, so something
+  // always progresses.
+  for (auto id = owned_.rbegin(); id != owned_.rend(); ++id) {
+    const Owned& owned = fragments_.at(*id);
+    if (owned.version != committed_ + 1) continue;
+    const auto round = owned.rounds.find(owned.version);
+    if (round == owned.rounds.end() || !round->second.closed) return *id != key.fragment;
+  }
+  return true;
+}
+
+void Shard::CloseReady(FragmentId id, ShardActions* actions) {
+  Owned& owned = fragments_.at(id);
+  const auto it = owned.rounds.find(owned.version);
+  if (it == owned.rounds.end() || it->second.closed || !it->second.sum.complete()) return;
+  const Step step = owned.version;
+  Round& round = it->second;
+  round_bytes_ -= round.bytes();
+  round.Close();
+  round_bytes_ += round.bytes();
+  Progress& progress = progress_[step];
+  progress.squares.resize(owned_.size());
+  progress.squares[owned.index] = SumOfSquares(round.mean.span());
+  ++progress.closed;
+  if (round.mean.empty()) ++progress.uncovered;
+  Report(step, actions);
+  if (!options_.clip) Advance(id, step, 1, actions);
+}
+
+ShardActions Shard::Scale(const ClipScale& scale) {
+  ShardActions actions;
+  const auto progress = progress_.find(scale.step);
+  const bool wanted = options_.clip && scale.generation == options_.generation &&
+                      progress != progress_.end() && progress->second.closed == owned_.size() &&
+                      progress->second.done == 0;
+  if (!wanted) return actions;
+  for (const FragmentId id : owned_) Advance(id, scale.step, scale.scale, &actions);
+  return actions;
+}
+
+void Shard::Advance(FragmentId id, Step step, double scale, ShardActions* actions) {
+  Owned& owned = fragments_.at(id);
+  Round& round = owned.rounds.at(step);
+  const auto bound = bindings_.find(step);
+  if (bound != bindings_.end() && bound->second.evaluating) owned.retained[step] = owned.value;
+  if (!round.mean.empty()) {
+    // In place only if nobody else holds this version: not a send under way, not an evaluation.
+    std::shared_ptr<FloatBuffer> next = owned.value;
+    const bool alone = owned.value.use_count() == 2;  // `next` and our own
+    std::atomic_thread_fence(std::memory_order_acquire);
+    if (!alone) next = std::make_shared<FloatBuffer>(owned.value->size());
+    const double lr = LearningRate(options_.optimizer, step);
+    ++owned.state.updates;
+    for (const Range& range : owned.ranges) {
+      optimizer_->Update(owned.value->data(), round.mean.data(), next->data(), owned.state,
+                         range.begin, range.end, static_cast<float>(scale), lr, range.weight_decay,
+                         owned.state.updates);
+    }
+    owned.value = std::move(next);
+  }
+  round_bytes_ -= round.bytes();
+  owned.rounds.erase(step);
+  owned.version = step + 1;
+  std::vector<RequestKey> waiting = std::exchange(owned.waiting, {});
+  for (const RequestKey& key : waiting) Deliver(key, id, owned, actions);
+  ++progress_[step].done;
+  Report(step, actions);
+  CloseReady(id, actions);  // the next step's round may have had all its headers
+}
+
+void Shard::Report(Step step, ShardActions* actions) {
+  Progress& progress = progress_[step];
+  if (progress.closed == owned_.size() && !progress.squares.empty()) {
+    Reduced reduced{options_.shard, step, std::exchange(progress.squares, {})};
+    Remember(last_reduced_, reduced);
+    actions->reduced.push_back(std::move(reduced));
+  }
+  if (progress.done == owned_.size()) {
+    StepDone done{options_.shard, step, progress.uncovered};
+    uncovered_ += progress.uncovered;
+    Remember(last_done_, done);
+    actions->done.push_back(done);
+    committed_ = step;
+    progress_.erase(step);
+    Forget(step);
+    ReportHashes(actions);
+  }
+}
+
+void Shard::ReportHashes(ShardActions* actions) {
+  if (!closing_.has_value() || hashes_.has_value() || committed_ + 1 != *closing_ || owned_.empty())
+    return;
+  hashes_.emplace(StateHashes{options_.shard, *closing_, {}});
+  for (const FragmentId id : owned_) {
+    const FloatBuffer& value = *fragments_.at(id).value;
+    hashes_->hashes.push_back(
+        Hash64({reinterpret_cast<const char*>(value.data()), static_cast<size_t>(value.bytes())}));
+  }
+  actions->hashes.push_back(*hashes_);
+}
+
+ShardActions Shard::ReleaseEvaluation(Step step) {
+  for (auto& [id, owned] : fragments_) owned.retained.erase(step);
+  if (const auto bound = bindings_.find(step); bound != bindings_.end())
+    bound->second.evaluating = false;
+  Forget(step);
+  return {};
+}
+
+void Shard::Forget(Step step) {
+  const auto bound = bindings_.find(step);
+  if (bound != bindings_.end() && step <= committed_ && !bound->second.evaluating)
+    bindings_.erase(bound);
+}
+
+}  // namespace sdp
