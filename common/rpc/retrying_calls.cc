@@ -22,7 +22,8 @@ constexpr absl::Duration kCancelTimeout = absl::Seconds(30);
 }  // namespace
 
 bool IsTransient(const absl::Status& status) {
-  return absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status) || absl::IsResourceExhausted(status);
+  return absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status) ||
+         absl::IsResourceExhausted(status);
 }
 
 class RetryingCalls::Core : public std::enable_shared_from_this<Core> {
@@ -52,10 +53,16 @@ class RetryingCalls::Core : public std::enable_shared_from_this<Core> {
       under_way_.insert(call);
       in_flight_.Add();
     }
-    call->attempt(call->context.get(), [self = shared_from_this(), call](const grpc::Status& status) {
-      self->loop_->Post([self, call, result = FromGrpc(status)] { self->Tried(call, result); });
-      self->in_flight_.Done();
-    });
+    // The reaction keeps no part of the call: its context holds the channel, and gRPC does not bear
+    // the last reference to a channel being dropped on its own thread (it would join that thread).
+    // `call = call` makes a copy that is not const, so that it can be moved from.
+    call->attempt(call->context.get(),
+                  [self = shared_from_this(), call = call](const grpc::Status& status) mutable {
+                    self->loop_->Post([self, call = std::move(call), result = FromGrpc(status)] {
+                      self->Tried(call, result);
+                    });
+                    self->in_flight_.Done();
+                  });
   }
 
   void Cancel() ABSL_LOCKS_EXCLUDED(mutex_) {
@@ -65,10 +72,18 @@ class RetryingCalls::Core : public std::enable_shared_from_this<Core> {
     for (const auto& call : under_way_) call->context->TryCancel();
   }
 
-  bool AwaitNone() { return in_flight_.AwaitNone(kCancelTimeout); }
+  bool AwaitNone() ABSL_LOCKS_EXCLUDED(mutex_) {
+    if (!in_flight_.AwaitNone(kCancelTimeout)) return false;
+    // A reaction may hold this object a moment longer; see Try.
+    std::set<std::shared_ptr<Call>> calls;
+    MutexLock lock(&mutex_);
+    calls.swap(under_way_);
+    return true;
+  }
 
  private:
-  void Tried(const std::shared_ptr<Call>& call, const absl::Status& status) ABSL_LOCKS_EXCLUDED(mutex_) {
+  void Tried(const std::shared_ptr<Call>& call, const absl::Status& status)
+      ABSL_LOCKS_EXCLUDED(mutex_) {
     {
       MutexLock lock(&mutex_);
       under_way_.erase(call);
