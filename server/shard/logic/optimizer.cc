@@ -17,8 +17,9 @@ class AdamW final : public Optimizer {
     return state;
   }
 
-  void Update(const float* value, const float* gradient, float* next, OptimizerState& state, int64_t begin, int64_t end,
-              float scale, double lr, double weight_decay, int64_t updates) const override {
+  void Update(const float* value, const float* gradient, float* next, OptimizerState& state,
+              int64_t begin, int64_t end, float scale, double lr, double weight_decay,
+              int64_t updates) const override {
     // Scalars in f64, elements in f32, as torch does.
     const double correction1 = 1 - std::pow(options_.beta1, static_cast<double>(updates));
     const double correction2 = 1 - std::pow(options_.beta2, static_cast<double>(updates));
@@ -53,8 +54,9 @@ class Sgd final : public Optimizer {
     return state;
   }
 
-  void Update(const float* value, const float* gradient, float* next, OptimizerState& state, int64_t begin, int64_t end,
-              float scale, double lr, double weight_decay, int64_t /*updates*/) const override {
+  void Update(const float* value, const float* gradient, float* next, OptimizerState& state,
+              int64_t begin, int64_t end, float scale, double lr, double weight_decay,
+              int64_t /*updates*/) const override {
     const float rate = static_cast<float>(lr);
     const float decay = static_cast<float>(weight_decay);
     if (state.moments.empty()) {

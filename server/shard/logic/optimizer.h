@@ -23,10 +23,12 @@ struct OptimizerOptions {
   int64_t steps = 1;  // of the whole run
 };
 
-// lr (t + 1) / warmup during warm-up; then lr, or lr (1 + cos(pi (t - warmup) / (steps - warmup))) / 2.
+// lr (t + 1) / warmup during warm-up; then lr, or lr (1 + cos(pi (t - warmup) / (steps - warmup)))
+// / 2.
 double LearningRate(const OptimizerOptions& options, Step step);
 
-// A fragment's optimizer state: moments, each [n] f32 and zero at birth, and the number of updates made.
+// A fragment's optimizer state: moments, each [n] f32 and zero at birth, and the number of updates
+// made.
 struct OptimizerState {
   std::vector<FloatBuffer> moments;
   int64_t updates = 0;
@@ -37,14 +39,17 @@ class Optimizer {
  public:
   virtual ~Optimizer() = default;
   virtual OptimizerState NewState(int64_t size) const = 0;
-  // next = value updated by `scale` x gradient, elements [begin, end) of the fragment; `next` may be `value`. `updates` counts
-  // this one (1 at the first). The caller advances state.updates once all ranges are done.
-  virtual void Update(const float* value, const float* gradient, float* next, OptimizerState& state, int64_t begin, int64_t end,
-                      float scale, double lr, double weight_decay, int64_t updates) const = 0;
+  // next = value updated by `scale` x gradient, elements [begin, end) of the fragment; `next` may
+  // be `value`. `updates` counts this one (1 at the first). The caller advances state.updates once
+  // all ranges are done.
+  virtual void Update(const float* value, const float* gradient, float* next, OptimizerState& state,
+                      int64_t begin, int64_t end, float scale, double lr, double weight_decay,
+                      int64_t updates) const = 0;
 };
 
-// AdamW: decoupled decay first, then the bias-corrected step (Loshchilov & Hutter, ICLR 2019; arithmetic of torch.optim.AdamW).
-// SGD: coupled decay, momentum without dampening (torch.optim.SGD).
+// AdamW: decoupled decay first, then the bias-corrected step (Loshchilov & Hutter, ICLR 2019;
+// arithmetic of torch.optim.AdamW). SGD: coupled decay, momentum without dampening
+// (torch.optim.SGD).
 std::unique_ptr<Optimizer> MakeOptimizer(const OptimizerOptions& options);
 
 }  // namespace sdp

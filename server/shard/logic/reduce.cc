@@ -19,7 +19,8 @@ double SumOfSquares(absl::Span<const float> values) {
         lanes[lane] += value * value;
       }
     }
-    for (size_t lane = 0; i < end; ++i, ++lane) lanes[lane] += double{values[i]} * double{values[i]};
+    for (size_t lane = 0; i < end; ++i, ++lane)
+      lanes[lane] += double{values[i]} * double{values[i]};
     double block = 0;
     for (const double lane : lanes) block += lane;
     total += block;
@@ -28,7 +29,8 @@ double SumOfSquares(absl::Span<const float> values) {
 }
 
 bool AllFinite(absl::Span<const float> values) {
-  // Not finite: all exponent bits set. The largest pattern without its sign tells, and a maximum vectorises.
+  // Not finite: all exponent bits set. The largest pattern without its sign tells, and a maximum
+  // vectorises.
   uint32_t largest = 0;
   for (const float value : values) {
     uint32_t bits;

@@ -4,8 +4,8 @@
 
 namespace sdp {
 
-// Sum of squares in f64: 8 fixed lanes within each 1,024 elements, then lane by lane, then block by block, so that the bits do
-// not depend on vector width.
+// Sum of squares in f64: 8 fixed lanes within each 1,024 elements, then lane by lane, then block by
+// block, so that the bits do not depend on vector width.
 double SumOfSquares(absl::Span<const float> values);
 
 // No NaN and no infinity.

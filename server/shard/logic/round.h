@@ -7,8 +7,8 @@
 
 namespace sdp {
 
-// One fragment's aggregation in one step: open until every holder, by identity, has contributed; then `mean` waits for the
-// update (which clipping may delay).
+// One fragment's aggregation in one step: open until every holder, by identity, has contributed;
+// then `mean` waits for the update (which clipping may delay).
 struct Round {
   explicit Round(int holders) : sum(holders) {}
 

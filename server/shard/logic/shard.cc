@@ -1,25 +1,17 @@
 #include "server/shard/logic/shard.h"
 
 #include <algorithm>
-#include <atomic>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "common/base/hash.h"
 #include "server/shard/logic/reduce.h"
 
 namespace sdp {
 namespace {
 
-// At most two steps are in flight, and the closing binding after them: a request further ahead is wrong, not early.
+// At most two steps are in flight, and the closing binding after them: a request further ahead is
+// wrong, not early.
 constexpr Step kMaxStepsAhead = 3;
-constexpr size_t kRepeatedReports = 2;
-
-template <typename T>
-void Remember(std::vector<T>& last, T report) {
-  last.push_back(std::move(report));
-  if (last.size() > kRepeatedReports) last.erase(last.begin());
-}
 
 }  // namespace
 
@@ -50,25 +42,10 @@ Shard::Shard(const Options& options, const StartValues& start)
   }
 }
 
-ShardActions Shard::Start() {
-  ShardActions actions;
-  StepDone done{options_.shard, -1, 0};
-  Remember(last_done_, done);
-  actions.done.push_back(done);
-  return actions;
-}
-
-ShardActions Shard::Reconnected() const {
-  ShardActions actions;
-  actions.reduced = last_reduced_;
-  actions.done = last_done_;
-  if (hashes_.has_value()) actions.hashes.push_back(*hashes_);
-  return actions;
-}
-
 ShardActions Shard::Bind(const ShardBinding& binding) {
   ShardActions actions;
-  const bool known = bindings_.contains(binding.step) || (binding.step <= committed_ && !owned_.empty());
+  const bool known =
+      bindings_.contains(binding.step) || (binding.step <= committed_ && !owned_.empty());
   if (binding.generation != options_.generation || known) return actions;
   if (binding.holders != nullptr && !plans_.contains(binding.plan)) {
     auto holders = std::make_shared<Holders>();
@@ -100,7 +77,8 @@ void Shard::Activate(const ShardBinding& binding, ShardActions* actions) {
   bound.binding.holders = nullptr;
   bound.holders = plans_.at(binding.plan);
   bound.evaluating = binding.evaluate;
-  // Bindings may come in another order than they were made: the plan before the newest may still be needed.
+  // Bindings may come in another order than they were made: the plan before the newest may still be
+  // needed.
   std::erase_if(plans_, [&](const auto& plan) { return plan.first < binding.plan - 1; });
   if (binding.closing) {
     closing_ = step;
@@ -114,14 +92,16 @@ void Shard::Activate(const ShardBinding& binding, ShardActions* actions) {
   }
 }
 
-const absl::flat_hash_map<Incarnation, int>& Shard::Leaves(const Bound& bound, FragmentId id) const {
+const absl::flat_hash_map<Incarnation, int>& Shard::Leaves(const Bound& bound,
+                                                           FragmentId id) const {
   const size_t unit = static_cast<size_t>(options_.layout->fragment(id).unit.value());
   return bound.holders->leaves[static_cast<size_t>(bound.holders->sets->set_of_unit[unit])];
 }
 
 Answer Shard::Check(const RequestKey& key, FragmentId id, std::string* detail) const {
   if (key.generation != options_.generation) {
-    *detail = absl::StrCat("generation ", key.generation.value(), ", ours is ", options_.generation.value());
+    *detail = absl::StrCat("generation ", key.generation.value(), ", ours is ",
+                           options_.generation.value());
     return Answer::kStaleGeneration;
   }
   if (!fragments_.contains(id)) {
@@ -136,7 +116,8 @@ Answer Shard::Check(const RequestKey& key, FragmentId id, std::string* detail) c
 }
 
 Answer Shard::Admit(const PushKey& key, int64_t elements, std::string* detail) const {
-  if (const Answer answer = Check(key, key.fragment, detail); answer != Answer::kReceived) return answer;
+  if (const Answer answer = Check(key, key.fragment, detail); answer != Answer::kReceived)
+    return answer;
   const int64_t size = options_.layout->fragment(key.fragment).size;
   if (key.terms < 0 || elements != (key.terms == 0 ? 0 : size)) {
     *detail = absl::StrCat(Describe(key.fragment), " with ", elements, " elements over ", key.terms,
@@ -156,8 +137,8 @@ Answer Shard::Admit(const PushKey& key, int64_t elements, std::string* detail) c
     return Answer::kInvalid;
   }
   if (bound->second.binding.closing || !Leaves(bound->second, key.fragment).contains(key.worker)) {
-    *detail = absl::StrCat("worker incarnation ", key.worker.value(), " does not hold ", Describe(key.fragment),
-                           " in step ", key.step);
+    *detail = absl::StrCat("worker incarnation ", key.worker.value(), " does not hold ",
+                           Describe(key.fragment), " in step ", key.step);
     return Answer::kInvalid;
   }
   return Answer::kReceived;
@@ -178,7 +159,8 @@ ShardActions Shard::Pull(const PullRequest& request) {
     early_pulls_[request.step].push_back(request);
   } else {
     for (const FragmentId id : request.fragments) {
-      actions.deliveries.push_back({request.worker, request.step, id, nullptr, Answer::kStepClosed, ""});
+      actions.deliveries.push_back(
+          {request.worker, request.step, id, nullptr, Answer::kStepClosed, ""});
     }
   }
   return actions;
@@ -191,8 +173,9 @@ void Shard::PullKnown(const PullRequest& request, const Bound& bound, ShardActio
     if (request.view != bound.binding.view || !reads) {
       actions->deliveries.push_back(
           {request.worker, request.step, id, nullptr, Answer::kInvalid,
-           absl::StrCat("worker incarnation ", request.worker.value(), " of view ", request.view.value(),
-                        " does not read ", Describe(id), " in step ", request.step)});
+           absl::StrCat("worker incarnation ", request.worker.value(), " of view ",
+                        request.view.value(), " does not read ", Describe(id), " in step ",
+                        request.step)});
       continue;
     }
     Deliver(request, id, fragments_.at(id), actions);
@@ -202,9 +185,10 @@ void Shard::PullKnown(const PullRequest& request, const Bound& bound, ShardActio
 void Shard::Deliver(const RequestKey& key, FragmentId id, Owned& owned, ShardActions* actions) {
   Delivery delivery{key.worker, key.step, id, nullptr, Answer::kReceived, ""};
   if (key.step > owned.version) {
-    const bool twice = std::any_of(owned.waiting.begin(), owned.waiting.end(), [&](const RequestKey& other) {
-      return other.worker == key.worker && other.step == key.step;
-    });
+    const bool twice =
+        std::any_of(owned.waiting.begin(), owned.waiting.end(), [&](const RequestKey& other) {
+          return other.worker == key.worker && other.step == key.step;
+        });
     if (!twice) owned.waiting.push_back(key);
     return;
   }
@@ -250,13 +234,14 @@ void Shard::PushKnown(const PushKey& key, FloatBuffer gradient, ShardActions* ac
   const int leaf = leaves.at(key.worker);
   if (round.closed || round.sum.has(leaf)) return answer(Answer::kReceived);  // twice
   if (key.terms > 0 && key.step > owned.version) {
-    return answer(Answer::kInvalid, absl::StrCat(Describe(key.fragment), ": a gradient of version ", key.step,
-                                                 ", which does not exist yet"));
+    return answer(Answer::kInvalid, absl::StrCat(Describe(key.fragment), ": a gradient of version ",
+                                                 key.step, ", which does not exist yet"));
   }
   if (!AllFinite(gradient.span())) {
     answer(Answer::kNotFinite);
-    actions->not_finite.push_back(
-        {options_.name, key.step, absl::StrCat("the gradient of ", Describe(key.fragment)), key.worker});
+    actions->not_finite.push_back({options_.name, key.step,
+                                   absl::StrCat("the gradient of ", Describe(key.fragment)),
+                                   key.worker});
     return;
   }
   if (OverBudget(key, gradient.bytes())) return answer(Answer::kRetryAfter);
@@ -265,117 +250,6 @@ void Shard::PushKnown(const PushKey& key, FloatBuffer gradient, ShardActions* ac
   round_bytes_ += round.bytes();
   answer(Answer::kReceived);
   CloseReady(key.fragment, actions);
-}
-
-bool Shard::OverBudget(const PushKey& key, int64_t bytes) const {
-  if (options_.round_bytes == 0 || bytes == 0 || round_bytes_ + bytes <= options_.round_bytes) return false;
-  // The oldest open round in (step, reverse forward order) always has its place, so something always progresses.
-  for (auto id = owned_.rbegin(); id != owned_.rend(); ++id) {
-    const Owned& owned = fragments_.at(*id);
-    if (owned.version != committed_ + 1) continue;
-    const auto round = owned.rounds.find(owned.version);
-    if (round == owned.rounds.end() || !round->second.closed) return *id != key.fragment;
-  }
-  return true;
-}
-
-void Shard::CloseReady(FragmentId id, ShardActions* actions) {
-  Owned& owned = fragments_.at(id);
-  const auto it = owned.rounds.find(owned.version);
-  if (it == owned.rounds.end() || it->second.closed || !it->second.sum.complete()) return;
-  const Step step = owned.version;
-  Round& round = it->second;
-  round_bytes_ -= round.bytes();
-  round.Close();
-  round_bytes_ += round.bytes();
-  Progress& progress = progress_[step];
-  progress.squares.resize(owned_.size());
-  progress.squares[owned.index] = SumOfSquares(round.mean.span());
-  ++progress.closed;
-  if (round.mean.empty()) ++progress.uncovered;
-  Report(step, actions);
-  if (!options_.clip) Advance(id, step, 1, actions);
-}
-
-ShardActions Shard::Scale(const ClipScale& scale) {
-  ShardActions actions;
-  const auto progress = progress_.find(scale.step);
-  const bool wanted = options_.clip && scale.generation == options_.generation && progress != progress_.end() &&
-                      progress->second.closed == owned_.size() && progress->second.done == 0;
-  if (!wanted) return actions;
-  for (const FragmentId id : owned_) Advance(id, scale.step, scale.scale, &actions);
-  return actions;
-}
-
-void Shard::Advance(FragmentId id, Step step, double scale, ShardActions* actions) {
-  Owned& owned = fragments_.at(id);
-  Round& round = owned.rounds.at(step);
-  const auto bound = bindings_.find(step);
-  if (bound != bindings_.end() && bound->second.evaluating) owned.retained[step] = owned.value;
-  if (!round.mean.empty()) {
-    // In place only if nobody else holds this version: not a send under way, not an evaluation.
-    std::shared_ptr<FloatBuffer> next = owned.value;
-    const bool alone = owned.value.use_count() == 2;  // `next` and our own
-    std::atomic_thread_fence(std::memory_order_acquire);
-    if (!alone) next = std::make_shared<FloatBuffer>(owned.value->size());
-    const double lr = LearningRate(options_.optimizer, step);
-    ++owned.state.updates;
-    for (const Range& range : owned.ranges) {
-      optimizer_->Update(owned.value->data(), round.mean.data(), next->data(), owned.state, range.begin, range.end,
-                         static_cast<float>(scale), lr, range.weight_decay, owned.state.updates);
-    }
-    owned.value = std::move(next);
-  }
-  round_bytes_ -= round.bytes();
-  owned.rounds.erase(step);
-  owned.version = step + 1;
-  std::vector<RequestKey> waiting = std::exchange(owned.waiting, {});
-  for (const RequestKey& key : waiting) Deliver(key, id, owned, actions);
-  ++progress_[step].done;
-  Report(step, actions);
-  CloseReady(id, actions);  // the next step's round may have had all its headers
-}
-
-void Shard::Report(Step step, ShardActions* actions) {
-  Progress& progress = progress_[step];
-  if (progress.closed == owned_.size() && !progress.squares.empty()) {
-    Reduced reduced{options_.shard, step, std::exchange(progress.squares, {})};
-    Remember(last_reduced_, reduced);
-    actions->reduced.push_back(std::move(reduced));
-  }
-  if (progress.done == owned_.size()) {
-    StepDone done{options_.shard, step, progress.uncovered};
-    uncovered_ += progress.uncovered;
-    Remember(last_done_, done);
-    actions->done.push_back(done);
-    committed_ = step;
-    progress_.erase(step);
-    Forget(step);
-    ReportHashes(actions);
-  }
-}
-
-void Shard::ReportHashes(ShardActions* actions) {
-  if (!closing_.has_value() || hashes_.has_value() || committed_ + 1 != *closing_ || owned_.empty()) return;
-  hashes_.emplace(StateHashes{options_.shard, *closing_, {}});
-  for (const FragmentId id : owned_) {
-    const FloatBuffer& value = *fragments_.at(id).value;
-    hashes_->hashes.push_back(
-        Hash64({reinterpret_cast<const char*>(value.data()), static_cast<size_t>(value.bytes())}));
-  }
-  actions->hashes.push_back(*hashes_);
-}
-
-ShardActions Shard::ReleaseEvaluation(Step step) {
-  for (auto& [id, owned] : fragments_) owned.retained.erase(step);
-  if (const auto bound = bindings_.find(step); bound != bindings_.end()) bound->second.evaluating = false;
-  Forget(step);
-  return {};
-}
-
-void Shard::Forget(Step step) {
-  const auto bound = bindings_.find(step);
-  if (bound != bindings_.end() && step <= committed_ && !bound->second.evaluating) bindings_.erase(bound);
 }
 
 std::string Shard::Describe(FragmentId id) const {

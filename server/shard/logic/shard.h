@@ -19,7 +19,8 @@
 
 namespace sdp {
 
-// What a shard wants done after an event. Answers and deliveries go to workers, the rest to the coordinator.
+// What a shard wants done after an event. Answers and deliveries go to workers, the rest to the
+// coordinator.
 struct ShardActions {
   std::vector<PushAnswer> answers;
   std::vector<Delivery> deliveries;
@@ -29,10 +30,10 @@ struct ShardActions {
   std::vector<NotFiniteReport> not_finite;
 };
 
-// Shard owns some of the model's fragments: their values, optimizer state and versions. It folds the holders' contributions of a
-// step into each fragment and makes its next version. Event-driven: each call returns the actions to take; duplicates and any
-// order of events are fine.
-// Shapes: a fragment is [n] f32.  Threads: confined to one; no RPC, file or device work inside.
+// Shard owns some of the model's fragments: their values, optimizer state and versions. It folds
+// the holders' contributions of a step into each fragment and makes its next version. Event-driven:
+// each call returns the actions to take; duplicates and any order of events are fine. Shapes: a
+// fragment is [n] f32.  Threads: confined to one; no RPC, file or device work inside.
 class Shard {
  public:
   struct Options {
@@ -44,8 +45,8 @@ class Shard {
     Generation generation;
     Term term;
     OptimizerOptions optimizer;
-    bool clip = false;           // updates wait for the coordinator's scale
-    int64_t round_bytes = 0;     // budget for sums of open rounds; 0: unlimited
+    bool clip = false;        // updates wait for the coordinator's scale
+    int64_t round_bytes = 0;  // budget for sums of open rounds; 0: unlimited
   };
   // Writes the start value of a fragment, [n] f32.
   using StartValues = std::function<void(FragmentId, absl::Span<float>)>;
@@ -60,14 +61,16 @@ class Shard {
   ShardActions Bind(const ShardBinding& binding);
   // Delivers version `step` of each fragment as soon as it exists.
   ShardActions Pull(const PullRequest& request);
-  // Adds one holder's complete contribution, mean gradient [n] over `key.terms` loss terms (empty if 0). Idempotent per
-  // (generation, step, worker, fragment). The last expected holder closes the round.
+  // Adds one holder's complete contribution, mean gradient [n] over `key.terms` loss terms (empty
+  // if 0). Idempotent per (generation, step, worker, fragment). The last expected holder closes the
+  // round.
   ShardActions Push(const PushKey& key, FloatBuffer gradient);
   ShardActions Scale(const ClipScale& scale);
   // The evaluation of version `step` is complete.
   ShardActions ReleaseEvaluation(Step step);
 
-  // Whether the shard would look at a push with this key, before its payload is read. kReceived: go on.
+  // Whether the shard would look at a push with this key, before its payload is read. kReceived: go
+  // on.
   Answer Admit(const PushKey& key, int64_t elements, std::string* detail) const;
 
   const std::vector<FragmentId>& owned() const { return owned_; }
@@ -133,13 +136,13 @@ class Shard {
   const std::unique_ptr<Optimizer> optimizer_;
   std::vector<FragmentId> owned_;  // ascending
   absl::flat_hash_map<FragmentId, Owned> fragments_;
-  std::map<Step, Bound> bindings_;                             // until their step is done and evaluated
-  std::map<Step, ShardBinding> unplanned_;                     // their plan's holders have not come yet
-  std::map<int64_t, std::shared_ptr<const Holders>> plans_;    // the last two
-  std::map<Step, std::vector<PullRequest>> early_pulls_;       // came before their binding
+  std::map<Step, Bound> bindings_;          // until their step is done and evaluated
+  std::map<Step, ShardBinding> unplanned_;  // their plan's holders have not come yet
+  std::map<int64_t, std::shared_ptr<const Holders>> plans_;  // the last two
+  std::map<Step, std::vector<PullRequest>> early_pulls_;     // came before their binding
   std::map<Step, std::vector<PushKey>> early_headers_;
   std::map<Step, Progress> progress_;
-  Step committed_ = -1;  // the last step that all owned fragments have finished
+  Step committed_ = -1;                // the last step that all owned fragments have finished
   std::vector<Reduced> last_reduced_;  // at most two, as last_done_
   std::vector<StepDone> last_done_;
   std::optional<Step> closing_;  // version whose hashes are wanted

@@ -73,7 +73,8 @@ FloatBuffer TreeSum::TakeMean() {
   assert(complete());
   FloatBuffer mean = std::move(sums_.back()[0]);
   if (!mean.empty()) {
-    // A division, not a product with the reciprocal: with one holder the mean is its gradient up to one rounding.
+    // A division, not a product with the reciprocal: with one holder the mean is its gradient up to
+    // one rounding.
     const float n = static_cast<float>(terms_);
     float* v = mean.data();
     for (int64_t i = 0; i < mean.size(); ++i) v[i] /= n;
