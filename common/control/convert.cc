@@ -15,12 +15,14 @@ namespace {
 absl::Status CheckName(absl::string_view name) {
   constexpr size_t kLongest = 100;
   bool good = !name.empty() && name.size() <= kLongest;
-  for (const char c : name) good = good && (absl::ascii_isalnum(c) || c == '-' || c == '_' || c == '.');
+  for (const char c : name)
+    good = good && (absl::ascii_isalnum(c) || c == '-' || c == '_' || c == '.');
   if (good) return absl::OkStatus();
   // Not quoted when long: an error text is no place for a peer's megabyte.
-  return absl::InvalidArgumentError(absl::StrCat("a member's name has 1 to ", kLongest, " letters, digits, '-', '_' or '.'; got ",
-                                                 name.size() <= kLongest ? absl::StrCat("\"", name, "\"")
-                                                                         : absl::StrCat(name.size(), " bytes")));
+  return absl::InvalidArgumentError(
+      absl::StrCat("a member's name has 1 to ", kLongest, " letters, digits, '-', '_' or '.'; got ",
+                   name.size() <= kLongest ? absl::StrCat("\"", name, "\"")
+                                           : absl::StrCat(name.size(), " bytes")));
 }
 
 absl::Status CheckAddress(absl::string_view address) {
@@ -159,7 +161,8 @@ WorkerBinding FromProto(const proto::BeginStepResponse::Binding& message) {
   if (message.has_units()) {
     auto units = std::make_shared<std::vector<UnitFactor>>();
     units->reserve(static_cast<size_t>(message.units().units_size()));
-    for (const auto& unit : message.units().units()) units->push_back({UnitId(unit.unit()), unit.factor()});
+    for (const auto& unit : message.units().units())
+      units->push_back({UnitId(unit.unit()), unit.factor()});
     binding.units = std::move(units);
   }
   return binding;
@@ -188,7 +191,8 @@ proto::StepDoneReport ToProto(const StepDone& report) {
 }
 
 StepDone FromProto(const proto::StepDoneReport& message) {
-  return {.shard = ShardId(message.shard()), .step = message.step(), .uncovered = message.uncovered()};
+  return {
+      .shard = ShardId(message.shard()), .step = message.step(), .uncovered = message.uncovered()};
 }
 
 proto::StateHashesReport ToProto(const StateHashes& report) {

@@ -8,9 +8,10 @@
 #include "common/protocol/messages.h"
 #include "proto/coordinator.pb.h"
 
-// The structs of common/protocol/messages.h <-> the messages of proto/coordinator.proto. Pure and total but for
-// registrations; what a peer's numbers mean is checked by the logic that gets them. A message's `generation`, where the
-// struct has none, belongs to the sender and is set and checked by the caller.
+// The structs of common/protocol/messages.h <-> the messages of proto/coordinator.proto. Pure and
+// total but for registrations; what a peer's numbers mean is checked by the logic that gets them. A
+// message's `generation`, where the struct has none, belongs to the sender and is set and checked
+// by the caller.
 namespace sdp {
 
 proto::RegisterShardRequest ToProto(const ShardRegistration& registration);
@@ -26,8 +27,9 @@ proto::WorkerStepReport ToProto(const StepReport& report);
 proto::WorkerEvaluationReport ToProto(const EvaluationReport& report);
 proto::NotFinite ToProto(const NotFiniteReport& report);
 
-// InvalidArgument: a name that is empty, longer than 100 bytes, or has other characters than letters, digits and "-_.";
-// they become file names and parts of log lines. Or an address that is empty or has white space.
+// InvalidArgument: a name that is empty, longer than 100 bytes, or has other characters than
+// letters, digits and "-_."; they become file names and parts of log lines. Or an address that is
+// empty or has white space.
 absl::StatusOr<ShardRegistration> FromProto(const proto::RegisterShardRequest& message);
 absl::StatusOr<WorkerRegistration> FromProto(const proto::RegisterWorkerRequest& message);
 

@@ -16,8 +16,9 @@
 
 namespace sdp {
 
-Heartbeats::Heartbeats(std::shared_ptr<grpc::Channel> own_connection, Member member, std::function<State()> state,
-                       std::function<void(absl::Status)> ended, Options options)
+Heartbeats::Heartbeats(std::shared_ptr<grpc::Channel> own_connection, Member member,
+                       std::function<State()> state, std::function<void(absl::Status)> ended,
+                       Options options)
     : channel_(std::move(own_connection)),
       member_(member),
       state_(std::move(state)),
@@ -79,9 +80,11 @@ void Heartbeats::Run() {
       ended_(status);
       return;
     } else if (++failures; now >= last_answer + options_.unreachable_after) {
-      ended_(absl::UnavailableError(absl::StrCat("the coordinator at ", options_.address, " has not answered ", failures,
-                                                 " heartbeats in ", absl::FormatDuration(absl::Trunc(now - last_answer, absl::Milliseconds(100))),
-                                                 "; last: ", status.message())));
+      ended_(absl::UnavailableError(absl::StrCat(
+          "the coordinator at ", options_.address, " has not answered ", failures,
+          " heartbeats in ",
+          absl::FormatDuration(absl::Trunc(now - last_answer, absl::Milliseconds(100))),
+          "; last: ", status.message())));
       return;
     }
 

@@ -19,11 +19,12 @@ class ClientContext;
 
 namespace sdp {
 
-// Tells the coordinator once a second that a member lives and what it does, and hears from it when the run is over.
-// Own thread and own connection, so that a busy data path never makes a member look dead: make the channel with
-// GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, since channels with equal arguments share one socket otherwise.
-// Threads: `state` and `ended` are called on the heartbeat thread; post from `ended` to the owner's EventLoop. The destructor
-// cancels the call under way and joins; not from inside `ended`.
+// Tells the coordinator once a second that a member lives and what it does, and hears from it when
+// the run is over. Own thread and own connection, so that a busy data path never makes a member
+// look dead: make the channel with GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, since channels with equal
+// arguments share one socket otherwise. Threads: `state` and `ended` are called on the heartbeat
+// thread; post from `ended` to the owner's EventLoop. The destructor cancels the call under way and
+// joins; not from inside `ended`.
 class Heartbeats {
  public:
   struct State {
@@ -40,10 +41,12 @@ class Heartbeats {
   };
 
   // `ended` is called at most once, after which no more is sent:
-  //   OK - the run is finished. Cancelled - stopped on request. Unavailable - no answer for `unreachable_after`.
-  //   Aborted - this member is of another generation. Other codes - the error with which the run ended.
-  Heartbeats(std::shared_ptr<grpc::Channel> own_connection, Member member, std::function<State()> state,
-             std::function<void(absl::Status)> ended, Options options);
+  //   OK - the run is finished. Cancelled - stopped on request. Unavailable - no answer for
+  //   `unreachable_after`. Aborted - this member is of another generation. Other codes - the error
+  //   with which the run ended.
+  Heartbeats(std::shared_ptr<grpc::Channel> own_connection, Member member,
+             std::function<State()> state, std::function<void(absl::Status)> ended,
+             Options options);
   ~Heartbeats();
   Heartbeats(const Heartbeats&) = delete;
   Heartbeats& operator=(const Heartbeats&) = delete;

@@ -1,5 +1,6 @@
 #include "common/rpc/channel.h"
 
+#include <grpc/grpc.h>
 #include <grpcpp/create_channel.h>
 
 #include "common/base/status.h"
@@ -7,19 +8,33 @@
 namespace sdp {
 namespace {
 
-int Millis(absl::Duration duration) { return static_cast<int>(absl::ToInt64Milliseconds(duration)); }
+int Millis(absl::Duration duration) {
+  return static_cast<int>(absl::ToInt64Milliseconds(duration));
+}
+
+// gRPC cleans up when its last channel or server goes, and then waits up to 10 s for sockets that
+// are just being closed, which delayed the end of a process. So the library is kept until the
+// process ends.
+void KeepLibrary() {
+  [[maybe_unused]] static const bool kept = [] {
+    grpc_init();
+    return true;
+  }();
+}
 
 }  // namespace
 
 absl::StatusOr<std::shared_ptr<grpc::ChannelCredentials>> MakeChannelCredentials(
     const std::string& address, const SecurityOptions& security) {
   SDP_RETURN_IF_ERROR(CheckAddress(address, security));
+  KeepLibrary();
   return grpc::InsecureChannelCredentials();
 }
 
 absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> MakeServerCredentials(
     const std::string& address, const SecurityOptions& security) {
   SDP_RETURN_IF_ERROR(CheckAddress(address, security));
+  KeepLibrary();
   return grpc::InsecureServerCredentials();
 }
 
@@ -30,8 +45,9 @@ absl::StatusOr<std::shared_ptr<grpc::Channel>> MakeChannel(const std::string& ad
   grpc::ChannelArguments args;
   args.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
   args.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 1000);
-  // In spite of its name this one bounds how long an attempt to connect may take; attempts that fail sooner are repeated
-  // after the backoff above. 100 ms would never connect to a machine that is far away or busy.
+  // In spite of its name this one bounds how long an attempt to connect may take; attempts that
+  // fail sooner are repeated after the backoff above. 100 ms would never connect to a machine that
+  // is far away or busy.
   args.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 5000);
   args.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, Millis(kKeepaliveInterval));
   args.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, Millis(kKeepaliveTimeout));

@@ -13,9 +13,9 @@
 
 namespace sdp {
 
-// One thread that runs what is posted to it, in order: the executor to which a role's logic is confined. gRPC reactions post
-// here and return. Threads: Post and PostAt from any, also from the loop's own; the destructor drops what
-// has not begun, and joins.
+// One thread that runs what is posted to it, in order: the executor to which a role's logic is
+// confined. gRPC reactions post here and return. Threads: Post and PostAt from any, also from the
+// loop's own; the destructor drops what has not begun, and joins.
 class EventLoop {
  public:
   using Task = std::function<void()>;

@@ -19,7 +19,8 @@ using ServerBidi = grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>;
 
 class ClientReactor final : public ClientBidi, public FrameStream::Reactor {
  public:
-  ClientReactor(const std::shared_ptr<grpc::Channel>& channel, EventLoop* frames, FrameStream::Events events)
+  ClientReactor(const std::shared_ptr<grpc::Channel>& channel, EventLoop* frames,
+                FrameStream::Events events)
       : stub_(channel), stream_(std::make_shared<FrameStream>(frames, this, std::move(events))) {}
 
   std::shared_ptr<FrameStream> Start(const std::string& path) {
@@ -56,7 +57,8 @@ class ClientReactor final : public ClientBidi, public FrameStream::Reactor {
 class ServerReactor final : public ServerBidi, public FrameStream::Reactor {
  public:
   ServerReactor(grpc::CallbackServerContext* context, EventLoop* frames, FrameStream::Events events)
-      : context_(context), stream_(std::make_shared<FrameStream>(frames, this, std::move(events))) {}
+      : context_(context),
+        stream_(std::make_shared<FrameStream>(frames, this, std::move(events))) {}
 
   void Start() {
     StartSendInitialMetadata();  // tells the client that the stream is open
@@ -72,7 +74,8 @@ class ServerReactor final : public ServerBidi, public FrameStream::Reactor {
   void OnReadDone(bool ok) override { stream_->OnRead(ok); }
   void OnWriteDone(bool ok) override { stream_->OnWritten(ok); }
   void OnDone() override {
-    stream_->OnDone(absl::OkStatus());  // why a client went, or that it was cut off, gRPC does not tell
+    stream_->OnDone(
+        absl::OkStatus());  // why a client went, or that it was cut off, gRPC does not tell
     delete this;
   }
 
@@ -83,13 +86,14 @@ class ServerReactor final : public ServerBidi, public FrameStream::Reactor {
 
 }  // namespace
 
-std::shared_ptr<FrameStream> FrameStream::Call(const std::shared_ptr<grpc::Channel>& channel, const std::string& path,
-                                               EventLoop* frames, Events events) {
+std::shared_ptr<FrameStream> FrameStream::Call(const std::shared_ptr<grpc::Channel>& channel,
+                                               const std::string& path, EventLoop* frames,
+                                               Events events) {
   return (new ClientReactor(channel, frames, std::move(events)))->Start(path);
 }
 
-grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* FrameStream::Serve(grpc::CallbackServerContext* context,
-                                                                                EventLoop* frames, Events events) {
+grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* FrameStream::Serve(
+    grpc::CallbackServerContext* context, EventLoop* frames, Events events) {
   auto* reactor = new ServerReactor(context, frames, std::move(events));
   reactor->Start();
   return reactor;

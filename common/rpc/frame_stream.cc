@@ -6,7 +6,8 @@
 namespace sdp {
 namespace {
 
-// Messages read ahead of the executor, and encoded ahead of the socket: enough that neither waits for the other.
+// Messages read ahead of the executor, and encoded ahead of the socket: enough that neither waits
+// for the other.
 constexpr size_t kReadAhead = 4;
 constexpr size_t kEncodeAhead = 3;
 // How long a server that ends a stream waits for a write that the client does not take.
@@ -32,10 +33,12 @@ void FrameStream::Close(const absl::Status& why) {
   Pump();
 }
 
-// gRPC may call back from inside of what is begun here, so the lock is free meanwhile; `pumping_` keeps other threads, and the
-// call back itself, from beginning anything at the same time. That matters at the end: nothing may follow Finish.
+// gRPC may call back from inside of what is begun here, so the lock is free meanwhile; `pumping_`
+// keeps other threads, and the call back itself, from beginning anything at the same time. That
+// matters at the end: nothing may follow Finish.
 void FrameStream::Pump() {
-  const std::shared_ptr<FrameStream> self = shared_from_this();  // Finish may free the reactor, which owns us
+  const std::shared_ptr<FrameStream> self =
+      shared_from_this();  // Finish may free the reactor, which owns us
   for (bool first = true;; first = false) {
     Next next;
     absl::Status why;
@@ -47,11 +50,20 @@ void FrameStream::Pump() {
       why = why_;
     }
     switch (next) {
-      case Next::kNothing: return;
-      case Next::kRead: reactor_->BeginRead(&read_message_); break;
-      case Next::kWrite: reactor_->BeginWrite(&written_frame_.message); break;
-      case Next::kCancel: reactor_->Cancel(); break;
-      case Next::kFinish: reactor_->Finish(why); break;
+      case Next::kNothing:
+        return;
+      case Next::kRead:
+        reactor_->BeginRead(&read_message_);
+        break;
+      case Next::kWrite:
+        reactor_->BeginWrite(&written_frame_.message);
+        break;
+      case Next::kCancel:
+        reactor_->Cancel();
+        break;
+      case Next::kFinish:
+        reactor_->Finish(why);
+        break;
     }
   }
 }
@@ -60,7 +72,8 @@ void FrameStream::Pump() {
 FrameStream::Next FrameStream::Choose() {
   if (finished_) return Next::kNothing;
   if (over()) {
-    // A client ends its call by cancelling it. A server's Finish does that, and says why, which cancelling would not.
+    // A client ends its call by cancelling it. A server's Finish does that, and says why, which
+    // cancelling would not.
     const bool cancel = reactor_->is_client() ? closing_ && !ended_ : writing_ && overdue_;
     if (cancel && !cancelled_) {
       cancelled_ = true;

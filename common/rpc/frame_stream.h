@@ -1,15 +1,15 @@
 #pragma once
 
+#include <grpcpp/channel.h>
+#include <grpcpp/support/byte_buffer.h>
+#include <grpcpp/support/server_callback.h>
+
 #include <cstdint>
 #include <deque>
 #include <functional>
 #include <memory>
 #include <string>
 #include <utility>
-
-#include <grpcpp/channel.h>
-#include <grpcpp/support/byte_buffer.h>
-#include <grpcpp/support/server_callback.h>
 
 #include "absl/status/status.h"
 #include "common/base/ids.h"
@@ -19,10 +19,11 @@
 
 namespace sdp {
 
-// FrameStream is one end of a bidirectional stream of frames; the other end is one too. gRPC's reactions only move messages
-// between gRPC and short queues; checksums, conversions and the events run on `frames`, an executor for such work. Reading
-// never waits for anything but that executor. One write is under way at a time.
-// Threads: methods from any; events on `frames`, which outlives the stream. `closed` comes once, as the last event.
+// FrameStream is one end of a bidirectional stream of frames; the other end is one too. gRPC's
+// reactions only move messages between gRPC and short queues; checksums, conversions and the events
+// run on `frames`, an executor for such work. Reading never waits for anything but that executor.
+// One write is under way at a time. Threads: methods from any; events on `frames`, which outlives
+// the stream. `closed` comes once, as the last event.
 class FrameStream : public std::enable_shared_from_this<FrameStream> {
  public:
   struct Events {
@@ -30,11 +31,13 @@ class FrameStream : public std::enable_shared_from_this<FrameStream> {
     // An error ends the stream with it.
     std::function<absl::Status(FrameStream&, const ReceivedFrame&)> received;
     std::function<void(Step, int64_t bytes)> sent;  // a frame has left: header and payload
-    // OK - the other end is done. Otherwise why it broke: the peer's frames, the peer, or the connection.
+    // OK - the other end is done. Otherwise why it broke: the peer's frames, the peer, or the
+    // connection.
     std::function<void(FrameStream&, const absl::Status&)> closed;
   };
 
-  // What gRPC's reactors of both sides can do, without waiting. Called one at a time; none after Finish.
+  // What gRPC's reactors of both sides can do, without waiting. Called one at a time; none after
+  // Finish.
   class Reactor {
    public:
     virtual ~Reactor() = default;
@@ -47,11 +50,12 @@ class FrameStream : public std::enable_shared_from_this<FrameStream> {
   };
 
   // Calls `path` ("/sdp.proto.Shard/Push"). Neither blocks nor fails: what goes wrong is an event.
-  static std::shared_ptr<FrameStream> Call(const std::shared_ptr<grpc::Channel>& channel, const std::string& path,
-                                           EventLoop* frames, Events events);
+  static std::shared_ptr<FrameStream> Call(const std::shared_ptr<grpc::Channel>& channel,
+                                           const std::string& path, EventLoop* frames,
+                                           Events events);
   // Serves a call that came in: what a raw callback method returns. gRPC ends the reactor's life.
-  static grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* Serve(grpc::CallbackServerContext* context,
-                                                                            EventLoop* frames, Events events);
+  static grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* Serve(
+      grpc::CallbackServerContext* context, EventLoop* frames, Events events);
 
   FrameStream(EventLoop* frames, Reactor* reactor, Events events)
       : frames_(frames), reactor_(reactor), events_(std::move(events)) {}
@@ -102,9 +106,9 @@ class FrameStream : public std::enable_shared_from_this<FrameStream> {
   bool cancelled_ ABSL_GUARDED_BY(mutex_) = false;
   bool finished_ ABSL_GUARDED_BY(mutex_) = false;
   absl::Status why_ ABSL_GUARDED_BY(mutex_);
-  std::deque<Outgoing> added_ ABSL_GUARDED_BY(mutex_);             // on the way to outgoing_
-  std::deque<EncodedFrame> encoded_ ABSL_GUARDED_BY(mutex_);       // ready to be written
-  std::deque<grpc::ByteBuffer> received_ ABSL_GUARDED_BY(mutex_);  // not yet looked at
+  std::deque<Outgoing> added_ ABSL_GUARDED_BY(mutex_);                 // on the way to outgoing_
+  std::deque<EncodedFrame> encoded_ ABSL_GUARDED_BY(mutex_);           // ready to be written
+  std::deque<grpc::ByteBuffer> received_ ABSL_GUARDED_BY(mutex_);      // not yet looked at
   std::deque<std::pair<Step, int64_t>> sent_ ABSL_GUARDED_BY(mutex_);  // not yet told
 };
 

@@ -6,7 +6,8 @@
 
 namespace sdp {
 
-// Counts what gRPC still runs on an object's behalf, so that its destructor can wait for it. Threads: any.
+// Counts what gRPC still runs on an object's behalf, so that its destructor can wait for it.
+// Threads: any.
 class InFlight {
  public:
   void Add() {

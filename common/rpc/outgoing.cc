@@ -18,7 +18,8 @@ absl::string_view View(const grpc::Slice& slice) {
 template <typename Owner>
 grpc::Slice Borrow(absl::string_view bytes, const std::shared_ptr<Owner>& owner) {
   const auto release = [](void* held) { delete static_cast<std::shared_ptr<Owner>*>(held); };
-  return grpc::Slice(const_cast<char*>(bytes.data()), bytes.size(), release, new std::shared_ptr<Owner>(owner));
+  return grpc::Slice(const_cast<char*>(bytes.data()), bytes.size(), release,
+                     new std::shared_ptr<Owner>(owner));
 }
 
 grpc::Slice Copy(absl::string_view bytes) { return grpc::Slice(bytes.data(), bytes.size()); }
@@ -28,7 +29,8 @@ EncodedFrame Encode(FrameHeader header, absl::string_view payload, const grpc::S
   header.payload_bytes = static_cast<int64_t>(payload.size());
   header.checksum = PayloadChecksum({&payload, 1});
   const FrameHeaderBytes bytes = EncodeHeader(header);
-  const grpc::Slice slices[] = {Copy({bytes.data(), bytes.size()}), slice == nullptr ? grpc::Slice() : *slice};
+  const grpc::Slice slices[] = {Copy({bytes.data(), bytes.size()}),
+                                slice == nullptr ? grpc::Slice() : *slice};
   EncodedFrame frame;
   frame.message = grpc::ByteBuffer(slices, payload.empty() ? 1 : 2);
   frame.step = header.step;
@@ -68,7 +70,8 @@ EncodedFrame OutgoingQueue::Next() {
     const Outgoing text = std::move(texts_.front());
     texts_.pop_front();
     // The header's total is what fits.
-    const absl::string_view payload = absl::string_view(text.text).substr(0, static_cast<size_t>(text.header.total));
+    const absl::string_view payload =
+        absl::string_view(text.text).substr(0, static_cast<size_t>(text.header.total));
     const grpc::Slice slice = Copy(payload);
     return Encode(text.header, payload, &slice);
   }
@@ -78,7 +81,8 @@ EncodedFrame OutgoingQueue::Next() {
   const int64_t size = std::min(kMaxPayloadBytes, header.total - current_->sent);
   current_->sent += size;
   const auto range = [&](const void* data) {
-    return absl::string_view(static_cast<const char*>(data) + header.offset, static_cast<size_t>(size));
+    return absl::string_view(static_cast<const char*>(data) + header.offset,
+                             static_cast<size_t>(size));
   };
   EncodedFrame frame;
   if (size == 0) {

@@ -1,5 +1,8 @@
 #pragma once
 
+#include <grpcpp/support/byte_buffer.h>
+#include <grpcpp/support/slice.h>
+
 #include <cstdint>
 #include <deque>
 #include <map>
@@ -7,9 +10,6 @@
 #include <string>
 #include <utility>
 #include <vector>
-
-#include <grpcpp/support/byte_buffer.h>
-#include <grpcpp/support/slice.h>
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
@@ -19,7 +19,8 @@
 
 namespace sdp {
 
-// A whole fragment, or a message of one frame, on its way out: `header` without what differs by part.
+// A whole fragment, or a message of one frame, on its way out: `header` without what differs by
+// part.
 struct Outgoing {
   FrameHeader header;
   SharedValue numbers;  // of a push or value, [n] f32; null: the payload is `text`
@@ -33,11 +34,11 @@ struct EncodedFrame {
   int64_t bytes = 0;  // header and payload
 };
 
-// OutgoingQueue orders what a stream sends and cuts it into frames. Frames of text first, in order; then fragments by (step,
-// fragment), so first layers first. A fragment that was begun is finished first: the receiver has one open at a time.
-// f32 payloads are not copied: the frames refer to the numbers and keep them alive. Same fragment and step twice: the newer
-// one replaces the one that waits.
-// Threads: confined to one; frames may be used anywhere.
+// OutgoingQueue orders what a stream sends and cuts it into frames. Frames of text first, in order;
+// then fragments by (step, fragment), so first layers first. A fragment that was begun is finished
+// first: the receiver has one open at a time. f32 payloads are not copied: the frames refer to the
+// numbers and keep them alive. Same fragment and step twice: the newer one replaces the one that
+// waits. Threads: confined to one; frames may be used anywhere.
 class OutgoingQueue {
  public:
   void Add(Outgoing outgoing);

@@ -1,12 +1,12 @@
 #pragma once
 
+#include <grpcpp/client_context.h>
+#include <grpcpp/support/status.h>
+
 #include <functional>
 #include <memory>
 #include <string>
 #include <utility>
-
-#include <grpcpp/client_context.h>
-#include <grpcpp/support/status.h>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -26,11 +26,11 @@ struct RetryOptions {
 // Whether another attempt can help: Unavailable, DeadlineExceeded, ResourceExhausted.
 bool IsTransient(const absl::Status& status);
 
-// RetryingCalls makes unary calls, each repeated with growing pauses until it succeeds, fails for good or is cancelled. The
-// outcome is a task on `loop`.
-// Errors of a call: the server's, when not transient; Unavailable - given up, with the number of attempts and the last
-// error; both say `what` first. After Cancel (or the destructor) nothing is reported.
-// Threads: Start from any. Cancel and the destructor on the loop's thread, or once the loop has stopped.
+// RetryingCalls makes unary calls, each repeated with growing pauses until it succeeds, fails for
+// good or is cancelled. The outcome is a task on `loop`. Errors of a call: the server's, when not
+// transient; Unavailable - given up, with the number of attempts and the last error; both say
+// `what` first. After Cancel (or the destructor) nothing is reported. Threads: Start from any.
+// Cancel and the destructor on the loop's thread, or once the loop has stopped.
 class RetryingCalls {
  public:
   // One attempt of gRPC's callback API: stub.async()->Method(context, request, response, done).
@@ -46,7 +46,8 @@ class RetryingCalls {
   RetryingCalls& operator=(const RetryingCalls&) = delete;
 
   //   calls.Start<proto::BindRequest, proto::ControlResponse>(
-  //       request, options, [stub](auto*... args, auto done) { stub->async()->Bind(args..., done); }, [](auto reply) {...});
+  //       request, options, [stub](auto*... args, auto done) { stub->async()->Bind(args..., done);
+  //       }, [](auto reply) {...});
   template <class Request, class Response>
   void Start(Request request, RetryOptions options, Attempt<Request, Response> attempt,
              Outcome<Response> outcome) {

@@ -20,9 +20,9 @@ constexpr size_t kBufferBytes = size_t{1} << 30;
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(const std::string& address,
-                                                            const SecurityOptions& security,
-                                                            const std::vector<grpc::Service*>& services) {
+absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(
+    const std::string& address, const SecurityOptions& security,
+    const std::vector<grpc::Service*>& services) {
   SDP_ASSIGN_OR_RETURN(auto credentials, MakeServerCredentials(address, security));
   grpc::ServerBuilder builder;
   int port = 0;
@@ -47,8 +47,9 @@ absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(const std::string& a
 
   std::unique_ptr<grpc::Server> server = builder.BuildAndStart();
   if (server == nullptr || port == 0) {
-    return absl::UnavailableError(absl::StrCat("cannot listen on ", address,
-                                               ": the port is in use, or it is not an address of this machine"));
+    return absl::UnavailableError(
+        absl::StrCat("cannot listen on ", address,
+                     ": the port is in use, or it is not an address of this machine"));
   }
   std::string bound = address;
   if (absl::string_view text = address; !absl::StartsWith(text, "unix:")) {

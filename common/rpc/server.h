@@ -1,10 +1,10 @@
 #pragma once
 
+#include <grpcpp/server.h>
+
 #include <memory>
 #include <string>
 #include <vector>
-
-#include <grpcpp/server.h>
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
@@ -12,14 +12,15 @@
 
 namespace sdp {
 
-// A gRPC server on one address, with the settings of protocol.md 8. Threads: gRPC's own; the destructor shuts down.
+// A gRPC server on one address, with the settings of protocol.md 8. Threads: gRPC's own; the
+// destructor shuts down.
 class RpcServer {
  public:
-  // Listens on HOST:PORT (port 0: any free one) or unix:PATH and serves `services`, which outlive it.
-  // Errors: CheckAddress's. Unavailable - cannot listen, most often since the port is in use.
-  static absl::StatusOr<std::unique_ptr<RpcServer>> Start(const std::string& address,
-                                                          const SecurityOptions& security,
-                                                          const std::vector<grpc::Service*>& services);
+  // Listens on HOST:PORT (port 0: any free one) or unix:PATH and serves `services`, which outlive
+  // it. Errors: CheckAddress's. Unavailable - cannot listen, most often since the port is in use.
+  static absl::StatusOr<std::unique_ptr<RpcServer>> Start(
+      const std::string& address, const SecurityOptions& security,
+      const std::vector<grpc::Service*>& services);
   ~RpcServer();
   RpcServer(const RpcServer&) = delete;
   RpcServer& operator=(const RpcServer&) = delete;
@@ -27,8 +28,9 @@ class RpcServer {
   // Where it listens, with the port it got.
   const std::string& address() const { return address_; }
 
-  // Takes no more calls, gives those running until `grace` is over and cancels the rest. Returns when the last reactor is
-  // done, so the executors that reactors post to must still run. Repeating it does nothing.
+  // Takes no more calls, gives those running until `grace` is over and cancels the rest. Returns
+  // when the last reactor is done, so the executors that reactors post to must still run. Repeating
+  // it does nothing.
   void Shutdown(absl::Duration grace = absl::ZeroDuration());
 
  private:

@@ -24,18 +24,23 @@ using Method = void (AsyncStub::*)(grpc::ClientContext*, const Request*, proto::
 struct ShardControlClient::Call {
   std::string what;
   bool finish = false;
-  std::function<void(RetryingCalls*, AsyncStub*, RetryOptions, RetryingCalls::Outcome<proto::ControlResponse>)> begin;
+  std::function<void(RetryingCalls*, AsyncStub*, RetryOptions,
+                     RetryingCalls::Outcome<proto::ControlResponse>)>
+      begin;
 
   template <class Request>
   static Call Make(std::string what, Request request, Method<Request> method) {
     Call call;
     call.what = std::move(what);
-    call.begin = [request = std::move(request), method](RetryingCalls* calls, AsyncStub* stub, RetryOptions options,
-                                                        RetryingCalls::Outcome<proto::ControlResponse> outcome) {
+    call.begin = [request = std::move(request), method](
+                     RetryingCalls* calls, AsyncStub* stub, RetryOptions options,
+                     RetryingCalls::Outcome<proto::ControlResponse> outcome) {
       calls->Start<Request, proto::ControlResponse>(
           request, std::move(options),
-          [stub, method](grpc::ClientContext* context, const Request* in, proto::ControlResponse* out,
-                         std::function<void(grpc::Status)> done) { (stub->*method)(context, in, out, std::move(done)); },
+          [stub, method](grpc::ClientContext* context, const Request* in,
+                         proto::ControlResponse* out, std::function<void(grpc::Status)> done) {
+            (stub->*method)(context, in, out, std::move(done));
+          },
           std::move(outcome));
     };
     return call;
@@ -45,12 +50,12 @@ struct ShardControlClient::Call {
 struct ShardControlClient::Peer {
   std::string address;
   std::unique_ptr<proto::Shard::Stub> stub;
-  std::deque<Call> queue;  // the first one is under way
+  std::deque<Call> queue;                // the first one is under way
   std::unique_ptr<RetryingCalls> calls;  // last: its destructor ends what uses the stub
 };
 
-ShardControlClient::ShardControlClient(EventLoop* loop, Generation generation, const SecurityOptions& security,
-                                       Events events)
+ShardControlClient::ShardControlClient(EventLoop* loop, Generation generation,
+                                       const SecurityOptions& security, Events events)
     : loop_(loop), generation_(generation), security_(security), events_(std::move(events)) {}
 
 ShardControlClient::~ShardControlClient() { Shutdown(); }
@@ -67,21 +72,23 @@ absl::Status ShardControlClient::Connect(ShardId shard, const std::string& addre
 }
 
 void ShardControlClient::Bind(ShardId shard, const ShardBinding& binding) {
-  Enqueue(shard, Call::Make<proto::BindRequest>(absl::StrCat("bind step ", binding.step), ToProto(binding),
-                                                &AsyncStub::Bind));
+  Enqueue(shard, Call::Make<proto::BindRequest>(absl::StrCat("bind step ", binding.step),
+                                                ToProto(binding), &AsyncStub::Bind));
 }
 
 void ShardControlClient::SetScale(ShardId shard, const ClipScale& scale) {
-  Enqueue(shard, Call::Make<proto::SetScaleRequest>(absl::StrCat("set the scale of step ", scale.step),
-                                                    ToProto(scale), &AsyncStub::SetScale));
+  Enqueue(shard,
+          Call::Make<proto::SetScaleRequest>(absl::StrCat("set the scale of step ", scale.step),
+                                             ToProto(scale), &AsyncStub::SetScale));
 }
 
 void ShardControlClient::ReleaseEvaluation(ShardId shard, Step step) {
   proto::ReleaseEvaluationRequest request;
   request.set_generation(generation_.value());
   request.set_step(step);
-  Enqueue(shard, Call::Make<proto::ReleaseEvaluationRequest>(absl::StrCat("release the evaluation of step ", step),
-                                                             std::move(request), &AsyncStub::ReleaseEvaluation));
+  Enqueue(shard, Call::Make<proto::ReleaseEvaluationRequest>(
+                     absl::StrCat("release the evaluation of step ", step), std::move(request),
+                     &AsyncStub::ReleaseEvaluation));
 }
 
 void ShardControlClient::Finish(ShardId shard) {
@@ -110,10 +117,12 @@ void ShardControlClient::Enqueue(ShardId shard, Call call) {
 void ShardControlClient::Next(ShardId shard) {
   Peer& peer = *peers_.at(shard);
   RetryOptions options;
-  options.what = absl::StrCat(peer.queue.front().what, " on shard ", shard.value(), " at ", peer.address);
-  peer.queue.front().begin(
-      peer.calls.get(), peer.stub->async(), std::move(options),
-      [this, shard](const absl::StatusOr<proto::ControlResponse>& response) { Answered(shard, response.status()); });
+  options.what =
+      absl::StrCat(peer.queue.front().what, " on shard ", shard.value(), " at ", peer.address);
+  peer.queue.front().begin(peer.calls.get(), peer.stub->async(), std::move(options),
+                           [this, shard](const absl::StatusOr<proto::ControlResponse>& response) {
+                             Answered(shard, response.status());
+                           });
 }
 
 void ShardControlClient::Answered(ShardId shard, const absl::Status& status) {

@@ -15,16 +15,18 @@
 
 namespace sdp {
 
-// ShardControlClient is the coordinator's end of the control calls to all shards. Per shard the calls go out in the order they
-// were made, one at a time, each repeated until the shard answers it: shards may be slow or away for a while, and losing one
-// is noticed by its heartbeats, not here.
-// Threads: all methods and events on the loop's thread, or once the loop has stopped (the destructor too).
+// ShardControlClient is the coordinator's end of the control calls to all shards. Per shard the
+// calls go out in the order they were made, one at a time, each repeated until the shard answers
+// it: shards may be slow or away for a while, and losing one is noticed by its heartbeats, not
+// here. Threads: all methods and events on the loop's thread, or once the loop has stopped (the
+// destructor too).
 class ShardControlClient {
  public:
   struct Events {
     // The shard has taken Finish, and ends.
     std::function<void(ShardId)> finished;
-    // The shard refused a call for good (another generation, a binding it cannot read): the run cannot go on.
+    // The shard refused a call for good (another generation, a binding it cannot read): the run
+    // cannot go on.
     std::function<void(ShardId, const absl::Status&)> failed;
   };
 

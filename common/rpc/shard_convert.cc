@@ -10,10 +10,12 @@
 namespace sdp {
 namespace {
 
-absl::Status Invalid(absl::string_view what) { return absl::InvalidArgumentError(absl::StrCat("binding: ", what)); }
+absl::Status Invalid(absl::string_view what) {
+  return absl::InvalidArgumentError(absl::StrCat("binding: ", what));
+}
 
-absl::StatusOr<std::shared_ptr<const HolderSets>> ReadHolders(const proto::BindRequest::Holders& message,
-                                                              size_t units) {
+absl::StatusOr<std::shared_ptr<const HolderSets>> ReadHolders(
+    const proto::BindRequest::Holders& message, size_t units) {
   auto holders = std::make_shared<HolderSets>();
   for (const int64_t member : message.members()) holders->members.emplace_back(member);
   for (const auto& set : message.sets()) {
@@ -21,7 +23,8 @@ absl::StatusOr<std::shared_ptr<const HolderSets>> ReadHolders(const proto::BindR
     int last = -1;
     for (const int32_t rank : set.ranks()) {
       if (rank <= last || rank >= message.members_size()) {
-        return Invalid(absl::StrCat("rank ", rank, " after ", last, " in a view of ", message.members_size()));
+        return Invalid(
+            absl::StrCat("rank ", rank, " after ", last, " in a view of ", message.members_size()));
       }
       last = rank;
       workers.push_back(holders->members[static_cast<size_t>(rank)]);
@@ -96,7 +99,8 @@ absl::StatusOr<ClipScale> FromProto(const proto::SetScaleRequest& request) {
   scale.step = request.step();
   scale.scale = request.scale();
   if (!(scale.scale >= 0 && scale.scale <= 1)) {  // not a NaN either
-    return absl::InvalidArgumentError(absl::StrCat("clipping scale ", scale.scale, " is not in [0, 1]"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("clipping scale ", scale.scale, " is not in [0, 1]"));
   }
   return scale;
 }

@@ -1,8 +1,8 @@
 #pragma once
 
-#include <string>
-
 #include <grpcpp/support/status.h>
+
+#include <string>
 
 #include "absl/status/status.h"
 
@@ -10,7 +10,10 @@ namespace sdp {
 
 // gRPC's and Abseil's codes are the same numbers.
 inline absl::Status FromGrpc(const grpc::Status& status) {
-  return absl::Status(static_cast<absl::StatusCode>(status.error_code()), status.error_message());
+  const auto code = static_cast<absl::StatusCode>(status.error_code());
+  // Some of gRPC's own errors have no text: a process that does not know the call, for one.
+  return absl::Status(code, status.error_message().empty() ? absl::StatusCodeToString(code)
+                                                           : status.error_message());
 }
 
 inline grpc::Status ToGrpc(const absl::Status& status) {

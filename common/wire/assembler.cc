@@ -7,13 +7,15 @@
 namespace sdp {
 namespace {
 
-// A peer that keeps to the protocol has one fragment open per stream; more refused ones than this only come from a broken one.
+// A peer that keeps to the protocol has one fragment open per stream; more refused ones than this
+// only come from a broken one.
 constexpr size_t kMaxRefused = 4096;
 
 // Whether two parts belong to one contribution (or value).
 bool SameFragment(const FrameHeader& a, const FrameHeader& b) {
-  return a.kind == b.kind && a.wire_type == b.wire_type && a.generation == b.generation && a.view == b.view &&
-         a.term == b.term && a.worker == b.worker && a.terms == b.terms && a.total == b.total;
+  return a.kind == b.kind && a.wire_type == b.wire_type && a.generation == b.generation &&
+         a.view == b.view && a.term == b.term && a.worker == b.worker && a.terms == b.terms &&
+         a.total == b.total;
 }
 
 }  // namespace
@@ -33,18 +35,21 @@ absl::StatusOr<Assembler::Result> Assembler::Add(const FrameHeader& header, Chun
   auto part = open_.find(key);
   const bool first = part == open_.end();
   if (first && header.offset > 0) {
-    return Refusal(header, Answer::kInvalid, absl::StrCat("the first part begins at byte ", header.offset));
+    return Refusal(header, Answer::kInvalid,
+                   absl::StrCat("the first part begins at byte ", header.offset));
   }
-  if (!first && (header.offset != part->second.received || !SameFragment(header, part->second.first))) {
+  if (!first &&
+      (header.offset != part->second.received || !SameFragment(header, part->second.first))) {
     const int64_t expected = part->second.received;
     Drop(key);
     return Refusal(header, Answer::kInvalid,
-                   absl::StrCat("the part at byte ", header.offset, " does not continue the one that ended at byte ",
-                                expected));
+                   absl::StrCat("the part at byte ", header.offset,
+                                " does not continue the one that ended at byte ", expected));
   }
   if (first) {
     Result begun = Begin(header);
-    if (begun.kind == Result::Kind::kRefused) return Refusal(header, begun.answer, std::move(begun.detail));
+    if (begun.kind == Result::Kind::kRefused)
+      return Refusal(header, begun.answer, std::move(begun.detail));
     part = open_.find(key);
   }
   if (!PayloadIntact(header, payload)) {
@@ -72,13 +77,15 @@ Assembler::Result Assembler::Begin(const FrameHeader& header) {
   result.kind = Result::Kind::kRefused;
   result.answer = Answer::kInvalid;
   if (header.fragment.value() >= layout_->fragments()) {
-    result.detail = absl::StrCat("fragment ", header.fragment.value(), " of ", layout_->fragments());
+    result.detail =
+        absl::StrCat("fragment ", header.fragment.value(), " of ", layout_->fragments());
     return result;
   }
   const int64_t elements = header.total / ElementBytes(header.wire_type);
-  if (const int64_t size = layout_->fragment(header.fragment).size; elements != 0 && elements != size) {
-    result.detail =
-        absl::StrCat("fragment ", header.fragment.value(), " has ", size, " elements, not ", elements);
+  if (const int64_t size = layout_->fragment(header.fragment).size;
+      elements != 0 && elements != size) {
+    result.detail = absl::StrCat("fragment ", header.fragment.value(), " has ", size,
+                                 " elements, not ", elements);
     return result;
   }
   const int64_t bytes = elements * static_cast<int64_t>(sizeof(float));
@@ -113,10 +120,12 @@ void Assembler::Copy(const FrameHeader& header, Chunks payload, FloatBuffer* val
   FromBf16(scratch_, value->span().subspan(begin, scratch_.size()));
 }
 
-absl::StatusOr<Assembler::Result> Assembler::Refusal(const FrameHeader& header, Answer answer, std::string detail) {
+absl::StatusOr<Assembler::Result> Assembler::Refusal(const FrameHeader& header, Answer answer,
+                                                     std::string detail) {
   const int64_t next = header.offset + header.payload_bytes;
   if (next < header.total) {
-    if (refused_.size() >= kMaxRefused) return absl::ResourceExhaustedError("too many fragments broken off");
+    if (refused_.size() >= kMaxRefused)
+      return absl::ResourceExhaustedError("too many fragments broken off");
     refused_[{header.step, header.fragment}] = next;
   }
   Result result;

@@ -15,10 +15,10 @@
 
 namespace sdp {
 
-// Assembler puts the parts of a stream's fragments together: push parts at a shard, value parts at a worker. It trusts nothing
-// in them: each part's checksum, place and identity is checked, and a bad one costs only its own fragment. Memory is bounded
-// by `max_bytes`.
-// Shapes: what comes out is a whole fragment, [n] f32, whatever the wire type.  Threads: confined to one.
+// Assembler puts the parts of a stream's fragments together: push parts at a shard, value parts at
+// a worker. It trusts nothing in them: each part's checksum, place and identity is checked, and a
+// bad one costs only its own fragment. Memory is bounded by `max_bytes`. Shapes: what comes out is
+// a whole fragment, [n] f32, whatever the wire type.  Threads: confined to one.
 class Assembler {
  public:
   struct Result {
@@ -40,9 +40,10 @@ class Assembler {
   Assembler(const Layout* layout, int64_t max_bytes) : layout_(layout), max_bytes_(max_bytes) {}
 
   // Takes one part. Precondition: `header` was decoded, and `payload` has its payload_bytes.
-  // Refusals: BAD_CHECKSUM; RETRY_AFTER - over max_bytes; INVALID - a fragment that is not there or has another size; a part
-  // that does not begin where the last one ended, or differs from the first one in what names the contribution.
-  // ResourceExhausted - the peer broke off so many fragments that its stream must end.
+  // Refusals: BAD_CHECKSUM; RETRY_AFTER - over max_bytes; INVALID - a fragment that is not there or
+  // has another size; a part that does not begin where the last one ended, or differs from the
+  // first one in what names the contribution. ResourceExhausted - the peer broke off so many
+  // fragments that its stream must end.
   absl::StatusOr<Result> Add(const FrameHeader& header, Chunks payload);
 
   // The rest of a fragment begun is not wanted any more; what has come is freed.

@@ -1,5 +1,7 @@
 #include "common/wire/frame.h"
 
+#include <xxhash.h>
+
 #include <algorithm>
 #include <bit>
 #include <cstring>
@@ -7,12 +9,11 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/hash.h"
 
-#include <xxhash.h>
-
 namespace sdp {
 namespace {
 
-static_assert(std::endian::native == std::endian::little, "frames are written as they lie in memory");
+static_assert(std::endian::native == std::endian::little,
+              "frames are written as they lie in memory");
 
 constexpr absl::string_view kMagic = "SDPF";
 constexpr int64_t kMaxTotalBytes = int64_t{1} << 40;  // keeps sums of sizes far from overflow
@@ -40,7 +41,8 @@ absl::Status Invalid(absl::string_view what) {
 // Sizes of numbers in parts: push and value.
 absl::Status CheckNumbers(const FrameHeader& header) {
   const int64_t element = ElementBytes(header.wire_type);
-  if (header.total % element != 0 || header.offset % element != 0 || header.payload_bytes % element != 0) {
+  if (header.total % element != 0 || header.offset % element != 0 ||
+      header.payload_bytes % element != 0) {
     return Invalid(absl::StrCat("total ", header.total, ", offset ", header.offset, ", payload ",
                                 header.payload_bytes, " are not multiples of ", element));
   }
@@ -54,35 +56,41 @@ absl::Status CheckKind(const FrameHeader& header) {
   switch (header.kind) {
     case FrameKind::kPushPart:
       if ((header.terms == 0) != (header.total == 0)) {
-        return Invalid(absl::StrCat("a push of ", header.total, " bytes over ", header.terms, " terms"));
+        return Invalid(
+            absl::StrCat("a push of ", header.total, " bytes over ", header.terms, " terms"));
       }
       return CheckNumbers(header);
     case FrameKind::kValuePart:
       if (header.total == 0) return Invalid("a value of 0 bytes");
       return CheckNumbers(header);
     case FrameKind::kPullWant:
-      if (!whole || header.total == 0 || header.total % 4 != 0) return Invalid("the list of a pull");
+      if (!whole || header.total == 0 || header.total % 4 != 0)
+        return Invalid("the list of a pull");
       return absl::OkStatus();
     case FrameKind::kPushAnswer:
     case FrameKind::kRefusal:
-      if (!whole || header.total > static_cast<int64_t>(kMaxDetailBytes)) return Invalid("the detail of an answer");
+      if (!whole || header.total > static_cast<int64_t>(kMaxDetailBytes))
+        return Invalid("the detail of an answer");
       return absl::OkStatus();
   }
   return Invalid("unknown kind");
 }
 
 absl::Status CheckHeader(const FrameHeader& header) {
-  if (header.kind != FrameKind::kPushPart && header.terms != 0) return Invalid("terms outside of a push");
-  if (header.generation.value() < 0 || header.view.value() < 0 || header.term.value() < 0 || header.step < 0 ||
-      header.worker.value() < 0 || header.terms < 0 || header.offset < 0 || header.total < 0 ||
-      header.fragment.value() < 0) {
+  if (header.kind != FrameKind::kPushPart && header.terms != 0)
+    return Invalid("terms outside of a push");
+  if (header.generation.value() < 0 || header.view.value() < 0 || header.term.value() < 0 ||
+      header.step < 0 || header.worker.value() < 0 || header.terms < 0 || header.offset < 0 ||
+      header.total < 0 || header.fragment.value() < 0) {
     return Invalid("a negative number");
   }
   if (header.payload_bytes > kMaxPayloadBytes) {
-    return Invalid(absl::StrCat("payload of ", header.payload_bytes, " bytes, more than ", kMaxPayloadBytes));
+    return Invalid(
+        absl::StrCat("payload of ", header.payload_bytes, " bytes, more than ", kMaxPayloadBytes));
   }
   if (header.total > kMaxTotalBytes || header.offset > header.total - header.payload_bytes) {
-    return Invalid(absl::StrCat("bytes ", header.offset, " + ", header.payload_bytes, " of ", header.total));
+    return Invalid(
+        absl::StrCat("bytes ", header.offset, " + ", header.payload_bytes, " of ", header.total));
   }
   return CheckKind(header);
 }
@@ -98,8 +106,8 @@ FrameHeader HeaderOf(FrameKind kind, const RequestKey& key) {
   return header;
 }
 
-FrameHeader TextHeader(FrameKind kind, Incarnation worker, Step step, FragmentId fragment, Answer answer,
-                       const std::string& detail) {
+FrameHeader TextHeader(FrameKind kind, Incarnation worker, Step step, FragmentId fragment,
+                       Answer answer, const std::string& detail) {
   FrameHeader header;
   header.kind = kind;
   header.worker = worker;
@@ -142,15 +150,19 @@ absl::StatusOr<FrameHeader> DecodeHeader(absl::string_view bytes, size_t message
   if (const auto version = Get<uint16_t>(bytes, 4); version != kFrameVersion) {
     return Invalid(absl::StrCat("version ", version, ", not ", kFrameVersion));
   }
-  if (Get<uint32_t>(bytes, 92) != HeaderChecksum(bytes)) return absl::DataLossError("frame: damaged header");
+  if (Get<uint32_t>(bytes, 92) != HeaderChecksum(bytes))
+    return absl::DataLossError("frame: damaged header");
 
   const auto kind = Get<uint8_t>(bytes, 6);
   const auto wire_type = Get<uint8_t>(bytes, 7);
   const auto answer = Get<uint8_t>(bytes, 88);
   if (kind > static_cast<uint8_t>(FrameKind::kRefusal)) return Invalid(absl::StrCat("kind ", kind));
-  if (wire_type > static_cast<uint8_t>(WireType::kBf16)) return Invalid(absl::StrCat("wire type ", wire_type));
-  if (answer > static_cast<uint8_t>(Answer::kInvalid)) return Invalid(absl::StrCat("answer ", answer));
-  if (bytes[89] != 0 || bytes[90] != 0 || bytes[91] != 0) return Invalid("bytes 89..91 are not zero");
+  if (wire_type > static_cast<uint8_t>(WireType::kBf16))
+    return Invalid(absl::StrCat("wire type ", wire_type));
+  if (answer > static_cast<uint8_t>(Answer::kInvalid))
+    return Invalid(absl::StrCat("answer ", answer));
+  if (bytes[89] != 0 || bytes[90] != 0 || bytes[91] != 0)
+    return Invalid("bytes 89..91 are not zero");
 
   FrameHeader header;
   header.kind = static_cast<FrameKind>(kind);
@@ -168,7 +180,8 @@ absl::StatusOr<FrameHeader> DecodeHeader(absl::string_view bytes, size_t message
   header.payload_bytes = Get<uint32_t>(bytes, 84);
   header.answer = static_cast<Answer>(answer);
   if (static_cast<size_t>(header.payload_bytes) != message_bytes - kFrameHeaderBytes) {
-    return Invalid(absl::StrCat("payload of ", header.payload_bytes, " bytes in a message of ", message_bytes));
+    return Invalid(absl::StrCat("payload of ", header.payload_bytes, " bytes in a message of ",
+                                message_bytes));
   }
   if (absl::Status status = CheckHeader(header); !status.ok()) return status;
   return header;
@@ -195,7 +208,8 @@ FrameHeader PushHeader(const PushKey& key, int64_t elements, WireType wire_type)
   return header;
 }
 
-FrameHeader ValueHeader(const RequestKey& key, FragmentId fragment, int64_t elements, WireType wire_type) {
+FrameHeader ValueHeader(const RequestKey& key, FragmentId fragment, int64_t elements,
+                        WireType wire_type) {
   FrameHeader header = HeaderOf(FrameKind::kValuePart, key);
   header.wire_type = wire_type;
   header.fragment = fragment;
@@ -204,13 +218,13 @@ FrameHeader ValueHeader(const RequestKey& key, FragmentId fragment, int64_t elem
 }
 
 FrameHeader AnswerHeader(const PushAnswer& answer) {
-  return TextHeader(FrameKind::kPushAnswer, answer.worker, answer.step, answer.fragment, answer.answer,
-                    answer.detail);
+  return TextHeader(FrameKind::kPushAnswer, answer.worker, answer.step, answer.fragment,
+                    answer.answer, answer.detail);
 }
 
 FrameHeader RefusalHeader(const Delivery& refusal) {
-  return TextHeader(FrameKind::kRefusal, refusal.worker, refusal.step, refusal.fragment, refusal.answer,
-                    refusal.detail);
+  return TextHeader(FrameKind::kRefusal, refusal.worker, refusal.step, refusal.fragment,
+                    refusal.answer, refusal.detail);
 }
 
 FrameHeader WantHeader(const RequestKey& key, size_t fragments, WireType wire_type) {
@@ -234,7 +248,8 @@ std::vector<FragmentId> ReadWantPayload(Chunks payload) {
   for (absl::string_view chunk : payload) absl::StrAppend(&bytes, chunk);
   std::vector<FragmentId> fragments;
   fragments.reserve(bytes.size() / 4);
-  for (size_t at = 0; at + 4 <= bytes.size(); at += 4) fragments.emplace_back(Get<int32_t>(bytes, at));
+  for (size_t at = 0; at + 4 <= bytes.size(); at += 4)
+    fragments.emplace_back(Get<int32_t>(bytes, at));
   return fragments;
 }
 

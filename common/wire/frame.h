@@ -14,9 +14,11 @@
 #include "common/protocol/messages.h"
 #include "common/wire/dtype.h"
 
-// The messages of the streams Push and Pull between workers and shards: a fixed header and a payload.
+// The messages of the streams Push and Pull between workers and shards: a fixed header and a
+// payload.
 //
-// Header, 96 bytes, little-endian (proto/shard.proto has the same table; a change raises kFrameVersion):
+// Header, 96 bytes, little-endian (proto/shard.proto has the same table; a change raises
+// kFrameVersion):
 //   byte size field
 //      0    4 magic "SDPF"
 //      4    2 version of this format: 1
@@ -37,8 +39,9 @@
 //     89    3 zero
 //     92    4 checksum of bytes 0..91: XXH3, its low 32 bits
 // Payload: push and value parts: numbers; a fragment's parts follow each other in order of offset,
-// possibly with frames of other fragments between. A push with n = 0 is one frame with total 0. Pull
-// want: fragments as 4-byte integers, most urgent first. Push answer and refusal: the detail, UTF-8.
+// possibly with frames of other fragments between. A push with n = 0 is one frame with total 0.
+// Pull want: fragments as 4-byte integers, most urgent first. Push answer and refusal: the detail,
+// UTF-8.
 //
 // A damaged header leaves nothing to answer to: the stream is closed. A damaged payload harms only
 // its fragment.
@@ -77,10 +80,10 @@ using Chunks = absl::Span<const absl::string_view>;
 
 FrameHeaderBytes EncodeHeader(const FrameHeader& header);
 
-// Reads the header of a message of `message_bytes` bytes, of which `bytes` are the first (at least the
-// header's, if the message has them). What it returns satisfies every rule above but the payload's
-// checksum, so nothing behind it checks again.
-// DataLoss - damaged header. InvalidArgument - not a frame, another version, or a rule is broken.
+// Reads the header of a message of `message_bytes` bytes, of which `bytes` are the first (at least
+// the header's, if the message has them). What it returns satisfies every rule above but the
+// payload's checksum, so nothing behind it checks again. DataLoss - damaged header. InvalidArgument
+// - not a frame, another version, or a rule is broken.
 absl::StatusOr<FrameHeader> DecodeHeader(absl::string_view bytes, size_t message_bytes);
 
 uint64_t PayloadChecksum(Chunks payload);
@@ -92,7 +95,8 @@ bool PayloadIntact(const FrameHeader& header, Chunks payload);
 // Of a whole contribution of `elements` numbers; the sender fills in each part (offset, payload
 // bytes, checksum).
 FrameHeader PushHeader(const PushKey& key, int64_t elements, WireType wire_type);
-FrameHeader ValueHeader(const RequestKey& key, FragmentId fragment, int64_t elements, WireType wire_type);
+FrameHeader ValueHeader(const RequestKey& key, FragmentId fragment, int64_t elements,
+                        WireType wire_type);
 // The payload is `answer.detail`, cut to kMaxDetailBytes.
 FrameHeader AnswerHeader(const PushAnswer& answer);
 FrameHeader RefusalHeader(const Delivery& refusal);

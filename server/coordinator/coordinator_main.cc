@@ -1,16 +1,15 @@
 // sdp-coordinator: knows the members, the plan, the step and the data cursor of one run.
 #include <pthread.h>
 #include <signal.h>
+#include <spdlog/spdlog.h>
 #include <unistd.h>
 
+#include <CLI/CLI.hpp>
 #include <future>
 #include <iostream>
 #include <memory>
 #include <string>
 #include <utility>
-
-#include <CLI/CLI.hpp>
-#include <spdlog/spdlog.h>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -72,7 +71,8 @@ absl::Status Serve(const Flags& flags, const RunSetup& setup, RunFolder* folder,
   const pid_t parent = getppid();
   std::promise<Outcome> ended;
   EventLoop loop("coordinator");  // First: the others' threads post to it until they are joined.
-  SDP_ASSIGN_OR_RETURN(const std::unique_ptr<SqliteStore> store, SqliteStore::Open(folder->store_path()));
+  SDP_ASSIGN_OR_RETURN(const std::unique_ptr<SqliteStore> store,
+                       SqliteStore::Open(folder->store_path()));
   CoordinatorService::Options options;
   SDP_ASSIGN_OR_RETURN(options.logic, LogicOptions(setup));
   options.security.insecure = flags.insecure;
@@ -82,10 +82,12 @@ absl::Status Serve(const Flags& flags, const RunSetup& setup, RunFolder* folder,
     ended.set_value({std::move(status), std::move(summary)});
   };
   CoordinatorService service(std::move(options), &loop, store.get(), folder);
-  SDP_ASSIGN_OR_RETURN(const std::unique_ptr<RpcServer> server, RpcServer::Start(flags.listen, {flags.insecure}, {service.rpc()}));
+  SDP_ASSIGN_OR_RETURN(const std::unique_ptr<RpcServer> server,
+                       RpcServer::Start(flags.listen, {flags.insecure}, {service.rpc()}));
   const std::string address = flags.advertise.empty() ? server->address() : flags.advertise;
   absl::Status ready = folder->WriteAddress(address);
-  if (ready.ok() && !flags.address_file.empty()) ready = WriteFileAtomically(flags.address_file, address + "\n");
+  if (ready.ok() && !flags.address_file.empty())
+    ready = WriteFileAtomically(flags.address_file, address + "\n");
   *began = ready.ok();
   spdlog::info("listening at {}, run folder {}", address, folder->path());
 
@@ -111,7 +113,8 @@ absl::Status Main(const Flags& flags) {
   SDP_ASSIGN_OR_RETURN(const RunSetup setup, MakeRunSetup(loaded.config));
   SDP_RETURN_IF_ERROR(CheckPlan(setup));
   SDP_RETURN_IF_ERROR(Context(CheckAddress(flags.listen, {flags.insecure}), "--listen"));
-  SDP_ASSIGN_OR_RETURN(const std::unique_ptr<RunFolder> folder, RunFolder::Create(setup.config.run().dir()));
+  SDP_ASSIGN_OR_RETURN(const std::unique_ptr<RunFolder> folder,
+                       RunFolder::Create(setup.config.run().dir()));
   bool began = false;
   absl::Status status = WriteResolved(loaded, folder->config_path());
   if (status.ok()) status = Serve(flags, setup, folder.get(), &began);
@@ -125,16 +128,21 @@ absl::Status Main(const Flags& flags) {
 int main(int argc, char** argv) {
   sdp::Flags flags;
   flags.name = "coordinator";
-  CLI::App app("Coordinates one training run: members, plan, steps, evaluation, metrics.", "sdp-coordinator");
+  CLI::App app("Coordinates one training run: members, plan, steps, evaluation, metrics.",
+               "sdp-coordinator");
   sdp::AddRoleFlags(app, &flags);
-  app.add_option("--listen", flags.listen, "address to listen on: HOST:PORT (port 0: any free one) or unix:PATH")
+  app.add_option("--listen", flags.listen,
+                 "address to listen on: HOST:PORT (port 0: any free one) or unix:PATH")
       ->capture_default_str();
-  app.add_option("--advertise", flags.advertise, "address at which others reach it, if not the one it listens on");
-  app.add_option("--address-file", flags.address_file, "file into which the address is written once it listens");
+  app.add_option("--advertise", flags.advertise,
+                 "address at which others reach it, if not the one it listens on");
+  app.add_option("--address-file", flags.address_file,
+                 "file into which the address is written once it listens");
   app.add_option("--name", flags.name, "for log lines")->capture_default_str();
   CLI11_PARSE(app, argc, argv);
   if (flags.die_with_parent) sdp::TieToParent();
-  // Before there are other threads: a signal that one of them does not block would end the process on the spot.
+  // Before there are other threads: a signal that one of them does not block would end the process
+  // on the spot.
   sigset_t stops;
   sigemptyset(&stops);
   sigaddset(&stops, SIGINT);

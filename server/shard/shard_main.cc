@@ -1,9 +1,9 @@
 // sdp-shard: owns some of the model's parameters and their optimizer state.
-#include <memory>
-#include <string>
+#include <spdlog/spdlog.h>
 
 #include <CLI/CLI.hpp>
-#include <spdlog/spdlog.h>
+#include <memory>
+#include <string>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
@@ -31,8 +31,10 @@ absl::Status Main(const Flags& flags) {
   if (!flags.advertise.empty()) {
     SDP_RETURN_IF_ERROR(Context(CheckAddress(flags.advertise, security), "--advertise"));
   }
-  StartValues start_values(&setup.catalog, &setup.layout, static_cast<uint64_t>(setup.config.train().seed()));
-  if (!flags.init.empty()) SDP_RETURN_IF_ERROR(Context(start_values.ReadFrom(flags.init), "--init"));
+  StartValues start_values(&setup.catalog, &setup.layout,
+                           static_cast<uint64_t>(setup.config.train().seed()));
+  if (!flags.init.empty())
+    SDP_RETURN_IF_ERROR(Context(start_values.ReadFrom(flags.init), "--init"));
 
   ShardMember::Options options;
   options.name = flags.name;
@@ -42,8 +44,9 @@ absl::Status Main(const Flags& flags) {
   options.security = security;
   options.instance = RandomInstance();
   ShardMember member(std::move(options), &setup, &start_values);
-  StopOnSignal signals(
-      [&](const std::string& signal) { member.End(absl::CancelledError(absl::StrCat("ended by ", signal))); });
+  StopOnSignal signals([&](const std::string& signal) {
+    member.End(absl::CancelledError(absl::StrCat("ended by ", signal)));
+  });
   return member.Run();
 }
 
@@ -56,10 +59,13 @@ int main(int argc, char** argv) {
   sdp::AddRoleFlags(app, &flags);
   app.add_option("--coordinator", flags.coordinator, "address of the coordinator")->required();
   app.add_option("--name", flags.name, "name of this shard: shard-0, shard-1, ...")->required();
-  app.add_option("--listen", flags.listen, "address to listen on: HOST:PORT (port 0: any free one) or unix:PATH")
+  app.add_option("--listen", flags.listen,
+                 "address to listen on: HOST:PORT (port 0: any free one) or unix:PATH")
       ->capture_default_str();
-  app.add_option("--advertise", flags.advertise, "address at which others reach it, if not the one it listens on");
-  app.add_option("--init", flags.init, "initial values: a safetensors file with the model's tensors");
+  app.add_option("--advertise", flags.advertise,
+                 "address at which others reach it, if not the one it listens on");
+  app.add_option("--init", flags.init,
+                 "initial values: a safetensors file with the model's tensors");
   CLI11_PARSE(app, argc, argv);
   if (flags.die_with_parent) sdp::TieToParent();
   sdp::StartLogging(flags.name);

@@ -24,7 +24,8 @@ Message OverTheWire(const Message& message) {
 }
 
 TEST(ConvertTest, Registration_BadName_InvalidArgument) {
-  for (const std::string& name : std::vector<std::string>{"", "a b", "../up", "new\nline", std::string(101, 'x')}) {
+  for (const std::string& name :
+       std::vector<std::string>{"", "a b", "../up", "new\nline", std::string(101, 'x')}) {
     proto::RegisterWorkerRequest worker;
     worker.set_name(name);
     EXPECT_EQ(FromProto(worker).status().code(), absl::StatusCode::kInvalidArgument) << name;
@@ -50,7 +51,8 @@ TEST(ConvertTest, ShardRegistration_BadAddress_InvalidArgument) {
 }
 
 TEST(ConvertTest, ShardRegistration_RoundTrip) {
-  const auto got = FromProto(OverTheWire(ToProto(ShardRegistration{"shard-0", "unix:/tmp/s", "00ff", kLarge})));
+  const auto got =
+      FromProto(OverTheWire(ToProto(ShardRegistration{"shard-0", "unix:/tmp/s", "00ff", kLarge})));
   ASSERT_TRUE(got.ok()) << got.status();
   EXPECT_EQ(got->name, "shard-0");
   EXPECT_EQ(got->address, "unix:/tmp/s");
@@ -59,7 +61,8 @@ TEST(ConvertTest, ShardRegistration_RoundTrip) {
 }
 
 TEST(ConvertTest, ShardAdmission_RoundTrip) {
-  const ShardAdmission got = FromProto(OverTheWire(ToProto(ShardAdmission{ShardId(2), 3, Generation(4), Term(5)})));
+  const ShardAdmission got =
+      FromProto(OverTheWire(ToProto(ShardAdmission{ShardId(2), 3, Generation(4), Term(5)})));
   EXPECT_EQ(got.shard, ShardId(2));
   EXPECT_EQ(got.shards, 3);
   EXPECT_EQ(got.generation, Generation(4));
@@ -109,7 +112,8 @@ WorkerBinding SomeBinding() {
 
 TEST(ConvertTest, WorkerBinding_RoundTrip) {
   WorkerBinding want = SomeBinding();
-  want.units = std::make_shared<std::vector<UnitFactor>>(std::vector<UnitFactor>{{UnitId(0), 1}, {UnitId(9), kInexact}});
+  want.units = std::make_shared<std::vector<UnitFactor>>(
+      std::vector<UnitFactor>{{UnitId(0), 1}, {UnitId(9), kInexact}});
   const WorkerBinding got = FromProto(OverTheWire(ToProto(want)));
   EXPECT_EQ(got.generation, want.generation);
   EXPECT_EQ(got.view, want.view);
@@ -156,7 +160,8 @@ TEST(ConvertTest, StepDone_OfTheStartState_RoundTrip) {
 }
 
 TEST(ConvertTest, StateHashes_RoundTrip) {
-  const StateHashes got = FromProto(OverTheWire(ToProto(StateHashes{ShardId(1), 2, {kLarge, 0, 5}})));
+  const StateHashes got =
+      FromProto(OverTheWire(ToProto(StateHashes{ShardId(1), 2, {kLarge, 0, 5}})));
   EXPECT_EQ(got.shard, ShardId(1));
   EXPECT_EQ(got.step, 2);
   EXPECT_EQ(got.hashes, (std::vector<uint64_t>{kLarge, 0, 5}));
@@ -190,7 +195,8 @@ TEST(ConvertTest, StepReport_RoundTrip) {
 }
 
 TEST(ConvertTest, EvaluationReport_RoundTrip) {
-  const EvaluationReport got = FromProto(OverTheWire(ToProto(EvaluationReport{Incarnation(3), 4, kInexact, 5})));
+  const EvaluationReport got =
+      FromProto(OverTheWire(ToProto(EvaluationReport{Incarnation(3), 4, kInexact, 5})));
   EXPECT_EQ(got.worker, Incarnation(3));
   EXPECT_EQ(got.step, 4);
   EXPECT_EQ(got.loss_sum, kInexact);

@@ -25,7 +25,8 @@ using ::testing::HasSubstr;
 
 constexpr absl::Duration kDeadline = absl::Seconds(30);
 
-// Answers from a script. It runs gRPC's synchronous service, unlike the real one: the wire is the contract.
+// Answers from a script. It runs gRPC's synchronous service, unlike the real one: the wire is the
+// contract.
 class FakeCoordinator final : public proto::Coordinator::Service {
  public:
   grpc::Status RegisterWorker(grpc::ServerContext*, const proto::RegisterWorkerRequest*,
@@ -43,15 +44,18 @@ class FakeCoordinator final : public proto::Coordinator::Service {
   grpc::Status BeginStep(grpc::ServerContext*, const proto::BeginStepRequest* request,
                          proto::BeginStepResponse* response) override {
     MutexLock lock(&mutex_);
-    calls_.push_back(absl::StrCat("begin ", request->generation(), " ", request->worker(), " ", request->step(), " ",
-                                  request->known_plan()));
-    if (static_cast<int>(calls_.size()) > not_yet) response->mutable_binding()->set_step(request->step());
+    calls_.push_back(absl::StrCat("begin ", request->generation(), " ", request->worker(), " ",
+                                  request->step(), " ", request->known_plan()));
+    if (static_cast<int>(calls_.size()) > not_yet)
+      response->mutable_binding()->set_step(request->step());
     return grpc::Status::OK;
   }
-  grpc::Status ReportReduced(grpc::ServerContext*, const proto::ReducedReport* report, proto::Ack*) override {
+  grpc::Status ReportReduced(grpc::ServerContext*, const proto::ReducedReport* report,
+                             proto::Ack*) override {
     return Take(absl::StrCat("reduced ", report->step()));
   }
-  grpc::Status ReportStepDone(grpc::ServerContext*, const proto::StepDoneReport* report, proto::Ack*) override {
+  grpc::Status ReportStepDone(grpc::ServerContext*, const proto::StepDoneReport* report,
+                              proto::Ack*) override {
     return Take(absl::StrCat("done ", report->step()));
   }
 
@@ -98,14 +102,16 @@ class CoordinatorClientTest : public ::testing::Test {
     Connect();
   }
   void Connect() {
-    client_ = std::make_unique<CoordinatorClient>(MakeChannel(options_.address, {}, Sockets::kOwn).value(), &loop_, options_);
+    client_ = std::make_unique<CoordinatorClient>(
+        MakeChannel(options_.address, {}, Sockets::kOwn).value(), &loop_, options_);
   }
 
   // Runs `start`(done) on the loop and returns what `done` gets.
   template <typename Result, typename Start>
   Result Await(Start start) {
     auto result = std::make_shared<std::promise<Result>>();
-    loop_.Post([start, result] { start([result](Result got) { result->set_value(std::move(got)); }); });
+    loop_.Post(
+        [start, result] { start([result](Result got) { result->set_value(std::move(got)); }); });
     auto future = result->get_future();
     if (future.wait_for(absl::ToChronoMilliseconds(kDeadline)) != std::future_status::ready) {
       return Result(absl::DeadlineExceededError("the test waited too long"));
@@ -134,13 +140,15 @@ TEST_F(CoordinatorClientTest, Register_NobodyThere_UnavailableAfterItsTimeWithAd
   const absl::Time begin = absl::Now();
   const absl::Status status = Register().status();
   EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
-  EXPECT_THAT(std::string(status.message()),
-              AllOf(HasSubstr("register worker-0"), HasSubstr(options_.address), HasSubstr("attempts")));
+  EXPECT_THAT(
+      std::string(status.message()),
+      AllOf(HasSubstr("register worker-0"), HasSubstr(options_.address), HasSubstr("attempts")));
   EXPECT_LT(absl::Now() - begin, absl::Seconds(10));  // one attempt can be slow on a busy machine
 }
 
 TEST_F(CoordinatorClientTest, Register_Refused_NotRepeated) {
-  fake_.register_status = {grpc::StatusCode::FAILED_PRECONDITION, "worker-0 has config hash 1, this run has 2"};
+  fake_.register_status = {grpc::StatusCode::FAILED_PRECONDITION,
+                           "worker-0 has config hash 1, this run has 2"};
   Serve();
   const absl::Status status = Register().status();
   EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
@@ -196,7 +204,8 @@ TEST_F(CoordinatorClientTest, Reports_ServerBusyForAWhile_RepeatedInOrder) {
     client_->ReportReduced({ShardId(0), 2, {}});
   });
   EXPECT_TRUE(Reported().ok());
-  EXPECT_THAT(fake_.calls(), ElementsAre("reduced 1", "reduced 1", "reduced 1", "done 1", "reduced 2"));
+  EXPECT_THAT(fake_.calls(),
+              ElementsAre("reduced 1", "reduced 1", "reduced 1", "done 1", "reduced 2"));
 }
 
 TEST_F(CoordinatorClientTest, WhenReported_NothingToReport_OkAtOnce) {

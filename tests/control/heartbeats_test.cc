@@ -33,7 +33,8 @@ class FakeCoordinator final : public proto::Coordinator::Service {
   }
   bool AwaitCount(int count) {
     MutexLock lock(&mutex_);
-    auto reached = [this, count]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return count_ >= count; };
+    auto reached = [this, count]()
+                       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return count_ >= count; };
     return mutex_.AwaitWithDeadline(absl::Condition(&reached), absl::Now() + kDeadline);
   }
   void Answer(const grpc::Status& status, const proto::HeartbeatResponse& answer = {}) {
@@ -67,7 +68,10 @@ class HeartbeatsTest : public ::testing::Test {
 
   std::unique_ptr<Heartbeats> Begin(Heartbeats::Member member) {
     return std::make_unique<Heartbeats>(
-        MakeChannel(options_.address, {}, Sockets::kOwn).value(), member, [] { return Heartbeats::State{"step 12: pulling", 123}; },
+        MakeChannel(options_.address, {}, Sockets::kOwn).value(), member,
+        [] {
+          return Heartbeats::State{"step 12: pulling", 123};
+        },
         [this](absl::Status status) { ended_.set_value(std::move(status)); }, options_);
   }
   absl::Status Ended() {
@@ -91,7 +95,8 @@ TEST_F(HeartbeatsTest, CoordinatorGone_UnavailableWithAddressAfterItsTime) {
   server_.reset();
   const absl::Status status = Ended();
   EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
-  EXPECT_THAT(std::string(status.message()), AllOf(HasSubstr(options_.address), HasSubstr("has not answered")));
+  EXPECT_THAT(std::string(status.message()),
+              AllOf(HasSubstr(options_.address), HasSubstr("has not answered")));
 }
 
 TEST_F(HeartbeatsTest, OtherGeneration_EndsAborted) {

@@ -62,11 +62,13 @@ void FakeShard::Refuse(grpc::Status status) {
   answer_ = std::move(status);
 }
 
-grpc::Status FakeShard::Bind(grpc::ServerContext*, const proto::BindRequest* request, proto::ControlResponse*) {
+grpc::Status FakeShard::Bind(grpc::ServerContext*, const proto::BindRequest* request,
+                             proto::ControlResponse*) {
   return Take(absl::StrCat(request->closing() ? "closing " : "bind ", request->step()));
 }
 
-grpc::Status FakeShard::Finish(grpc::ServerContext*, const proto::FinishRequest*, proto::ControlResponse*) {
+grpc::Status FakeShard::Finish(grpc::ServerContext*, const proto::FinishRequest*,
+                               proto::ControlResponse*) {
   return Take("finish");
 }
 
@@ -84,7 +86,8 @@ Member::Member(const std::string& coordinator, absl::Duration poll_timeout) {
     MutexLock lock(&mutex_);
     ++waits_;
   };
-  client_ = std::make_unique<CoordinatorClient>(MakeChannel(coordinator, {}, Sockets::kOwn).value(), &loop_, options);
+  client_ = std::make_unique<CoordinatorClient>(MakeChannel(coordinator, {}, Sockets::kOwn).value(),
+                                                &loop_, options);
 }
 
 Member::~Member() {
@@ -102,23 +105,27 @@ template <typename Result, typename Start>
 Result Member::Await(Start start) {
   auto result = std::make_shared<std::promise<Result>>();
   auto future = result->get_future();
-  loop_.Post([start, result] { start([result](Result got) { result->set_value(std::move(got)); }); });
+  loop_.Post(
+      [start, result] { start([result](Result got) { result->set_value(std::move(got)); }); });
   if (future.wait_for(absl::ToChronoMilliseconds(kTestDeadline)) != std::future_status::ready) {
     return Result(absl::UnknownError("the test waited too long"));
   }
   return future.get();
 }
 
-absl::StatusOr<ShardAdmission> Member::RegisterShard(const std::string& name, const std::string& address, uint64_t instance,
+absl::StatusOr<ShardAdmission> Member::RegisterShard(const std::string& name,
+                                                     const std::string& address, uint64_t instance,
                                                      const std::string& config_hash) {
-  return Await<absl::StatusOr<ShardAdmission>>(
-      [=, this](auto done) { client_->RegisterShard({name, address, config_hash, instance}, done); });
+  return Await<absl::StatusOr<ShardAdmission>>([=, this](auto done) {
+    client_->RegisterShard({name, address, config_hash, instance}, done);
+  });
 }
 
 absl::StatusOr<WorkerAdmission> Member::RegisterWorker(const std::string& name, uint64_t instance,
                                                        const std::string& config_hash) {
-  return Await<absl::StatusOr<WorkerAdmission>>(
-      [=, this](auto done) { client_->RegisterWorker({name, config_hash, instance}, done); });
+  return Await<absl::StatusOr<WorkerAdmission>>([=, this](auto done) {
+    client_->RegisterWorker({name, config_hash, instance}, done);
+  });
 }
 
 absl::Status Member::Ready(Incarnation worker, const DataSummary& data) {
@@ -126,13 +133,16 @@ absl::Status Member::Ready(Incarnation worker, const DataSummary& data) {
 }
 
 absl::StatusOr<WorkerBinding> Member::BeginStep(Incarnation worker, Step step) {
-  return Await<absl::StatusOr<WorkerBinding>>([=, this](auto done) { client_->BeginStep(worker, step, -1, done); });
+  return Await<absl::StatusOr<WorkerBinding>>(
+      [=, this](auto done) { client_->BeginStep(worker, step, -1, done); });
 }
 
 std::future<absl::StatusOr<WorkerBinding>> Member::AskStep(Incarnation worker, Step step) {
   auto result = std::make_shared<std::promise<absl::StatusOr<WorkerBinding>>>();
   loop_.Post([=, this] {
-    client_->BeginStep(worker, step, -1, [result](absl::StatusOr<WorkerBinding> got) { result->set_value(std::move(got)); });
+    client_->BeginStep(worker, step, -1, [result](absl::StatusOr<WorkerBinding> got) {
+      result->set_value(std::move(got));
+    });
   });
   return result->get_future();
 }
@@ -172,7 +182,8 @@ TestCoordinator::TestCoordinator(StateStore* store) {
     summary_ = std::move(summary);
     ended_.set_value(std::move(status));
   };
-  service_ = std::make_unique<CoordinatorService>(options, &loop_, store != nullptr ? store : &memory_, run_folder_.get());
+  service_ = std::make_unique<CoordinatorService>(
+      options, &loop_, store != nullptr ? store : &memory_, run_folder_.get());
   auto server = RpcServer::Start("127.0.0.1:0", {}, {service_->rpc()});
   if (!server.ok()) ADD_FAILURE() << server.status();
   server_ = *std::move(server);
@@ -181,7 +192,8 @@ TestCoordinator::TestCoordinator(StateStore* store) {
 
 TestCoordinator::~TestCoordinator() {
   service_->End(absl::CancelledError("the test is over"));
-  EXPECT_EQ(outcome_.wait_for(absl::ToChronoMilliseconds(kTestDeadline)), std::future_status::ready);
+  EXPECT_EQ(outcome_.wait_for(absl::ToChronoMilliseconds(kTestDeadline)),
+            std::future_status::ready);
   server_->Shutdown(absl::Seconds(1));
   loop_.Stop();
 }

@@ -49,8 +49,10 @@ class FakeShard final : public proto::Shard::Service {
   void Refuse(grpc::Status status);
 
  private:
-  grpc::Status Bind(grpc::ServerContext*, const proto::BindRequest* request, proto::ControlResponse*) override;
-  grpc::Status Finish(grpc::ServerContext*, const proto::FinishRequest*, proto::ControlResponse*) override;
+  grpc::Status Bind(grpc::ServerContext*, const proto::BindRequest* request,
+                    proto::ControlResponse*) override;
+  grpc::Status Finish(grpc::ServerContext*, const proto::FinishRequest*,
+                      proto::ControlResponse*) override;
   grpc::Status Take(std::string call);
 
   Mutex mutex_;
@@ -65,7 +67,8 @@ class Member {
   Member(const std::string& coordinator, absl::Duration poll_timeout = absl::Seconds(5));
   ~Member();
 
-  absl::StatusOr<ShardAdmission> RegisterShard(const std::string& name, const std::string& address, uint64_t instance = 1,
+  absl::StatusOr<ShardAdmission> RegisterShard(const std::string& name, const std::string& address,
+                                               uint64_t instance = 1,
                                                const std::string& config_hash = kConfigHash);
   absl::StatusOr<WorkerAdmission> RegisterWorker(const std::string& name, uint64_t instance = 1,
                                                  const std::string& config_hash = kConfigHash);
@@ -97,9 +100,9 @@ class TestCoordinator {
   CoordinatorService& service() { return *service_; }
   MemoryStore& store() { return memory_; }
   std::string file(const std::string& name) const { return folder_ / ("run/" + name); }
-  absl::Status Ended();      // waits for it
+  absl::Status Ended();                                    // waits for it
   const std::string& summary() const { return summary_; }  // after Ended
-  std::vector<std::string> lines();  // printed
+  std::vector<std::string> lines();                        // printed
 
   static constexpr size_t kFragments = 2;
 

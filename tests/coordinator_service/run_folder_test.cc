@@ -22,7 +22,8 @@ using ::testing::HasSubstr;
 
 std::set<std::string> Names(const std::string& folder) {
   std::set<std::string> names;
-  for (const auto& entry : std::filesystem::directory_iterator(folder)) names.insert(entry.path().filename());
+  for (const auto& entry : std::filesystem::directory_iterator(folder))
+    names.insert(entry.path().filename());
   return names;
 }
 
@@ -53,7 +54,8 @@ TEST(RunFolderTest, Create_HasARun_AlreadyExistsWithWhatToDo) {
   }
   const absl::Status status = RunFolder::Create(path).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kAlreadyExists);
-  EXPECT_THAT(std::string(status.message()), AllOf(HasSubstr(path), HasSubstr("metrics.jsonl"), HasSubstr("--set run.dir=")));
+  EXPECT_THAT(std::string(status.message()),
+              AllOf(HasSubstr(path), HasSubstr("metrics.jsonl"), HasSubstr("--set run.dir=")));
 }
 
 TEST(RunFolderTest, Create_OtherFiles_AlreadyExistsAndNothingIsAdded) {
@@ -71,7 +73,8 @@ TEST(RunFolderTest, Create_InUse_FailedPreconditionWithProcess) {
   ASSERT_TRUE(run.ok()) << run.status();
   const absl::Status status = RunFolder::Create(folder / "first").status();
   EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
-  EXPECT_THAT(std::string(status.message()), HasSubstr(absl::StrCat("in use by process ", getpid())));
+  EXPECT_THAT(std::string(status.message()),
+              HasSubstr(absl::StrCat("in use by process ", getpid())));
 }
 
 TEST(RunFolderTest, Create_UnderAFile_NamesThePath) {
@@ -157,9 +160,9 @@ TEST(MetricsJsonTest, TrainedStep_HasAllKeys) {
   EXPECT_EQ(json["pull_sec"], 0.01);
   EXPECT_EQ(json["pulled_bytes"], 24 << 20);
   EXPECT_EQ(json["plan_hash"], "00000000000000ff");
-  for (const char* key : {"gradient_norm", "clip_scale", "workers", "min_holders", "max_holders", "uncovered_fragments",
-                          "samples", "tokens", "forward_sec", "backward_sec", "push_sec", "pushed_bytes", "run_sec",
-                          "max_worker_memory_bytes"}) {
+  for (const char* key : {"gradient_norm", "clip_scale", "workers", "min_holders", "max_holders",
+                          "uncovered_fragments", "samples", "tokens", "forward_sec", "backward_sec",
+                          "push_sec", "pushed_bytes", "run_sec", "max_worker_memory_bytes"}) {
     EXPECT_TRUE(json.contains(key)) << key;
   }
 }

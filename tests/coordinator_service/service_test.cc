@@ -30,7 +30,8 @@ const DataSummary kData = {100, 1, 0, 0};
 // One raw call, for what a proper member never sends.
 template <typename Request, typename Response>
 absl::Status Call(const std::string& address,
-                  grpc::Status (proto::Coordinator::Stub::*method)(grpc::ClientContext*, const Request&, Response*),
+                  grpc::Status (proto::Coordinator::Stub::*method)(grpc::ClientContext*,
+                                                                   const Request&, Response*),
                   const Request& request, Response* response) {
   const auto stub = proto::Coordinator::NewStub(MakeChannel(address, {}).value());
   grpc::ClientContext context;
@@ -40,7 +41,8 @@ absl::Status Call(const std::string& address,
 
 proto::RunStatus GetStatus(const std::string& address) {
   proto::RunStatus status;
-  EXPECT_TRUE(Call(address, &proto::Coordinator::Stub::GetStatus, proto::GetStatusRequest(), &status).ok());
+  EXPECT_TRUE(
+      Call(address, &proto::Coordinator::Stub::GetStatus, proto::GetStatusRequest(), &status).ok());
   return status;
 }
 
@@ -54,10 +56,15 @@ class CoordinatorServiceTest : public ::testing::Test {
     ReportShard(-1);
   }
   void ReportShard(Step step) {
-    EXPECT_TRUE(shard_.Report([step](CoordinatorClient& client) {
-      if (step >= 0) client.ReportReduced({ShardId(0), step, std::vector<double>(TestCoordinator::kFragments, 0.5)});
-      client.ReportStepDone({ShardId(0), step, 0});
-    }).ok());
+    EXPECT_TRUE(
+        shard_
+            .Report([step](CoordinatorClient& client) {
+              if (step >= 0)
+                client.ReportReduced(
+                    {ShardId(0), step, std::vector<double>(TestCoordinator::kFragments, 0.5)});
+              client.ReportStepDone({ShardId(0), step, 0});
+            })
+            .ok());
   }
   void StartWorkers() {
     for (size_t i = 0; i < 2; ++i) {
@@ -75,7 +82,9 @@ class CoordinatorServiceTest : public ::testing::Test {
     report.loss_sum = 8;
     report.terms = 4;
     report.peak_memory_bytes = int64_t{5} << 20;
-    EXPECT_TRUE(workers_[i]->Report([report](CoordinatorClient& client) { client.ReportStep(report); }).ok());
+    EXPECT_TRUE(workers_[i]
+                    ->Report([report](CoordinatorClient& client) { client.ReportStep(report); })
+                    .ok());
   }
   std::unique_ptr<Heartbeats> Beat(Heartbeats::Member member, std::promise<absl::Status>* ended) {
     Heartbeats::Options options;
@@ -105,11 +114,14 @@ class CoordinatorServiceTest : public ::testing::Test {
 };
 
 TEST_F(CoordinatorServiceTest, Register_OtherConfig_FailedPreconditionWithBothHashes) {
-  const absl::Status worker = workers_[0]->RegisterWorker("worker-0", 1, "00000000000000bb").status();
+  const absl::Status worker =
+      workers_[0]->RegisterWorker("worker-0", 1, "00000000000000bb").status();
   EXPECT_EQ(worker.code(), absl::StatusCode::kFailedPrecondition);
-  EXPECT_THAT(std::string(worker.message()),
-              AllOf(HasSubstr("worker-0 has config hash 00000000000000bb"), HasSubstr(kConfigHash)));
-  const absl::Status shard = shard_.RegisterShard("shard-0", fake_shard_.address(), 1, "00000000000000bb").status();
+  EXPECT_THAT(
+      std::string(worker.message()),
+      AllOf(HasSubstr("worker-0 has config hash 00000000000000bb"), HasSubstr(kConfigHash)));
+  const absl::Status shard =
+      shard_.RegisterShard("shard-0", fake_shard_.address(), 1, "00000000000000bb").status();
   EXPECT_EQ(shard.code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_THAT(std::string(shard.message()), HasSubstr("config hash"));
 }
@@ -118,18 +130,22 @@ TEST_F(CoordinatorServiceTest, Register_TooManyWorkers_FailedPrecondition) {
   StartShard();
   StartWorkers();
   Member third(coordinator_.address());
-  EXPECT_EQ(third.RegisterWorker("worker-2").status().code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(third.RegisterWorker("worker-2").status().code(),
+            absl::StatusCode::kFailedPrecondition);
 }
 
 TEST_F(CoordinatorServiceTest, Register_ShardThatCannotBeCalled_EndsTheRun) {
-  const auto admission = shard_.RegisterShard("shard-0", "10.1.2.3:99");  // plaintext to elsewhere, without --insecure
+  const auto admission =
+      shard_.RegisterShard("shard-0", "10.1.2.3:99");  // plaintext to elsewhere, without --insecure
   EXPECT_EQ(admission.status().code(), absl::StatusCode::kFailedPrecondition);
-  EXPECT_THAT(std::string(coordinator_.Ended().message()), AllOf(HasSubstr("shard-0"), HasSubstr("10.1.2.3:99")));
+  EXPECT_THAT(std::string(coordinator_.Ended().message()),
+              AllOf(HasSubstr("shard-0"), HasSubstr("10.1.2.3:99")));
 }
 
 TEST_F(CoordinatorServiceTest, Ready_OtherData_FailedPrecondition) {
   StartShard();
-  const auto first = workers_[0]->RegisterWorker("worker-0"), second = workers_[1]->RegisterWorker("worker-1");
+  const auto first = workers_[0]->RegisterWorker("worker-0"),
+             second = workers_[1]->RegisterWorker("worker-1");
   ASSERT_TRUE(first.ok() && second.ok());
   EXPECT_TRUE(workers_[0]->Ready(first->incarnation, kData).ok());
   const absl::Status status = workers_[1]->Ready(second->incarnation, {100, 2, 0, 0});
@@ -142,25 +158,31 @@ TEST_F(CoordinatorServiceTest, Requests_OtherGenerationOrStranger_Refused) {
   proto::StepDoneReport report;
   report.set_generation(2);
   proto::Ack ack;
-  EXPECT_EQ(Call(coordinator_.address(), &proto::Coordinator::Stub::ReportStepDone, report, &ack).code(),
-            absl::StatusCode::kAborted);
+  EXPECT_EQ(
+      Call(coordinator_.address(), &proto::Coordinator::Stub::ReportStepDone, report, &ack).code(),
+      absl::StatusCode::kAborted);
   report.set_generation(1);
   report.set_shard(5);
-  EXPECT_EQ(Call(coordinator_.address(), &proto::Coordinator::Stub::ReportStepDone, report, &ack).code(),
-            absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(
+      Call(coordinator_.address(), &proto::Coordinator::Stub::ReportStepDone, report, &ack).code(),
+      absl::StatusCode::kFailedPrecondition);
   proto::BeginStepRequest begin;
   begin.set_generation(1);
   begin.set_worker(99);
   proto::BeginStepResponse binding;
-  EXPECT_EQ(Call(coordinator_.address(), &proto::Coordinator::Stub::BeginStep, begin, &binding).code(),
-            absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(
+      Call(coordinator_.address(), &proto::Coordinator::Stub::BeginStep, begin, &binding).code(),
+      absl::StatusCode::kFailedPrecondition);
   proto::HeartbeatRequest beat;
   beat.set_generation(1);
   proto::HeartbeatResponse answer;
-  EXPECT_EQ(Call(coordinator_.address(), &proto::Coordinator::Stub::Heartbeat, beat, &answer).code(), absl::StatusCode::kOk);
+  EXPECT_EQ(
+      Call(coordinator_.address(), &proto::Coordinator::Stub::Heartbeat, beat, &answer).code(),
+      absl::StatusCode::kOk);
   beat.set_worker(99);
-  EXPECT_EQ(Call(coordinator_.address(), &proto::Coordinator::Stub::Heartbeat, beat, &answer).code(),
-            absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(
+      Call(coordinator_.address(), &proto::Coordinator::Stub::Heartbeat, beat, &answer).code(),
+      absl::StatusCode::kFailedPrecondition);
 }
 
 TEST_F(CoordinatorServiceTest, StoreFails_EndsTheRunWithItsErrorAndTellsEveryone) {
@@ -169,7 +191,8 @@ TEST_F(CoordinatorServiceTest, StoreFails_EndsTheRunWithItsErrorAndTellsEveryone
   const auto heartbeats = Beat(ShardId(0), &ended);
   coordinator_.store().FailFromNowOn(absl::UnavailableError("write state.db: disk full"));
   // The error must not look like a connection that is worth another try.
-  EXPECT_EQ(workers_[0]->RegisterWorker("worker-0").status().code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(workers_[0]->RegisterWorker("worker-0").status().code(),
+            absl::StatusCode::kFailedPrecondition);
   EXPECT_EQ(ended.get_future().get(), absl::UnavailableError("write state.db: disk full"));
   EXPECT_EQ(coordinator_.Ended(), absl::UnavailableError("write state.db: disk full"));
 }
@@ -179,7 +202,8 @@ TEST_F(CoordinatorServiceTest, ShardRefusesABinding_EndsTheRunNamed) {
   StartWorkers();
   fake_shard_.Refuse({grpc::StatusCode::INVALID_ARGUMENT, "no such unit"});
   const auto binding = workers_[0]->AskStep(incarnations_[0], 0);
-  EXPECT_THAT(std::string(coordinator_.Ended().message()), AllOf(HasSubstr("shard-0"), HasSubstr("no such unit")));
+  EXPECT_THAT(std::string(coordinator_.Ended().message()),
+              AllOf(HasSubstr("shard-0"), HasSubstr("no such unit")));
 }
 
 TEST_F(CoordinatorServiceTest, NotFinite_EndsTheRunWithStepAndWorker) {
@@ -189,8 +213,11 @@ TEST_F(CoordinatorServiceTest, NotFinite_EndsTheRunWithStepAndWorker) {
   report.member = "worker-1";
   report.what = "the loss";
   report.worker = incarnations_[1];
-  EXPECT_TRUE(workers_[1]->Report([&report](CoordinatorClient& client) { client.ReportNotFinite(report); }).ok());
-  EXPECT_THAT(std::string(coordinator_.Ended().message()), HasSubstr("step 0: the loss of worker-1 is not finite"));
+  EXPECT_TRUE(workers_[1]
+                  ->Report([&report](CoordinatorClient& client) { client.ReportNotFinite(report); })
+                  .ok());
+  EXPECT_THAT(std::string(coordinator_.Ended().message()),
+              HasSubstr("step 0: the loss of worker-1 is not finite"));
 }
 
 TEST_F(CoordinatorServiceTest, Stop_ReachesHeartbeatsAndPendingQuestions) {
@@ -206,15 +233,17 @@ TEST_F(CoordinatorServiceTest, Stop_ReachesHeartbeatsAndPendingQuestions) {
   stop.set_reason("Ctrl-C");
   proto::Ack ack;
   EXPECT_TRUE(Call(coordinator_.address(), &proto::Coordinator::Stub::Stop, stop, &ack).ok());
-  for (const absl::Status& status : {worker_ended.get_future().get(), shard_ended.get_future().get(), question.get().status(),
-                                     coordinator_.Ended()}) {
+  for (const absl::Status& status :
+       {worker_ended.get_future().get(), shard_ended.get_future().get(), question.get().status(),
+        coordinator_.Ended()}) {
     EXPECT_EQ(status.code(), absl::StatusCode::kCancelled) << status;
     EXPECT_THAT(std::string(status.message()), HasSubstr("Ctrl-C"));
   }
 }
 
 TEST_F(CoordinatorServiceTest, RegisterWorker_NoShardYet_IsAskedAgainUntilThereIs) {
-  auto worker = std::async(std::launch::async, [this] { return workers_[1]->RegisterWorker("worker-1"); });
+  auto worker =
+      std::async(std::launch::async, [this] { return workers_[1]->RegisterWorker("worker-1"); });
   EXPECT_TRUE(workers_[1]->AwaitWaits(2));  // two answers without admission: it was asked again
   EXPECT_EQ(GetStatus(coordinator_.address()).phase(), "waiting for shards");
   StartShard();
@@ -233,7 +262,8 @@ TEST_F(CoordinatorServiceTest, Register_Again_SameInstanceIsTheSameLifeAndAnothe
   EXPECT_EQ(first->incarnation, again->incarnation);
   EXPECT_GT(second->incarnation, first->incarnation);
   EXPECT_TRUE(shard_.RegisterShard("shard-0", fake_shard_.address(), 1).ok());
-  EXPECT_EQ(shard_.RegisterShard("shard-0", fake_shard_.address(), 2).status().code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(shard_.RegisterShard("shard-0", fake_shard_.address(), 2).status().code(),
+            absl::StatusCode::kFailedPrecondition);
 }
 
 TEST_F(CoordinatorServiceTest, BeginStep_TwoStepsAhead_WaitsForTheCommitAndIsAskedAgain) {
@@ -242,7 +272,8 @@ TEST_F(CoordinatorServiceTest, BeginStep_TwoStepsAhead_WaitsForTheCommitAndIsAsk
   ASSERT_TRUE(workers_[1]->BeginStep(incarnations_[1], 0).ok());
   ASSERT_TRUE(workers_[1]->BeginStep(incarnations_[1], 1).ok());
   auto question = workers_[1]->AskStep(incarnations_[1], 2);
-  EXPECT_EQ(question.wait_for(std::chrono::milliseconds(300)), std::future_status::timeout);  // several polls
+  EXPECT_EQ(question.wait_for(std::chrono::milliseconds(300)),
+            std::future_status::timeout);  // several polls
   ReportShard(0);
   const auto binding = question.get();
   ASSERT_TRUE(binding.ok()) << binding.status();
@@ -259,7 +290,8 @@ TEST_F(CoordinatorServiceTest, WholeRun_LeavesMetricsPlanLinesAndSummary) {
   beat.set_phase("waiting for rain");
   beat.set_peak_memory_bytes(int64_t{9} << 20);
   proto::HeartbeatResponse answer;
-  EXPECT_TRUE(Call(coordinator_.address(), &proto::Coordinator::Stub::Heartbeat, beat, &answer).ok());
+  EXPECT_TRUE(
+      Call(coordinator_.address(), &proto::Coordinator::Stub::Heartbeat, beat, &answer).ok());
   EXPECT_FALSE(answer.over());
   for (Step step = 0; step < 2; ++step) {
     for (size_t i = 0; i < 2; ++i) {
@@ -287,21 +319,28 @@ TEST_F(CoordinatorServiceTest, WholeRun_LeavesMetricsPlanLinesAndSummary) {
 
   for (size_t i = 0; i < 2; ++i) EXPECT_TRUE(workers_[i]->BeginStep(incarnations_[i], 2)->closing);
   EXPECT_TRUE(fake_shard_.AwaitCall("closing 2"));
-  EXPECT_TRUE(shard_.Report([](CoordinatorClient& client) { client.ReportStateHashes({ShardId(0), 2, {1, 2}}); }).ok());
+  EXPECT_TRUE(shard_
+                  .Report([](CoordinatorClient& client) {
+                    client.ReportStateHashes({ShardId(0), 2, {1, 2}});
+                  })
+                  .ok());
   for (size_t i = 0; i < 2; ++i) EXPECT_TRUE(workers_[i]->BeginStep(incarnations_[i], 3)->finished);
   EXPECT_TRUE(fake_shard_.AwaitCall("finish"));
   EXPECT_TRUE(coordinator_.Ended().ok()) << coordinator_.Ended();
 
-  const std::vector<std::string> metrics = absl::StrSplit(ReadAll(coordinator_.file("metrics.jsonl")), '\n', absl::SkipEmpty());
+  const std::vector<std::string> metrics =
+      absl::StrSplit(ReadAll(coordinator_.file("metrics.jsonl")), '\n', absl::SkipEmpty());
   ASSERT_EQ(metrics.size(), 3u);
   EXPECT_EQ(nlohmann::json::parse(metrics[0])["loss"], 2);
   EXPECT_EQ(nlohmann::json::parse(metrics[1])["gradient_norm"], 1);
   EXPECT_TRUE(nlohmann::json::parse(metrics[2]).contains("state_hash"));
   EXPECT_EQ(nlohmann::json::parse(ReadAll(coordinator_.file("plan.json")))["workers"].size(), 2u);
   EXPECT_THAT(coordinator_.lines(),
-              ElementsAre(StartsWith("step 0/2  loss 2.000"), StartsWith("step 1/2  loss 2.000"), StartsWith("step 2/2")));
+              ElementsAre(StartsWith("step 0/2  loss 2.000"), StartsWith("step 1/2  loss 2.000"),
+                          StartsWith("step 2/2")));
   EXPECT_THAT(coordinator_.summary(),
-              AllOf(HasSubstr("trained 2 steps"), HasSubstr("shard-0 9.0 MiB"), HasSubstr("worker-1 5.0 MiB")));
+              AllOf(HasSubstr("trained 2 steps"), HasSubstr("shard-0 9.0 MiB"),
+                    HasSubstr("worker-1 5.0 MiB")));
 }
 
 }  // namespace

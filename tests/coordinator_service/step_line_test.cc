@@ -41,14 +41,16 @@ TEST(StepLineTest, LikeTheExampleOfTheDesign) {
   metrics.full_loss = 3.3768;
   progress.Add(metrics);
   EXPECT_EQ(progress.StepLine(),
-            "step 120/5000  loss 3.412 (full 3.377)  grad 0.91  workers 8/8  cover 4-4  mem 1.9 GiB  12.0k tok/s  "
+            "step 120/5000  loss 3.412 (full 3.377)  grad 0.91  workers 8/8  cover 4-4  mem 1.9 "
+            "GiB  12.0k tok/s  "
             "pull 24 push 24 MiB  wait 3%  eta 13m");
 }
 
 TEST(StepLineTest, FirstStep_KnowsNoEta) {
   RunProgress progress(8);
   progress.Add(Step(0));
-  EXPECT_THAT(progress.StepLine(), AllOf(HasSubstr("loss 3.412  grad"), Not(HasSubstr("eta")), Not(HasSubstr("full"))));
+  EXPECT_THAT(progress.StepLine(),
+              AllOf(HasSubstr("loss 3.412  grad"), Not(HasSubstr("eta")), Not(HasSubstr("full"))));
 }
 
 TEST(StepLineTest, ClosingStep_ShowsTheFullModel) {
@@ -65,7 +67,8 @@ TEST(StepLineTest, NothingMeasured_NoNonsense) {
   StepMetrics metrics;
   metrics.loss = 1;
   progress.Add(metrics);
-  EXPECT_THAT(progress.StepLine(), AllOf(Not(HasSubstr("nan")), Not(HasSubstr("inf")), EndsWith("wait 0%")));
+  EXPECT_THAT(progress.StepLine(),
+              AllOf(Not(HasSubstr("nan")), Not(HasSubstr("inf")), EndsWith("wait 0%")));
 }
 
 TEST(StepLineTest, TrafficOfDifferentSize_SharesTheLargerUnit) {
@@ -110,7 +113,8 @@ TEST(SummaryTest, HasAllThatAUserAsksFor) {
   closing.state_hash = 0xabc;
   closing.run_time = absl::Seconds(125);
   progress.Add(closing);
-  EXPECT_EQ(progress.Summary({{"worker-10", 1946 * kMiB}, {"worker-2", 100 * kMiB}, {"coordinator", 30 * kMiB}}),
+  EXPECT_EQ(progress.Summary(
+                {{"worker-10", 1946 * kMiB}, {"worker-2", 100 * kMiB}, {"coordinator", 30 * kMiB}}),
             "trained 10 steps in 2m 5s\n"
             "  loss     last step 3.4119, full model on validation data 3.2500 (version 10)\n"
             "  time     pull-wait 2%, forward 30%, backward 67%, push 1%\n"

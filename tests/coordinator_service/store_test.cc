@@ -27,7 +27,8 @@ using ::testing::HasSubstr;
 std::vector<absl::Status> WriteRecords(StateStore& store, const std::vector<Record>& records) {
   std::vector<std::promise<absl::Status>> written(records.size());
   for (size_t i = 0; i < records.size(); ++i) {
-    store.Write(records[i], [&written, i](absl::Status status) { written[i].set_value(std::move(status)); });
+    store.Write(records[i],
+                [&written, i](absl::Status status) { written[i].set_value(std::move(status)); });
   }
   std::vector<absl::Status> results;
   for (auto& result : written) results.push_back(result.get_future().get());
@@ -38,28 +39,35 @@ std::vector<absl::Status> WriteRecords(StateStore& store, const std::vector<Reco
 void Execute(const std::string& path, const std::string& sql) {
   sqlite3* db = nullptr;
   ASSERT_EQ(sqlite3_open(path.c_str(), &db), SQLITE_OK);
-  EXPECT_EQ(sqlite3_exec(db, sql.c_str(), nullptr, nullptr, nullptr), SQLITE_OK) << sqlite3_errmsg(db);
+  EXPECT_EQ(sqlite3_exec(db, sql.c_str(), nullptr, nullptr, nullptr), SQLITE_OK)
+      << sqlite3_errmsg(db);
   sqlite3_close(db);
 }
 
 std::string Text(const Record& record) {
   struct {
     std::string operator()(const GenerationRecord& r) {
-      return absl::StrCat("generation ", r.generation.value(), " ", r.term.value(), " ", r.config_hash, " ", r.start);
+      return absl::StrCat("generation ", r.generation.value(), " ", r.term.value(), " ",
+                          r.config_hash, " ", r.start);
     }
-    std::string operator()(const MemberRecord& r) { return absl::StrCat("member ", r.incarnation.value(), " ", r.name); }
-    std::string operator()(const ShardRecord& r) { return absl::StrCat("shard ", r.shard.value(), " ", r.name, " ", r.address); }
+    std::string operator()(const MemberRecord& r) {
+      return absl::StrCat("member ", r.incarnation.value(), " ", r.name);
+    }
+    std::string operator()(const ShardRecord& r) {
+      return absl::StrCat("shard ", r.shard.value(), " ", r.name, " ", r.address);
+    }
     std::string operator()(const ViewRecord& r) {
       std::string text = absl::StrCat("view ", r.view.value());
       for (const Incarnation member : r.members) absl::StrAppend(&text, " ", member.value());
       return text;
     }
     std::string operator()(const BindingRecord& r) {
-      return absl::StrCat("binding ", r.generation.value(), " ", r.step, " ", r.view.value(), " ", r.cursor, " ", r.samples, " ",
-                          r.evaluate, " ", r.closing);
+      return absl::StrCat("binding ", r.generation.value(), " ", r.step, " ", r.view.value(), " ",
+                          r.cursor, " ", r.samples, " ", r.evaluate, " ", r.closing);
     }
     std::string operator()(const ScaleRecord& r) {
-      return absl::StrCat("scale ", r.generation.value(), " ", r.step, " ", r.scale == 0.1 + 0.2 ? "exact" : "inexact");
+      return absl::StrCat("scale ", r.generation.value(), " ", r.step, " ",
+                          r.scale == 0.1 + 0.2 ? "exact" : "inexact");
     }
   } text;
   return std::visit(text, record);
@@ -87,7 +95,8 @@ TEST(StoreTest, Open_FolderMissing_UnavailableWithPath) {
   TempFolder folder;
   const absl::Status status = SqliteStore::Open(folder / "none/state.db").status();
   EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
-  EXPECT_THAT(std::string(status.message()), AllOf(HasSubstr(folder / "none/state.db"), HasSubstr("unable to open")));
+  EXPECT_THAT(std::string(status.message()),
+              AllOf(HasSubstr(folder / "none/state.db"), HasSubstr("unable to open")));
 }
 
 TEST(StoreTest, Open_OtherFile_DataLossAndUntouched) {
@@ -115,7 +124,8 @@ TEST(StoreTest, Open_OtherFormat_FailedPreconditionWithBothNumbers) {
   const absl::Status status = SqliteStore::Open(folder / "state.db").status();
   EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_THAT(std::string(status.message()),
-              AllOf(HasSubstr(absl::StrCat("format ", kStoreFormat + 1)), HasSubstr(absl::StrCat("format ", kStoreFormat))));
+              AllOf(HasSubstr(absl::StrCat("format ", kStoreFormat + 1)),
+                    HasSubstr(absl::StrCat("format ", kStoreFormat))));
 }
 
 TEST(StoreTest, Write_SameStepTwice_IsAnErrorThatStays) {
@@ -126,7 +136,8 @@ TEST(StoreTest, Write_SameStepTwice_IsAnErrorThatStays) {
   EXPECT_TRUE(WriteRecords(**store, {binding})[0].ok());
   const absl::Status twice = WriteRecords(**store, {binding})[0];
   EXPECT_EQ(twice.code(), absl::StatusCode::kInternal);
-  EXPECT_THAT(std::string(twice.message()), AllOf(HasSubstr(folder / "state.db"), HasSubstr("bindings")));
+  EXPECT_THAT(std::string(twice.message()),
+              AllOf(HasSubstr(folder / "state.db"), HasSubstr("bindings")));
   EXPECT_EQ(WriteRecords(**store, {MemberRecord{Incarnation(1), "worker-0"}})[0], twice);
 }
 
@@ -153,7 +164,8 @@ TEST(StoreTest, Read_AfterReopening_AllKindsInOrder) {
   {
     auto store = SqliteStore::Open(folder / "state.db");
     ASSERT_TRUE(store.ok()) << store.status();
-    for (const absl::Status& status : WriteRecords(**store, records)) EXPECT_TRUE(status.ok()) << status;
+    for (const absl::Status& status : WriteRecords(**store, records))
+      EXPECT_TRUE(status.ok()) << status;
   }
   std::vector<Record> expected = records;
   {
@@ -175,7 +187,8 @@ TEST(StoreTest, Write_MemberAgain_IsFine) {
   auto store = SqliteStore::Open(folder / "state.db");
   ASSERT_TRUE(store.ok()) << store.status();
   const Record member = MemberRecord{Incarnation(7), "worker-0"};
-  for (const absl::Status& status : WriteRecords(**store, {member, member})) EXPECT_TRUE(status.ok()) << status;
+  for (const absl::Status& status : WriteRecords(**store, {member, member}))
+    EXPECT_TRUE(status.ok()) << status;
   EXPECT_EQ((*store)->Read()->size(), 1u);
 }
 
@@ -186,7 +199,8 @@ TEST(StoreTest, Destroyed_WithWritesUnderWay_TheyAreWritten) {
     auto store = SqliteStore::Open(folder / "state.db");
     ASSERT_TRUE(store.ok()) << store.status();
     for (int i = 1; i <= 100; ++i) {
-      (*store)->Write(MemberRecord{Incarnation(i), "worker"}, [&done](const absl::Status& status) { done += status.ok(); });
+      (*store)->Write(MemberRecord{Incarnation(i), "worker"},
+                      [&done](const absl::Status& status) { done += status.ok(); });
     }
   }
   EXPECT_EQ(done, 100);

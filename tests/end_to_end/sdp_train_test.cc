@@ -13,12 +13,13 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_split.h"
 #include "common/config/config.h"
+#include "common/model/initial_values.h"
 #include "common/run/run_setup.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/cluster/sim_cluster.h"
+#include "tests/data/files.h"
 #include "worker/data/dataset.h"
 #include "worker/model/make_model.h"
 
@@ -180,6 +181,74 @@ TEST_F(SdpTrainTest, SameBits_TwiceAnyShardsAnyTransport_AndSimulated) {
   });
   ASSERT_EQ(cluster.Run(), absl::OkStatus());
   EXPECT_EQ(absl::StrCat(absl::Hex(*cluster.metrics().back().state_hash, absl::kZeroPad16)), hash);
+}
+
+// The values that shards would draw, given to them as a file, train to the same bits.
+TEST_F(SdpTrainTest, Init_FromSafetensors) {
+  ASSERT_EQ(Train("drawn").exit_status, 0);
+  const auto loaded = LoadConfig((RunDir("drawn") / "config.toml").string(), {});
+  ASSERT_TRUE(loaded.ok()) << loaded.status();
+  const auto setup = MakeRunSetup(loaded->config);
+  ASSERT_TRUE(setup.ok()) << setup.status();
+  std::vector<std::vector<float>> values;
+  for (const TensorSpec& tensor : setup->catalog.tensors) {
+    values.emplace_back(static_cast<size_t>(tensor.elements()));
+  }
+  for (int f = 0; f < setup->layout.fragments(); ++f) {
+    FloatBuffer fragment(setup->layout.fragment(FragmentId(f)).size);
+    FillInitialValues(setup->catalog, setup->layout, FragmentId(f), 0, fragment.span());
+    for (const Piece& piece : setup->layout.pieces(FragmentId(f))) {
+      std::copy_n(fragment.data() + piece.fragment_offset, piece.size,
+                  values[static_cast<size_t>(piece.tensor)].data() + piece.tensor_offset);
+    }
+  }
+  std::vector<TensorToWrite> tensors;
+  for (size_t t = 0; t < values.size(); ++t) {
+    const TensorSpec& tensor = setup->catalog.tensors[t];
+    tensors.push_back({tensor.name, "F32", tensor.shape, AsBytes(values[t])});
+  }
+  const std::string file = WriteFile("init.safetensors", SafetensorsBytes(tensors));
+  ASSERT_EQ(Train("given", "--init " + file).exit_status, 0);
+  EXPECT_EQ(StateHash("given"), StateHash("drawn"));
+
+  tensors.back().shape[0] += 1;
+  tensors.back().bytes.append(
+      static_cast<size_t>(tensors.back().shape.size() == 1 ? 1 : tensors.back().shape[1]) * 4,
+      '\0');
+  const std::string wrong = WriteFile("wrong.safetensors", SafetensorsBytes(tensors));
+  const Outcome refused = Train("wrong", "--init " + wrong);
+  EXPECT_NE(refused.exit_status, 0);
+  EXPECT_THAT(refused.output, HasSubstr(tensors.back().name));
+}
+
+TEST_F(SdpTrainTest, Rotation_AndWholeLayers_AreReproducible) {
+  const std::string more =
+      "--set sdp.rotate_every=2 --set sdp.unit=layer --set train.micro_batch=1";
+  ASSERT_EQ(Train("one", more).exit_status, 0);
+  ASSERT_EQ(Train("two", more + " --set cluster.shards=3").exit_status, 0);
+  EXPECT_EQ(StateHash("one"), StateHash("two"));
+  std::set<std::string> plans;
+  for (const Json& line : Metrics("one")) plans.insert(line.at("plan_hash").get<std::string>());
+  EXPECT_EQ(plans.size(), 3u);
+}
+
+// Real GPT-2 token shards, where the test data is.
+TEST_F(SdpTrainTest, TokenShards) {
+  const char* given = std::getenv("SDP_TEST_DATA");
+  const fs::path data =
+      given != nullptr ? fs::path(given) : fs::path(SDP_SOURCE_DIR) / ".." / "shared" / "data";
+  const fs::path train = data / "tokens" / "linux_doc_gpt2_train_000001.bin";
+  const fs::path validation = data / "tokens" / "linux_doc_gpt2_val_000000.bin";
+  if (!fs::exists(train))
+    GTEST_SKIP() << "no " << train << "; SDP_TEST_DATA names the folder of test data";
+  const Outcome outcome = Train(
+      "tokens", absl::StrCat("--set data.kind=tokens --set model.vocab=50257 --set 'data.train=[\"",
+                             train.string(), "\"]' --set 'data.validation=[\"", validation.string(),
+                             "\"]' --set train.eval_samples=50 --set train.steps=20"));
+  ASSERT_EQ(outcome.exit_status, 0) << outcome.output;
+  const std::vector<Json> lines = Metrics("tokens");
+  EXPECT_NEAR(lines.front().at("loss").get<double>(), std::log(50257), 0.2);  // untrained: uniform
+  EXPECT_LT(lines.back().at("full_loss").get<double>(), std::log(50257) - 1);
 }
 
 TEST_F(SdpTrainTest, Metrics_FollowTheSchema_AndLossFalls) {

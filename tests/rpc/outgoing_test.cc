@@ -44,7 +44,8 @@ TEST(ReceivedFrameTest, HeaderCutAnywhere_IsRead) {
   std::vector<grpc::Slice> slices;
   ASSERT_TRUE(sent.message.Dump(&slices).ok());
   std::string all;
-  for (const grpc::Slice& slice : slices) all.append(reinterpret_cast<const char*>(slice.begin()), slice.size());
+  for (const grpc::Slice& slice : slices)
+    all.append(reinterpret_cast<const char*>(slice.begin()), slice.size());
   for (const size_t cut : {1u, 50u, 95u, 96u, 97u, 300u}) {
     const grpc::Slice parts[] = {grpc::Slice(all.substr(0, cut)), grpc::Slice(all.substr(cut))};
     const auto frame = ReceivedFrame::Read(grpc::ByteBuffer(parts, 2));
@@ -72,7 +73,8 @@ TEST(OutgoingQueueTest, FirstLayersFirst_AndAFragmentBegunIsFinished) {
   queue.Add(Push(1, 5, Numbers(10)));
   queue.Add(Push(1, 3, nullptr));
   while (!queue.empty()) next();
-  EXPECT_EQ(order, (std::vector<std::pair<int, int64_t>>{{9, 0}, {9, kMaxPayloadBytes}, {3, 0}, {5, 0}, {0, 0}}));
+  EXPECT_EQ(order, (std::vector<std::pair<int, int64_t>>{
+                       {9, 0}, {9, kMaxPayloadBytes}, {3, 0}, {5, 0}, {0, 0}}));
 }
 
 TEST(OutgoingQueueTest, TextGoesFirst) {
@@ -96,7 +98,8 @@ TEST(OutgoingQueueTest, F32IsNotCopied_AndLivesUntilTheFrameIsGone) {
     std::vector<grpc::Slice> slices;
     ASSERT_TRUE(frame.message.Dump(&slices).ok());
     ASSERT_EQ(slices.size(), 2u);
-    EXPECT_EQ(static_cast<const void*>(slices[1].begin()), static_cast<const void*>(numbers->data()));
+    EXPECT_EQ(static_cast<const void*>(slices[1].begin()),
+              static_cast<const void*>(numbers->data()));
     EXPECT_TRUE(queue.empty());
     EXPECT_EQ(numbers.use_count(), 2);
   }

@@ -21,13 +21,14 @@ using Reply = absl::StatusOr<proto::ShardStatus>;
 
 constexpr absl::Duration kDeadline = absl::Seconds(30);
 
-// A method that answers with the given codes in turn, at once and on the calling thread; the last one for ever.
+// A method that answers with the given codes in turn, at once and on the calling thread; the last
+// one for ever.
 struct FakeMethod {
   std::vector<grpc::StatusCode> codes;
   int calls = 0;
 
-  void operator()(grpc::ClientContext*, const proto::FinishRequest* request, proto::ShardStatus* response,
-                  std::function<void(grpc::Status)> done) {
+  void operator()(grpc::ClientContext*, const proto::FinishRequest* request,
+                  proto::ShardStatus* response, std::function<void(grpc::Status)> done) {
     const size_t index = std::min(static_cast<size_t>(calls++), codes.size() - 1);
     response->set_generation(request->generation());
     done(grpc::Status(codes[index], "fake"));
@@ -41,8 +42,9 @@ class RetryingCallsTest : public ::testing::Test {
     std::promise<Reply> result;
     proto::FinishRequest request;
     request.set_generation(5);
-    calls_->Start<proto::FinishRequest, proto::ShardStatus>(request, options, std::ref(method),
-                                                            [&](Reply reply) { result.set_value(std::move(reply)); });
+    calls_->Start<proto::FinishRequest, proto::ShardStatus>(
+        request, options, std::ref(method),
+        [&](Reply reply) { result.set_value(std::move(reply)); });
     auto future = result.get_future();
     if (future.wait_for(absl::ToChronoMilliseconds(kDeadline)) != std::future_status::ready) {
       ADD_FAILURE() << "no outcome";
@@ -96,7 +98,8 @@ TEST_F(RetryingCallsTest, Cancelled_ReportsNothing) {
   FakeMethod method{{grpc::StatusCode::UNAVAILABLE}};
   RetryOptions options;
   options.first_pause = absl::Milliseconds(20);
-  calls_->Start<proto::FinishRequest, proto::ShardStatus>({}, options, std::ref(method), [](const Reply&) { FAIL(); });
+  calls_->Start<proto::FinishRequest, proto::ShardStatus>({}, options, std::ref(method),
+                                                          [](const Reply&) { FAIL(); });
   std::promise<void> done;
   loop_.Post([&] {
     calls_ = nullptr;

@@ -19,8 +19,8 @@ using ::testing::HasSubstr;
 
 class FakeShard final : public proto::Shard::CallbackService {
  public:
-  grpc::ServerUnaryReactor* Finish(grpc::CallbackServerContext* context, const proto::FinishRequest*,
-                                   proto::ControlResponse*) override {
+  grpc::ServerUnaryReactor* Finish(grpc::CallbackServerContext* context,
+                                   const proto::FinishRequest*, proto::ControlResponse*) override {
     auto* reactor = context->DefaultReactor();
     reactor->Finish(grpc::Status(grpc::StatusCode::ABORTED, "generation 1"));
     return reactor;

@@ -30,7 +30,9 @@ TEST(ShardConvertTest, BadBindings_Invalid) {
       [](proto::BindRequest& r) { r.set_plan(-1); },
       [](proto::BindRequest& r) { r.mutable_holders()->mutable_sets(0)->set_ranks(1, 3); },
       [](proto::BindRequest& r) { r.mutable_holders()->mutable_sets(0)->set_ranks(0, -1); },
-      [](proto::BindRequest& r) { r.mutable_holders()->mutable_sets(0)->set_ranks(1, 0); },  // twice, not ascending
+      [](proto::BindRequest& r) {
+        r.mutable_holders()->mutable_sets(0)->set_ranks(1, 0);
+      },  // twice, not ascending
       [](proto::BindRequest& r) { r.mutable_holders()->set_set_of_unit(2, 3); },
       [](proto::BindRequest& r) { r.mutable_holders()->set_set_of_unit(2, -1); },
   };
@@ -42,8 +44,11 @@ TEST(ShardConvertTest, BadBindings_Invalid) {
 }
 
 TEST(ShardConvertTest, BadScale_Invalid) {
-  for (const double scale : {-0.1, 1.1, std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::infinity()}) {
-    EXPECT_TRUE(absl::IsInvalidArgument(FromProto(ToProto(ClipScale{Generation(1), 2, scale})).status())) << scale;
+  for (const double scale : {-0.1, 1.1, std::numeric_limits<double>::quiet_NaN(),
+                             std::numeric_limits<double>::infinity()}) {
+    EXPECT_TRUE(
+        absl::IsInvalidArgument(FromProto(ToProto(ClipScale{Generation(1), 2, scale})).status()))
+        << scale;
   }
 }
 

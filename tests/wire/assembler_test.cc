@@ -40,7 +40,8 @@ struct Part {
 
 class AssemblerTest : public ::testing::Test {
  protected:
-  Part Push(int fragment, int64_t offset, int64_t size, WireType type = WireType::kF32, Step step = 0) {
+  Part Push(int fragment, int64_t offset, int64_t size, WireType type = WireType::kF32,
+            Step step = 0) {
     PushKey key;
     key.step = step;
     key.worker = Incarnation(1);
@@ -88,7 +89,7 @@ TEST_F(AssemblerTest, BadChecksum_HarmsNoOtherFragment) {
 
 TEST_F(AssemblerTest, PartsOutOfPlace_Invalid) {
   EXPECT_EQ(Add(Push(0, 100, 100)).answer, Answer::kInvalid);  // no first part
-  for (const int64_t offset : {0, 96, 104, 200}) {            // again, overlapping, with a gap
+  for (const int64_t offset : {0, 96, 104, 200}) {             // again, overlapping, with a gap
     EXPECT_EQ(Add(Push(1, 0, 100)).kind, Kind::kBegun);
     const auto result = Add(Push(1, offset, 100));
     EXPECT_EQ(result.kind, Kind::kRefused) << offset;
@@ -100,9 +101,12 @@ TEST_F(AssemblerTest, PartsOutOfPlace_Invalid) {
 
 TEST_F(AssemblerTest, PartsOfDifferentContributions_Invalid) {
   const auto changes = std::vector<void (*)(FrameHeader&)>{
-      [](FrameHeader& h) { h.terms = 9; },           [](FrameHeader& h) { h.view = ViewId(9); },
-      [](FrameHeader& h) { h.term = Term(9); },      [](FrameHeader& h) { h.generation = Generation(9); },
-      [](FrameHeader& h) { h.worker = Incarnation(9); }, [](FrameHeader& h) { h.wire_type = WireType::kBf16; },
+      [](FrameHeader& h) { h.terms = 9; },
+      [](FrameHeader& h) { h.view = ViewId(9); },
+      [](FrameHeader& h) { h.term = Term(9); },
+      [](FrameHeader& h) { h.generation = Generation(9); },
+      [](FrameHeader& h) { h.worker = Incarnation(9); },
+      [](FrameHeader& h) { h.wire_type = WireType::kBf16; },
       [](FrameHeader& h) { h.total = 404; },
   };
   for (const auto change : changes) {

@@ -23,12 +23,14 @@ float Back(uint16_t bits) {
   return result;
 }
 
-// By the definition: of the two neighbours the nearer one, and of two equally near ones the one with an even mantissa.
+// By the definition: of the two neighbours the nearer one, and of two equally near ones the one
+// with an even mantissa.
 uint16_t Reference(float value) {
   const uint32_t bits = std::bit_cast<uint32_t>(value);
   const uint16_t below = static_cast<uint16_t>(bits >> 16);
   const uint32_t rest = bits & 0xffff;
-  if (rest > 0x8000 || (rest == 0x8000 && (below & 1) == 1)) return static_cast<uint16_t>(below + 1);
+  if (rest > 0x8000 || (rest == 0x8000 && (below & 1) == 1))
+    return static_cast<uint16_t>(below + 1);
   return below;
 }
 
@@ -38,13 +40,15 @@ TEST(Bf16Test, SpecialValues) {
   EXPECT_EQ(One(1.0f), 0x3f80);
   EXPECT_EQ(One(std::numeric_limits<float>::infinity()), 0x7f80);
   EXPECT_EQ(One(-std::numeric_limits<float>::infinity()), 0xff80);
-  EXPECT_EQ(One(std::numeric_limits<float>::max()), 0x7f80);  // nearer to infinity than to the largest bf16
+  EXPECT_EQ(One(std::numeric_limits<float>::max()),
+            0x7f80);  // nearer to infinity than to the largest bf16
   EXPECT_EQ(One(std::bit_cast<float>(0x3f808000u)), 0x3f80);  // ties go to even
   EXPECT_EQ(One(std::bit_cast<float>(0x3f818000u)), 0x3f82);
 }
 
 TEST(Bf16Test, EveryNaNStaysOne) {
-  for (const uint32_t bits : {0x7f800001u, 0x7fffffffu, 0xff800001u, 0xffffffffu, 0x7fc00000u, 0x7f80ffffu}) {
+  for (const uint32_t bits :
+       {0x7f800001u, 0x7fffffffu, 0xff800001u, 0xffffffffu, 0x7fc00000u, 0x7f80ffffu}) {
     EXPECT_TRUE(std::isnan(Back(One(std::bit_cast<float>(bits))))) << std::hex << bits;
   }
 }

@@ -56,7 +56,8 @@ absl::Status DecodeChanged(const std::function<void(FrameHeader&)>& change) {
 TEST(FrameTest, Decode_ShortMessage_Invalid) {
   const std::string bytes = Bytes(PushPart());
   for (size_t size = 0; size < kFrameHeaderBytes; ++size) {
-    EXPECT_TRUE(absl::IsInvalidArgument(DecodeHeader(bytes.substr(0, size), size).status())) << size;
+    EXPECT_TRUE(absl::IsInvalidArgument(DecodeHeader(bytes.substr(0, size), size).status()))
+        << size;
   }
 }
 
@@ -69,7 +70,8 @@ TEST(FrameTest, Decode_AnyBitFlipped_IsNoticed) {
   }
 }
 
-// Whatever a peer seals with the right checksum is read without a crash, and satisfies what the header file says.
+// Whatever a peer seals with the right checksum is read without a crash, and satisfies what the
+// header file says.
 TEST(FrameTest, Decode_SealedFlipsAndRandomBytes_ObeyTheRulesOrFail) {
   std::mt19937_64 random(1);
   const std::string good = Bytes(PushPart());
@@ -116,25 +118,34 @@ TEST(FrameTest, Decode_BrokenRules_Invalid) {
       {"negative terms", [](FrameHeader& h) { h.terms = -1; }},
       {"negative offset", [](FrameHeader& h) { h.offset = -4; }},
       {"offset beyond total", [](FrameHeader& h) { h.offset = 3924; }},
-      {"offset near overflow", [](FrameHeader& h) { h.offset = std::numeric_limits<int64_t>::max() - 3; }},
+      {"offset near overflow",
+       [](FrameHeader& h) { h.offset = std::numeric_limits<int64_t>::max() - 3; }},
       {"huge total", [](FrameHeader& h) { h.total = std::numeric_limits<int64_t>::max() - 3; }},
       {"negative total", [](FrameHeader& h) { h.total = std::numeric_limits<int64_t>::min(); }},
       {"total between elements", [](FrameHeader& h) { h.total = 4002; }},
       {"payload between elements", [](FrameHeader& h) { h.payload_bytes = 81; }},
       {"offset between elements", [](FrameHeader& h) { h.offset = 402; }},
-      {"bf16 between elements", [](FrameHeader& h) { h.wire_type = WireType::kBf16, h.offset = 401; }},
-      {"payload over 1 MiB", [](FrameHeader& h) { h.total = 8 << 20, h.payload_bytes = (1 << 20) + 4; }},
+      {"bf16 between elements",
+       [](FrameHeader& h) { h.wire_type = WireType::kBf16, h.offset = 401; }},
+      {"payload over 1 MiB",
+       [](FrameHeader& h) { h.total = 8 << 20, h.payload_bytes = (1 << 20) + 4; }},
       {"part without payload", [](FrameHeader& h) { h.payload_bytes = 0; }},
       {"payload over no terms", [](FrameHeader& h) { h.terms = 0; }},
       {"terms without payload", [](FrameHeader& h) { h.total = h.offset = h.payload_bytes = 0; }},
       {"value of nothing",
-       [](FrameHeader& h) { h.kind = FrameKind::kValuePart, h.terms = h.total = h.offset = h.payload_bytes = 0; }},
+       [](FrameHeader& h) {
+         h.kind = FrameKind::kValuePart, h.terms = h.total = h.offset = h.payload_bytes = 0;
+       }},
       {"value with terms", [](FrameHeader& h) { h.kind = FrameKind::kValuePart; }},
       {"cut list", [](FrameHeader& h) { h.kind = FrameKind::kPullWant, h.terms = 0; }},
       {"empty list",
-       [](FrameHeader& h) { h.kind = FrameKind::kPullWant, h.terms = h.total = h.offset = h.payload_bytes = 0; }},
+       [](FrameHeader& h) {
+         h.kind = FrameKind::kPullWant, h.terms = h.total = h.offset = h.payload_bytes = 0;
+       }},
       {"long detail",
-       [](FrameHeader& h) { h.kind = FrameKind::kRefusal, h.terms = h.offset = 0, h.total = h.payload_bytes = 5000; }},
+       [](FrameHeader& h) {
+         h.kind = FrameKind::kRefusal, h.terms = h.offset = 0, h.total = h.payload_bytes = 5000;
+       }},
   };
   for (const auto& [name, change] : changes) {
     EXPECT_TRUE(absl::IsInvalidArgument(DecodeChanged(change))) << name;
@@ -143,8 +154,10 @@ TEST(FrameTest, Decode_BrokenRules_Invalid) {
 }
 
 TEST(FrameTest, Decode_PayloadNotThatOfTheMessage_Invalid) {
-  EXPECT_TRUE(absl::IsInvalidArgument(DecodeHeader(Bytes(PushPart()), kFrameHeaderBytes + 79).status()));
-  EXPECT_TRUE(absl::IsInvalidArgument(DecodeHeader(Bytes(PushPart()), kFrameHeaderBytes + 81).status()));
+  EXPECT_TRUE(
+      absl::IsInvalidArgument(DecodeHeader(Bytes(PushPart()), kFrameHeaderBytes + 79).status()));
+  EXPECT_TRUE(
+      absl::IsInvalidArgument(DecodeHeader(Bytes(PushPart()), kFrameHeaderBytes + 81).status()));
 }
 
 TEST(FrameTest, RoundTrip_AllFields) {
@@ -163,12 +176,13 @@ TEST(FrameTest, RoundTrip_AllFields) {
 }
 
 TEST(FrameTest, RoundTrip_AnswerRefusalWantAndHeaderOnly) {
-  FrameHeader answer = AnswerHeader({Incarnation(6), 5, FragmentId(7), Answer::kBadChecksum, "part 3"});
+  FrameHeader answer =
+      AnswerHeader({Incarnation(6), 5, FragmentId(7), Answer::kBadChecksum, "part 3"});
   answer.payload_bytes = answer.total;
   EXPECT_EQ(DecodeHeader(Bytes(answer), kFrameHeaderBytes + 6).value(), answer);
 
-  FrameHeader refusal =
-      RefusalHeader({Incarnation(6), 5, FragmentId(7), nullptr, Answer::kInvalid, std::string(9999, 'x')});
+  FrameHeader refusal = RefusalHeader(
+      {Incarnation(6), 5, FragmentId(7), nullptr, Answer::kInvalid, std::string(9999, 'x')});
   refusal.payload_bytes = refusal.total;
   EXPECT_EQ(refusal.total, static_cast<int64_t>(kMaxDetailBytes));
   EXPECT_EQ(DecodeHeader(Bytes(refusal), kFrameHeaderBytes + kMaxDetailBytes).value(), refusal);
@@ -178,7 +192,8 @@ TEST(FrameTest, RoundTrip_AnswerRefusalWantAndHeaderOnly) {
   want.payload_bytes = want.total;
   EXPECT_EQ(DecodeHeader(Bytes(want), kFrameHeaderBytes + 12).value(), want);
   const std::string list = WantPayload(wanted);
-  const absl::string_view cut[] = {absl::string_view(list).substr(0, 5), absl::string_view(list).substr(5)};
+  const absl::string_view cut[] = {absl::string_view(list).substr(0, 5),
+                                   absl::string_view(list).substr(5)};
   EXPECT_THAT(ReadWantPayload(cut), ElementsAre(FragmentId(9), FragmentId(1), FragmentId(1 << 20)));
 
   PushKey key = PushKeyOf(PushPart());
@@ -217,7 +232,8 @@ TEST(FrameTest, Encode_FieldsLieWhereTheTableSays) {
 TEST(FrameTest, PayloadChecksum_DoesNotDependOnTheCuts) {
   const std::string payload(1000, 'p');
   const absl::string_view whole[] = {payload};
-  const absl::string_view cut[] = {absl::string_view(payload).substr(0, 1), "", absl::string_view(payload).substr(1, 600),
+  const absl::string_view cut[] = {absl::string_view(payload).substr(0, 1), "",
+                                   absl::string_view(payload).substr(1, 600),
                                    absl::string_view(payload).substr(601)};
   EXPECT_EQ(PayloadChecksum(whole), PayloadChecksum(cut));
   const absl::string_view empty[] = {""};

@@ -10,7 +10,8 @@
 
 namespace sdp {
 
-ComputeThread::ComputeThread(LocalModel* model, EventLoop* owner, Events events, absl::Duration take_timeout)
+ComputeThread::ComputeThread(LocalModel* model, EventLoop* owner, Events events,
+                             absl::Duration take_timeout)
     : model_(model),
       owner_(owner),
       events_(std::move(events)),
@@ -43,7 +44,9 @@ void ComputeThread::Run() {
     Task task;
     {
       MutexLock lock(&mutex_);
-      auto awake = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return cancelled_ || !tasks_.empty(); };
+      auto awake = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+        return cancelled_ || !tasks_.empty();
+      };
       // Woken by the next task or by Cancel, which the owner calls at the latest when it ends.
       mutex_.AwaitWithDeadline(absl::Condition(&awake), absl::InfiniteFuture());
       if (cancelled_) return;
@@ -63,7 +66,8 @@ void ComputeThread::Work(const TrainTask& task) {
 void ComputeThread::Work(const EvaluateTask& task) {
   step_ = task.step;
   auto result = model_->Evaluate(task, *this);
-  owner_->Post([this, step = step_, result = std::move(result)] { events_.evaluated(step, result); });
+  owner_->Post(
+      [this, step = step_, result = std::move(result)] { events_.evaluated(step, result); });
 }
 
 void ComputeThread::Want(UnitId unit) {
@@ -73,10 +77,13 @@ void ComputeThread::Want(UnitId unit) {
 absl::StatusOr<std::vector<FloatBuffer>> ComputeThread::Take(UnitId unit) {
   MutexLock lock(&mutex_);
   const std::pair<Step, UnitId> key(step_, unit);
-  auto here = [this, &key]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return cancelled_ || units_.contains(key); };
+  auto here = [this, &key]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return cancelled_ || units_.contains(key);
+  };
   if (!mutex_.AwaitWithDeadline(absl::Condition(&here), absl::Now() + take_timeout_)) {
-    return absl::DeadlineExceededError(absl::StrCat("step ", step_, ": the weights of unit ", unit.value(),
-                                                    " have not come for ", absl::FormatDuration(take_timeout_)));
+    return absl::DeadlineExceededError(absl::StrCat("step ", step_, ": the weights of unit ",
+                                                    unit.value(), " have not come for ",
+                                                    absl::FormatDuration(take_timeout_)));
   }
   if (cancelled_) return absl::CancelledError("the worker ends");
   auto fragments = std::move(units_.at(key));
@@ -91,7 +98,9 @@ void ComputeThread::BackwardBegins() {
 void ComputeThread::Gradient(FragmentId fragment, FloatBuffer gradient) {
   // Shared only because a posted task must be copyable.
   auto shared = std::make_shared<FloatBuffer>(std::move(gradient));
-  owner_->Post([this, step = step_, fragment, shared] { events_.gradient(step, fragment, std::move(*shared)); });
+  owner_->Post([this, step = step_, fragment, shared] {
+    events_.gradient(step, fragment, std::move(*shared));
+  });
 }
 
 }  // namespace sdp

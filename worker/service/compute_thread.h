@@ -17,9 +17,10 @@
 
 namespace sdp {
 
-// The thread on which a LocalModel computes, one task after another, between the worker's EventLoop and the blocking seam of
-// the model. Weights come in by UnitHere, everything the model does goes out as an event on the loop, in the model's order.
-// Threads: all methods from any. The destructor cancels what is under way and joins.
+// The thread on which a LocalModel computes, one task after another, between the worker's EventLoop
+// and the blocking seam of the model. Weights come in by UnitHere, everything the model does goes
+// out as an event on the loop, in the model's order. Threads: all methods from any. The destructor
+// cancels what is under way and joins.
 class ComputeThread final : private Exchange {
  public:
   struct Events {  // on the owner's loop
@@ -30,13 +31,15 @@ class ComputeThread final : private Exchange {
     std::function<void(Step, const absl::StatusOr<TrainResult>&)> trained;
   };
 
-  // `take_timeout`: how long the model may wait for one unit. `model` and `owner` outlive this object.
+  // `take_timeout`: how long the model may wait for one unit. `model` and `owner` outlive this
+  // object.
   ComputeThread(LocalModel* model, EventLoop* owner, Events events, absl::Duration take_timeout);
   ~ComputeThread() override;
 
   void Add(TrainTask task) ABSL_LOCKS_EXCLUDED(mutex_) { AddTask(std::move(task)); }
   void Add(EvaluateTask task) ABSL_LOCKS_EXCLUDED(mutex_) { AddTask(std::move(task)); }
-  void UnitHere(Step step, UnitId unit, std::vector<FloatBuffer> fragments) ABSL_LOCKS_EXCLUDED(mutex_);
+  void UnitHere(Step step, UnitId unit, std::vector<FloatBuffer> fragments)
+      ABSL_LOCKS_EXCLUDED(mutex_);
   // Ends waits with Cancelled and starts no further task.
   void Cancel() ABSL_LOCKS_EXCLUDED(mutex_);
 

@@ -29,10 +29,13 @@ constexpr size_t kFragmentsPerWant = static_cast<size_t>(kMaxPayloadBytes) / 4;
 class ShardStreams::Impl : public std::enable_shared_from_this<Impl> {
  public:
   Impl(Options options, Events events, EventLoop* owner)
-      : options_(std::move(options)), events_(std::move(events)), owner_(owner), frames_("worker-frames") {}
+      : options_(std::move(options)),
+        events_(std::move(events)),
+        owner_(owner),
+        frames_("worker-frames") {}
 
-  absl::Status Start();  // on the creator's thread
-  void Stop();           // likewise
+  absl::Status Start();                                                // on the creator's thread
+  void Stop();                                                         // likewise
   void Send(ShardId shard, const PushKey& key, SharedValue gradient);  // any thread
   void Pull(ShardId shard, const PullRequest& request);                // any thread
 
@@ -49,11 +52,14 @@ class ShardStreams::Impl : public std::enable_shared_from_this<Impl> {
     std::string address;
     std::shared_ptr<grpc::Channel> channel;
     Connection connection;
-    absl::Duration pause;  // before the next attempt; short again once the shard has said something useful
+    absl::Duration
+        pause;  // before the next attempt; short again once the shard has said something useful
   };
 
   Peer& peer(ShardId shard) { return peers_[static_cast<size_t>(shard.value())]; }
-  bool connected(ShardId shard) { return peer(shard).connection.opened == 2 && peer(shard).connection.closed == 0; }
+  bool connected(ShardId shard) {
+    return peer(shard).connection.opened == 2 && peer(shard).connection.closed == 0;
+  }
   void Connect(ShardId shard);
   FrameStream::Events StreamEvents(ShardId shard);
   void Opened(ShardId shard);
@@ -124,14 +130,20 @@ void ShardStreams::Impl::Connect(ShardId shard) {
   streams_.Add();
   streams_.Add();
   FrameStream::Events push = StreamEvents(shard);
-  push.received = [this, shard](FrameStream&, const ReceivedFrame& frame) { return PushFrame(shard, frame); };
+  push.received = [this, shard](FrameStream&, const ReceivedFrame& frame) {
+    return PushFrame(shard, frame);
+  };
   push.sent = [this](Step step, int64_t bytes) {
     Tell([step, bytes](const Events& events) { events.pushed(step, bytes); });
   };
   FrameStream::Events pull = StreamEvents(shard);
-  pull.received = [this, shard](FrameStream&, const ReceivedFrame& frame) { return PullFrame(shard, frame); };
-  to.connection.push = FrameStream::Call(to.channel, "/sdp.proto.Shard/Push", &frames_, std::move(push));
-  to.connection.pull = FrameStream::Call(to.channel, "/sdp.proto.Shard/Pull", &frames_, std::move(pull));
+  pull.received = [this, shard](FrameStream&, const ReceivedFrame& frame) {
+    return PullFrame(shard, frame);
+  };
+  to.connection.push =
+      FrameStream::Call(to.channel, "/sdp.proto.Shard/Push", &frames_, std::move(push));
+  to.connection.pull =
+      FrameStream::Call(to.channel, "/sdp.proto.Shard/Pull", &frames_, std::move(pull));
 }
 
 FrameStream::Events ShardStreams::Impl::StreamEvents(ShardId shard) {
@@ -161,8 +173,8 @@ void ShardStreams::Impl::Closed(ShardId shard, const absl::Status& why) {
     return;
   }
   if (stopping_) return;
-  const absl::Status broken =
-      Context(connection.why, absl::StrCat("streams to shard ", shard.value(), " at ", from.address));
+  const absl::Status broken = Context(
+      connection.why, absl::StrCat("streams to shard ", shard.value(), " at ", from.address));
   Tell([shard, broken](const Events& events) { events.disconnected(shard, broken); });
   frames_.PostAt(absl::Now() + from.pause, [this, shard] { Connect(shard); });
   from.pause = std::min(2 * from.pause, options_.max_pause);
@@ -170,8 +182,10 @@ void ShardStreams::Impl::Closed(ShardId shard, const absl::Status& why) {
 
 absl::Status ShardStreams::Impl::PushFrame(ShardId shard, const ReceivedFrame& frame) {
   const FrameHeader& header = frame.header();
-  if (header.kind != FrameKind::kPushAnswer) return absl::InvalidArgumentError("frame: not a push answer");
-  if (!PayloadIntact(header, frame.payload())) return absl::DataLossError("frame: damaged push answer");
+  if (header.kind != FrameKind::kPushAnswer)
+    return absl::InvalidArgumentError("frame: not a push answer");
+  if (!PayloadIntact(header, frame.payload()))
+    return absl::DataLossError("frame: damaged push answer");
   peer(shard).pause = options_.first_pause;
   PushAnswer answer{header.worker, header.step, header.fragment, header.answer, frame.Text()};
   Tell([answer = std::move(answer)](const Events& events) { events.push_answer(answer); });
@@ -181,30 +195,36 @@ absl::Status ShardStreams::Impl::PushFrame(ShardId shard, const ReceivedFrame& f
 absl::Status ShardStreams::Impl::PullFrame(ShardId shard, const ReceivedFrame& frame) {
   const FrameHeader& header = frame.header();
   if (header.kind == FrameKind::kValuePart) return Value(shard, frame);
-  if (header.kind != FrameKind::kRefusal) return absl::InvalidArgumentError("frame: neither a value nor a refusal");
+  if (header.kind != FrameKind::kRefusal)
+    return absl::InvalidArgumentError("frame: neither a value nor a refusal");
   if (!PayloadIntact(header, frame.payload())) return absl::DataLossError("frame: damaged refusal");
   peer(shard).pause = options_.first_pause;
   Tell([step = header.step, fragment = header.fragment, answer = header.answer,
-        detail = frame.Text()](const Events& events) { events.refused(step, fragment, answer, detail); });
+        detail = frame.Text()](const Events& events) {
+    events.refused(step, fragment, answer, detail);
+  });
   return absl::OkStatus();
 }
 
 absl::Status ShardStreams::Impl::Value(ShardId shard, const ReceivedFrame& frame) {
   const FrameHeader& header = frame.header();
-  SDP_ASSIGN_OR_RETURN(Assembler::Result result, peer(shard).connection.values->Add(header, frame.payload()));
+  SDP_ASSIGN_OR_RETURN(Assembler::Result result,
+                       peer(shard).connection.values->Add(header, frame.payload()));
   if (result.kind == Assembler::Result::Kind::kRefused) {
-    const std::string detail = absl::StrCat("value of fragment ", header.fragment.value(), ", step ", header.step, ": ",
-                                            AnswerName(result.answer), ": ", result.detail);
-    // All that is open is asked for again on new streams: simpler than asking for one fragment, and rare.
+    const std::string detail =
+        absl::StrCat("value of fragment ", header.fragment.value(), ", step ", header.step, ": ",
+                     AnswerName(result.answer), ": ", result.detail);
+    // All that is open is asked for again on new streams: simpler than asking for one fragment, and
+    // rare.
     if (result.answer == Answer::kBadChecksum) return absl::DataLossError(detail);
     return absl::InvalidArgumentError(detail);
   }
   if (result.kind != Assembler::Result::Kind::kComplete) return absl::OkStatus();
   peer(shard).pause = options_.first_pause;
-  auto value = std::make_shared<FloatBuffer>(std::move(result.value));  // a task can be copied, a buffer cannot
-  Tell([step = header.step, fragment = header.fragment, value, bytes = result.wire_bytes](const Events& events) {
-    events.value(step, fragment, std::move(*value), bytes);
-  });
+  auto value = std::make_shared<FloatBuffer>(
+      std::move(result.value));  // a task can be copied, a buffer cannot
+  Tell([step = header.step, fragment = header.fragment, value, bytes = result.wire_bytes](
+           const Events& events) { events.value(step, fragment, std::move(*value), bytes); });
   return absl::OkStatus();
 }
 

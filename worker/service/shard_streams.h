@@ -19,18 +19,19 @@
 
 namespace sdp {
 
-// ShardStreams is a worker's end of the data path: to each shard one Push and one Pull stream of frames. When either breaks,
-// both are closed and opened anew, with growing pauses, for as long as this object lives.
-// Order: what waits is sent in order of (step, fragment), since the first layers are needed first; a fragment that was begun
-// is finished first, so a shard has one incomplete contribution of a worker at a time.
-// Shapes: gradients and values are whole fragments, [n] f32, whatever the wire type.
-// Threads: all methods from any thread; all events on `owner`. Destroy it on the owner's thread or once the owner has stopped.
-// Errors: a peer that breaks the frame format loses the connection (event `disconnected`), nothing else.
+// ShardStreams is a worker's end of the data path: to each shard one Push and one Pull stream of
+// frames. When either breaks, both are closed and opened anew, with growing pauses, for as long as
+// this object lives. Order: what waits is sent in order of (step, fragment), since the first layers
+// are needed first; a fragment that was begun is finished first, so a shard has one incomplete
+// contribution of a worker at a time. Shapes: gradients and values are whole fragments, [n] f32,
+// whatever the wire type. Threads: all methods from any thread; all events on `owner`. Destroy it
+// on the owner's thread or once the owner has stopped. Errors: a peer that breaks the frame format
+// loses the connection (event `disconnected`), nothing else.
 class ShardStreams {
  public:
   struct Events {
-    // Both streams to the shard are open: at first and after each break. Whatever was sent or asked before and has not been
-    // answered is lost: ask again.
+    // Both streams to the shard are open: at first and after each break. Whatever was sent or asked
+    // before and has not been answered is lost: ask again.
     std::function<void(ShardId)> connected;
     // A break, or a failed attempt to connect, which is repeated after a pause.
     std::function<void(ShardId, const absl::Status&)> disconnected;
@@ -59,10 +60,11 @@ class ShardStreams {
   ShardStreams(const ShardStreams&) = delete;
   ShardStreams& operator=(const ShardStreams&) = delete;
 
-  // Sends a contribution, whose gradient it shares until the last part has left; null with key.terms = 0: a header alone.
-  // Dropped while the shard is disconnected.
+  // Sends a contribution, whose gradient it shares until the last part has left; null with
+  // key.terms = 0: a header alone. Dropped while the shard is disconnected.
   void Send(ShardId shard, const PushKey& key, SharedValue gradient);
-  // Asks for fragments; each comes as `value` or `refused`, in any order. Dropped while the shard is disconnected.
+  // Asks for fragments; each comes as `value` or `refused`, in any order. Dropped while the shard
+  // is disconnected.
   void Pull(ShardId shard, const PullRequest& request);
 
  private:

@@ -1,9 +1,9 @@
 #include "worker/service/worker_service.h"
 
+#include <spdlog/spdlog.h>
+
 #include <algorithm>
 #include <utility>
-
-#include <spdlog/spdlog.h>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
@@ -12,7 +12,8 @@
 
 namespace sdp {
 
-WorkerService::WorkerService(Options options, LocalModel* model) : options_(std::move(options)), model_(model) {}
+WorkerService::WorkerService(Options options, LocalModel* model)
+    : options_(std::move(options)), model_(model) {}
 
 WorkerService::~WorkerService() { loop_.Stop(); }
 
@@ -46,12 +47,15 @@ void WorkerService::Register() {
   CoordinatorClient::Options options;
   options.address = options_.coordinator;
   options.unreachable_after = options_.unreachable_after;
-  options.on_report_error = [this](const absl::Status& status) { End(Context(status, "report to the coordinator")); };
+  options.on_report_error = [this](const absl::Status& status) {
+    End(Context(status, "report to the coordinator"));
+  };
   options.on_waiting = [](const std::string& what) { spdlog::info("waiting: {}", what); };
   client_ = std::make_unique<CoordinatorClient>(*channel, &loop_, std::move(options));
   client_->RegisterWorker({options_.name, options_.config_hash, options_.instance},
                           [this](const absl::StatusOr<WorkerAdmission>& admission) {
-                            if (!admission.ok()) return End(Context(admission.status(), "register"));
+                            if (!admission.ok())
+                              return End(Context(admission.status(), "register"));
                             Admitted(*admission);
                           });
 }
@@ -61,7 +65,8 @@ void WorkerService::Admitted(const WorkerAdmission& admission) {
                admission.generation.value(), admission.shards.size());
   admission_ = admission;
   worker_ = std::make_unique<Worker>(options_.worker, admission, options_.data);
-  compute_ = std::make_unique<ComputeThread>(model_, &loop_, ComputeEvents(), options_.take_timeout);
+  compute_ =
+      std::make_unique<ComputeThread>(model_, &loop_, ComputeEvents(), options_.take_timeout);
 
   auto own_connection = MakeChannel(options_.coordinator, options_.security, Sockets::kOwn);
   if (!own_connection.ok()) return End(own_connection.status());
@@ -97,7 +102,8 @@ void WorkerService::Connected(ShardId shard) {
   connected_[number] = true;
   broken_since_[number] = absl::InfiniteFuture();
   if (started_) return Do(worker_->Reconnected(shard));
-  if (!ready_said_ && std::find(connected_.begin(), connected_.end(), false) == connected_.end()) SayReady();
+  if (!ready_said_ && std::find(connected_.begin(), connected_.end(), false) == connected_.end())
+    SayReady();
 }
 
 void WorkerService::Disconnected(ShardId shard, const absl::Status& why) {
@@ -106,9 +112,9 @@ void WorkerService::Disconnected(ShardId shard, const absl::Status& why) {
   const absl::Duration broken = absl::Now() - broken_since_[number];
   spdlog::warn("shard {} at {}: {}", shard.value(), admission_.shards[number], why.ToString());
   if (broken > options_.unreachable_after) {
-    End(absl::UnavailableError(absl::StrCat("shard ", shard.value(), " at ", admission_.shards[number],
-                                            " could not be reached for ", absl::FormatDuration(broken), ": ",
-                                            why.message())));
+    End(absl::UnavailableError(absl::StrCat("shard ", shard.value(), " at ",
+                                            admission_.shards[number], " could not be reached for ",
+                                            absl::FormatDuration(broken), ": ", why.message())));
   }
 }
 
@@ -126,14 +132,17 @@ void WorkerService::SayReady() {
 void WorkerService::Do(WorkerActions actions) {
   const Incarnation me = admission_.incarnation;
   for (const auto& ask : actions.ask) {
-    client_->BeginStep(me, ask.step, ask.known_plan, [this, ask](const absl::StatusOr<WorkerBinding>& binding) {
-      if (!binding.ok()) return End(Context(binding.status(), absl::StrCat("begin step ", ask.step)));
-      Do(worker_->OnBinding(*binding, absl::Now()));
-    });
+    client_->BeginStep(
+        me, ask.step, ask.known_plan, [this, ask](const absl::StatusOr<WorkerBinding>& binding) {
+          if (!binding.ok())
+            return End(Context(binding.status(), absl::StrCat("begin step ", ask.step)));
+          Do(worker_->OnBinding(*binding, absl::Now()));
+        });
   }
   for (const auto& pull : actions.pulls) streams_->Pull(pull.shard, pull.request);
   for (const auto& push : actions.pushes) Push(push);
-  for (auto& unit : actions.units) compute_->UnitHere(unit.step, unit.unit, std::move(unit.fragments));
+  for (auto& unit : actions.units)
+    compute_->UnitHere(unit.step, unit.unit, std::move(unit.fragments));
   for (EvaluateTask& task : actions.evaluate) compute_->Add(std::move(task));
   for (TrainTask& task : actions.train) compute_->Add(std::move(task));
   for (StepReport& report : actions.reports) {
@@ -150,8 +159,10 @@ void WorkerService::Do(WorkerActions actions) {
 }
 
 void WorkerService::Push(const WorkerActions::Push& push) {
-  if (push.delay == absl::ZeroDuration()) return streams_->Send(push.shard, push.key, push.gradient);
-  loop_.PostAt(absl::Now() + push.delay, [this, push] { streams_->Send(push.shard, push.key, push.gradient); });
+  if (push.delay == absl::ZeroDuration())
+    return streams_->Send(push.shard, push.key, push.gradient);
+  loop_.PostAt(absl::Now() + push.delay,
+               [this, push] { streams_->Send(push.shard, push.key, push.gradient); });
 }
 
 ComputeThread::Events WorkerService::ComputeEvents() {
@@ -173,14 +184,19 @@ ComputeThread::Events WorkerService::ComputeEvents() {
 ShardStreams::Events WorkerService::StreamEvents() {
   ShardStreams::Events events;
   events.connected = [this](ShardId shard) { Connected(shard); };
-  events.disconnected = [this](ShardId shard, const absl::Status& why) { Disconnected(shard, why); };
+  events.disconnected = [this](ShardId shard, const absl::Status& why) {
+    Disconnected(shard, why);
+  };
   events.value = [this](Step step, FragmentId fragment, FloatBuffer value, int64_t wire_bytes) {
     Do(worker_->OnValue(step, fragment, std::move(value), wire_bytes, absl::Now()));
   };
-  events.refused = [this](Step step, FragmentId fragment, Answer answer, const std::string& detail) {
+  events.refused = [this](Step step, FragmentId fragment, Answer answer,
+                          const std::string& detail) {
     Do(worker_->OnPullRefused(step, fragment, answer, detail));
   };
-  events.push_answer = [this](const PushAnswer& answer) { Do(worker_->OnPushAnswer(answer, absl::Now())); };
+  events.push_answer = [this](const PushAnswer& answer) {
+    Do(worker_->OnPushAnswer(answer, absl::Now()));
+  };
   events.pushed = [this](Step step, int64_t wire_bytes) { worker_->OnPushed(step, wire_bytes); };
   return events;
 }

@@ -22,9 +22,9 @@
 
 namespace sdp {
 
-// A worker's life outside its logic: registers, connects to all shards, says it is ready, then carries out what the logic wants
-// until the run is over. Logic and connections are confined to one EventLoop; the model computes on a thread of its own and
-// heartbeats have theirs.
+// A worker's life outside its logic: registers, connects to all shards, says it is ready, then
+// carries out what the logic wants until the run is over. Logic and connections are confined to one
+// EventLoop; the model computes on a thread of its own and heartbeats have theirs.
 class WorkerService {
  public:
   struct Options {
@@ -32,11 +32,12 @@ class WorkerService {
     SecurityOptions security;
     std::string name;
     std::string config_hash;
-    uint64_t instance = 0;    // random per process
-    Worker::Options worker;   // name and the rest of what the logic needs
+    uint64_t instance = 0;   // random per process
+    Worker::Options worker;  // name and the rest of what the logic needs
     DataSummary data;
     absl::Duration unreachable_after = absl::Seconds(30);  // of the coordinator or a shard
-    absl::Duration take_timeout = absl::Minutes(30);       // of weights; the coordinator gives up earlier, with names
+    absl::Duration take_timeout =
+        absl::Minutes(30);  // of weights; the coordinator gives up earlier, with names
   };
 
   // `model` outlives the service.
@@ -45,7 +46,8 @@ class WorkerService {
   WorkerService(const WorkerService&) = delete;
   WorkerService& operator=(const WorkerService&) = delete;
 
-  // Blocks until the run is over for this worker. OK - finished; Cancelled - stopped on request; else what went wrong. Once.
+  // Blocks until the run is over for this worker. OK - finished; Cancelled - stopped on request;
+  // else what went wrong. Once.
   absl::Status Run();
   // Ends Run with this status. From any thread, also before Run.
   void End(absl::Status status) ABSL_LOCKS_EXCLUDED(mutex_);
@@ -73,8 +75,8 @@ class WorkerService {
   std::unique_ptr<CoordinatorClient> client_;
   std::unique_ptr<Worker> worker_;
   std::unique_ptr<ShardStreams> streams_;
-  std::vector<bool> connected_;             // [shards]
-  std::vector<absl::Time> broken_since_;    // [shards]; InfiniteFuture: connected
+  std::vector<bool> connected_;           // [shards]
+  std::vector<absl::Time> broken_since_;  // [shards]; InfiniteFuture: connected
   bool ready_said_ = false, started_ = false;
   WorkerAdmission admission_;
 

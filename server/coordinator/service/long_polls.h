@@ -1,16 +1,17 @@
 #pragma once
 
+#include <grpcpp/support/server_callback.h>
+
 #include <map>
 #include <utility>
 #include <vector>
-
-#include <grpcpp/support/server_callback.h>
 
 #include "absl/time/time.h"
 
 namespace sdp {
 
-// A question whose answer is not known yet. The reactor's Finish, called once, ends it; a caller that has gone does no harm.
+// A question whose answer is not known yet. The reactor's Finish, called once, ends it; a caller
+// that has gone does no harm.
 template <typename Response>
 struct Pending {
   grpc::ServerUnaryReactor* reactor = nullptr;
@@ -18,7 +19,8 @@ struct Pending {
   absl::Time answer_by = absl::InfiniteFuture();  // before the caller's deadline
 };
 
-// Pending questions by what they ask about. A caller that asks again may have several. Threads: confined to one.
+// Pending questions by what they ask about. A caller that asks again may have several. Threads:
+// confined to one.
 template <typename Key, typename Response>
 class LongPolls {
  public:

@@ -11,16 +11,17 @@ namespace sdp {
 
 absl::Status CoordinatorService::CheckGeneration(int64_t generation) const {
   if (Generation(generation) == generation_) return absl::OkStatus();
-  return absl::AbortedError(absl::StrCat("a message of generation ", generation, "; the run is in generation ",
-                                         generation_.value(), ": register again"));
+  return absl::AbortedError(absl::StrCat("a message of generation ", generation,
+                                         "; the run is in generation ", generation_.value(),
+                                         ": register again"));
 }
 
 absl::Status CoordinatorService::CheckReport(int64_t generation, const MemberKey& member) const {
   if (const absl::Status same = CheckGeneration(generation); !same.ok()) return same;
   if (members_.contains(member)) return absl::OkStatus();
   return absl::FailedPreconditionError(
-      absl::StrCat(member.first == Role::kShard ? "shard number " : "worker of incarnation ", member.second,
-                   " is not a member of this run"));
+      absl::StrCat(member.first == Role::kShard ? "shard number " : "worker of incarnation ",
+                   member.second, " is not a member of this run"));
 }
 
 void CoordinatorService::OnRegisterShard(const proto::RegisterShardRequest& request,
@@ -29,7 +30,8 @@ void CoordinatorService::OnRegisterShard(const proto::RegisterShardRequest& requ
   if (over_.has_value() || !registration.ok()) {
     return pending.reactor->Finish(ToGrpc(over_.has_value() ? Over() : registration.status()));
   }
-  // Until the first admission a later registration replaces an earlier one of that name; after it the logic refuses others.
+  // Until the first admission a later registration replaces an earlier one of that name; after it
+  // the logic refuses others.
   if (shards_ == nullptr) addresses_[registration->name] = registration->address;
   shard_applicants_.Add({registration->name, registration->instance}, pending);
   Execute(logic_.RegisterShard(*registration, absl::Now()));
@@ -47,7 +49,10 @@ void CoordinatorService::OnRegisterWorker(const proto::RegisterWorkerRequest& re
 
 absl::Status CoordinatorService::OnReady(const proto::ReadyRequest& request) {
   if (over_.has_value()) return Over();
-  if (const absl::Status valid = CheckReport(request.generation(), {Role::kWorker, request.worker()}); !valid.ok()) return valid;
+  if (const absl::Status valid =
+          CheckReport(request.generation(), {Role::kWorker, request.worker()});
+      !valid.ok())
+    return valid;
   absl::Status error;
   Execute(logic_.Ready(Incarnation(request.worker()), FromProto(request), absl::Now(), &error));
   return error;
@@ -78,7 +83,8 @@ void CoordinatorService::OnBeginStep(const proto::BeginStepRequest& request,
   Execute(std::move(actions));
 }
 
-// Reports that come after a good end are copies, and acknowledged; after a bad one the member hears of it.
+// Reports that come after a good end are copies, and acknowledged; after a bad one the member hears
+// of it.
 absl::Status CoordinatorService::OnReduced(const proto::ReducedReport& report) {
   if (over_.has_value()) return over_->ok() ? absl::OkStatus() : Over();
   const absl::Status valid = CheckReport(report.generation(), {Role::kShard, report.shard()});
@@ -125,9 +131,11 @@ absl::Status CoordinatorService::OnNotFinite(const proto::NotFinite& report) {
   return valid;
 }
 
-absl::Status CoordinatorService::OnHeartbeat(const proto::HeartbeatRequest& request, proto::HeartbeatResponse* response) {
+absl::Status CoordinatorService::OnHeartbeat(const proto::HeartbeatRequest& request,
+                                             proto::HeartbeatResponse* response) {
   const bool worker = request.has_worker();
-  const MemberKey key = {worker ? Role::kWorker : Role::kShard, worker ? request.worker() : request.shard()};
+  const MemberKey key = {worker ? Role::kWorker : Role::kShard,
+                         worker ? request.worker() : request.shard()};
   if (const absl::Status valid = CheckReport(request.generation(), key); !valid.ok()) return valid;
   const absl::Time now = absl::Now();
   Member& member = members_[key];
@@ -170,7 +178,8 @@ proto::RunStatus CoordinatorService::Status() const {
   proto::RunStatus message;
   message.set_phase(over_.has_value() ? "over" : status.phase);
   message.set_waiting_for(status.waiting_for);
-  if (over_.has_value()) message.set_waiting_for(over_->ok() ? "finished" : std::string(over_->message()));
+  if (over_.has_value())
+    message.set_waiting_for(over_->ok() ? "finished" : std::string(over_->message()));
   message.set_generation(status.generation.value());
   message.set_step(status.step);
   message.set_committed(std::max<Step>(status.committed, -1));
@@ -185,7 +194,8 @@ proto::RunStatus CoordinatorService::Status() const {
     out->set_silence_sec(absl::ToDoubleSeconds(member.silence));
     out->set_step(member.step);
     // What a member says of itself is better than what the coordinator thinks.
-    const auto own = members_.find({member.role == "shard" ? Role::kShard : Role::kWorker, member.number});
+    const auto own =
+        members_.find({member.role == "shard" ? Role::kShard : Role::kWorker, member.number});
     if (own == members_.end()) continue;
     if (!own->second.phase.empty()) out->set_phase(own->second.phase);
     out->set_peak_memory_bytes(std::max(member.peak_memory_bytes, own->second.peak_memory_bytes));

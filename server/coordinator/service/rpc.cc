@@ -15,11 +15,14 @@ grpc::ServerUnaryReactor* CoordinatorService::Rpc::OnLoop(Context* context, Answ
 }
 
 template <typename Response, typename Ask>
-grpc::ServerUnaryReactor* CoordinatorService::Rpc::LongPoll(Context* context, Response* response, Ask ask) {
-  // Early enough that the answer arrives in time on a busy machine; soon enough that a caller without a deadline is not kept.
+grpc::ServerUnaryReactor* CoordinatorService::Rpc::LongPoll(Context* context, Response* response,
+                                                            Ask ask) {
+  // Early enough that the answer arrives in time on a busy machine; soon enough that a caller
+  // without a deadline is not kept.
   constexpr absl::Duration kLongest = absl::Seconds(30);
   const absl::Time now = absl::Now();
-  const absl::Time answer_by = now + 0.8 * std::min(absl::FromChrono(context->deadline()) - now, kLongest);
+  const absl::Time answer_by =
+      now + 0.8 * std::min(absl::FromChrono(context->deadline()) - now, kLongest);
   const Pending<Response> pending = {context->DefaultReactor(), response, answer_by};
   service_->loop_->Post([service = service_, pending, ask] {
     ask(pending);
@@ -28,66 +31,83 @@ grpc::ServerUnaryReactor* CoordinatorService::Rpc::LongPoll(Context* context, Re
   return pending.reactor;
 }
 
-grpc::ServerUnaryReactor* CoordinatorService::Rpc::RegisterShard(Context* context, const proto::RegisterShardRequest* request,
-                                                                 proto::RegisterShardResponse* response) {
-  return LongPoll(context, response, [this, request](const auto& pending) { service_->OnRegisterShard(*request, pending); });
+grpc::ServerUnaryReactor* CoordinatorService::Rpc::RegisterShard(
+    Context* context, const proto::RegisterShardRequest* request,
+    proto::RegisterShardResponse* response) {
+  return LongPoll(context, response, [this, request](const auto& pending) {
+    service_->OnRegisterShard(*request, pending);
+  });
 }
 
-grpc::ServerUnaryReactor* CoordinatorService::Rpc::RegisterWorker(Context* context, const proto::RegisterWorkerRequest* request,
-                                                                  proto::RegisterWorkerResponse* response) {
-  return LongPoll(context, response, [this, request](const auto& pending) { service_->OnRegisterWorker(*request, pending); });
+grpc::ServerUnaryReactor* CoordinatorService::Rpc::RegisterWorker(
+    Context* context, const proto::RegisterWorkerRequest* request,
+    proto::RegisterWorkerResponse* response) {
+  return LongPoll(context, response, [this, request](const auto& pending) {
+    service_->OnRegisterWorker(*request, pending);
+  });
 }
 
-grpc::ServerUnaryReactor* CoordinatorService::Rpc::Ready(Context* context, const proto::ReadyRequest* request, proto::Ack*) {
+grpc::ServerUnaryReactor* CoordinatorService::Rpc::Ready(Context* context,
+                                                         const proto::ReadyRequest* request,
+                                                         proto::Ack*) {
   return OnLoop(context, [this, request] { return service_->OnReady(*request); });
 }
 
-grpc::ServerUnaryReactor* CoordinatorService::Rpc::BeginStep(Context* context, const proto::BeginStepRequest* request,
+grpc::ServerUnaryReactor* CoordinatorService::Rpc::BeginStep(Context* context,
+                                                             const proto::BeginStepRequest* request,
                                                              proto::BeginStepResponse* response) {
-  return LongPoll(context, response, [this, request](const auto& pending) { service_->OnBeginStep(*request, pending); });
+  return LongPoll(context, response, [this, request](const auto& pending) {
+    service_->OnBeginStep(*request, pending);
+  });
 }
 
-grpc::ServerUnaryReactor* CoordinatorService::Rpc::ReportReduced(Context* context, const proto::ReducedReport* request,
-                                                                 proto::Ack*) {
+grpc::ServerUnaryReactor* CoordinatorService::Rpc::ReportReduced(
+    Context* context, const proto::ReducedReport* request, proto::Ack*) {
   return OnLoop(context, [this, request] { return service_->OnReduced(*request); });
 }
 
-grpc::ServerUnaryReactor* CoordinatorService::Rpc::ReportStepDone(Context* context, const proto::StepDoneReport* request,
-                                                                  proto::Ack*) {
+grpc::ServerUnaryReactor* CoordinatorService::Rpc::ReportStepDone(
+    Context* context, const proto::StepDoneReport* request, proto::Ack*) {
   return OnLoop(context, [this, request] { return service_->OnStepDone(*request); });
 }
 
-grpc::ServerUnaryReactor* CoordinatorService::Rpc::ReportStateHashes(Context* context, const proto::StateHashesReport* request,
-                                                                     proto::Ack*) {
+grpc::ServerUnaryReactor* CoordinatorService::Rpc::ReportStateHashes(
+    Context* context, const proto::StateHashesReport* request, proto::Ack*) {
   return OnLoop(context, [this, request] { return service_->OnStateHashes(*request); });
 }
 
-grpc::ServerUnaryReactor* CoordinatorService::Rpc::ReportStep(Context* context, const proto::WorkerStepReport* request,
-                                                              proto::Ack*) {
+grpc::ServerUnaryReactor* CoordinatorService::Rpc::ReportStep(
+    Context* context, const proto::WorkerStepReport* request, proto::Ack*) {
   return OnLoop(context, [this, request] { return service_->OnStep(*request); });
 }
 
-grpc::ServerUnaryReactor* CoordinatorService::Rpc::ReportEvaluation(Context* context,
-                                                                    const proto::WorkerEvaluationReport* request, proto::Ack*) {
+grpc::ServerUnaryReactor* CoordinatorService::Rpc::ReportEvaluation(
+    Context* context, const proto::WorkerEvaluationReport* request, proto::Ack*) {
   return OnLoop(context, [this, request] { return service_->OnEvaluation(*request); });
 }
 
-grpc::ServerUnaryReactor* CoordinatorService::Rpc::ReportNotFinite(Context* context, const proto::NotFinite* request,
+grpc::ServerUnaryReactor* CoordinatorService::Rpc::ReportNotFinite(Context* context,
+                                                                   const proto::NotFinite* request,
                                                                    proto::Ack*) {
   return OnLoop(context, [this, request] { return service_->OnNotFinite(*request); });
 }
 
-grpc::ServerUnaryReactor* CoordinatorService::Rpc::Heartbeat(Context* context, const proto::HeartbeatRequest* request,
+grpc::ServerUnaryReactor* CoordinatorService::Rpc::Heartbeat(Context* context,
+                                                             const proto::HeartbeatRequest* request,
                                                              proto::HeartbeatResponse* response) {
-  return OnLoop(context, [this, request, response] { return service_->OnHeartbeat(*request, response); });
+  return OnLoop(context,
+                [this, request, response] { return service_->OnHeartbeat(*request, response); });
 }
 
-grpc::ServerUnaryReactor* CoordinatorService::Rpc::Stop(Context* context, const proto::StopRequest* request, proto::Ack*) {
+grpc::ServerUnaryReactor* CoordinatorService::Rpc::Stop(Context* context,
+                                                        const proto::StopRequest* request,
+                                                        proto::Ack*) {
   service_->Stop(request->reason());
   return OnLoop(context, [] { return absl::OkStatus(); });
 }
 
-grpc::ServerUnaryReactor* CoordinatorService::Rpc::GetStatus(Context* context, const proto::GetStatusRequest*,
+grpc::ServerUnaryReactor* CoordinatorService::Rpc::GetStatus(Context* context,
+                                                             const proto::GetStatusRequest*,
                                                              proto::RunStatus* response) {
   return OnLoop(context, [this, response] {
     *response = service_->Status();

@@ -5,8 +5,9 @@
 
 namespace sdp {
 
-// gRPC's side of CoordinatorService: every reaction posts to the loop and returns. Request and response live until the
-// reactor's Finish, which each of them reaches, so nothing is copied. Threads: gRPC's.
+// gRPC's side of CoordinatorService: every reaction posts to the loop and returns. Request and
+// response live until the reactor's Finish, which each of them reaches, so nothing is copied.
+// Threads: gRPC's.
 class CoordinatorService::Rpc final : public proto::Coordinator::CallbackService {
  public:
   explicit Rpc(CoordinatorService* service) : service_(service) {}
@@ -18,17 +19,27 @@ class CoordinatorService::Rpc final : public proto::Coordinator::CallbackService
                          proto::RegisterShardResponse* response) override;
   Reactor* RegisterWorker(Context* context, const proto::RegisterWorkerRequest* request,
                           proto::RegisterWorkerResponse* response) override;
-  Reactor* Ready(Context* context, const proto::ReadyRequest* request, proto::Ack* response) override;
-  Reactor* BeginStep(Context* context, const proto::BeginStepRequest* request, proto::BeginStepResponse* response) override;
-  Reactor* ReportReduced(Context* context, const proto::ReducedReport* request, proto::Ack* response) override;
-  Reactor* ReportStepDone(Context* context, const proto::StepDoneReport* request, proto::Ack* response) override;
-  Reactor* ReportStateHashes(Context* context, const proto::StateHashesReport* request, proto::Ack* response) override;
-  Reactor* ReportStep(Context* context, const proto::WorkerStepReport* request, proto::Ack* response) override;
-  Reactor* ReportEvaluation(Context* context, const proto::WorkerEvaluationReport* request, proto::Ack* response) override;
-  Reactor* ReportNotFinite(Context* context, const proto::NotFinite* request, proto::Ack* response) override;
-  Reactor* Heartbeat(Context* context, const proto::HeartbeatRequest* request, proto::HeartbeatResponse* response) override;
+  Reactor* Ready(Context* context, const proto::ReadyRequest* request,
+                 proto::Ack* response) override;
+  Reactor* BeginStep(Context* context, const proto::BeginStepRequest* request,
+                     proto::BeginStepResponse* response) override;
+  Reactor* ReportReduced(Context* context, const proto::ReducedReport* request,
+                         proto::Ack* response) override;
+  Reactor* ReportStepDone(Context* context, const proto::StepDoneReport* request,
+                          proto::Ack* response) override;
+  Reactor* ReportStateHashes(Context* context, const proto::StateHashesReport* request,
+                             proto::Ack* response) override;
+  Reactor* ReportStep(Context* context, const proto::WorkerStepReport* request,
+                      proto::Ack* response) override;
+  Reactor* ReportEvaluation(Context* context, const proto::WorkerEvaluationReport* request,
+                            proto::Ack* response) override;
+  Reactor* ReportNotFinite(Context* context, const proto::NotFinite* request,
+                           proto::Ack* response) override;
+  Reactor* Heartbeat(Context* context, const proto::HeartbeatRequest* request,
+                     proto::HeartbeatResponse* response) override;
   Reactor* Stop(Context* context, const proto::StopRequest* request, proto::Ack* response) override;
-  Reactor* GetStatus(Context* context, const proto::GetStatusRequest* request, proto::RunStatus* response) override;
+  Reactor* GetStatus(Context* context, const proto::GetStatusRequest* request,
+                     proto::RunStatus* response) override;
 
  private:
   // Runs `answer` on the loop; the call ends with what it returns.

@@ -29,17 +29,22 @@ absl::Status Errno(absl::string_view doing, const std::string& path) {
   return absl::ErrnoToStatus(errno, absl::StrCat(doing, " ", path));
 }
 
-std::string WhatToDo() { return "choose another with --set run.dir=FOLDER, or remove it if it is not needed"; }
+std::string WhatToDo() {
+  return "choose another with --set run.dir=FOLDER, or remove it if it is not needed";
+}
 
-// The names in a folder that a run would mix with its own. The lock file does not count: a run that was refused leaves it.
+// The names in a folder that a run would mix with its own. The lock file does not count: a run that
+// was refused leaves it.
 absl::StatusOr<std::vector<std::string>> Contents(const std::string& path) {
   std::vector<std::string> names;
   std::error_code error;
   for (fs::directory_iterator it(path, error), end; !error && it != end; it.increment(error)) {
     const std::string name = it->path().filename();
-    if (name != "logs" && name != "lock" && !absl::EndsWith(name, ".address")) names.push_back(name);
+    if (name != "logs" && name != "lock" && !absl::EndsWith(name, ".address"))
+      names.push_back(name);
   }
-  if (error) return absl::UnavailableError(absl::StrCat("read run folder ", path, ": ", error.message()));
+  if (error)
+    return absl::UnavailableError(absl::StrCat("read run folder ", path, ": ", error.message()));
   std::sort(names.begin(), names.end());
   return names;
 }
@@ -52,11 +57,12 @@ absl::Status CheckEmpty(const std::string& path) {
     names.resize(kShown);
     names.push_back("...");
   }
-  return absl::AlreadyExistsError(
-      absl::StrCat("run folder ", path, " exists and is not empty (", absl::StrJoin(names, ", "), "): ", WhatToDo()));
+  return absl::AlreadyExistsError(absl::StrCat("run folder ", path, " exists and is not empty (",
+                                               absl::StrJoin(names, ", "), "): ", WhatToDo()));
 }
 
-// The descriptor of the lock file, locked. -1: another process has the lock, and `owner` is what it wrote.
+// The descriptor of the lock file, locked. -1: another process has the lock, and `owner` is what it
+// wrote.
 absl::StatusOr<int> Lock(const std::string& path, int flags, std::string* owner) {
   const int file = open(path.c_str(), O_RDWR | O_CLOEXEC | flags, 0644);
   if (file < 0) return Errno("open", path);
@@ -71,8 +77,9 @@ absl::StatusOr<int> Lock(const std::string& path, int flags, std::string* owner)
 }
 
 absl::Status InUse(const std::string& path, const std::string& owner) {
-  return absl::FailedPreconditionError(
-      absl::StrCat("run folder ", path, " is in use by process ", owner, ": choose another with --set run.dir=FOLDER"));
+  return absl::FailedPreconditionError(absl::StrCat("run folder ", path, " is in use by process ",
+                                                    owner,
+                                                    ": choose another with --set run.dir=FOLDER"));
 }
 
 double Seconds(absl::Duration duration) { return absl::ToDoubleSeconds(duration); }
@@ -112,7 +119,8 @@ std::string MetricsJson(const StepMetrics& metrics) {
 absl::StatusOr<std::unique_ptr<RunFolder>> RunFolder::Create(const std::string& path) {
   std::error_code error;
   fs::create_directories(path, error);
-  if (error) return absl::UnavailableError(absl::StrCat("make run folder ", path, ": ", error.message()));
+  if (error)
+    return absl::UnavailableError(absl::StrCat("make run folder ", path, ": ", error.message()));
   const std::string lock_path = path + "/lock";
   std::string owner;
   // First without making the lock file: nothing is written into a folder that is not a run's.
@@ -126,12 +134,14 @@ absl::StatusOr<std::unique_ptr<RunFolder>> RunFolder::Create(const std::string& 
   // Again, now that nobody else can begin here.
   absl::Status status = CheckEmpty(path);
   const std::string process = absl::StrCat(getpid(), "\n");
-  if (status.ok() && (ftruncate(lock, 0) != 0 || pwrite(lock, process.data(), process.size(), 0) < 0)) {
+  if (status.ok() &&
+      (ftruncate(lock, 0) != 0 || pwrite(lock, process.data(), process.size(), 0) < 0)) {
     status = Errno("write", lock_path);
   }
   if (status.ok()) {
     fs::create_directories(path + "/logs", error);
-    if (error) status = absl::UnavailableError(absl::StrCat("make ", path, "/logs: ", error.message()));
+    if (error)
+      status = absl::UnavailableError(absl::StrCat("make ", path, "/logs: ", error.message()));
   }
   std::FILE* metrics = nullptr;
   const std::string metrics_path = path + "/metrics.jsonl";
@@ -146,14 +156,17 @@ absl::StatusOr<std::unique_ptr<RunFolder>> RunFolder::Create(const std::string& 
   return std::unique_ptr<RunFolder>(new RunFolder(path, lock, metrics));
 }
 
-RunFolder::RunFolder(std::string path, int lock, std::FILE* metrics) : path_(std::move(path)), lock_(lock), metrics_(metrics) {}
+RunFolder::RunFolder(std::string path, int lock, std::FILE* metrics)
+    : path_(std::move(path)), lock_(lock), metrics_(metrics) {}
 
 RunFolder::~RunFolder() {
   std::fclose(metrics_);  // Every line was flushed; there is nothing left that could fail.
   close(lock_);
 }
 
-absl::Status RunFolder::WritePlan(const std::string& json) { return WriteFileAtomically(path_ + "/plan.json", json); }
+absl::Status RunFolder::WritePlan(const std::string& json) {
+  return WriteFileAtomically(path_ + "/plan.json", json);
+}
 
 absl::Status RunFolder::WriteAddress(const std::string& address) {
   return WriteFileAtomically(path_ + "/coordinator.address", address + "\n");
@@ -162,16 +175,18 @@ absl::Status RunFolder::WriteAddress(const std::string& address) {
 absl::Status RunFolder::AppendMetrics(const StepMetrics& metrics) {
   if (!status_.ok()) return status_;
   const std::string line = MetricsJson(metrics) + "\n";
-  if (std::fwrite(line.data(), 1, line.size(), metrics_) != line.size() || std::fflush(metrics_) != 0) {
+  if (std::fwrite(line.data(), 1, line.size(), metrics_) != line.size() ||
+      std::fflush(metrics_) != 0) {
     status_ = Errno("write", path_ + "/metrics.jsonl");
   }
   return status_;
 }
 
 void RunFolder::Discard() {
-  std::error_code ignored;  // What cannot be removed stays, and the next run in this folder says so.
-  for (const char* name : {"config.toml", "plan.json", "metrics.jsonl", "state.db", "state.db-wal", "state.db-shm",
-                           "coordinator.address", "lock", "logs", ""}) {
+  std::error_code
+      ignored;  // What cannot be removed stays, and the next run in this folder says so.
+  for (const char* name : {"config.toml", "plan.json", "metrics.jsonl", "state.db", "state.db-wal",
+                           "state.db-shm", "coordinator.address", "lock", "logs", ""}) {
     fs::remove(fs::path(path_) / name, ignored);  // a folder only if it is empty
   }
 }

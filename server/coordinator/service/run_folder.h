@@ -10,9 +10,9 @@
 
 namespace sdp {
 
-// One line of metrics.jsonl, without the newline. Keys are the fields of StepMetrics: durations in seconds with `_sec`, hashes
-// as 16 hexadecimal digits. What a closing step does not have (loss, times, bytes) is absent, as is a full_loss that was not
-// asked for.
+// One line of metrics.jsonl, without the newline. Keys are the fields of StepMetrics: durations in
+// seconds with `_sec`, hashes as 16 hexadecimal digits. What a closing step does not have (loss,
+// times, bytes) is absent, as is a full_loss that was not asked for.
 std::string MetricsJson(const StepMetrics& metrics);
 
 // The folder of one run:
@@ -26,9 +26,11 @@ std::string MetricsJson(const StepMetrics& metrics);
 // Threads: confined to one.
 class RunFolder {
  public:
-  // Makes the folder, and those above it, and takes the lock. A folder with nothing but logs/ and *.address files (a
-  // launcher's preparations) counts as empty. Errors name the folder and what to do:
-  //   AlreadyExists - it has a run, or anything else. FailedPrecondition - a process is using it. Others - the file system's.
+  // Makes the folder, and those above it, and takes the lock. A folder with nothing but logs/ and
+  // *.address files (a launcher's preparations) counts as empty. Errors name the folder and what to
+  // do:
+  //   AlreadyExists - it has a run, or anything else. FailedPrecondition - a process is using it.
+  //   Others - the file system's.
   static absl::StatusOr<std::unique_ptr<RunFolder>> Create(const std::string& path);
   ~RunFolder();
   RunFolder(const RunFolder&) = delete;
@@ -44,19 +46,21 @@ class RunFolder {
   // The line is with the operating system on return. An error is final: later calls return it too.
   absl::Status AppendMetrics(const StepMetrics& metrics);
 
-  // Takes away what was written, and the folder if nothing else is in it: the run could not begin, and may be tried again.
+  // Takes away what was written, and the folder if nothing else is in it: the run could not begin,
+  // and may be tried again.
   void Discard();
 
  private:
   RunFolder(std::string path, int lock, std::FILE* metrics);
 
   const std::string path_;
-  const int lock_;            // file descriptor
+  const int lock_;  // file descriptor
   std::FILE* const metrics_;
-  absl::Status status_;       // of metrics_
+  absl::Status status_;  // of metrics_
 };
 
-// Writes `text` to `path` whole or not at all: beside it first, then renamed into its place. Errors name the file.
+// Writes `text` to `path` whole or not at all: beside it first, then renamed into its place. Errors
+// name the file.
 absl::Status WriteFileAtomically(const std::string& path, const std::string& text);
 
 }  // namespace sdp

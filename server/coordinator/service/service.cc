@@ -13,7 +13,8 @@
 
 namespace sdp {
 
-CoordinatorService::CoordinatorService(Options options, EventLoop* loop, StateStore* store, RunFolder* folder)
+CoordinatorService::CoordinatorService(Options options, EventLoop* loop, StateStore* store,
+                                       RunFolder* folder)
     : options_(std::move(options)),
       loop_(loop),
       store_(store),
@@ -60,7 +61,8 @@ void CoordinatorService::Execute(CoordinatorActions actions) {
   for (const auto& bind : actions.bind_shards) shards_->Bind(bind.shard, bind.binding);
   for (const auto& bind : actions.bind_workers) Bind(bind);
   for (const auto& scale : actions.scales) shards_->SetScale(scale.shard, scale.scale);
-  for (const auto& release : actions.releases) shards_->ReleaseEvaluation(release.shard, release.step);
+  for (const auto& release : actions.releases)
+    shards_->ReleaseEvaluation(release.shard, release.step);
   WritePlanOnce();
   for (const StepMetrics& metrics : actions.metrics) Record(metrics);
   for (const std::string& line : actions.log) options_.log(line);
@@ -95,7 +97,8 @@ void CoordinatorService::Admit(const CoordinatorActions::AdmitShard& admit) {
       events.failed = [this](ShardId failed, const absl::Status& error) {
         EndRun(Context(error, members_[{Role::kShard, failed.value()}].name));
       };
-      shards_ = std::make_unique<ShardControlClient>(loop_, generation_, options_.security, std::move(events));
+      shards_ = std::make_unique<ShardControlClient>(loop_, generation_, options_.security,
+                                                     std::move(events));
     }
     Member& member = members_[{Role::kShard, shard.value()}];
     if (member.name.empty()) {  // else it asked again
@@ -128,7 +131,8 @@ void CoordinatorService::Bind(const CoordinatorActions::ToWorker& bind) {
     question.reactor->Finish(grpc::Status::OK);
   }
   // Nobody waits: the worker asks again, and gets the same answer then.
-  if (bind.binding.finished && !pending.empty()) members_[{Role::kWorker, bind.worker.value()}].told = true;
+  if (bind.binding.finished && !pending.empty())
+    members_[{Role::kWorker, bind.worker.value()}].told = true;
 }
 
 void CoordinatorService::WritePlanOnce() {
@@ -143,7 +147,8 @@ void CoordinatorService::WritePlanOnce() {
   input.seed = options_.logic.seed;
   const PlanReport report = MakePlanReport(input, *logic_.plan(), ElementBytes());
   for (const std::string& warning : report.warnings) options_.log(absl::StrCat("plan: ", warning));
-  if (const absl::Status written = folder_->WritePlan(PlanJson(report)); !written.ok()) EndRun(written);
+  if (const absl::Status written = folder_->WritePlan(PlanJson(report)); !written.ok())
+    EndRun(written);
 }
 
 void CoordinatorService::Record(const StepMetrics& metrics) {
@@ -156,7 +161,8 @@ void CoordinatorService::EndRun(const absl::Status& status) {
   if (over_.has_value()) return;
   over_ = status;
   leave_by_ = absl::Now() + options_.linger;
-  options_.log(status.ok() ? "the run is finished" : absl::StrCat("the run ends: ", status.message()));
+  options_.log(status.ok() ? "the run is finished"
+                           : absl::StrCat("the run ends: ", status.message()));
   const grpc::Status answer = ToGrpc(Over());
   for (const auto& pending : shard_applicants_.TakeAll()) pending.reactor->Finish(answer);
   for (const auto& pending : worker_applicants_.TakeAll()) pending.reactor->Finish(answer);

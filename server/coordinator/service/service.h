@@ -28,22 +28,24 @@ class Service;
 
 namespace sdp {
 
-// Coordinator, connected: decodes what members ask, calls the logic and executes its actions: the store, answers, control calls
-// to shards, the run folder's files, lines for people.
-// Errors: a store or a file that fails, or a shard that refuses a control call, ends the run with that error.
-// Threads: everything is confined to `loop`; the methods below may be called from any thread. Order of ending: the
-// RpcServer's Shutdown, the loop's Stop, then this object, the store's join, and last the loop's destructor.
+// Coordinator, connected: decodes what members ask, calls the logic and executes its actions: the
+// store, answers, control calls to shards, the run folder's files, lines for people. Errors: a
+// store or a file that fails, or a shard that refuses a control call, ends the run with that error.
+// Threads: everything is confined to `loop`; the methods below may be called from any thread. Order
+// of ending: the RpcServer's Shutdown, the loop's Stop, then this object, the store's join, and
+// last the loop's destructor.
 class CoordinatorService {
  public:
   struct Options {
     Coordinator::Options logic;
     SecurityOptions security;
     absl::Duration tick = absl::Seconds(1);
-    absl::Duration linger = absl::Seconds(3);  // after the end: until members have heard of it by their heartbeats
+    absl::Duration linger =
+        absl::Seconds(3);  // after the end: until members have heard of it by their heartbeats
     std::function<void(const std::string&)> print;  // step lines
     std::function<void(const std::string&)> log;    // decisions, for people
-    // The run is over and everyone told: OK - finished, Cancelled - stopped on request, or the error; and the summary.
-    // Called once, on the loop.
+    // The run is over and everyone told: OK - finished, Cancelled - stopped on request, or the
+    // error; and the summary. Called once, on the loop.
     std::function<void(absl::Status, std::string)> ended;
   };
 
@@ -73,17 +75,21 @@ class CoordinatorService {
   using Question = std::pair<Incarnation, Step>;
 
   // Requests, on the loop: requests.cc
-  void OnRegisterShard(const proto::RegisterShardRequest& request, const Pending<proto::RegisterShardResponse>& pending);
-  void OnRegisterWorker(const proto::RegisterWorkerRequest& request, const Pending<proto::RegisterWorkerResponse>& pending);
+  void OnRegisterShard(const proto::RegisterShardRequest& request,
+                       const Pending<proto::RegisterShardResponse>& pending);
+  void OnRegisterWorker(const proto::RegisterWorkerRequest& request,
+                        const Pending<proto::RegisterWorkerResponse>& pending);
   absl::Status OnReady(const proto::ReadyRequest& request);
-  void OnBeginStep(const proto::BeginStepRequest& request, const Pending<proto::BeginStepResponse>& pending);
+  void OnBeginStep(const proto::BeginStepRequest& request,
+                   const Pending<proto::BeginStepResponse>& pending);
   absl::Status OnReduced(const proto::ReducedReport& report);
   absl::Status OnStepDone(const proto::StepDoneReport& report);
   absl::Status OnStateHashes(const proto::StateHashesReport& report);
   absl::Status OnStep(const proto::WorkerStepReport& report);
   absl::Status OnEvaluation(const proto::WorkerEvaluationReport& report);
   absl::Status OnNotFinite(const proto::NotFinite& report);
-  absl::Status OnHeartbeat(const proto::HeartbeatRequest& request, proto::HeartbeatResponse* response);
+  absl::Status OnHeartbeat(const proto::HeartbeatRequest& request,
+                           proto::HeartbeatResponse* response);
   proto::RunStatus Status() const;
   absl::Status CheckGeneration(int64_t generation) const;
   absl::Status CheckReport(int64_t generation, const MemberKey& member) const;
@@ -110,10 +116,10 @@ class CoordinatorService {
   const std::unique_ptr<Rpc> rpc_;
 
   Coordinator logic_;
-  Generation generation_;  // 0 until shards are admitted
-  std::unique_ptr<ShardControlClient> shards_;     // made with the first admission
-  std::map<std::string, std::string> addresses_;   // of shards, by name
-  std::map<MemberKey, Member> members_;            // admitted
+  Generation generation_;                         // 0 until shards are admitted
+  std::unique_ptr<ShardControlClient> shards_;    // made with the first admission
+  std::map<std::string, std::string> addresses_;  // of shards, by name
+  std::map<MemberKey, Member> members_;           // admitted
   LongPolls<Applicant, proto::RegisterShardResponse> shard_applicants_;
   LongPolls<Applicant, proto::RegisterWorkerResponse> worker_applicants_;
   LongPolls<Question, proto::BeginStepResponse> questions_;

@@ -15,7 +15,8 @@
 namespace sdp {
 namespace {
 
-constexpr size_t kRecent = 50;  // steps: follows a change within a minute or so, and an evaluation does not dominate
+constexpr size_t kRecent =
+    50;  // steps: follows a change within a minute or so, and an evaluation does not dominate
 
 constexpr std::array<const char*, 5> kByteUnits = {"B", "KiB", "MiB", "GiB", "TiB"};
 
@@ -28,24 +29,26 @@ size_t ByteUnit(double bytes) {
 
 std::string InUnit(double bytes, size_t unit) {
   const double value = bytes / std::pow(1024, static_cast<double>(unit));
-  return absl::StrFormat(value < 9.95 && unit > 0 ? "%.1f" : "%.0f", value);
+  return absl::StrFormat("%.*f", value < 9.95 && unit > 0 ? 1 : 0, value);
 }
 
 std::string RateText(double per_sec) {
   if (per_sec < 999.5) return absl::StrFormat("%.0f", per_sec);
-  if (per_sec < 999.5e3) return absl::StrFormat(per_sec < 99.95e3 ? "%.1fk" : "%.0fk", per_sec / 1e3);
+  if (per_sec < 999.5e3) return absl::StrFormat("%.*fk", per_sec < 99.95e3 ? 1 : 0, per_sec / 1e3);
   return absl::StrFormat("%.1fM", per_sec / 1e6);
 }
 
 std::string NormText(double norm) {
   if (norm >= 0.1 && norm < 100) return absl::StrFormat("%.2f", norm);
-  return absl::StrFormat(norm < 1e6 && norm >= 100 ? "%.0f" : "%.2g", norm);
+  if (norm >= 100 && norm < 1e6) return absl::StrFormat("%.0f", norm);
+  return absl::StrFormat("%.2g", norm);
 }
 
 // Two rates share the larger one's unit, so that they compare at a glance.
 std::string TrafficText(double pulled_bytes, double pushed_bytes) {
   const size_t unit = ByteUnit(std::max(pulled_bytes, pushed_bytes));
-  return absl::StrCat("pull ", InUnit(pulled_bytes, unit), " push ", InUnit(pushed_bytes, unit), " ", kByteUnits[unit]);
+  return absl::StrCat("pull ", InUnit(pulled_bytes, unit), " push ", InUnit(pushed_bytes, unit),
+                      " ", kByteUnits[unit]);
 }
 
 double Share(absl::Duration part, absl::Duration all) {
@@ -60,7 +63,8 @@ std::string BytesText(int64_t bytes) {
 }
 
 std::string DurationText(absl::Duration duration) {
-  const int64_t seconds = std::max<int64_t>(0, absl::ToInt64Seconds(duration + absl::Milliseconds(500)));
+  const int64_t seconds =
+      std::max<int64_t>(0, absl::ToInt64Seconds(duration + absl::Milliseconds(500)));
   if (seconds < 60) return absl::StrCat(seconds, "s");
   if (seconds < 600) return absl::StrCat(seconds / 60, "m ", seconds % 60, "s");
   if (seconds < 3600) return absl::StrCat(seconds / 60, "m");
@@ -106,7 +110,9 @@ double RunProgress::tokens_per_sec() const {
     elapsed += step.elapsed;
     tokens += step.tokens;
   }
-  return elapsed > absl::ZeroDuration() ? static_cast<double>(tokens) / absl::ToDoubleSeconds(elapsed) : 0;
+  return elapsed > absl::ZeroDuration()
+             ? static_cast<double>(tokens) / absl::ToDoubleSeconds(elapsed)
+             : 0;
 }
 
 std::string RunProgress::StepLine() const {
@@ -124,10 +130,13 @@ std::string RunProgress::StepLine() const {
     parts.push_back(absl::StrCat("cover ", m.min_holders, "-", m.max_holders));
     parts.push_back(absl::StrCat("mem ", BytesText(m.max_worker_memory_bytes)));
     if (m.elapsed > absl::ZeroDuration() && m.tokens > 0) {
-      parts.push_back(RateText(static_cast<double>(m.tokens) / absl::ToDoubleSeconds(m.elapsed)) + " tok/s");
+      parts.push_back(RateText(static_cast<double>(m.tokens) / absl::ToDoubleSeconds(m.elapsed)) +
+                      " tok/s");
     }
-    parts.push_back(TrafficText(static_cast<double>(m.pulled_bytes), static_cast<double>(m.pushed_bytes)));
-    parts.push_back(absl::StrFormat("wait %.0f%%", Share(m.pull + m.push, m.pull + m.forward + m.backward + m.push)));
+    parts.push_back(
+        TrafficText(static_cast<double>(m.pulled_bytes), static_cast<double>(m.pushed_bytes)));
+    parts.push_back(absl::StrFormat(
+        "wait %.0f%%", Share(m.pull + m.push, m.pull + m.forward + m.backward + m.push)));
     if (const auto eta = Eta()) parts.push_back("eta " + DurationText(*eta));
   }
   return absl::StrJoin(parts, "  ");
@@ -135,31 +144,41 @@ std::string RunProgress::StepLine() const {
 
 std::string RunProgress::Summary(const std::map<std::string, int64_t>& peak_memory) const {
   if (totals_.steps == 0) return "";
-  std::string text = absl::StrCat("trained ", totals_.steps, " steps in ", DurationText(run_time_), "\n");
+  std::string text =
+      absl::StrCat("trained ", totals_.steps, " steps in ", DurationText(run_time_), "\n");
   std::vector<std::string> losses;
   if (loss_.has_value()) losses.push_back(absl::StrFormat("last step %.4f", *loss_));
   if (full_loss_.has_value()) {
-    losses.push_back(absl::StrFormat("full model on validation data %.4f (version %d)", *full_loss_, full_loss_step_));
+    losses.push_back(absl::StrFormat("full model on validation data %.4f (version %d)", *full_loss_,
+                                     full_loss_step_));
   }
   if (!losses.empty()) absl::StrAppend(&text, "  loss     ", absl::StrJoin(losses, ", "), "\n");
   const absl::Duration all = totals_.pull + totals_.forward + totals_.backward + totals_.push;
-  absl::StrAppendFormat(&text, "  time     pull-wait %.0f%%, forward %.0f%%, backward %.0f%%, push %.0f%%\n",
-                        Share(totals_.pull, all), Share(totals_.forward, all), Share(totals_.backward, all),
-                        Share(totals_.push, all));
+  absl::StrAppendFormat(
+      &text, "  time     pull-wait %.0f%%, forward %.0f%%, backward %.0f%%, push %.0f%%\n",
+      Share(totals_.pull, all), Share(totals_.forward, all), Share(totals_.backward, all),
+      Share(totals_.push, all));
   const double steps = static_cast<double>(totals_.steps);
   absl::StrAppend(&text, "  bytes    ",
-                  TrafficText(static_cast<double>(totals_.pulled_bytes) / steps, static_cast<double>(totals_.pushed_bytes) / steps),
+                  TrafficText(static_cast<double>(totals_.pulled_bytes) / steps,
+                              static_cast<double>(totals_.pushed_bytes) / steps),
                   " per step, all workers\n");
   if (totals_.tokens > 0 && totals_.elapsed > absl::ZeroDuration()) {
-    absl::StrAppend(&text, "  speed    ",
-                    RateText(static_cast<double>(totals_.tokens) / absl::ToDoubleSeconds(totals_.elapsed)), " tok/s\n");
+    absl::StrAppend(
+        &text, "  speed    ",
+        RateText(static_cast<double>(totals_.tokens) / absl::ToDoubleSeconds(totals_.elapsed)),
+        " tok/s\n");
   }
   std::vector<std::pair<std::string, int64_t>> peaks(peak_memory.begin(), peak_memory.end());
-  std::sort(peaks.begin(), peaks.end(), [](const auto& a, const auto& b) { return NaturalLess(a.first, b.first); });
+  std::sort(peaks.begin(), peaks.end(),
+            [](const auto& a, const auto& b) { return NaturalLess(a.first, b.first); });
   std::vector<std::string> memory;
-  for (const auto& [name, bytes] : peaks) memory.push_back(absl::StrCat(name, " ", BytesText(bytes)));
-  if (!memory.empty()) absl::StrAppend(&text, "  memory   peak of ", absl::StrJoin(memory, ", "), "\n");
-  if (state_hash_.has_value()) absl::StrAppend(&text, "  weights  state hash ", HashText(*state_hash_), "\n");
+  for (const auto& [name, bytes] : peaks)
+    memory.push_back(absl::StrCat(name, " ", BytesText(bytes)));
+  if (!memory.empty())
+    absl::StrAppend(&text, "  memory   peak of ", absl::StrJoin(memory, ", "), "\n");
+  if (state_hash_.has_value())
+    absl::StrAppend(&text, "  weights  state hash ", HashText(*state_hash_), "\n");
   return text;
 }
 

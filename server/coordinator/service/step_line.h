@@ -16,7 +16,8 @@ std::string BytesText(int64_t bytes);
 // "48s", "2m 5s", "14m", "2h 5m", "1d 3h".
 std::string DurationText(absl::Duration duration);
 
-// What a run has done so far, as people want to see it: one line per step, and a summary. Pure: metrics in, text out.
+// What a run has done so far, as people want to see it: one line per step, and a summary. Pure:
+// metrics in, text out.
 class RunProgress {
  public:
   // `workers`: those the run was configured for.
@@ -25,12 +26,15 @@ class RunProgress {
   void Add(const StepMetrics& metrics);
 
   // Of the step last added:
-  // "step 120/5000  loss 3.412 (full 3.377)  grad 0.91  workers 8/8  cover 4-4  mem 1.9 GiB  12.3k tok/s  pull 24 push 24 MiB
-  //  wait 3%  eta 14m". `mem`: the worst worker's peak. `pull`, `push`: all workers, this step. `wait`: the mean worker's time
+  // "step 120/5000  loss 3.412 (full 3.377)  grad 0.91  workers 8/8  cover 4-4  mem 1.9 GiB  12.3k
+  // tok/s  pull 24 push 24 MiB
+  //  wait 3%  eta 14m". `mem`: the worst worker's peak. `pull`, `push`: all workers, this step.
+  //  `wait`: the mean worker's time
   // that was not computing. What is not known is absent.
   std::string StepLine() const;
 
-  // Time left, from the newest steps; none before the second one. The first step, which warms everything up, does not count.
+  // Time left, from the newest steps; none before the second one. The first step, which warms
+  // everything up, does not count.
   std::optional<absl::Duration> Eta() const;
   double tokens_per_sec() const;  // of the newest steps
 

@@ -26,17 +26,23 @@ absl::Status Error(sqlite3* db) {
   switch (code & 0xff) {
     case SQLITE_OK:
     case SQLITE_ROW:
-    case SQLITE_DONE: return absl::OkStatus();
+    case SQLITE_DONE:
+      return absl::OkStatus();
     case SQLITE_NOTADB:
-    case SQLITE_CORRUPT: return absl::DataLossError(message);
-    case SQLITE_CONSTRAINT: return absl::InternalError(message);
-    case SQLITE_FULL: return absl::ResourceExhaustedError(message);
-    default: return absl::UnavailableError(message);
+    case SQLITE_CORRUPT:
+      return absl::DataLossError(message);
+    case SQLITE_CONSTRAINT:
+      return absl::InternalError(message);
+    case SQLITE_FULL:
+      return absl::ResourceExhaustedError(message);
+    default:
+      return absl::UnavailableError(message);
   }
 }
 
 absl::Status Execute(sqlite3* db, const char* sql) {
-  return sqlite3_exec(db, sql, nullptr, nullptr, nullptr) == SQLITE_OK ? absl::OkStatus() : Error(db);
+  return sqlite3_exec(db, sql, nullptr, nullptr, nullptr) == SQLITE_OK ? absl::OkStatus()
+                                                                       : Error(db);
 }
 
 // A prepared statement. Values are bound and columns read left to right.
@@ -60,7 +66,8 @@ class Statement {
   Statement& Bind(int64_t value) { return Check(sqlite3_bind_int64(statement_, ++next_, value)); }
   Statement& Bind(double value) { return Check(sqlite3_bind_double(statement_, ++next_, value)); }
   Statement& Bind(const std::string& value) {
-    return Check(sqlite3_bind_text(statement_, ++next_, value.data(), static_cast<int>(value.size()), SQLITE_TRANSIENT));
+    return Check(sqlite3_bind_text(statement_, ++next_, value.data(),
+                                   static_cast<int>(value.size()), SQLITE_TRANSIENT));
   }
 
   // True: there is a row, to be read with the functions below.
@@ -79,7 +86,9 @@ class Statement {
   std::string Text() {
     const auto* text = sqlite3_column_text(statement_, next_);
     const int size = sqlite3_column_bytes(statement_, next_++);
-    return text == nullptr ? "" : std::string(reinterpret_cast<const char*>(text), static_cast<size_t>(size));
+    return text == nullptr
+               ? ""
+               : std::string(reinterpret_cast<const char*>(text), static_cast<size_t>(size));
   }
 
  private:
@@ -94,8 +103,9 @@ class Statement {
   absl::Status status_;
 };
 
-// A kind of record and its table, in the order of Record's alternatives. `seq` orders the records of all kinds. Only members
-// and shards are written again, when one asks again to be let in: for the others a second row is a bug, which must not pass.
+// A kind of record and its table, in the order of Record's alternatives. `seq` orders the records
+// of all kinds. Only members and shards are written again, when one asks again to be let in: for
+// the others a second row is a bug, which must not pass.
 struct Kind {
   const char* table;
   const char* columns;  // with constraints
@@ -106,31 +116,44 @@ struct Kind {
 constexpr const char* kOnce = "INSERT";
 constexpr const char* kAgain = "INSERT OR REPLACE";
 constexpr std::array<Kind, std::variant_size_v<Record>> kKinds = {{
-    {"generations", "generation INTEGER UNIQUE, term INTEGER, config_hash TEXT, start TEXT", "generation, term, config_hash, start",
-     4, kOnce},
+    {"generations", "generation INTEGER UNIQUE, term INTEGER, config_hash TEXT, start TEXT",
+     "generation, term, config_hash, start", 4, kOnce},
     {"members", "incarnation INTEGER UNIQUE, name TEXT", "incarnation, name", 2, kAgain},
     {"shards", "shard INTEGER UNIQUE, name TEXT, address TEXT", "shard, name, address", 3, kAgain},
     {"views", "view INTEGER UNIQUE, members TEXT", "view, members", 2, kOnce},
     {"bindings",
-     "generation INTEGER, step INTEGER, view INTEGER, cursor INTEGER, samples INTEGER, evaluate INTEGER, closing INTEGER, "
+     "generation INTEGER, step INTEGER, view INTEGER, cursor INTEGER, samples INTEGER, evaluate "
+     "INTEGER, closing INTEGER, "
      "UNIQUE (generation, step)",
      "generation, step, view, cursor, samples, evaluate, closing", 7, kOnce},
-    {"scales", "generation INTEGER, step INTEGER, scale REAL, UNIQUE (generation, step)", "generation, step, scale", 3, kOnce},
+    {"scales", "generation INTEGER, step INTEGER, scale REAL, UNIQUE (generation, step)",
+     "generation, step, scale", 3, kOnce},
 }};
 
 void Bind(Statement& to, const GenerationRecord& record) {
-  to.Bind(record.generation.value()).Bind(record.term.value()).Bind(record.config_hash).Bind(record.start);
+  to.Bind(record.generation.value())
+      .Bind(record.term.value())
+      .Bind(record.config_hash)
+      .Bind(record.start);
 }
-void Bind(Statement& to, const MemberRecord& record) { to.Bind(record.incarnation.value()).Bind(record.name); }
+void Bind(Statement& to, const MemberRecord& record) {
+  to.Bind(record.incarnation.value()).Bind(record.name);
+}
 void Bind(Statement& to, const ShardRecord& record) {
   to.Bind(int64_t{record.shard.value()}).Bind(record.name).Bind(record.address);
 }
 void Bind(Statement& to, const ViewRecord& record) {
-  const auto number = [](std::string* out, Incarnation member) { absl::StrAppend(out, member.value()); };
+  const auto number = [](std::string* out, Incarnation member) {
+    absl::StrAppend(out, member.value());
+  };
   to.Bind(record.view.value()).Bind(absl::StrJoin(record.members, " ", number));
 }
 void Bind(Statement& to, const BindingRecord& record) {
-  to.Bind(record.generation.value()).Bind(record.step).Bind(record.view.value()).Bind(record.cursor).Bind(record.samples);
+  to.Bind(record.generation.value())
+      .Bind(record.step)
+      .Bind(record.view.value())
+      .Bind(record.cursor)
+      .Bind(record.samples);
   to.Bind(int64_t{record.evaluate}).Bind(int64_t{record.closing});
 }
 void Bind(Statement& to, const ScaleRecord& record) {
@@ -141,7 +164,9 @@ void Bind(Statement& to, const ScaleRecord& record) {
 void ReadRow(Statement& row, GenerationRecord* record) {
   *record = {Generation(row.Integer()), Term(row.Integer()), row.Text(), row.Text()};
 }
-void ReadRow(Statement& row, MemberRecord* record) { *record = {Incarnation(row.Integer()), row.Text()}; }
+void ReadRow(Statement& row, MemberRecord* record) {
+  *record = {Incarnation(row.Integer()), row.Text()};
+}
 void ReadRow(Statement& row, ShardRecord* record) {
   *record = {ShardId(static_cast<int32_t>(row.Integer())), row.Text(), row.Text()};
 }
@@ -153,14 +178,22 @@ void ReadRow(Statement& row, ViewRecord* record) {
   }
 }
 void ReadRow(Statement& row, BindingRecord* record) {
-  *record = {Generation(row.Integer()), row.Integer(), ViewId(row.Integer()), row.Integer(),
-             row.Integer(),             row.Integer() != 0, row.Integer() != 0};
+  *record = {Generation(row.Integer()),
+             row.Integer(),
+             ViewId(row.Integer()),
+             row.Integer(),
+             row.Integer(),
+             row.Integer() != 0,
+             row.Integer() != 0};
 }
-void ReadRow(Statement& row, ScaleRecord* record) { *record = {Generation(row.Integer()), row.Integer(), row.Real()}; }
+void ReadRow(Statement& row, ScaleRecord* record) {
+  *record = {Generation(row.Integer()), row.Integer(), row.Real()};
+}
 
 template <size_t kind>
 absl::Status ReadTable(sqlite3* db, std::vector<std::pair<int64_t, Record>>* records) {
-  Statement rows(db, absl::StrCat("SELECT seq, ", kKinds[kind].names, " FROM ", kKinds[kind].table));
+  Statement rows(db,
+                 absl::StrCat("SELECT seq, ", kKinds[kind].names, " FROM ", kKinds[kind].table));
   for (;;) {
     SDP_ASSIGN_OR_RETURN(const bool more, rows.Step());
     if (!more) return absl::OkStatus();
@@ -172,7 +205,8 @@ absl::Status ReadTable(sqlite3* db, std::vector<std::pair<int64_t, Record>>* rec
 }
 
 template <size_t... kinds>
-absl::Status ReadTables(sqlite3* db, std::vector<std::pair<int64_t, Record>>* records, std::index_sequence<kinds...>) {
+absl::Status ReadTables(sqlite3* db, std::vector<std::pair<int64_t, Record>>* records,
+                        std::index_sequence<kinds...>) {
   absl::Status status;
   ((status = status.ok() ? ReadTable<kinds>(db, records) : status), ...);
   return status;
@@ -197,27 +231,31 @@ absl::Status SqliteStore::Prepare(sqlite3* db) {
   SDP_ASSIGN_OR_RETURN(const int64_t application, Pragma(db, "application_id"));
   SDP_ASSIGN_OR_RETURN(const int64_t tables, Pragma(db, "schema_version"));
   SDP_ASSIGN_OR_RETURN(const int64_t format, Pragma(db, "user_version"));
-  if (application != kApplicationId && tables != 0) return absl::FailedPreconditionError("it is the file of another program");
+  if (application != kApplicationId && tables != 0)
+    return absl::FailedPreconditionError("it is the file of another program");
   if (tables != 0 && format != kStoreFormat) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("it has format ", format, ", this program reads and writes format ", kStoreFormat));
+    return absl::FailedPreconditionError(absl::StrCat(
+        "it has format ", format, ", this program reads and writes format ", kStoreFormat));
   }
   SDP_RETURN_IF_ERROR(Execute(db, "PRAGMA journal_mode = WAL"));
   SDP_RETURN_IF_ERROR(Execute(db, "PRAGMA synchronous = FULL"));
   SDP_RETURN_IF_ERROR(Execute(db, "BEGIN IMMEDIATE"));
   for (const Kind& kind : kKinds) {
-    const std::string sql =
-        absl::StrCat("CREATE TABLE IF NOT EXISTS ", kind.table, " (seq INTEGER PRIMARY KEY, ", kind.columns, ")");
+    const std::string sql = absl::StrCat("CREATE TABLE IF NOT EXISTS ", kind.table,
+                                         " (seq INTEGER PRIMARY KEY, ", kind.columns, ")");
     SDP_RETURN_IF_ERROR(Execute(db, sql.c_str()));
   }
-  SDP_RETURN_IF_ERROR(Execute(db, absl::StrCat("PRAGMA application_id = ", kApplicationId).c_str()));
+  SDP_RETURN_IF_ERROR(
+      Execute(db, absl::StrCat("PRAGMA application_id = ", kApplicationId).c_str()));
   SDP_RETURN_IF_ERROR(Execute(db, absl::StrCat("PRAGMA user_version = ", kStoreFormat).c_str()));
   return Execute(db, "COMMIT");
 }
 
 absl::StatusOr<std::unique_ptr<SqliteStore>> SqliteStore::Open(const std::string& path) {
   sqlite3* opened = nullptr;
-  const int code = sqlite3_open_v2(path.c_str(), &opened, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, nullptr);
+  const int code =
+      sqlite3_open_v2(path.c_str(), &opened,
+                      SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, nullptr);
   Database db(opened);
   const std::string what = absl::StrCat("coordinator's store ", path);
   if (code != SQLITE_OK) return Context(Error(db.get()), what);
@@ -228,7 +266,8 @@ absl::StatusOr<std::unique_ptr<SqliteStore>> SqliteStore::Open(const std::string
     std::string marks = "?";
     for (int i = 0; i < kind.count; ++i) marks += ", ?";
     tables->inserts.push_back(std::make_unique<Statement>(
-        db.get(), absl::StrCat(kind.insert, " INTO ", kind.table, " (seq, ", kind.names, ") VALUES (", marks, ")")));
+        db.get(), absl::StrCat(kind.insert, " INTO ", kind.table, " (seq, ", kind.names,
+                               ") VALUES (", marks, ")")));
     SDP_RETURN_IF_ERROR(Context(tables->inserts.back()->status(), what));
     Statement last(db.get(), absl::StrCat("SELECT coalesce(max(seq), 0) FROM ", kind.table));
     if (const auto row = last.Step(); !row.ok()) return Context(row.status(), what);
@@ -238,7 +277,10 @@ absl::StatusOr<std::unique_ptr<SqliteStore>> SqliteStore::Open(const std::string
 }
 
 SqliteStore::SqliteStore(std::string path, Database db, std::unique_ptr<Tables> tables)
-    : path_(std::move(path)), db_(std::move(db)), tables_(std::move(tables)), thread_([this] { Run(); }) {}
+    : path_(std::move(path)),
+      db_(std::move(db)),
+      tables_(std::move(tables)),
+      thread_([this] { Run(); }) {}
 
 SqliteStore::~SqliteStore() {
   {
@@ -255,9 +297,11 @@ void SqliteStore::Write(Record record, Done done) {
 
 absl::StatusOr<std::vector<Record>> SqliteStore::Read() {
   std::vector<std::pair<int64_t, Record>> numbered;
-  SDP_RETURN_IF_ERROR(Context(ReadTables(db_.get(), &numbered, std::make_index_sequence<std::variant_size_v<Record>>()),
-                              absl::StrCat("read coordinator's store ", path_)));
-  std::sort(numbered.begin(), numbered.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
+  SDP_RETURN_IF_ERROR(Context(
+      ReadTables(db_.get(), &numbered, std::make_index_sequence<std::variant_size_v<Record>>()),
+      absl::StrCat("read coordinator's store ", path_)));
+  std::sort(numbered.begin(), numbered.end(),
+            [](const auto& a, const auto& b) { return a.first < b.first; });
   std::vector<Record> records;
   for (auto& [seq, record] : numbered) records.push_back(std::move(record));
   return records;
@@ -270,12 +314,15 @@ void SqliteStore::Run() {
     std::vector<Job> jobs;
     {
       MutexLock lock(&mutex_);
-      auto awake = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return stopping_ || !queue_.empty(); };
+      auto awake = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+        return stopping_ || !queue_.empty();
+      };
       mutex_.AwaitWithDeadline(absl::Condition(&awake), absl::InfiniteFuture());
       jobs.swap(queue_);
       if (jobs.empty()) return;  // stopping, and everything is written
     }
-    if (sticky.ok()) sticky = Context(WriteAll(jobs), absl::StrCat("write to the coordinator's store ", path_));
+    if (sticky.ok())
+      sticky = Context(WriteAll(jobs), absl::StrCat("write to the coordinator's store ", path_));
     for (const Job& job : jobs) job.done(sticky);
   }
 }
@@ -287,7 +334,8 @@ absl::Status SqliteStore::WriteAll(const std::vector<Job>& jobs) {
     insert.Bind(tables_->next_seq++);
     std::visit([&insert](const auto& record) { Bind(insert, record); }, job.record);
     if (const auto row = insert.Step(); !row.ok()) {
-      const absl::Status rolled_back = Execute(db_.get(), "ROLLBACK");  // The first error is the one to tell.
+      const absl::Status rolled_back =
+          Execute(db_.get(), "ROLLBACK");  // The first error is the one to tell.
       return Context(row.status(), kKinds[job.record.index()].table);
     }
   }

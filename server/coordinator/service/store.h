@@ -22,22 +22,24 @@ class StateStore {
   using Done = std::function<void(absl::Status)>;
 
   virtual ~StateStore() = default;
-  // Calls `done`, on a thread of the store's, once the record survives a crash of the machine. In order of the calls. An error
-  // is final: every later write fails with it.
+  // Calls `done`, on a thread of the store's, once the record survives a crash of the machine. In
+  // order of the calls. An error is final: every later write fails with it.
   virtual void Write(Record record, Done done) = 0;
 };
 
 // Format of the file; another one is refused. Raise it with every change of the tables.
 inline constexpr int kStoreFormat = 1;
 
-// A StateStore in one SQLite file, a table per kind of record. Write-ahead log with synchronous = FULL: one fsync for each
-// transaction, so that what workers have acted on is not forgotten in a power failure; the writes that pile up meanwhile share
-// the next transaction.
-// Threads: Write from any; it returns at once. Read before the first Write. The destructor writes what is left, and joins.
+// A StateStore in one SQLite file, a table per kind of record. Write-ahead log with synchronous =
+// FULL: one fsync for each transaction, so that what workers have acted on is not forgotten in a
+// power failure; the writes that pile up meanwhile share the next transaction. Threads: Write from
+// any; it returns at once. Read before the first Write. The destructor writes what is left, and
+// joins.
 class SqliteStore : public StateStore {
  public:
-  // Opens the file, or makes a new one. Errors name the file. FailedPrecondition - it is another program's or of another
-  // format. DataLoss - it is no SQLite file, or damaged. Unavailable - it cannot be opened or is locked.
+  // Opens the file, or makes a new one. Errors name the file. FailedPrecondition - it is another
+  // program's or of another format. DataLoss - it is no SQLite file, or damaged. Unavailable - it
+  // cannot be opened or is locked.
   static absl::StatusOr<std::unique_ptr<SqliteStore>> Open(const std::string& path);
   ~SqliteStore() override;
   SqliteStore(const SqliteStore&) = delete;

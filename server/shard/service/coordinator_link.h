@@ -4,8 +4,9 @@
 
 namespace sdp {
 
-// What a shard tells the coordinator: a seam between the shard's service and the coordinator's client (tests record).
-// Reports go out in the order of the calls, each repeated until acknowledged. Threads: called on the shard's EventLoop only.
+// What a shard tells the coordinator: a seam between the shard's service and the coordinator's
+// client (tests record). Reports go out in the order of the calls, each repeated until
+// acknowledged. Threads: called on the shard's EventLoop only.
 class CoordinatorLink {
  public:
   virtual ~CoordinatorLink() = default;

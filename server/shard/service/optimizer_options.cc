@@ -4,7 +4,8 @@ namespace sdp {
 
 OptimizerOptions OptimizerOptionsOf(const RunConfig::Train& train) {
   OptimizerOptions options;
-  options.kind = train.optimizer() == "sgd" ? OptimizerOptions::Kind::kSgd : OptimizerOptions::Kind::kAdamW;
+  options.kind =
+      train.optimizer() == "sgd" ? OptimizerOptions::Kind::kSgd : OptimizerOptions::Kind::kAdamW;
   options.lr = train.lr();
   options.weight_decay = train.weight_decay();
   if (train.betas_size() == 2) {

@@ -23,31 +23,33 @@ ShardMember::ShardMember(Options options, const RunSetup* setup, StartValues* st
     : options_(std::move(options)), setup_(setup), start_values_(start_values) {}
 
 ShardMember::~ShardMember() {
-  loop_.Stop();  // now nothing else touches the rest
+  if (loop_ != nullptr) loop_->Stop();  // now nothing else touches the rest
   heartbeats_ = nullptr;
 }
 
 absl::Status ShardMember::Run() {
   SDP_ASSIGN_OR_RETURN(const auto channel, MakeChannel(options_.coordinator, options_.security));
+  loop_ = std::make_unique<EventLoop>("shard");
   CoordinatorClient::Options client;
   client.address = options_.coordinator;
   client.on_report_error = [this](const absl::Status& status) { End(status); };
   client.on_waiting = [](const std::string& for_what) { spdlog::info("waiting for {}", for_what); };
-  coordinator_ = std::make_unique<CoordinatorClient>(channel, &loop_, std::move(client));
+  coordinator_ = std::make_unique<CoordinatorClient>(channel, loop_.get(), std::move(client));
 
   ShardService::Options service;
   service.name = options_.name;
   service.layout = &setup_->layout;
   service.units = setup_->catalog.units.size();
-  service_ = std::make_unique<ShardService>(std::move(service), &loop_, static_cast<CoordinatorLink*>(this), [this] {
-    // The coordinator says so when it has all our reports; this only makes sure.
-    coordinator_->WhenReported([this](const absl::Status& status) { End(status); });
-  });
+  service_ = std::make_unique<ShardService>(
+      std::move(service), loop_.get(), static_cast<CoordinatorLink*>(this), [this] {
+        // The coordinator says so when it has all our reports; this only makes sure.
+        coordinator_->WhenReported([this](const absl::Status& status) { End(status); });
+      });
   SDP_ASSIGN_OR_RETURN(const std::unique_ptr<RpcServer> server,
                        RpcServer::Start(options_.listen, options_.security, {service_.get()}));
   const std::string address = options_.advertise.empty() ? server->address() : options_.advertise;
   spdlog::info("listening at {}", server->address());
-  loop_.Post([this, address] { Register(address); });
+  loop_->Post([this, address] { Register(address); });
 
   const absl::Status why = AwaitEnd();
   server->Shutdown(why.ok() ? kGrace : absl::ZeroDuration());
@@ -61,10 +63,11 @@ void ShardMember::Register(const std::string& address) {
   registration.address = address;
   registration.config_hash = setup_->config_hash;
   registration.instance = options_.instance;
-  coordinator_->RegisterShard(registration, [this](const absl::StatusOr<ShardAdmission>& admission) {
-    if (!admission.ok()) return End(admission.status());
-    Admitted(*admission);
-  });
+  coordinator_->RegisterShard(registration,
+                              [this](const absl::StatusOr<ShardAdmission>& admission) {
+                                if (!admission.ok()) return End(admission.status());
+                                Admitted(*admission);
+                              });
 }
 
 void ShardMember::Admitted(const ShardAdmission& admission) {
@@ -78,7 +81,8 @@ void ShardMember::Admitted(const ShardAdmission& admission) {
       *own_connection, admission.shard,
       [this] {
         const Step step = step_;
-        return Heartbeats::State{step < 0 ? "loading the start state" : absl::StrCat("step ", step), PeakMemoryBytes()};
+        return Heartbeats::State{step < 0 ? "loading the start state" : absl::StrCat("step ", step),
+                                 PeakMemoryBytes()};
       },
       [this](const absl::Status& status) { End(status); }, std::move(options));
 
@@ -94,11 +98,14 @@ void ShardMember::Admitted(const ShardAdmission& admission) {
   logic.optimizer = OptimizerOptionsOf(train);
   logic.clip = train.clip_norm() > 0;
   const absl::Time begin = absl::Now();
-  auto shard = std::make_unique<Shard>(
-      logic, [this](FragmentId fragment, absl::Span<float> values) { start_values_->Fill(fragment, values); });
+  auto shard =
+      std::make_unique<Shard>(logic, [this](FragmentId fragment, absl::Span<float> values) {
+        start_values_->Fill(fragment, values);
+      });
   if (!start_values_->status().ok()) return End(start_values_->status());
-  spdlog::info("shard {} of {}, generation {}: {} fragments, start state loaded in {}", admission.shard.value(),
-               admission.shards, admission.generation.value(), shard->owned().size(),
+  spdlog::info("shard {} of {}, generation {}: {} fragments, start state loaded in {}",
+               admission.shard.value(), admission.shards, admission.generation.value(),
+               shard->owned().size(),
                absl::FormatDuration(absl::Trunc(absl::Now() - begin, absl::Milliseconds(1))));
   service_->Start(admission, std::move(shard));
 }
@@ -117,7 +124,8 @@ void ShardMember::End(const absl::Status& why) {
 
 absl::Status ShardMember::AwaitEnd() {
   MutexLock lock(&mutex_);
-  // The one wait without a deadline of its own: heartbeats end it when the coordinator is out of reach, registering too.
+  // The one wait without a deadline of its own: heartbeats end it when the coordinator is out of
+  // reach, registering too.
   mutex_.AwaitWithDeadline(absl::Condition(&ended_), absl::InfiniteFuture());
   return why_;
 }

@@ -19,8 +19,9 @@
 
 namespace sdp {
 
-// ShardMember is a shard's life in a run: listen, register, load the start state, serve, end. Run does it all.
-// Threads: Run on one; End from any.
+// ShardMember is a shard's life in a run: listen, register, load the start state, serve, end. Run
+// does it all. Threads: Run on one, which starts all others, so that signals can be taken care of
+// before; End from any, at any time.
 class ShardMember final : private CoordinatorLink {
  public:
   struct Options {
@@ -36,8 +37,9 @@ class ShardMember final : private CoordinatorLink {
   ShardMember(Options options, const RunSetup* setup, StartValues* start_values);
   ~ShardMember();
 
-  // Returns when the run is over for this shard: OK - finished. Cancelled - stopped on request. Otherwise why it cannot go on:
-  // it cannot listen, the coordinator refuses it, has been out of reach for 30 s, or ended the run with an error.
+  // Returns when the run is over for this shard: OK - finished. Cancelled - stopped on request.
+  // Otherwise why it cannot go on: it cannot listen, the coordinator refuses it, has been out of
+  // reach for 30 s, or ended the run with an error.
   absl::Status Run();
 
   // Makes Run return `why`, unless it has a reason already.
@@ -49,8 +51,12 @@ class ShardMember final : private CoordinatorLink {
   void Admitted(const ShardAdmission& admission);
   void ReportReduced(const Reduced& report) override { coordinator_->ReportReduced(report); }
   void ReportStepDone(const StepDone& report) override;
-  void ReportStateHashes(const StateHashes& report) override { coordinator_->ReportStateHashes(report); }
-  void ReportNotFinite(const NotFiniteReport& report) override { coordinator_->ReportNotFinite(report); }
+  void ReportStateHashes(const StateHashes& report) override {
+    coordinator_->ReportStateHashes(report);
+  }
+  void ReportNotFinite(const NotFiniteReport& report) override {
+    coordinator_->ReportNotFinite(report);
+  }
 
   absl::Status AwaitEnd() ABSL_LOCKS_EXCLUDED(mutex_);
 
@@ -62,7 +68,7 @@ class ShardMember final : private CoordinatorLink {
   bool ended_ ABSL_GUARDED_BY(mutex_) = false;
   absl::Status why_ ABSL_GUARDED_BY(mutex_);
 
-  EventLoop loop_{"shard"};  // what follows is used on it; it stops first
+  std::unique_ptr<EventLoop> loop_;  // what follows is used on it; it stops first
   std::unique_ptr<CoordinatorClient> coordinator_;
   std::unique_ptr<ShardService> service_;
   std::unique_ptr<Heartbeats> heartbeats_;

@@ -19,8 +19,8 @@ const char kNotReady[] = "the shard is not ready yet";
 // The first frame of a stream names its worker, and all others must be of the same one.
 absl::Status CheckWorker(Incarnation named, const FrameHeader& header) {
   if (header.worker == named) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat("frame: worker incarnation ", header.worker.value(),
-                                                 " on the stream of ", named.value()));
+  return absl::InvalidArgumentError(absl::StrCat(
+      "frame: worker incarnation ", header.worker.value(), " on the stream of ", named.value()));
 }
 
 }  // namespace
@@ -89,7 +89,8 @@ absl::Status ShardService::PushFrame(const std::shared_ptr<PushStream>& state, F
                                      const ReceivedFrame& frame) {
   const FrameHeader& header = frame.header();
   if (!started_) return absl::UnavailableError(kNotReady);
-  if (header.kind != FrameKind::kPushPart) return absl::InvalidArgumentError("frame: not a push part");
+  if (header.kind != FrameKind::kPushPart)
+    return absl::InvalidArgumentError("frame: not a push part");
   if (state->worker == Incarnation()) {
     state->worker = header.worker;
     workers_.Add(WorkerStreams::Kind::kPush, header.worker, stream.shared_from_this());
@@ -113,7 +114,8 @@ absl::Status ShardService::PushFrame(const std::shared_ptr<PushStream>& state, F
     }
     case Assembler::Result::Kind::kRefused:
       state->begun.erase(begun_key);
-      workers_.Answer({key.worker, key.step, key.fragment, result.answer, std::move(result.detail)});
+      workers_.Answer(
+          {key.worker, key.step, key.fragment, result.answer, std::move(result.detail)});
       break;
     case Assembler::Result::Kind::kMore:
     case Assembler::Result::Kind::kIgnored:
@@ -122,16 +124,18 @@ absl::Status ShardService::PushFrame(const std::shared_ptr<PushStream>& state, F
   return absl::OkStatus();
 }
 
-// Asks the logic about a contribution of which the first part is here. Meanwhile the others may come, and all of it may be
-// complete before the answer: then Contribute is behind us in the logic's queue, and sees `refused`.
-void ShardService::Admit(const std::shared_ptr<PushStream>& state, const PushKey& key, int64_t elements,
-                         const std::shared_ptr<bool>& refused) {
+// Asks the logic about a contribution of which the first part is here. Meanwhile the others may
+// come, and all of it may be complete before the answer: then Contribute is behind us in the
+// logic's queue, and sees `refused`.
+void ShardService::Admit(const std::shared_ptr<PushStream>& state, const PushKey& key,
+                         int64_t elements, const std::shared_ptr<bool>& refused) {
   logic_->Post([this, state, key, elements, refused] {
     std::string detail;
     const Answer answer = shard_->Admit(key, elements, &detail);
     if (answer == Answer::kReceived) return;
     *refused = true;
-    // Before the answer is sent: afterwards the worker may begin again, and that must not be dropped.
+    // Before the answer is sent: afterwards the worker may begin again, and that must not be
+    // dropped.
     frames_.Post([state, key] {
       state->begun.erase({key.step, key.fragment});
       state->assembler.Refuse(key.step, key.fragment);
@@ -140,7 +144,8 @@ void ShardService::Admit(const std::shared_ptr<PushStream>& state, const PushKey
   });
 }
 
-void ShardService::Contribute(const PushKey& key, FloatBuffer gradient, const std::shared_ptr<bool>& refused) {
+void ShardService::Contribute(const PushKey& key, FloatBuffer gradient,
+                              const std::shared_ptr<bool>& refused) {
   auto owned = std::make_shared<FloatBuffer>(std::move(gradient));
   logic_->Post([this, key, owned, refused] {
     if (refused != nullptr && *refused) return;
@@ -148,7 +153,8 @@ void ShardService::Contribute(const PushKey& key, FloatBuffer gradient, const st
   });
 }
 
-absl::Status ShardService::PullFrame(Incarnation* worker, FrameStream& stream, const ReceivedFrame& frame) {
+absl::Status ShardService::PullFrame(Incarnation* worker, FrameStream& stream,
+                                     const ReceivedFrame& frame) {
   const FrameHeader& header = frame.header();
   if (!started_) return absl::UnavailableError(kNotReady);
   if (header.kind != FrameKind::kPullWant) return absl::InvalidArgumentError("frame: not a pull");
@@ -168,7 +174,8 @@ absl::Status ShardService::PullFrame(Incarnation* worker, FrameStream& stream, c
 
 void ShardService::Execute(const ShardActions& actions) {
   for (const PushAnswer& answer : actions.answers) workers_.Answer(answer);
-  for (const Delivery& delivery : actions.deliveries) workers_.Deliver(admission_.generation, delivery);
+  for (const Delivery& delivery : actions.deliveries)
+    workers_.Deliver(admission_.generation, delivery);
   for (const Reduced& report : actions.reduced) coordinator_->ReportReduced(report);
   for (const StepDone& report : actions.done) coordinator_->ReportStepDone(report);
   for (const StateHashes& report : actions.hashes) coordinator_->ReportStateHashes(report);
@@ -188,8 +195,9 @@ grpc::ServerUnaryReactor* ShardService::Control(Context* context, Do act) {
 grpc::ServerUnaryReactor* ShardService::ControlOf(Context* context, int64_t generation, Do act) {
   return Control(context, [this, generation, act = std::move(act)](Shard& shard) -> absl::Status {
     if (Generation(generation) == admission_.generation) return act(shard);
-    return absl::AbortedError(absl::StrCat(options_.name, " is of generation ", admission_.generation.value(),
-                                           ", the request of ", generation));
+    return absl::AbortedError(absl::StrCat(options_.name, " is of generation ",
+                                           admission_.generation.value(), ", the request of ",
+                                           generation));
   });
 }
 
@@ -202,7 +210,8 @@ grpc::ServerUnaryReactor* ShardService::Bind(Context* context, const proto::Bind
   });
 }
 
-grpc::ServerUnaryReactor* ShardService::SetScale(Context* context, const proto::SetScaleRequest* request,
+grpc::ServerUnaryReactor* ShardService::SetScale(Context* context,
+                                                 const proto::SetScaleRequest* request,
                                                  proto::ControlResponse*) {
   return ControlOf(context, request->generation(), [this, request](Shard& shard) -> absl::Status {
     SDP_ASSIGN_OR_RETURN(const ClipScale scale, FromProto(*request));
@@ -211,16 +220,16 @@ grpc::ServerUnaryReactor* ShardService::SetScale(Context* context, const proto::
   });
 }
 
-grpc::ServerUnaryReactor* ShardService::ReleaseEvaluation(Context* context,
-                                                          const proto::ReleaseEvaluationRequest* request,
-                                                          proto::ControlResponse*) {
+grpc::ServerUnaryReactor* ShardService::ReleaseEvaluation(
+    Context* context, const proto::ReleaseEvaluationRequest* request, proto::ControlResponse*) {
   return ControlOf(context, request->generation(), [this, request](Shard& shard) {
     Execute(shard.ReleaseEvaluation(request->step()));
     return absl::OkStatus();
   });
 }
 
-grpc::ServerUnaryReactor* ShardService::Finish(Context* context, const proto::FinishRequest* request,
+grpc::ServerUnaryReactor* ShardService::Finish(Context* context,
+                                               const proto::FinishRequest* request,
                                                proto::ControlResponse*) {
   return ControlOf(context, request->generation(), [this](Shard&) {
     finished_();
@@ -228,7 +237,8 @@ grpc::ServerUnaryReactor* ShardService::Finish(Context* context, const proto::Fi
   });
 }
 
-grpc::ServerUnaryReactor* ShardService::GetStatus(Context* context, const proto::GetShardStatusRequest*,
+grpc::ServerUnaryReactor* ShardService::GetStatus(Context* context,
+                                                  const proto::GetShardStatusRequest*,
                                                   proto::ShardStatus* status) {
   return Control(context, [this, status](Shard& shard) {
     FillStatus(shard, status);

@@ -20,15 +20,17 @@
 namespace sdp {
 
 // The service's methods: the data path raw, since its messages are frames, the rest typed.
-using ShardServiceBase = proto::Shard::WithRawCallbackMethod_Push<proto::Shard::WithRawCallbackMethod_Pull<
-    proto::Shard::WithCallbackMethod_Bind<proto::Shard::WithCallbackMethod_SetScale<
-        proto::Shard::WithCallbackMethod_ReleaseEvaluation<proto::Shard::WithCallbackMethod_Finish<
-            proto::Shard::WithCallbackMethod_GetStatus<proto::Shard::Service>>>>>>>;
+using ShardServiceBase =
+    proto::Shard::WithRawCallbackMethod_Push<proto::Shard::WithRawCallbackMethod_Pull<
+        proto::Shard::WithCallbackMethod_Bind<proto::Shard::WithCallbackMethod_SetScale<
+            proto::Shard::WithCallbackMethod_ReleaseEvaluation<
+                proto::Shard::WithCallbackMethod_Finish<
+                    proto::Shard::WithCallbackMethod_GetStatus<proto::Shard::Service>>>>>>>;
 
-// ShardService puts the shard's logic on the network: frames and calls in, the logic's actions out. Until Start() it answers
-// Unavailable.
-// Threads: gRPC's only take messages; `frames_` puts fragments together and writes them; `logic` alone runs the Shard, sums
-// and optimizer. End it in this order: the server, `logic`, this object.
+// ShardService puts the shard's logic on the network: frames and calls in, the logic's actions out.
+// Until Start() it answers Unavailable. Threads: gRPC's only take messages; `frames_` puts
+// fragments together and writes them; `logic` alone runs the Shard, sums and optimizer. End it in
+// this order: the server, `logic`, this object.
 class ShardService final : public ShardServiceBase {
  public:
   struct Options {
@@ -39,7 +41,8 @@ class ShardService final : public ShardServiceBase {
   };
 
   // `finished` is called on `logic` when the coordinator has said that the run is complete.
-  ShardService(Options options, EventLoop* logic, CoordinatorLink* coordinator, std::function<void()> finished);
+  ShardService(Options options, EventLoop* logic, CoordinatorLink* coordinator,
+               std::function<void()> finished);
 
   // Where others reach it, for GetStatus. On `logic`.
   void SetAddress(const std::string& address) { address_ = address; }
@@ -52,18 +55,23 @@ class ShardService final : public ShardServiceBase {
   using Context = grpc::CallbackServerContext;
   Bidi* Push(Context* context) override;
   Bidi* Pull(Context* context) override;
-  grpc::ServerUnaryReactor* Bind(Context*, const proto::BindRequest*, proto::ControlResponse*) override;
-  grpc::ServerUnaryReactor* SetScale(Context*, const proto::SetScaleRequest*, proto::ControlResponse*) override;
+  grpc::ServerUnaryReactor* Bind(Context*, const proto::BindRequest*,
+                                 proto::ControlResponse*) override;
+  grpc::ServerUnaryReactor* SetScale(Context*, const proto::SetScaleRequest*,
+                                     proto::ControlResponse*) override;
   grpc::ServerUnaryReactor* ReleaseEvaluation(Context*, const proto::ReleaseEvaluationRequest*,
                                               proto::ControlResponse*) override;
-  grpc::ServerUnaryReactor* Finish(Context*, const proto::FinishRequest*, proto::ControlResponse*) override;
-  grpc::ServerUnaryReactor* GetStatus(Context*, const proto::GetShardStatusRequest*, proto::ShardStatus*) override;
+  grpc::ServerUnaryReactor* Finish(Context*, const proto::FinishRequest*,
+                                   proto::ControlResponse*) override;
+  grpc::ServerUnaryReactor* GetStatus(Context*, const proto::GetShardStatusRequest*,
+                                      proto::ShardStatus*) override;
 
  private:
   struct PushStream;
   using Do = std::function<absl::Status(Shard&)>;
 
-  absl::Status PushFrame(const std::shared_ptr<PushStream>& state, FrameStream& stream, const ReceivedFrame& frame);
+  absl::Status PushFrame(const std::shared_ptr<PushStream>& state, FrameStream& stream,
+                         const ReceivedFrame& frame);
   absl::Status PullFrame(Incarnation* worker, FrameStream& stream, const ReceivedFrame& frame);
   void Admit(const std::shared_ptr<PushStream>& state, const PushKey& key, int64_t elements,
              const std::shared_ptr<bool>& refused);
@@ -79,7 +87,7 @@ class ShardService final : public ShardServiceBase {
   CoordinatorLink* const coordinator_;
   const std::function<void()> finished_;
   std::atomic<bool> started_ = false;
-  std::string address_;           // confined to `logic_`, as the next two
+  std::string address_;  // confined to `logic_`, as the next two
   ShardAdmission admission_;
   std::unique_ptr<Shard> shard_;  // null until Start
   WorkerStreams workers_;

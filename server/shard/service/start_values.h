@@ -13,14 +13,16 @@
 
 namespace sdp {
 
-// Where a shard's fragments begin: drawn from the seed, or read from a safetensors file (`--init`) of which it touches only the
-// elements asked for. `catalog` and `layout` outlive it. Threads: confined to one.
+// Where a shard's fragments begin: drawn from the seed, or read from a safetensors file (`--init`)
+// of which it touches only the elements asked for. `catalog` and `layout` outlive it. Threads:
+// confined to one.
 class StartValues {
  public:
   StartValues(const Catalog* catalog, const Layout* layout, uint64_t seed)
       : catalog_(catalog), layout_(layout), seed_(seed) {}
 
-  // From now on reads `path`. Errors: SafetensorsReader::Open's and CheckAgainst's, which name the tensor.
+  // From now on reads `path`. Errors: SafetensorsReader::Open's and CheckAgainst's, which name the
+  // tensor.
   absl::Status ReadFrom(const std::string& path);
 
   // Writes a fragment's values, [n] f32. A file that cannot be read shows in status().

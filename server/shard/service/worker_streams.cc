@@ -12,7 +12,8 @@ void WorkerStreams::Add(Kind kind, Incarnation worker, const std::shared_ptr<Fra
     MutexLock lock(&mutex_);
     older = std::exchange(Of(kind, workers_[worker]), stream);
   }
-  if (older != nullptr) older->Close(absl::AbortedError("a newer stream of this worker takes its place"));
+  if (older != nullptr)
+    older->Close(absl::AbortedError("a newer stream of this worker takes its place"));
 }
 
 void WorkerStreams::Remove(Kind kind, Incarnation worker, const FrameStream& stream) {
@@ -26,14 +27,16 @@ void WorkerStreams::Remove(Kind kind, Incarnation worker, const FrameStream& str
 
 void WorkerStreams::SetWireType(Incarnation worker, WireType type) {
   MutexLock lock(&mutex_);
-  if (const auto streams = workers_.find(worker); streams != workers_.end()) streams->second.pull_type = type;
+  if (const auto streams = workers_.find(worker); streams != workers_.end())
+    streams->second.pull_type = type;
 }
 
 void WorkerStreams::Answer(const PushAnswer& answer) {
   std::shared_ptr<FrameStream> stream;
   {
     MutexLock lock(&mutex_);
-    if (const auto streams = workers_.find(answer.worker); streams != workers_.end()) stream = streams->second.push;
+    if (const auto streams = workers_.find(answer.worker); streams != workers_.end())
+      stream = streams->second.push;
   }
   if (stream == nullptr) return;
   Outgoing outgoing;

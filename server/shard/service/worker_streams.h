@@ -11,9 +11,9 @@
 
 namespace sdp {
 
-// The streams of a shard's workers: where answers and values go. A worker has at most one of each kind; a newer one takes the
-// older one's place. What is meant for a worker without a stream is dropped: it asks again when it is back.
-// Threads: any.
+// The streams of a shard's workers: where answers and values go. A worker has at most one of each
+// kind; a newer one takes the older one's place. What is meant for a worker without a stream is
+// dropped: it asks again when it is back. Threads: any.
 class WorkerStreams {
  public:
   enum class Kind { kPush, kPull };
