@@ -43,8 +43,8 @@ class ClientReactor final : public ClientBidi, public FrameStream::Reactor {
   }
   void OnReadDone(bool ok) override { stream_->OnRead(ok); }
   void OnWriteDone(bool ok) override { stream_->OnWritten(ok); }
-  // The stream's owner keeps the channel until it hears of the end. It must not go with us: gRPC would
-  // join its threads from one of them.
+  // The stream's owner keeps the channel until it hears of the end. It must not go with us: gRPC
+  // would join its threads from one of them.
   void OnDone(const grpc::Status& status) override {
     const std::shared_ptr<FrameStream> stream = stream_;
     const absl::Status result = FromGrpc(status);
