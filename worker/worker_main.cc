@@ -93,7 +93,6 @@ int main(int argc, char** argv) {
   app.add_option("--coordinator", flags.coordinator, "address of the coordinator")->required();
   app.add_option("--name", flags.name, "name of this worker: worker-0, worker-1, ...")->required();
   CLI11_PARSE(app, argc, argv);
-  if (flags.die_with_parent) sdp::TieToParent();
-  sdp::StartLogging(flags.name);
+  sdp::BeginRole(flags);
   sdp::Leave(flags.name, sdp::Main(flags));
 }

@@ -18,6 +18,21 @@
 #include <utility>
 
 namespace sdp {
+namespace {
+
+// SIGINT and SIGTERM, but for one that is ignored: blocked, it would be queued all the same.
+sigset_t StopSignals() {
+  sigset_t set;
+  sigemptyset(&set);
+  for (const int number : {SIGINT, SIGTERM}) {
+    struct sigaction action = {};
+    sigaction(number, nullptr, &action);
+    if (action.sa_handler != SIG_IGN) sigaddset(&set, number);
+  }
+  return set;
+}
+
+}  // namespace
 
 void AddRoleFlags(CLI::App& app, RoleFlags* flags) {
   app.add_option("--config", flags->config, "the run's configuration (TOML)")->required();
@@ -28,18 +43,22 @@ void AddRoleFlags(CLI::App& app, RoleFlags* flags) {
                "end when the parent process is gone; leave Ctrl-C to it");
 }
 
-void StartLogging(const std::string& name) {
-  auto logger = spdlog::stderr_logger_mt(name);
+void BeginRole(const RoleFlags& flags) {
+  const pid_t parent = getppid();
+  if (flags.die_with_parent) {
+    prctl(PR_SET_PDEATHSIG, SIGTERM);
+    signal(SIGINT, SIG_IGN);
+  }
+  // Threads started later inherit this: a signal that one of them did not block would end the
+  // process on the spot.
+  const sigset_t set = StopSignals();
+  pthread_sigmask(SIG_BLOCK, &set, nullptr);
+  if (flags.die_with_parent && getppid() != parent) raise(SIGTERM);  // it went in between
+
+  auto logger = spdlog::stderr_logger_mt(flags.name);
   logger->set_pattern("%Y-%m-%d %H:%M:%S.%e %n %l: %v");
   logger->flush_on(spdlog::level::trace);
   spdlog::set_default_logger(std::move(logger));
-}
-
-void TieToParent() {
-  const pid_t parent = getppid();
-  prctl(PR_SET_PDEATHSIG, SIGTERM);
-  signal(SIGINT, SIG_IGN);
-  if (getppid() != parent) raise(SIGTERM);  // it went before the request took effect
 }
 
 uint64_t RandomInstance() {
@@ -55,14 +74,7 @@ void Leave(const std::string& name, const absl::Status& status) {
 }
 
 StopOnSignal::StopOnSignal(std::function<void(const std::string&)> stop) : stop_(std::move(stop)) {
-  sigset_t set;
-  sigemptyset(&set);
-  for (const int number : {SIGINT, SIGTERM}) {
-    struct sigaction action = {};
-    sigaction(number, nullptr, &action);
-    if (action.sa_handler != SIG_IGN) sigaddset(&set, number);
-  }
-  pthread_sigmask(SIG_BLOCK, &set, nullptr);
+  const sigset_t set = StopSignals();
   signals_ = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
   wake_ = eventfd(0, EFD_CLOEXEC);
   thread_ = std::thread([this] {

@@ -26,12 +26,10 @@ struct RoleFlags {
 
 void AddRoleFlags(CLI::App& app, RoleFlags* flags);
 
-// Logs to stderr with the role's name; a line is out when the call returns.
-void StartLogging(const std::string& name);
-
-// The process gets SIGTERM when its parent is gone, and leaves SIGINT (Ctrl-C reaches the whole
-// group) to the parent. Call first of all: signals are blocked for threads started later.
-void TieToParent();
+// Call first of all, before there are other threads. Logs go to stderr with the role's name from
+// now on; SIGINT and SIGTERM wait for StopOnSignal. With --die-with-parent the process gets SIGTERM
+// when its parent is gone, and leaves SIGINT (Ctrl-C reaches the whole group) to the parent.
+void BeginRole(const RoleFlags& flags);
 
 // A random number that tells this process from others of the same name.
 uint64_t RandomInstance();

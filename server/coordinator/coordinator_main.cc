@@ -1,6 +1,4 @@
 // sdp-coordinator: knows the members, the plan, the step and the data cursor of one run.
-#include <pthread.h>
-#include <signal.h>
 #include <spdlog/spdlog.h>
 #include <unistd.h>
 
@@ -140,14 +138,6 @@ int main(int argc, char** argv) {
                  "file into which the address is written once it listens");
   app.add_option("--name", flags.name, "for log lines")->capture_default_str();
   CLI11_PARSE(app, argc, argv);
-  if (flags.die_with_parent) sdp::TieToParent();
-  // Before there are other threads: a signal that one of them does not block would end the process
-  // on the spot.
-  sigset_t stops;
-  sigemptyset(&stops);
-  sigaddset(&stops, SIGINT);
-  sigaddset(&stops, SIGTERM);
-  pthread_sigmask(SIG_BLOCK, &stops, nullptr);
-  sdp::StartLogging(flags.name);
+  sdp::BeginRole(flags);
   sdp::Leave(flags.name, sdp::Main(flags));
 }

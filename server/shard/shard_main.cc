@@ -67,7 +67,6 @@ int main(int argc, char** argv) {
   app.add_option("--init", flags.init,
                  "initial values: a safetensors file with the model's tensors");
   CLI11_PARSE(app, argc, argv);
-  if (flags.die_with_parent) sdp::TieToParent();
-  sdp::StartLogging(flags.name);
+  sdp::BeginRole(flags);
   sdp::Leave(flags.name, sdp::Main(flags));
 }
