@@ -36,7 +36,14 @@ class ABSL_LOCKABLE Mutex {
   bool AwaitWithDeadline(const absl::Condition& condition, absl::Time deadline)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(this) {
     Releasing();
-    const bool met = mutex_.AwaitWithDeadline(condition, deadline);
+    // The condition is evaluated with the mutex held, by whichever thread holds it last.
+    auto seen = [&] {
+      Acquired();
+      const bool met = condition.Eval();
+      Releasing();
+      return met;
+    };
+    const bool met = mutex_.AwaitWithDeadline(absl::Condition(&seen), deadline);
     Acquired();
     return met;
   }
