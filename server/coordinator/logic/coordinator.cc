@@ -260,7 +260,8 @@ CoordinatorActions Coordinator::Stop(const std::string& reason, absl::Time now) 
   }
   stop_requested_ = true;
   stop_reason_ = reason;
-  end_by_ = now + options_.stop_timeout;
+  // Two steps may be in flight, and long.
+  end_by_ = now + std::max(options_.stop_timeout, 3 * slowest_step_);
   actions.log.push_back(absl::StrCat("stopping at step ", next_step_, ": ", reason));
   return actions;
 }

@@ -58,7 +58,7 @@ class Coordinator {
     absl::Duration first_step_timeout = absl::Minutes(15);
     absl::Duration min_step_timeout =
         absl::Minutes(2);                             // then: 20 x the slowest step, at least this
-    absl::Duration stop_timeout = absl::Seconds(30);  // from a stop to the end
+    absl::Duration stop_timeout = absl::Seconds(30);  // for a stop, at least
   };
 
   explicit Coordinator(const Options& options);

@@ -74,9 +74,8 @@ CoordinatorActions Coordinator::Tick(absl::Time now) {
   if (now > end_by_) {
     const bool finished = phase_ == Phase::kEnding && !stop_requested_;
     End(finished ? absl::OkStatus()
-                 : absl::CancelledError(absl::StrCat(
-                       "stopped (", stop_reason_, "), but not within ",
-                       absl::FormatDuration(options_.stop_timeout), ": ", WaitingFor())),
+                 : absl::CancelledError(absl::StrCat("stopped (", stop_reason_,
+                                                     "), but not in time: ", WaitingFor())),
         &actions);
     return actions;
   }
