@@ -35,14 +35,6 @@ constexpr Type kTypes[] = {{"F32", 4}, {"F16", 2}, {"BF16", 2}, {"F64", 8},     
                            {"I32", 4}, {"I16", 2}, {"I8", 1},   {"U64", 8},     {"U32", 4},
                            {"U16", 2}, {"U8", 1},  {"BOOL", 1}, {"F8_E4M3", 1}, {"F8_E5M2", 1}};
 
-// 0 for an unknown type.
-int64_t TypeBytes(absl::string_view name) {
-  for (const Type& type : kTypes) {
-    if (type.name == name) return type.bytes;
-  }
-  return 0;
-}
-
 float FromHalf(uint16_t half) {
   const uint32_t sign = static_cast<uint32_t>(half & 0x8000) << 16;
   const uint32_t exponent = (half >> 10) & 0x1F, mantissa = half & 0x3FF;
@@ -84,14 +76,14 @@ absl::StatusOr<SafetensorsReader::Tensor> ParseTensor(const std::string& name, c
     return bad("its entry must be an object with dtype, shape and data_offsets");
   }
   const Json &dtype = entry["dtype"], &shape = entry["shape"], &offsets = entry["data_offsets"];
-  if (!dtype.is_string() || TypeBytes(dtype.get_ref<const std::string&>()) == 0) {
+  if (!dtype.is_string() || SafetensorsTypeBytes(dtype.get_ref<const std::string&>()) == 0) {
     return bad("dtype is none of the format's");
   }
   tensor.dtype = dtype.get<std::string>();
   if (!shape.is_array() || !std::all_of(shape.begin(), shape.end(), IsCount)) {
     return bad("shape must be an array of sizes");
   }
-  int64_t bytes = TypeBytes(tensor.dtype);
+  int64_t bytes = SafetensorsTypeBytes(tensor.dtype);
   tensor.elements = 1;
   bool overflow = false;
   for (const Json& size : shape) {
@@ -139,6 +131,13 @@ absl::StatusOr<Json> ParseHeader(absl::string_view text) {
 }
 
 }  // namespace
+
+int64_t SafetensorsTypeBytes(absl::string_view dtype) {
+  for (const Type& type : kTypes) {
+    if (type.name == dtype) return type.bytes;
+  }
+  return 0;
+}
 
 absl::StatusOr<std::unique_ptr<SafetensorsReader>> SafetensorsReader::Open(
     const std::string& path) {

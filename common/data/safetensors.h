@@ -13,6 +13,9 @@
 
 namespace sdp {
 
+// Bytes of one element of a type as the format names it ("F32", "BF16", "I64", ...); 0: unknown.
+int64_t SafetensorsTypeBytes(absl::string_view dtype);
+
 // Reads tensors out of a safetensors file: 8 bytes little-endian header length, a JSON header
 // {name: {dtype, shape, data_offsets: [begin, end]}, "__metadata__": {...}}, then the data. Opening
 // reads and checks the header alone, so a process pays for no more than the elements it asks for.

@@ -1,0 +1,82 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "common/base/ids.h"
+#include "common/model/layout.h"
+#include "common/protocol/messages.h"
+
+namespace sdp {
+
+// Raise it with every change that an older reader would misunderstand; others are refused.
+inline constexpr int kCheckpointFormat = 1;
+
+// What checkpoint T is: version T of every fragment, with the optimizer state that made it, and what
+// a run needs to go on from there. On the disk:
+//
+//   FOLDER/step-T/shard-0-of-2.gen-1.safetensors   tensors "F.value" [n], "F.moment.0" [n],
+//                                                  "F.moment.1" [n] f32 of each fragment F of that
+//                                                  shard, in fragment order
+//   FOLDER/step-T/manifest.json                    renamed into place when all files are on the
+//                                                  disk: with it the checkpoint is complete
+//
+// The manifest is one JSON object with the fields below by the same names; hashes and checksums
+// (XXH3, 64 bits, of a tensor's bytes) are strings of 16 hexadecimal digits.
+struct CheckpointManifest {
+  struct Entry {  // a fragment
+    FragmentId fragment;
+    int64_t size = 0;     // elements
+    int64_t updates = 0;  // that the optimizer has made
+    uint64_t value = 0;   // checksums
+    std::vector<uint64_t> moments;
+
+    friend bool operator==(const Entry&, const Entry&) = default;
+  };
+  struct File {  // of one shard
+    std::string name;
+    int64_t bytes = 0;
+    std::vector<Entry> fragments;  // ascending
+
+    friend bool operator==(const File&, const File&) = default;
+  };
+
+  Step step = 0;
+  Generation generation;         // that wrote it
+  int64_t cursor = 0;            // first position of step's samples
+  std::string config;            // the run's resolved configuration, TOML
+  std::string config_hash;
+  std::vector<double> coverage;  // [units] c_j
+  DataSummary data;              // of the workers' files
+  uint64_t plan_hash = 0;        // of the step's plan
+  std::vector<File> files;       // by shard number
+
+  friend bool operator==(const CheckpointManifest&, const CheckpointManifest&) = default;
+};
+
+std::string ManifestJson(const CheckpointManifest& manifest);
+
+// Whatever the text: the manifest, or InvalidArgument - not one, or of another format (says what is
+// wrong where).
+absl::StatusOr<CheckpointManifest> ParseManifest(absl::string_view text);
+
+// XXH3 over the fragments' value checksums in fragment order: the run's `state_hash` at this
+// version. Precondition: CheckComplete is OK.
+uint64_t StateHash(const CheckpointManifest& manifest);
+
+// Every fragment of the layout is there once, in its size. DataLoss - says which is not.
+absl::Status CheckComplete(const CheckpointManifest& manifest, const Layout& layout);
+
+// "step-500", and back; -1 for another name.
+std::string CheckpointName(Step step);
+Step StepOfCheckpoint(absl::string_view name);
+// Of a shard's file in it: "shard-0-of-2.gen-1.safetensors".
+std::string CheckpointFileName(ShardId shard, int shards, Generation generation);
+
+inline constexpr char kManifestName[] = "manifest.json";
+
+}  // namespace sdp
