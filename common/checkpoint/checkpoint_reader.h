@@ -20,10 +20,10 @@ namespace sdp {
 // looked at. A folder that is not there has none. Unavailable, ... - the file system's.
 absl::StatusOr<std::vector<Step>> ListCheckpoints(const std::string& folder);
 
-// Reads a complete checkpoint: any process reads just the fragments it wants, whatever the number of
-// shards that wrote it. Every read is checked against the manifest.
-// Threads: immutable after Open; reads may run on many at once.
-// Errors name file and fragment. DataLoss - truncated, torn or flipped bits.
+// Reads a complete checkpoint: any process reads just the fragments it wants, whatever the number
+// of shards that wrote it. Every read is checked against the manifest. Threads: immutable after
+// Open; reads may run on many at once. Errors name file and fragment. DataLoss - truncated, torn or
+// flipped bits.
 class CheckpointReader {
  public:
   // `path` is the checkpoint's own folder (".../step-500"). Reads the manifest and the files'

@@ -15,8 +15,8 @@
 namespace sdp {
 
 // Writes one shard's file of a checkpoint, fragment by fragment.
-// Threads: confined to one. Errors name the file; ResourceExhausted - the disk is full. What was not
-// finished is removed.
+// Threads: confined to one. Errors name the file; ResourceExhausted - the disk is full. What was
+// not finished is removed.
 class CheckpointFileWriter {
  public:
   struct Fragment {
@@ -53,8 +53,9 @@ absl::Status WriteManifest(const std::string& path, const CheckpointManifest& ma
 // Takes a checkpoint away, the manifest first: whatever happens meanwhile, it is complete or none.
 absl::Status RemoveCheckpoint(const std::string& path);
 
-// Moves each checkpoint of `folder` later than `step`, complete or not, out of the way and waits for
-// the disk: a run that goes on from `step` will write others of these numbers. Returns the new names.
+// Moves each checkpoint of `folder` later than `step`, complete or not, out of the way and waits
+// for the disk: a run that goes on from `step` will write others of these numbers. Returns the new
+// names.
 absl::StatusOr<std::vector<std::string>> SetAsideCheckpoints(const std::string& folder, Step step,
                                                              Generation generation);
 

@@ -16,8 +16,8 @@ namespace sdp {
 // Raise it with every change that an older reader would misunderstand; others are refused.
 inline constexpr int kCheckpointFormat = 1;
 
-// What checkpoint T is: version T of every fragment, with the optimizer state that made it, and what
-// a run needs to go on from there. On the disk:
+// What checkpoint T is: version T of every fragment, with the optimizer state that made it, and
+// what a run needs to go on from there. On the disk:
 //
 //   FOLDER/step-T/shard-0-of-2.gen-1.safetensors   tensors "F.value" [n], "F.moment.0" [n],
 //                                                  "F.moment.1" [n] f32 of each fragment F of that
@@ -46,9 +46,9 @@ struct CheckpointManifest {
   };
 
   Step step = 0;
-  Generation generation;         // that wrote it
-  int64_t cursor = 0;            // first position of step's samples
-  std::string config;            // the run's resolved configuration, TOML
+  Generation generation;  // that wrote it
+  int64_t cursor = 0;     // first position of step's samples
+  std::string config;     // the run's resolved configuration, TOML
   std::string config_hash;
   std::vector<double> coverage;  // [units] c_j
   DataSummary data;              // of the workers' files

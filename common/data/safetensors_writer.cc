@@ -24,9 +24,9 @@ absl::StatusOr<std::unique_ptr<SafetensorsWriter>> SafetensorsWriter::Create(
   for (const Tensor& tensor : tensors) {
     const int64_t element_bytes = SafetensorsTypeBytes(tensor.dtype);
     if (element_bytes == 0 || tensor.name.empty() || !names.insert(tensor.name).second) {
-      return absl::InvalidArgumentError(absl::StrCat(path, ": tensor \"", tensor.name, "\" of type ",
-                                                     tensor.dtype,
-                                                     ": the name comes twice or the type is unknown"));
+      return absl::InvalidArgumentError(
+          absl::StrCat(path, ": tensor \"", tensor.name, "\" of type ", tensor.dtype,
+                       ": the name comes twice or the type is unknown"));
     }
     int64_t bytes = element_bytes;
     for (const int64_t size : tensor.shape) bytes *= size;

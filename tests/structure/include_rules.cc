@@ -27,6 +27,7 @@ constexpr Rule kRules[] = {
     {"common/wire/", "common/base common/model common/protocol", ""},
     {"common/data/", "common/base common/model", "files"},
     {"common/data/sample_order", "common/base", ""},
+    {"common/checkpoint/", "common/base common/model common/data common/protocol", "files"},
     {"common/config/", "common proto", "proto files"},
     {"common/rpc/", "common proto", "proto grpc threads"},
     {"common/control/", "common proto", "proto grpc threads files"},

@@ -1,0 +1,158 @@
+#include "common/checkpoint/checkpoint_writer.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <filesystem>
+#include <system_error>
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "common/base/hash.h"
+#include "common/base/status.h"
+
+namespace sdp {
+namespace {
+
+namespace fs = std::filesystem;
+
+absl::Status FromError(const std::error_code& error, const std::string& doing) {
+  return error ? absl::ErrnoToStatus(error.value(), doing) : absl::OkStatus();
+}
+
+// Makes what was created, renamed or removed in a folder survive a crash of the machine.
+absl::Status SyncFolder(const std::string& path) {
+  const int folder = open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (folder < 0) return absl::ErrnoToStatus(errno, absl::StrCat("open ", path));
+  const bool synced = fsync(folder) == 0;
+  const int error = errno;
+  close(folder);
+  return synced ? absl::OkStatus() : absl::ErrnoToStatus(error, absl::StrCat("fsync ", path));
+}
+
+absl::string_view Bytes(absl::Span<const float> values) {
+  return {reinterpret_cast<const char*>(values.data()), values.size() * sizeof(float)};
+}
+
+std::vector<SafetensorsWriter::Tensor> Tensors(
+    const std::vector<CheckpointFileWriter::Fragment>& fragments, int moments) {
+  std::vector<SafetensorsWriter::Tensor> tensors;
+  for (const auto& fragment : fragments) {
+    tensors.push_back({absl::StrCat(fragment.id.value(), ".value"), "F32", {fragment.size}});
+    for (int m = 0; m < moments; ++m) {
+      tensors.push_back({absl::StrCat(fragment.id.value(), ".moment.", m), "F32", {fragment.size}});
+    }
+  }
+  return tensors;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<CheckpointFileWriter>> CheckpointFileWriter::Create(
+    const std::string& path, const std::string& name, std::vector<Fragment> fragments,
+    int moments) {
+  std::error_code error;
+  fs::create_directories(path, error);
+  SDP_RETURN_IF_ERROR(FromError(error, absl::StrCat("make ", path)));
+  SDP_ASSIGN_OR_RETURN(
+      std::unique_ptr<SafetensorsWriter> file,
+      SafetensorsWriter::Create(absl::StrCat(path, "/", name), Tensors(fragments, moments),
+                                {{"format", absl::StrCat("sdp checkpoint ", kCheckpointFormat)}}));
+  std::unique_ptr<CheckpointFileWriter> writer(
+      new CheckpointFileWriter(path, std::move(fragments), moments, std::move(file)));
+  writer->result_.name = name;
+  return writer;
+}
+
+CheckpointFileWriter::CheckpointFileWriter(std::string folder, std::vector<Fragment> fragments,
+                                           int moments, std::unique_ptr<SafetensorsWriter> file)
+    : folder_(std::move(folder)),
+      fragments_(std::move(fragments)),
+      moments_(static_cast<size_t>(moments)),
+      file_(std::move(file)) {}
+
+absl::Status CheckpointFileWriter::Add(absl::Span<const float> value,
+                                       const std::vector<absl::Span<const float>>& moments,
+                                       int64_t updates) {
+  const size_t index = result_.fragments.size();
+  if (index == fragments_.size() || moments.size() != moments_ ||
+      static_cast<int64_t>(value.size()) != fragments_[index].size) {
+    return absl::InternalError(absl::StrCat("checkpoint file ", result_.name, ": fragment number ",
+                                            index, " is not the one that was announced"));
+  }
+  CheckpointManifest::Entry entry{
+      fragments_[index].id, fragments_[index].size, updates, Hash64(Bytes(value)), {}};
+  SDP_RETURN_IF_ERROR(file_->Append(Bytes(value)));
+  for (const absl::Span<const float> moment : moments) {
+    entry.moments.push_back(Hash64(Bytes(moment)));
+    SDP_RETURN_IF_ERROR(file_->Append(Bytes(moment)));
+  }
+  result_.fragments.push_back(std::move(entry));
+  return absl::OkStatus();
+}
+
+absl::StatusOr<CheckpointManifest::File> CheckpointFileWriter::Finish() {
+  SDP_RETURN_IF_ERROR(file_->Finish());
+  SDP_RETURN_IF_ERROR(SyncFolder(folder_));
+  result_.bytes = file_->file_bytes();
+  return std::move(result_);
+}
+
+absl::Status WriteManifest(const std::string& path, const CheckpointManifest& manifest) {
+  const std::string target = absl::StrCat(path, "/", kManifestName);
+  const std::string temporary = target + ".partial";
+  const std::string text = ManifestJson(manifest);
+  std::error_code ignored;
+  std::FILE* const file = std::fopen(temporary.c_str(), "wbe");
+  if (file == nullptr) return absl::ErrnoToStatus(errno, absl::StrCat("write ", temporary));
+  const bool written = std::fwrite(text.data(), 1, text.size(), file) == text.size() &&
+                       std::fflush(file) == 0 && fsync(fileno(file)) == 0;
+  const int error = errno;
+  if (std::fclose(file) != 0 || !written) {
+    fs::remove(temporary, ignored);
+    return absl::ErrnoToStatus(error, absl::StrCat("write ", temporary));
+  }
+  if (std::rename(temporary.c_str(), target.c_str()) != 0) {
+    return absl::ErrnoToStatus(errno, absl::StrCat("rename to ", target));
+  }
+  SDP_RETURN_IF_ERROR(SyncFolder(path));
+  return SyncFolder(fs::path(path).parent_path().string());
+}
+
+absl::Status RemoveCheckpoint(const std::string& path) {
+  std::error_code error;
+  if (fs::remove(fs::path(path) / kManifestName, error)) {
+    SDP_RETURN_IF_ERROR(SyncFolder(path));
+  }
+  SDP_RETURN_IF_ERROR(FromError(error, absl::StrCat("remove ", path, "/", kManifestName)));
+  fs::remove_all(path, error);
+  return FromError(error, absl::StrCat("remove ", path));
+}
+
+absl::StatusOr<std::vector<std::string>> SetAsideCheckpoints(const std::string& folder, Step step,
+                                                             Generation generation) {
+  std::vector<std::string> moved;
+  std::error_code error;
+  if (!fs::exists(folder, error)) return moved;
+  std::vector<std::string> names;
+  for (fs::directory_iterator it(folder, error), end; !error && it != end; it.increment(error)) {
+    const std::string name = it->path().filename().string();
+    if (StepOfCheckpoint(name) > step) names.push_back(name);
+  }
+  SDP_RETURN_IF_ERROR(FromError(error, absl::StrCat("list ", folder)));
+  std::sort(names.begin(), names.end());
+  for (const std::string& name : names) {
+    const std::string aside = absl::StrCat(name, ".before-gen-", generation.value());
+    fs::rename(fs::path(folder) / name, fs::path(folder) / aside, error);
+    SDP_RETURN_IF_ERROR(FromError(error, absl::StrCat("rename ", folder, "/", name)));
+    moved.push_back(aside);
+  }
+  if (!moved.empty()) SDP_RETURN_IF_ERROR(SyncFolder(folder));
+  return moved;
+}
+
+}  // namespace sdp
