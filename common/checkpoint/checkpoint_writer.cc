@@ -14,6 +14,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/hash.h"
 #include "common/base/status.h"
+#include "common/checkpoint/checkpoint_reader.h"
 
 namespace sdp {
 namespace {
@@ -131,6 +132,31 @@ absl::Status RemoveCheckpoint(const std::string& path) {
   SDP_RETURN_IF_ERROR(FromError(error, absl::StrCat("remove ", path, "/", kManifestName)));
   fs::remove_all(path, error);
   return FromError(error, absl::StrCat("remove ", path));
+}
+
+absl::Status RemoveOldCheckpoints(const std::string& folder, int keep) {
+  SDP_ASSIGN_OR_RETURN(const std::vector<Step> steps, ListCheckpoints(folder));
+  const size_t kept = static_cast<size_t>(std::max(keep, 1));
+  for (size_t i = 0; i + kept < steps.size(); ++i) {
+    SDP_RETURN_IF_ERROR(RemoveCheckpoint(absl::StrCat(folder, "/", CheckpointName(steps[i]))));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<int> RemoveIncompleteCheckpoints(const std::string& folder) {
+  std::vector<std::string> names;
+  std::error_code error;
+  if (!fs::exists(folder, error)) return 0;
+  for (fs::directory_iterator it(folder, error), end; !error && it != end; it.increment(error)) {
+    const std::string name = it->path().filename().string();
+    if (StepOfCheckpoint(name) >= 0 && !fs::exists(it->path() / kManifestName))
+      names.push_back(name);
+  }
+  SDP_RETURN_IF_ERROR(FromError(error, absl::StrCat("list ", folder)));
+  for (const std::string& name : names) {
+    SDP_RETURN_IF_ERROR(RemoveCheckpoint(absl::StrCat(folder, "/", name)));
+  }
+  return static_cast<int>(names.size());
 }
 
 absl::StatusOr<std::vector<std::string>> SetAsideCheckpoints(const std::string& folder, Step step,

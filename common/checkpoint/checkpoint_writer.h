@@ -53,6 +53,13 @@ absl::Status WriteManifest(const std::string& path, const CheckpointManifest& ma
 // Takes a checkpoint away, the manifest first: whatever happens meanwhile, it is complete or none.
 absl::Status RemoveCheckpoint(const std::string& path);
 
+// Removes all complete checkpoints of `folder` but the newest `keep` (at least 1).
+absl::Status RemoveOldCheckpoints(const std::string& folder, int keep);
+
+// Removes checkpoints of `folder` that have no manifest: nobody may be writing there. Returns how
+// many.
+absl::StatusOr<int> RemoveIncompleteCheckpoints(const std::string& folder);
+
 // Moves each checkpoint of `folder` later than `step`, complete or not, out of the way and waits
 // for the disk: a run that goes on from `step` will write others of these numbers. Returns the new
 // names.

@@ -28,22 +28,8 @@ inline constexpr int kCheckpointFormat = 1;
 // The manifest is one JSON object with the fields below by the same names; hashes and checksums
 // (XXH3, 64 bits, of a tensor's bytes) are strings of 16 hexadecimal digits.
 struct CheckpointManifest {
-  struct Entry {  // a fragment
-    FragmentId fragment;
-    int64_t size = 0;     // elements
-    int64_t updates = 0;  // that the optimizer has made
-    uint64_t value = 0;   // checksums
-    std::vector<uint64_t> moments;
-
-    friend bool operator==(const Entry&, const Entry&) = default;
-  };
-  struct File {  // of one shard
-    std::string name;
-    int64_t bytes = 0;
-    std::vector<Entry> fragments;  // ascending
-
-    friend bool operator==(const File&, const File&) = default;
-  };
+  using Entry = CheckpointFile::Entry;
+  using File = CheckpointFile;
 
   Step step = 0;
   Generation generation;  // that wrote it

@@ -28,7 +28,7 @@ namespace {
 using google::protobuf::FieldDescriptor;
 
 // Sections and keys (with a dot) of the design whose feature does not exist yet.
-constexpr absl::string_view kNotBuilt[] = {"checkpoint", "cluster.min_workers", "shard"};
+constexpr absl::string_view kNotBuilt[] = {"checkpoint.buffer", "cluster.min_workers", "shard"};
 
 // Names that other programs give to our keys: too many edits away to be found as typing errors.
 constexpr std::pair<absl::string_view, absl::string_view> kElsewhere[] = {
@@ -70,6 +70,8 @@ bool IsAllowedText(const Rule& rule, const std::string& text) {
       return absl::c_linear_search(rule.choices, text);
     case Text::kNotEmpty:
       return !text.empty();
+    case Text::kAny:
+      return true;
     case Text::kByteSize: {
       if (text.empty()) return true;
       const auto bytes = ParseBytes(text);
@@ -119,6 +121,8 @@ std::string AllowedText(const Rule& rule) {
       return Choices(rule);
     case Text::kNotEmpty:
       return "a string that is not empty";
+    case Text::kAny:
+      return "a string";
     case Text::kByteSize:
       return "a size in bytes such as \"6GiB\" or \"512MiB\", or \"\"";
   }

@@ -117,6 +117,10 @@ std::vector<Rule> MakeRules() {
       Number("train.eval_samples", "0", kOut, kSteps, "the first k; 0: all"),
       Number("train.seed", "0", kIn, {0}, "of initial values, order and plan"),
 
+      Number("checkpoint.every", "500", kOut, kSteps, "steps, and at the end; 0: only then"),
+      Number("checkpoint.keep_last", "2", kOut, {1, 1e6}, "older ones are removed"),
+      String("checkpoint.dir", "''", kOut, Text::kAny, "folder that coordinator and shards see; empty: in the run folder"),
+
       Number("cluster.workers", "4", kOut, {1, 1e5}, "worker processes"),
       Number("cluster.shards", "2", kOut, {1, 1e5}, "shard processes"),
 

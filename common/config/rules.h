@@ -27,6 +27,7 @@ struct Range {
 enum class Text {
   kChoice,    // One of `choices`.
   kNotEmpty,  // Also each string of a list.
+  kAny,
   kByteSize,  // "" or a positive ParseBytes.
 };
 

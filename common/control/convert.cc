@@ -58,6 +58,10 @@ proto::RegisterShardResponse::Admission ToProto(const ShardAdmission& admission)
   message.set_shards(admission.shards);
   message.set_generation(admission.generation.value());
   message.set_term(admission.term.value());
+  message.set_first_step(admission.start.step);
+  message.set_checkpoint(admission.start.checkpoint);
+  message.set_init_file(admission.start.init_file);
+  message.set_checkpoints(admission.checkpoints);
   return message;
 }
 
@@ -65,7 +69,11 @@ ShardAdmission FromProto(const proto::RegisterShardResponse::Admission& message)
   return {.shard = ShardId(message.shard()),
           .shards = message.shards(),
           .generation = Generation(message.generation()),
-          .term = Term(message.term())};
+          .term = Term(message.term()),
+          .start = {.step = message.first_step(),
+                    .checkpoint = message.checkpoint(),
+                    .init_file = message.init_file()},
+          .checkpoints = message.checkpoints()};
 }
 
 proto::RegisterWorkerRequest ToProto(const WorkerRegistration& registration) {
@@ -89,6 +97,7 @@ proto::RegisterWorkerResponse::Admission ToProto(const WorkerAdmission& admissio
   message.set_term(admission.term.value());
   message.mutable_shards()->Assign(admission.shards.begin(), admission.shards.end());
   message.mutable_coverage()->Assign(admission.coverage.begin(), admission.coverage.end());
+  message.set_first_step(admission.first_step);
   return message;
 }
 
@@ -97,7 +106,8 @@ WorkerAdmission FromProto(const proto::RegisterWorkerResponse::Admission& messag
           .generation = Generation(message.generation()),
           .term = Term(message.term()),
           .shards = {message.shards().begin(), message.shards().end()},
-          .coverage = {message.coverage().begin(), message.coverage().end()}};
+          .coverage = {message.coverage().begin(), message.coverage().end()},
+          .first_step = message.first_step()};
 }
 
 proto::ReadyRequest ToProto(Incarnation worker, const DataSummary& data) {
@@ -207,6 +217,40 @@ StateHashes FromProto(const proto::StateHashesReport& message) {
   return {.shard = ShardId(message.shard()),
           .step = message.step(),
           .hashes = {message.hashes().begin(), message.hashes().end()}};
+}
+
+proto::CheckpointReport ToProto(const CheckpointPart& report) {
+  proto::CheckpointReport message;
+  message.set_shard(report.shard.value());
+  message.set_step(report.step);
+  message.set_error(report.error);
+  message.set_file(report.file.name);
+  message.set_bytes(report.file.bytes);
+  for (const CheckpointFile::Entry& entry : report.file.fragments) {
+    auto* out = message.add_fragments();
+    out->set_fragment(entry.fragment.value());
+    out->set_size(entry.size);
+    out->set_updates(entry.updates);
+    out->set_value(entry.value);
+    out->mutable_moments()->Assign(entry.moments.begin(), entry.moments.end());
+  }
+  return message;
+}
+
+CheckpointPart FromProto(const proto::CheckpointReport& message) {
+  CheckpointPart report{
+      .shard = ShardId(message.shard()),
+      .step = message.step(),
+      .error = message.error(),
+      .file = {.name = message.file(), .bytes = message.bytes(), .fragments = {}}};
+  for (const auto& entry : message.fragments()) {
+    report.file.fragments.push_back({.fragment = FragmentId(entry.fragment()),
+                                     .size = entry.size(),
+                                     .updates = entry.updates(),
+                                     .value = entry.value(),
+                                     .moments = {entry.moments().begin(), entry.moments().end()}});
+  }
+  return report;
 }
 
 proto::WorkerStepReport ToProto(const StepReport& report) {

@@ -158,6 +158,11 @@ void CoordinatorClient::ReportStateHashes(const StateHashes& report) {
          ToProto(report));
 }
 
+void CoordinatorClient::ReportCheckpoint(const CheckpointPart& report) {
+  Report(absl::StrCat("report checkpoint ", report.step), &Async::ReportCheckpoint,
+         ToProto(report));
+}
+
 void CoordinatorClient::ReportStep(const StepReport& report) {
   Report(absl::StrCat("report the loss of step ", report.step), &Async::ReportStep,
          ToProto(report));

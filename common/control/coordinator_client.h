@@ -69,6 +69,7 @@ class CoordinatorClient {
   void ReportReduced(const Reduced& report);
   void ReportStepDone(const StepDone& report);
   void ReportStateHashes(const StateHashes& report);
+  void ReportCheckpoint(const CheckpointPart& report);
   void ReportStep(const StepReport& report);
   void ReportEvaluation(const EvaluationReport& report);
   void ReportNotFinite(const NotFiniteReport& report);

@@ -79,11 +79,22 @@ struct ShardRegistration {
   uint64_t instance = 0;  // random per process: tells a repeated call from a second process
 };
 
+// What version `step` of every fragment is when a generation begins.
+struct StartState {
+  Step step = 0;           // the generation's first step
+  std::string checkpoint;  // the folder of checkpoint `step`; empty at step 0
+  std::string init_file;   // at step 0: a safetensors file of initial values; empty: drawn
+
+  friend bool operator==(const StartState&, const StartState&) = default;
+};
+
 struct ShardAdmission {
   ShardId shard;
   int shards = 0;
   Generation generation;
   Term term;
+  StartState start;
+  std::string checkpoints;  // the folder into which checkpoints are written
 };
 
 // The holders of each unit, interned: many units have the same ones.
@@ -101,9 +112,10 @@ struct ShardBinding {
   Step step = 0;
   int64_t plan = 0;  // number of the plan (the rotation index)
   std::shared_ptr<const HolderSets>
-      holders;            // null: those sent with an earlier binding of the same plan
-  bool evaluate = false;  // version `step` stays until ReleaseEvaluation
-  bool closing = false;   // no rounds; report the hashes of version `step`
+      holders;              // null: those sent with an earlier binding of the same plan
+  bool evaluate = false;    // version `step` stays until ReleaseEvaluation
+  bool closing = false;     // no rounds; report the hashes of version `step`
+  bool checkpoint = false;  // version `step` is written before any fragment goes beyond it
 };
 
 struct Reduced {  // all of a shard's rounds of a step are closed
@@ -122,6 +134,31 @@ struct StateHashes {  // of version `step`, at the closing binding
   ShardId shard;
   Step step = 0;
   std::vector<uint64_t> hashes;  // per owned fragment in fragment order
+};
+
+// A shard's file of a checkpoint, as the manifest has it (common/checkpoint/manifest.h).
+struct CheckpointFile {
+  struct Entry {
+    FragmentId fragment;
+    int64_t size = 0;     // elements
+    int64_t updates = 0;  // that the optimizer has made
+    uint64_t value = 0;   // checksums
+    std::vector<uint64_t> moments;
+
+    friend bool operator==(const Entry&, const Entry&) = default;
+  };
+  std::string name;
+  int64_t bytes = 0;
+  std::vector<Entry> fragments;  // ascending
+
+  friend bool operator==(const CheckpointFile&, const CheckpointFile&) = default;
+};
+
+struct CheckpointPart {  // a shard has written its file of checkpoint `step`, or could not
+  ShardId shard;
+  Step step = 0;
+  std::string error;  // empty: written
+  CheckpointFile file;
 };
 
 struct ClipScale {
@@ -145,6 +182,7 @@ struct WorkerAdmission {
   Term term;
   std::vector<std::string> shards;  // addresses, by shard number
   std::vector<double> coverage;     // [units] c_j
+  Step first_step = 0;              // of this generation
 };
 
 // What a worker found in its data files; all workers must agree.

@@ -85,6 +85,11 @@ absl::StatusOr<std::vector<Rank>> RanksFrom(const RunConfig& config) {
   return ranks;
 }
 
+std::string CheckpointsPath(const RunConfig& config) {
+  const std::string& given = config.checkpoint().dir();
+  return given.empty() ? absl::StrCat(config.run().dir(), "/checkpoints") : given;
+}
+
 int64_t RotationAt(const RunConfig::Sdp& sdp, Step step) {
   return sdp.rotate_every() > 0 ? step / sdp.rotate_every() : 0;
 }

@@ -41,6 +41,9 @@ absl::StatusOr<std::vector<double>> CoverageFrom(const RunConfig& config, const 
 // worker-0 .. worker-(N-1), the names that `sdp train` gives, each with worker.memory.
 absl::StatusOr<std::vector<Rank>> RanksFrom(const RunConfig& config);
 
+// The folder of the run's checkpoints: checkpoint.dir, or one in the run folder.
+std::string CheckpointsPath(const RunConfig& config);
+
 // The redraw that step `step` trains with; 0 throughout if the run does not rotate.
 int64_t RotationAt(const RunConfig::Sdp& sdp, Step step);
 

@@ -135,6 +135,7 @@ absl::Status ClusterRun::StartCoordinator() {
   std::vector<std::string> args = CommonArgs("coordinator");
   args.insert(args.end(),
               {"--listen", ListenAddress("coordinator"), "--address-file", folder->address_path()});
+  args.insert(args.end(), options_.coordinator_args.begin(), options_.coordinator_args.end());
   SDP_ASSIGN_OR_RETURN(std::unique_ptr<Process> process,
                        Process::Start({.name = "coordinator",
                                        .program = options_.program_dir + "/sdp-coordinator",
@@ -181,6 +182,12 @@ absl::Status ClusterRun::EarlyEnd(const StartupFolder& folder, ExitStatus status
 absl::Status ClusterRun::UseRunFolder(const StartupFolder& folder) {
   std::error_code error;
   fs::create_directory(options_.run_dir + "/logs", error);
+  // A run that is resumed has one from before: "coordinator.1.log" is the oldest.
+  if (!error && fs::exists(LogPath("coordinator"), error)) {
+    int number = 1;
+    while (fs::exists(LogPath(absl::StrCat("coordinator.", number)), error)) ++number;
+    fs::rename(LogPath("coordinator"), LogPath(absl::StrCat("coordinator.", number)), error);
+  }
   if (!error) fs::rename(folder.log_path(), LogPath("coordinator"), error);
   const std::string kept = options_.run_dir + "/coordinator.address";
   if (!error && !fs::exists(kept, error)) fs::rename(folder.address_path(), kept, error);
@@ -195,7 +202,6 @@ absl::Status ClusterRun::StartMembers() {
   for (int i = 0; i < options_.shards; ++i) {
     const std::string name = absl::StrCat("shard-", i);
     std::vector<std::string> args = {"--listen", ListenAddress(name)};
-    if (!options_.init_path.empty()) args.insert(args.end(), {"--init", options_.init_path});
     SDP_RETURN_IF_ERROR(StartMember("sdp-shard", name, std::move(args)));
   }
   for (int i = 0; i < options_.workers; ++i) {

@@ -15,7 +15,7 @@ struct LocalClusterOptions {
   std::string program_dir;  // Holds sdp-coordinator, sdp-shard and sdp-worker.
   std::string config_path;  // These three are handed to every role as they are.
   std::vector<std::string> sets;
-  std::string init_path;  // For the shards; "": none.
+  std::vector<std::string> coordinator_args;  // Only for the coordinator: --init, --resume, ...
   std::string run_dir;
   int shards = 1;
   int workers = 1;
@@ -28,7 +28,8 @@ struct LocalClusterOptions {
   std::function<absl::Status(const std::string& address, const std::string& reason)> request_stop;
   std::ostream* messages = nullptr;  // What is happening, for people. Required.
 
-  absl::Duration start_timeout = absl::Seconds(60);  // Until the coordinator has its address.
+  absl::Duration start_timeout =
+      absl::Minutes(10);  // Until the coordinator has its address; it may check a large checkpoint.
   absl::Duration stop_timeout =
       absl::Minutes(10);  // From the first Ctrl-C; the steps under way may be long.
   absl::Duration finish_timeout =

@@ -46,6 +46,18 @@ CLI::App* AddTrain(CLI::App& app, Commands& commands) {
       ->add_option("--init", commands.train.init_path,
                    "Start from the weights of a safetensors file (Hugging Face names)")
       ->type_name("FILE");
+  train
+      ->add_option_function<std::vector<std::string>>(
+          "--resume",
+          [&commands](const std::vector<std::string>& given) {
+            const bool none = given.empty() || given.front().empty();
+            commands.train.resume = none ? "latest" : given.front();
+          },
+          "Go on with the run in run.dir from its newest checkpoint, or from that of a step")
+      ->type_name("[STEP|latest]")
+      ->expected(0, 1);
+  train->add_flag("--force", commands.train.force,
+                  "With --resume: also with another configuration or other data than before");
   train->add_flag("--print-config", commands.print_config,
                   "Print every value and where it came from, and train nothing");
   train->add_flag("--unix-sockets", commands.unix_sockets,
@@ -124,6 +136,12 @@ int main(int argc, char** argv) {
     return 2;
   }
   if (train->parsed()) {
+    if (commands.train.force && commands.train.resume.empty()) {
+      return Report(absl::InvalidArgumentError("--force goes with --resume"));
+    }
+    if (!commands.train.resume.empty() && !commands.train.init_path.empty()) {
+      return Report(absl::InvalidArgumentError("--init is for a new run, not with --resume"));
+    }
     using Action = sdp::TrainCommand::Action;
     using Transport = sdp::TrainCommand::Transport;
     commands.train.action = commands.print_config ? Action::kPrintConfig : Action::kTrain;

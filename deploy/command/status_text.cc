@@ -61,7 +61,16 @@ std::string Header(const proto::RunStatus& run) {
                     absl::FormatDuration(absl::Seconds(std::round(run.eta_sec()))));
   }
   numbers.erase(numbers.find_last_not_of(' ') + 1);
-  return numbers.empty() ? text : absl::StrCat(text, numbers, "\n");
+  if (!numbers.empty()) absl::StrAppend(&text, numbers, "\n");
+  if (run.has_checkpoint()) {
+    absl::StrAppend(&text, "checkpoint ", run.checkpoint(), ", complete for ",
+                    absl::FormatDuration(absl::Seconds(std::round(run.checkpoint_age_sec()))),
+                    "\n");
+  }
+  if (!run.checkpoint_error().empty()) {
+    absl::StrAppend(&text, "ERROR: ", run.checkpoint_error(), "\n");
+  }
+  return text;
 }
 
 std::string Members(const proto::RunStatus& run) {
@@ -157,6 +166,11 @@ std::string RunningJson(const proto::RunStatus& run, const std::vector<ShardAnsw
     json["full_loss_step"] = run.full_loss_step();
   }
   if (run.has_eta_sec()) json["eta_sec"] = run.eta_sec();
+  if (run.has_checkpoint()) {
+    json["checkpoint"] = run.checkpoint();
+    json["checkpoint_age_sec"] = run.checkpoint_age_sec();
+  }
+  if (!run.checkpoint_error().empty()) json["checkpoint_error"] = run.checkpoint_error();
   json["members"] = Json::array();
   for (const proto::RunStatus::Member& member : run.members()) {
     json["members"].push_back(MemberJson(member));

@@ -17,6 +17,7 @@
 #include "deploy/cluster/local_cluster.h"
 #include "deploy/cluster/stop_signals.h"
 #include "deploy/command/run_calls.h"
+#include "deploy/command/run_files.h"
 #include "deploy/command/train_checks.h"
 #include "deploy/command/train_summary.h"
 
@@ -70,7 +71,9 @@ absl::Status RunCluster(const TrainCommand& command, const RunConfig& config,
   if (config.worker().threads() == 0) {
     options.sets.push_back(absl::StrCat("worker.threads=", ThreadsPerWorker(workers)));
   }
-  options.init_path = command.init_path;
+  if (!command.init_path.empty()) options.coordinator_args = {"--init", command.init_path};
+  if (!command.resume.empty()) options.coordinator_args = {"--resume", command.resume};
+  if (command.force) options.coordinator_args.push_back("--force");
   options.run_dir = config.run().dir();
   options.shards = static_cast<int>(config.cluster().shards());
   options.workers = workers;
@@ -90,6 +93,20 @@ absl::Status RunCluster(const TrainCommand& command, const RunConfig& config,
       outcome.message());  // Whatever its code: no mistake in what the user wrote.
 }
 
+// With what the user types to go on, if there is something to go on with.
+absl::Status WithResumeCommand(const absl::Status& outcome, const TrainCommand& command,
+                               const RunConfig& config) {
+  const absl::StatusOr<RunMetrics> metrics = ReadRunMetrics(config.run().dir());
+  if (!metrics.ok() || metrics->last_step < 0) return outcome;
+  return absl::Status(outcome.code(), absl::StrCat(outcome.message(), "\ngo on with: ",
+                                                   ResumeCommand(config, command.command_name)));
+}
+
+bool IsFinished(const RunConfig& config) {
+  const absl::StatusOr<RunMetrics> metrics = ReadRunMetrics(config.run().dir());
+  return metrics.ok() && metrics->closed && metrics->last_step >= config.train().steps();
+}
+
 }  // namespace
 
 absl::Status RunTrainCommand(const TrainCommand& command, std::ostream& out,
@@ -101,10 +118,15 @@ absl::Status RunTrainCommand(const TrainCommand& command, std::ostream& out,
   }
   SDP_RETURN_IF_ERROR(CheckPlan(loaded.config, messages));
   SDP_RETURN_IF_ERROR(CheckDataFiles(loaded));
+  if (command.resume == "latest" && IsFinished(loaded.config)) {
+    out << "the run in " << loaded.config.run().dir() << " is finished, at step "
+        << loaded.config.train().steps() << "; a larger train.steps would go on" << std::endl;
+    return absl::OkStatus();
+  }
   if (!command.init_path.empty()) SDP_RETURN_IF_ERROR(CheckReadable(command.init_path, "--init"));
 
   const absl::Status outcome = RunCluster(command, loaded.config, messages);
-  if (!outcome.ok()) return outcome;
+  if (!outcome.ok()) return WithResumeCommand(outcome, command, loaded.config);
 
   const absl::StatusOr<std::string> validation = ValidationLine(loaded.config);
   if (!validation.ok()) {  // The run itself is fine.

@@ -8,12 +8,15 @@
 
 namespace sdp {
 
-// `sdp train FILE [--set key=value]... [--init FILE] [--print-config] [--unix-sockets]`: trains
-// with a cluster of processes on this machine, until the run is over.
+// `sdp train FILE [--set key=value]... [--init FILE | --resume [STEP|latest] [--force]]
+// [--print-config] [--unix-sockets]`: trains with a cluster of processes on this machine, until the
+// run is over.
 struct TrainCommand {
   std::string config_path;
   std::vector<std::string> sets;  // "section.key=value"
   std::string init_path;          // A safetensors file of initial values; "": draw them.
+  std::string resume;             // "latest" or the step of a checkpoint; "": a new run.
+  bool force = false;             // With resume: whatever has changed in the config.
   enum class Action { kTrain, kPrintConfig };
   Action action = Action::kTrain;
   enum class Transport { kTcp, kUnixSockets };

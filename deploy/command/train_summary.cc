@@ -74,6 +74,11 @@ absl::StatusOr<std::string> ValidationLine(const RunConfig& config) {
                          UnigramEntropy(text), BigramEntropy(text), *metrics.full_loss);
 }
 
+std::string ResumeCommand(const RunConfig& config, const std::string& command_name) {
+  const std::string run = (std::filesystem::path(config.run().dir()) / "").parent_path().string();
+  return absl::StrCat(Word(command_name), " train ", Word(run + "/config.toml"), " --resume");
+}
+
 std::string NextCommands(const RunConfig& config, const std::string& command_name) {
   const std::string sdp = Word(command_name);
   const std::string run = (std::filesystem::path(config.run().dir()) / "").parent_path().string();

@@ -14,6 +14,9 @@ namespace sdp {
 // NotFound, ... - a file cannot be read, or metrics.jsonl has no full_loss.
 absl::StatusOr<std::string> ValidationLine(const RunConfig& config);
 
+// What continues a run that was stopped or broke off.
+std::string ResumeCommand(const RunConfig& config, const std::string& command_name);
+
 // Three commands that work with this run as it is now, one per line, for people to copy.
 std::string NextCommands(const RunConfig& config, const std::string& command_name);
 

@@ -3,19 +3,26 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <filesystem>
 #include <future>
 #include <iostream>
 #include <memory>
 #include <string>
+#include <system_error>
 #include <utility>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
 #include "common/base/status.h"
+#include "common/checkpoint/checkpoint_reader.h"
 #include "common/config/config.h"
 #include "common/process/role.h"
 #include "common/rpc/server.h"
 #include "common/run/run_setup.h"
+#include "server/coordinator/service/resume.h"
 #include "server/coordinator/service/service.h"
 
 namespace sdp {
@@ -25,6 +32,9 @@ struct Flags : RoleFlags {
   std::string listen = "127.0.0.1:0";
   std::string advertise;     // "": where it listens
   std::string address_file;  // "": none
+  std::string init;          // of a first start; "": values are drawn
+  std::string resume;        // "latest" or a step; "": a first start
+  bool force = false;        // with resume
 };
 
 // Points to `setup`.
@@ -49,7 +59,68 @@ absl::StatusOr<Coordinator::Options> LogicOptions(const RunSetup& setup) {
   options.eval_samples = config.train().eval_samples();
   options.validation = config.data().validation_size() > 0;
   options.clip_norm = config.train().clip_norm();
+  options.checkpoint_every = config.checkpoint().every();
+  std::error_code error;
+  options.checkpoints =
+      std::filesystem::absolute(CheckpointsPath(config), error).lexically_normal().string();
   return options;
+}
+
+// The run folder, locked, and what the run begins with.
+struct Opened {
+  std::unique_ptr<RunFolder> folder;
+  std::unique_ptr<SqliteStore> store;
+  Beginning beginning;
+};
+
+absl::StatusOr<Opened> OpenNew(const Flags& flags, const RunSetup& setup) {
+  Opened opened;
+  SDP_ASSIGN_OR_RETURN(opened.beginning, BeginRun(setup, flags.init));
+  const std::string checkpoints = CheckpointsPath(setup.config);
+  SDP_ASSIGN_OR_RETURN(const std::vector<Step> others, ListCheckpoints(checkpoints));
+  if (!others.empty()) {
+    return absl::AlreadyExistsError(absl::StrCat("checkpoint.dir ", checkpoints,
+                                                 " has checkpoints of another run (step ",
+                                                 others.back(), "): choose another one"));
+  }
+  SDP_RETURN_IF_ERROR(CheckRoom(setup, 0, checkpoints, FreeBytes(checkpoints)));
+  SDP_ASSIGN_OR_RETURN(opened.folder, RunFolder::Create(setup.config.run().dir()));
+  absl::StatusOr<std::unique_ptr<SqliteStore>> store =
+      SqliteStore::Open(opened.folder->store_path());
+  if (!store.ok()) {
+    opened.folder->Discard();
+    return store.status();
+  }
+  opened.store = *std::move(store);
+  return opened;
+}
+
+absl::StatusOr<Opened> OpenAgain(const Flags& flags, const RunSetup& setup) {
+  Opened opened;
+  SDP_ASSIGN_OR_RETURN(opened.folder, RunFolder::Open(setup.config.run().dir()));
+  SDP_ASSIGN_OR_RETURN(opened.store, SqliteStore::Open(opened.folder->store_path()));
+  ResumeRequest request;
+  if (flags.resume != "latest") {
+    Step step = -1;
+    if (!absl::SimpleAtoi(flags.resume, &step) || step < 0) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "--resume ", flags.resume, ": allowed are latest or the step of a checkpoint"));
+    }
+    request.step = step;
+  }
+  request.force = flags.force;
+  request.checkpoints = CheckpointsPath(setup.config);
+  SDP_ASSIGN_OR_RETURN(const LoadedConfig before, LoadConfig(opened.folder->config_path(), {}));
+  request.before = before.config;
+  SDP_ASSIGN_OR_RETURN(request.records, opened.store->Read());
+  SDP_ASSIGN_OR_RETURN(opened.beginning, ResumeRun(setup, request));
+  const GenerationStart& start = opened.beginning.start;
+  SDP_ASSIGN_OR_RETURN(const std::vector<std::string> notes,
+                       ClearTheWay(request.checkpoints, start));
+  opened.beginning.notes.insert(opened.beginning.notes.end(), notes.begin(), notes.end());
+  SDP_RETURN_IF_ERROR(
+      CheckRoom(setup, start.state.step, request.checkpoints, FreeBytes(request.checkpoints)));
+  return opened;
 }
 
 // A plan that cannot be made is an error now, not when all members are there.
@@ -65,21 +136,25 @@ struct Outcome {
 };
 
 // From the first message to the last. `began` tells whether the run folder has a run now.
-absl::Status Serve(const Flags& flags, const RunSetup& setup, RunFolder* folder, bool* began) {
+absl::Status Serve(const Flags& flags, const RunSetup& setup, const std::string& config,
+                   const Opened& opened, bool* began) {
   const pid_t parent = getppid();
   std::promise<Outcome> ended;
   EventLoop loop("coordinator");  // First: the others' threads post to it until they are joined.
-  SDP_ASSIGN_OR_RETURN(const std::unique_ptr<SqliteStore> store,
-                       SqliteStore::Open(folder->store_path()));
+  RunFolder* const folder = opened.folder.get();
   CoordinatorService::Options options;
   SDP_ASSIGN_OR_RETURN(options.logic, LogicOptions(setup));
+  options.logic.config = config;
+  options.logic.start = opened.beginning.start;
+  options.logic.coverage = opened.beginning.coverage;
+  options.keep_checkpoints = static_cast<int>(setup.config.checkpoint().keep_last());
   options.security.insecure = flags.insecure;
   options.print = [](const std::string& line) { std::cout << line << std::endl; };
   options.log = [](const std::string& line) { spdlog::info("{}", line); };
   options.ended = [&ended](absl::Status status, std::string summary) {
     ended.set_value({std::move(status), std::move(summary)});
   };
-  CoordinatorService service(std::move(options), &loop, store.get(), folder);
+  CoordinatorService service(std::move(options), &loop, opened.store.get(), folder);
   SDP_ASSIGN_OR_RETURN(const std::unique_ptr<RpcServer> server,
                        RpcServer::Start(flags.listen, {flags.insecure}, {service.rpc()}));
   const std::string address = flags.advertise.empty() ? server->address() : flags.advertise;
@@ -88,6 +163,7 @@ absl::Status Serve(const Flags& flags, const RunSetup& setup, RunFolder* folder,
     ready = WriteFileAtomically(flags.address_file, address + "\n");
   *began = ready.ok();
   spdlog::info("listening at {}, run folder {}", address, folder->path());
+  for (const std::string& note : opened.beginning.notes) std::cout << note << std::endl;
 
   StopOnSignal signals([&](const std::string& signal) {
     // Without the launcher there is nobody to finish for: its other children are going too.
@@ -111,12 +187,15 @@ absl::Status Main(const Flags& flags) {
   SDP_ASSIGN_OR_RETURN(const RunSetup setup, MakeRunSetup(loaded.config));
   SDP_RETURN_IF_ERROR(CheckPlan(setup));
   SDP_RETURN_IF_ERROR(Context(CheckAddress(flags.listen, {flags.insecure}), "--listen"));
-  SDP_ASSIGN_OR_RETURN(const std::unique_ptr<RunFolder> folder,
-                       RunFolder::Create(setup.config.run().dir()));
+  const bool resume = !flags.resume.empty();
+  if (resume && !flags.init.empty())
+    return absl::InvalidArgumentError("--init is for a run's first start, not with --resume");
+  absl::StatusOr<Opened> opened = resume ? OpenAgain(flags, setup) : OpenNew(flags, setup);
+  if (!opened.ok()) return opened.status();
   bool began = false;
-  absl::Status status = WriteResolved(loaded, folder->config_path());
-  if (status.ok()) status = Serve(flags, setup, folder.get(), &began);
-  if (!began) folder->Discard();
+  absl::Status status = WriteResolved(loaded, opened->folder->config_path());
+  if (status.ok()) status = Serve(flags, setup, PrintConfig(loaded), *opened, &began);
+  if (!began && !resume) opened->folder->Discard();
   return status;
 }
 
@@ -136,6 +215,12 @@ int main(int argc, char** argv) {
                  "address at which others reach it, if not the one it listens on");
   app.add_option("--address-file", flags.address_file,
                  "file into which the address is written once it listens");
+  app.add_option(
+      "--init", flags.init,
+      "initial values: a safetensors file with the model's tensors, which shards see too");
+  app.add_option("--resume", flags.resume,
+                 "go on with the run of the run folder: latest, or the step of a checkpoint");
+  app.add_flag("--force", flags.force, "with --resume: also with another configuration or data");
   app.add_option("--name", flags.name, "for log lines")->capture_default_str();
   CLI11_PARSE(app, argc, argv);
   sdp::BeginRole(flags);

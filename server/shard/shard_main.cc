@@ -19,7 +19,6 @@ namespace {
 struct Flags : RoleFlags {
   std::string listen = "127.0.0.1:0";
   std::string advertise;  // "": where it listens
-  std::string init;       // "": values are drawn
 };
 
 absl::Status Main(const Flags& flags) {
@@ -33,8 +32,6 @@ absl::Status Main(const Flags& flags) {
   }
   StartValues start_values(&setup.catalog, &setup.layout,
                            static_cast<uint64_t>(setup.config.train().seed()));
-  if (!flags.init.empty())
-    SDP_RETURN_IF_ERROR(Context(start_values.ReadFrom(flags.init), "--init"));
 
   ShardMember::Options options;
   options.name = flags.name;
@@ -64,8 +61,6 @@ int main(int argc, char** argv) {
       ->capture_default_str();
   app.add_option("--advertise", flags.advertise,
                  "address at which others reach it, if not the one it listens on");
-  app.add_option("--init", flags.init,
-                 "initial values: a safetensors file with the model's tensors");
   CLI11_PARSE(app, argc, argv);
   sdp::BeginRole(flags);
   sdp::Leave(flags.name, sdp::Main(flags));

@@ -151,7 +151,8 @@ SimCluster::SimCluster(const Options& options, const MakeModel& make_model)
       shards_(static_cast<size_t>(options.run.shards)),
       workers_(static_cast<size_t>(options.run.workers)),
       delivered_bytes_(workers_.size()),
-      pushed_bytes_(workers_.size()) {
+      pushed_bytes_(workers_.size()),
+      disk_(options.disk != nullptr ? *options.disk : own_disk_) {
   for (size_t worker = 0; worker < workers_.size(); ++worker) {
     models_.push_back(make_model(static_cast<int>(worker)));
     computes_.push_back(std::make_unique<Compute>(this, worker, models_.back().get()));
@@ -195,6 +196,9 @@ absl::Status SimCluster::Run() {
   }
   const absl::Time limit = now_ + options_.limit;
   while (!end_.has_value() && !events_.empty() && now_ < limit) {
+    if (options_.max_events > 0 && events_done_ == options_.max_events)
+      return absl::AbortedError("killed");
+    ++events_done_;
     Event event = events_.top();
     events_.pop();
     now_ = event.at;
@@ -221,9 +225,19 @@ void SimCluster::StartShard(size_t s, const ShardAdmission& admission) {
   options.optimizer = options_.optimizer;
   options.clip = options_.run.clip_norm > 0;
   options.round_bytes = options_.round_bytes;
-  shards_[s] = std::make_unique<Shard>(options, [&](FragmentId id, absl::Span<float> values) {
-    FillInitialValues(*options_.run.catalog, *options_.run.layout, id, options_.seed, values);
-  });
+  options.first_step = admission.start.step;
+  shards_[s] = std::make_unique<Shard>(
+      options, [&](FragmentId id, absl::Span<float> values, OptimizerState& state) {
+        if (admission.start.checkpoint.empty()) {
+          return FillInitialValues(*options_.run.catalog, *options_.run.layout, id, options_.seed,
+                                   values);
+        }
+        const SimDisk::Part& part = disk_.fragments.at(admission.start.step).at(id);
+        std::copy(part.value.span().begin(), part.value.span().end(), values.begin());
+        for (size_t m = 0; m < state.moments.size(); ++m)
+          state.moments[m] = part.state.moments.at(m).Clone();
+        state.updates = part.state.updates;
+      });
   Do(s, shards_[s]->Start());
 }
 
@@ -285,6 +299,12 @@ void SimCluster::Do(CoordinatorActions actions) {
     const size_t s = static_cast<size_t>(release.shard.value());
     Send([=, this] { Do(s, shards_[s]->ReleaseEvaluation(release.step)); });
   }
+  for (const CheckpointManifest& manifest : actions.manifests) {
+    At(Delay(), [=, this] {
+      disk_.manifests[manifest.step] = manifest;
+      Do(coordinator_->CheckpointStored(manifest.step, absl::OkStatus(), now_));
+    });
+  }
   for (const StepMetrics& metrics : actions.metrics) {
     metrics_.push_back(metrics);
     if (stop_after_ == metrics.step) Send([this] { Do(coordinator_->Stop("test", now_)); });
@@ -343,6 +363,49 @@ void SimCluster::Do(size_t s, ShardActions actions) {
   for (const NotFiniteReport& report : actions.not_finite) {
     Send([=, this] { Do(coordinator_->OnNotFinite(report, now_)); });
   }
+  for (Snapshot& snapshot : actions.snapshots) {
+    Write(s, std::make_shared<Snapshot>(std::move(snapshot)));
+  }
+}
+
+// The disk takes its time, and reads the snapshot's values at the very end of it.
+void SimCluster::Write(size_t s, std::shared_ptr<Snapshot> snapshot) {
+  At(4 * Delay(), [=, this] {
+    CheckpointPart part;
+    part.shard = ShardId(static_cast<int32_t>(s));
+    part.step = snapshot->step;
+    if (disk_.full.contains(snapshot->step)) {
+      part.error = "no space";
+    } else {
+      for (const Snapshot::Part& fragment : snapshot->parts) {
+        SimDisk::Part& saved = disk_.fragments[snapshot->step][fragment.fragment];
+        saved.value = fragment.value->Clone();
+        saved.state.moments.clear();
+        for (const FloatBuffer& moment : fragment.state->moments)
+          saved.state.moments.push_back(moment.Clone());
+        saved.state.updates = fragment.state->updates;
+        part.file.fragments.push_back(
+            {fragment.fragment, fragment.value->size(), fragment.state->updates, 0, {}});
+      }
+    }
+    snapshot->parts.clear();
+    Send([=, this] { Do(coordinator_->OnCheckpointPart(part, now_)); });
+    Do(s, shards_[s]->Written(part.step));
+  });
+}
+
+GenerationStart SimDisk::Newest(Generation generation) const {
+  GenerationStart start;
+  start.generation = generation;
+  start.last_incarnation = Incarnation(100 * generation.value());
+  start.last_view = ViewId(10 * generation.value());
+  if (manifests.empty()) return start;
+  const CheckpointManifest& manifest = manifests.rbegin()->second;
+  start.state.step = manifest.step;
+  start.state.checkpoint = "simulated";
+  start.cursor = manifest.cursor;
+  start.data = manifest.data;
+  return start;
 }
 
 void SimCluster::Do(size_t w, WorkerActions actions) {

@@ -18,6 +18,20 @@
 
 namespace sdp {
 
+// The folder of checkpoints of a simulated cluster, which outlives it.
+struct SimDisk {
+  struct Part {
+    FloatBuffer value;
+    OptimizerState state;
+  };
+  std::map<Step, CheckpointManifest> manifests;          // complete ones
+  std::map<Step, std::map<FragmentId, Part>> fragments;  // also of incomplete ones
+  std::set<Step> full;                                   // writing these fails
+
+  // What a generation begins with that goes on from the newest complete checkpoint.
+  GenerationStart Newest(Generation generation) const;
+};
+
 // A whole cluster in one process and one thread: coordinator, shards and workers as objects over a
 // simulated network, store and clock. Messages take random times, overtake each other and come
 // twice; nothing is lost, as the transport repeats until it is answered. A schedule is a pure
@@ -36,6 +50,8 @@ class SimCluster {
     double duplicates = 0.1;  // share of messages that come twice
     absl::Duration max_delay = absl::Milliseconds(20);
     absl::Duration limit = absl::Hours(1);  // of simulated time: beyond it the run is stuck
+    SimDisk* disk = nullptr;                // null: one of its own
+    int64_t max_events = 0;                 // everything is killed after so many; 0: never
   };
   using MakeModel = std::function<std::unique_ptr<LocalModel>(int worker)>;
 
@@ -43,7 +59,7 @@ class SimCluster {
   ~SimCluster();
 
   // Runs to the end. OK - finished; else why it stopped. DeadlineExceeded - stuck, with what the
-  // coordinator waits for.
+  // coordinator waits for. Aborted - killed.
   absl::Status Run();
   // The user asks to stop once this step is committed.
   void StopAfter(Step step) { stop_after_ = step; }
@@ -59,6 +75,7 @@ class SimCluster {
   // Fragments for which the version did not advance by exactly one at a time.
   int version_jumps() const { return version_jumps_; }
   const Coordinator& coordinator() const { return *coordinator_; }
+  int64_t events() const { return events_done_; }
 
  private:
   struct Event {
@@ -77,6 +94,7 @@ class SimCluster {
   void Do(CoordinatorActions actions);
   void Do(size_t shard, ShardActions actions);
   void Do(size_t worker, WorkerActions actions);
+  void Write(size_t shard, std::shared_ptr<Snapshot> snapshot);
   void StartShard(size_t shard, const ShardAdmission& admission);
   void StartWorker(size_t worker, const WorkerAdmission& admission);
   size_t WorkerOf(Incarnation incarnation) const;
@@ -99,6 +117,9 @@ class SimCluster {
   std::map<std::pair<size_t, FragmentId>, Step> versions_;
   std::set<std::tuple<size_t, Step, FragmentId>> counted_;
   int version_jumps_ = 0;
+  SimDisk own_disk_;
+  SimDisk& disk_;
+  int64_t events_done_ = 0;
 };
 
 }  // namespace sdp

@@ -4,11 +4,13 @@
 #include "tests/cluster/sim_cluster.h"
 
 #include <cmath>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "absl/time/clock.h"
+#include "common/base/random.h"
 #include "common/data/sample_order.h"
 #include "common/model/initial_values.h"
 #include "common/model/llama.h"
@@ -27,6 +29,10 @@ struct Case {
   uint64_t schedule = 0;
   double duplicates = 0.1;
   int64_t round_bytes = 0;
+  int64_t checkpoint_every = 0;
+  SimDisk* disk = nullptr;
+  GenerationStart start = {};
+  int64_t max_events = 0;
 };
 
 class SimRun {
@@ -59,6 +65,10 @@ class SimRun {
     options_.schedule_seed = c.schedule;
     options_.duplicates = c.duplicates;
     options_.round_bytes = c.round_bytes;
+    options_.run.checkpoint_every = c.checkpoint_every;
+    options_.run.start = c.start;
+    options_.disk = c.disk;
+    options_.max_events = c.max_events;
     cluster_ = std::make_unique<SimCluster>(
         options_, [this](int) { return std::make_unique<FakeModel>(&layout_); });
   }
@@ -299,6 +309,73 @@ TEST(SimClusterTest, ManyStepsASecond) {
 #if defined(__OPTIMIZE__) && !defined(__SANITIZE_ADDRESS__) && !defined(SDP_TSAN)
   EXPECT_GT(steps_per_sec, 100);
 #endif
+}
+
+// Everything is killed after a random number of events, again and again, and goes on from the
+// newest checkpoint with another number of shards: the bits are those of the undisturbed run, and
+// so is each step's loss. With rotation, clipping and evaluation.
+TEST(SimClusterTest, KilledAndResumed_SameBits) {
+  for (const bool clip : {false, true}) {
+    Case c;
+    c.steps = 12;
+    c.rotate_every = 3;
+    c.checkpoint_every = 2;
+    c.clip_norm = clip ? 0.1 : 0;
+    SimRun undisturbed(c);
+    ASSERT_EQ(undisturbed.cluster().Run(), absl::OkStatus());
+    std::map<Step, double> losses;
+    for (const StepMetrics& metrics : undisturbed.cluster().metrics()) {
+      if (metrics.loss.has_value()) losses[metrics.step] = *metrics.loss;
+    }
+    int resumed_later = 0;
+    for (uint64_t seed = 0; seed < 40; ++seed) {
+      RandomStream random(seed, 0x77);
+      SimDisk disk;
+      Case life = c;
+      life.disk = &disk;
+      absl::Status end = absl::AbortedError("not begun");
+      uint64_t hash = 0;
+      for (int64_t generation = 1; absl::IsAborted(end); ++generation) {
+        life.schedule = seed * 1000 + static_cast<uint64_t>(generation);
+        life.shards = 1 + static_cast<int>(random.Below(4));
+        life.start = disk.Newest(Generation(generation));
+        // The sixth life is left alone.
+        life.max_events = generation > 5
+                              ? 0
+                              : 1 + static_cast<int64_t>(random.Below(
+                                        static_cast<uint64_t>(undisturbed.cluster().events())));
+        if (life.start.state.step > 0) ++resumed_later;
+        SimRun run(life);
+        end = run.cluster().Run();
+        for (const StepMetrics& metrics : run.cluster().metrics()) {
+          if (!metrics.loss.has_value()) continue;
+          EXPECT_EQ(*metrics.loss, losses.at(metrics.step));
+        }
+        if (end.ok()) hash = run.hash();
+      }
+      ASSERT_EQ(end, absl::OkStatus()) << "seed " << seed;
+      EXPECT_EQ(hash, undisturbed.hash()) << "seed " << seed;
+    }
+    EXPECT_GT(resumed_later, 40);
+  }
+}
+
+TEST(SimClusterTest, FullDisk_TrainingGoesOn_LaterCheckpointsAreWhole) {
+  Case c;
+  c.steps = 8;
+  c.checkpoint_every = 2;
+  SimRun undisturbed(c);
+  ASSERT_EQ(undisturbed.cluster().Run(), absl::OkStatus());
+  SimDisk disk;
+  disk.full = {4};
+  c.disk = &disk;
+  SimRun run(c);
+  const absl::Status end = run.cluster().Run();
+  EXPECT_EQ(end.code(), absl::StatusCode::kResourceExhausted) << end;
+  EXPECT_EQ(run.hash(), undisturbed.hash());
+  std::vector<Step> complete;
+  for (const auto& [step, manifest] : disk.manifests) complete.push_back(step);
+  EXPECT_EQ(complete, (std::vector<Step>{2, 6, 8}));
 }
 
 }  // namespace

@@ -137,18 +137,20 @@ TEST_F(LocalClusterTest, Start_MemberCannotBeExecuted_EndsTheOthers) {
 
 TEST_F(LocalClusterTest, Start_EveryRoleGetsWhatItNeeds) {
   options_.sets = {"train.lr=1", "run.dir=a b"};
-  options_.init_path = "weights.safetensors";
+  options_.coordinator_args = {"--init", "weights.safetensors"};
   ASSERT_EQ(Run({"coordinator: args " + folder_ / "c", "shard-0: args " + folder_ / "s",
                  "worker-1: args " + folder_ / "w"}),
             absl::OkStatus());
   const std::string common = absl::StrCat("--config\n", options_.config_path, "\n--name\n");
   const std::string sets = "--die-with-parent\n--set\ntrain.lr=1\n--set\nrun.dir=a b\n";
   EXPECT_THAT(ReadAll(folder_ / "c"),
-              ::testing::StartsWith(absl::StrCat(common, "coordinator\n", sets,
-                                                 "--listen\n127.0.0.1:0\n--address-file\n")));
+              ::testing::AllOf(
+                  ::testing::StartsWith(absl::StrCat(common, "coordinator\n", sets,
+                                                     "--listen\n127.0.0.1:0\n--address-file\n")),
+                  ::testing::EndsWith("\n--init\nweights.safetensors\n")));
   EXPECT_EQ(ReadAll(folder_ / "s"),
             absl::StrCat(common, "shard-0\n", sets, "--coordinator\n127.0.0.1:4711\n",
-                         "--listen\n127.0.0.1:0\n--init\nweights.safetensors\n"));
+                         "--listen\n127.0.0.1:0\n"));
   EXPECT_EQ(ReadAll(folder_ / "w"),
             absl::StrCat(common, "worker-1\n", sets, "--coordinator\n127.0.0.1:4711\n"));
 }

@@ -57,6 +57,16 @@ class StatusCommandTest : public ::testing::Test {
   std::ostringstream out_;
 };
 
+TEST_F(StatusCommandTest, Checkpoint_AndItsStickyError_AreShown) {
+  FillRun();
+  fake_.run().set_checkpoint(10);
+  fake_.run().set_checkpoint_age_sec(61);
+  fake_.run().set_checkpoint_error("checkpoint 11: shard-0: write x: No space left on device");
+  ASSERT_TRUE(Run(fake_.address()).ok());
+  EXPECT_THAT(out_.str(), AllOf(HasSubstr("checkpoint 10, complete for 1m1s"),
+                                HasSubstr("ERROR: checkpoint 11: shard-0: write x")));
+}
+
 TEST_F(StatusCommandTest, NeitherFolderNorAddress_IsRefused) {
   const absl::Status status = Run(folder_ / "missing");
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);

@@ -12,6 +12,7 @@
 namespace sdp {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::HasSubstr;
 
 // Two workers, one shard; the store answers when a test says so.
@@ -92,6 +93,8 @@ class CoordinatorTest : public testing::Test {
     all.Append(Settle(c, c.OnStepDone({ShardId(0), step, 0}, now_)));
     return all;
   }
+
+  CoordinatorActions Train(Coordinator& c, Step first, Step end);
 
   const Catalog catalog_;
   const Layout layout_;
@@ -268,7 +271,7 @@ TEST_F(CoordinatorTest, Silence_EndsTheRunNamingTheMember) {
   Begin(c, 1, 0);
   now_ += options_.lease - absl::Seconds(1);
   c.WorkerHeartbeat(Incarnation(1), "step 0: computing", now_);
-  c.ShardHeartbeat(ShardId(0), 1, now_);
+  c.ShardHeartbeat(ShardId(0), "", 1, now_);
   EXPECT_FALSE(c.Tick(now_).stop.has_value());
   now_ += absl::Seconds(2);
   const CoordinatorActions actions = c.Tick(now_);
@@ -286,7 +289,7 @@ TEST_F(CoordinatorTest, NoProgress_EndsTheRunSayingWhoIsAwaited) {
     now_ += absl::Seconds(10);
     for (const int64_t worker : {1, 2})
       c.WorkerHeartbeat(Incarnation(worker), "step 0: computing, 3 gradients to go", now_);
-    c.ShardHeartbeat(ShardId(0), 1, now_);
+    c.ShardHeartbeat(ShardId(0), "", 1, now_);
     actions = c.Tick(now_);
   }
   ASSERT_TRUE(actions.stop.has_value());
@@ -320,6 +323,135 @@ TEST_F(CoordinatorTest, Status_SaysWhatIsAwaited) {
   EXPECT_EQ(status.phase, "training");
   EXPECT_EQ(status.members.size(), 3u);
   EXPECT_THAT(status.waiting_for, HasSubstr("step 0 waits for"));
+}
+
+// Steps 0 .. count-1, each asked for by both workers, evaluated where due, and committed.
+CoordinatorActions CoordinatorTest::Train(Coordinator& c, Step first, Step end) {
+  CoordinatorActions all;
+  for (Step t = first; t < end; ++t) {
+    all.Append(Begin(c, 1, t));
+    for (const int64_t worker : {1, 2})
+      all.Append(Settle(c, c.OnEvaluation({Incarnation(worker), t, 1, 10}, now_)));
+    all.Append(CommitStep(c, t));
+  }
+  return all;
+}
+
+TEST_F(CoordinatorTest, Checkpoint_IsBoundEveryKSteps_AndItsManifestFollowsTheParts) {
+  options_.checkpoint_every = 2;
+  options_.config = "the config";
+  Coordinator c(options_);
+  Gather(c);
+  std::vector<bool> bound;
+  for (Step t = 0; t < 4; ++t) {
+    const CoordinatorActions begun = Begin(c, 1, t);
+    ASSERT_EQ(begun.bind_shards.size(), 1u);
+    bound.push_back(begun.bind_shards[0].binding.checkpoint);
+    for (const int64_t worker : {1, 2}) c.OnEvaluation({Incarnation(worker), t, 1, 10}, now_);
+    if (t < 3) CommitStep(c, t);
+  }
+  EXPECT_EQ(bound, (std::vector<bool>{false, false, true, false}));  // not of version 0
+  const CheckpointFile file{"shard-0.safetensors", 7, {{FragmentId(0), 3, 2, 1, {}}}};
+  const CoordinatorActions part = c.OnCheckpointPart({ShardId(0), 2, "", file}, now_);
+  ASSERT_EQ(part.manifests.size(), 1u);
+  const CheckpointManifest& manifest = part.manifests[0];
+  EXPECT_EQ(manifest.step, 2);
+  EXPECT_EQ(manifest.cursor, 2 * options_.global_batch);
+  EXPECT_EQ(manifest.config, "the config");
+  EXPECT_EQ(manifest.coverage, options_.coverage);
+  EXPECT_EQ(manifest.data, (DataSummary{100, 7, 20, 8}));
+  EXPECT_EQ(manifest.files, std::vector<CheckpointFile>{file});
+  EXPECT_TRUE(c.OnCheckpointPart({ShardId(0), 2, "", file}, now_).manifests.empty());  // twice
+  EXPECT_FALSE(c.status(now_).checkpoint.has_value());
+  c.CheckpointStored(2, absl::OkStatus(), now_);
+  EXPECT_EQ(c.status(now_).checkpoint, 2);
+}
+
+// A full disk costs the checkpoint, not the run; but the run does not end as if nothing had been.
+TEST_F(CoordinatorTest, Checkpoint_ThatFails_TrainingGoesOn_ErrorStaysAndIsTheEnd) {
+  options_.checkpoint_every = 1;
+  options_.steps = 2;
+  options_.validation = false;
+  Coordinator c(options_);
+  Gather(c);
+  Train(c, 0, 1);
+  Begin(c, 1, 1);
+  const CoordinatorActions failed =
+      c.OnCheckpointPart({ShardId(0), 1, "write x: No space left", {}}, now_);
+  EXPECT_EQ(failed.abandoned, std::vector<Step>{1});
+  EXPECT_TRUE(failed.manifests.empty());
+  EXPECT_FALSE(failed.stop.has_value());
+  CommitStep(c, 1);
+  Begin(c, 1, 2);
+  Begin(c, 2, 2);
+  c.OnCheckpointPart({ShardId(0), 2, "", {}}, now_);
+  c.CheckpointStored(2, absl::OkStatus(), now_);
+  EXPECT_THAT(c.status(now_).checkpoint_error, HasSubstr("No space left"));
+  c.OnStateHashes({ShardId(0), 2, std::vector<uint64_t>(static_cast<size_t>(layout_.fragments()))},
+                  now_);
+  Begin(c, 1, 3);
+  Begin(c, 2, 3);
+  const CoordinatorActions end = c.ShardFinished(ShardId(0), now_);
+  ASSERT_TRUE(end.stop.has_value());
+  EXPECT_FALSE(end.stop->ok());
+  EXPECT_THAT(std::string(end.stop->message()),
+              AllOf(HasSubstr("trained to step 2"), HasSubstr("checkpoint 1: shard-0: write x")));
+}
+
+TEST_F(CoordinatorTest, Resumed_NumbersGoOn_AndTheStartIsNotWrittenAgain) {
+  options_.checkpoint_every = 2;
+  options_.start.generation = Generation(3);
+  options_.start.state.step = 4;
+  options_.start.state.checkpoint = "/run/checkpoints/step-4";
+  options_.start.cursor = 17;
+  options_.start.last_incarnation = Incarnation(20);
+  options_.start.last_view = ViewId(5);
+  Coordinator c(options_);
+  c.Start(now_);
+  const CoordinatorActions shard =
+      Settle(c, c.RegisterShard({"shard-0", "here:1", "cafe", 5}, now_));
+  EXPECT_EQ(shard.admit_shards.at(0).admission->start.checkpoint, "/run/checkpoints/step-4");
+  Settle(c, c.OnStepDone({ShardId(0), 3, 0}, now_));  // the checkpoint is loaded
+  const CoordinatorActions worker = Register(c, "worker-0", 10);
+  EXPECT_EQ(worker.admit_workers.at(0).admission->incarnation, Incarnation(21));
+  EXPECT_EQ(worker.admit_workers.at(0).admission->first_step, 4);
+  Register(c, "worker-1", 11);
+  EXPECT_EQ(Ready(c, 21), absl::OkStatus());
+  EXPECT_EQ(Ready(c, 22), absl::OkStatus());
+  const CoordinatorActions begun = Begin(c, 21, 4);
+  ASSERT_EQ(begun.bind_workers.size(), 1u);
+  const WorkerBinding& binding = begun.bind_workers[0].binding;
+  EXPECT_EQ(binding.generation, Generation(3));
+  EXPECT_EQ(binding.view, ViewId(6));
+  EXPECT_EQ(binding.step, 4);
+  EXPECT_EQ(binding.first_position, 17);
+  EXPECT_TRUE(binding.evaluate);  // as the undisturbed run at step 4
+  EXPECT_FALSE(begun.bind_shards.at(0).binding.checkpoint);
+}
+
+TEST_F(CoordinatorTest, Resumed_OtherData_IsRefused) {
+  options_.start.data = DataSummary{100, 7, 20, 8};
+  Coordinator c(options_);
+  c.Start(now_);
+  Settle(c, c.RegisterShard({"shard-0", "here:1", "cafe", 5}, now_));
+  Register(c, "worker-0", 10);
+  EXPECT_TRUE(absl::IsFailedPrecondition(Ready(c, 1, {100, 6, 20, 8})));
+}
+
+TEST_F(CoordinatorTest, Gathering_ThatNobodyJoins_EndsSayingWhoIsMissing) {
+  Coordinator c(options_);
+  c.Start(now_);
+  now_ += options_.gather_timeout - absl::Seconds(1);
+  Settle(c, c.RegisterShard({"shard-0", "here:1", "cafe", 5}, now_));
+  Settle(c, c.OnStepDone({ShardId(0), -1, 0}, now_));
+  now_ += options_.gather_timeout - absl::Seconds(1);
+  c.ShardHeartbeat(ShardId(0), "", 1, now_);
+  EXPECT_FALSE(c.Tick(now_).stop.has_value());
+  now_ += absl::Seconds(2);
+  c.ShardHeartbeat(ShardId(0), "", 1, now_);
+  const CoordinatorActions actions = c.Tick(now_);
+  ASSERT_TRUE(actions.stop.has_value());
+  EXPECT_THAT(std::string(actions.stop->message()), HasSubstr("0 of 2 workers are ready"));
 }
 
 }  // namespace

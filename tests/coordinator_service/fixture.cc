@@ -171,6 +171,7 @@ TestCoordinator::TestCoordinator(StateStore* store) {
   options.logic.steps = 2;
   options.logic.global_batch = 4;
   options.logic.tokens_per_sample = 8;
+  options.logic.checkpoints = file("checkpoints");
   options.tick = absl::Milliseconds(50);
   options.linger = absl::Milliseconds(500);
   options.print = [this](const std::string& line) {

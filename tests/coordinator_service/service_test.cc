@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <filesystem>
 #include <future>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -281,7 +282,8 @@ TEST_F(CoordinatorServiceTest, BeginStep_TwoStepsAhead_WaitsForTheCommitAndIsAsk
   EXPECT_TRUE(binding->closing);
 }
 
-TEST_F(CoordinatorServiceTest, WholeRun_LeavesMetricsPlanLinesAndSummary) {
+TEST_F(CoordinatorServiceTest, WholeRun_LeavesMetricsPlanLinesCheckpointAndSummary) {
+  std::filesystem::create_directories(coordinator_.file("checkpoints/step-2"));  // as shards do
   StartShard();
   StartWorkers();
   proto::HeartbeatRequest beat;
@@ -322,6 +324,7 @@ TEST_F(CoordinatorServiceTest, WholeRun_LeavesMetricsPlanLinesAndSummary) {
   EXPECT_TRUE(shard_
                   .Report([](CoordinatorClient& client) {
                     client.ReportStateHashes({ShardId(0), 2, {1, 2}});
+                    client.ReportCheckpoint({ShardId(0), 2, "", {"a.safetensors", 3, {}}});
                   })
                   .ok());
   for (size_t i = 0; i < 2; ++i) EXPECT_TRUE(workers_[i]->BeginStep(incarnations_[i], 3)->finished);
@@ -334,6 +337,10 @@ TEST_F(CoordinatorServiceTest, WholeRun_LeavesMetricsPlanLinesAndSummary) {
   EXPECT_EQ(nlohmann::json::parse(metrics[0])["loss"], 2);
   EXPECT_EQ(nlohmann::json::parse(metrics[1])["gradient_norm"], 1);
   EXPECT_TRUE(nlohmann::json::parse(metrics[2]).contains("state_hash"));
+  const auto manifest =
+      nlohmann::json::parse(ReadAll(coordinator_.file("checkpoints/step-2/manifest.json")));
+  EXPECT_EQ(manifest["cursor"], 8);
+  EXPECT_EQ(manifest["files"][0]["name"], "a.safetensors");
   EXPECT_EQ(nlohmann::json::parse(ReadAll(coordinator_.file("plan.json")))["workers"].size(), 2u);
   EXPECT_THAT(coordinator_.lines(),
               ElementsAre(StartsWith("step 0/2  loss 2.000"), StartsWith("step 1/2  loss 2.000"),

@@ -48,7 +48,8 @@ std::string Text(const Record& record) {
   struct {
     std::string operator()(const GenerationRecord& r) {
       return absl::StrCat("generation ", r.generation.value(), " ", r.term.value(), " ",
-                          r.config_hash, " ", r.start);
+                          r.config_hash, " ", r.step, " ", r.init_file, " ", r.init_checksum, " ",
+                          r.coverage.size(), r.coverage == std::vector<double>{1, 1.0 / 3});
     }
     std::string operator()(const MemberRecord& r) {
       return absl::StrCat("member ", r.incarnation.value(), " ", r.name);
@@ -63,7 +64,8 @@ std::string Text(const Record& record) {
     }
     std::string operator()(const BindingRecord& r) {
       return absl::StrCat("binding ", r.generation.value(), " ", r.step, " ", r.view.value(), " ",
-                          r.cursor, " ", r.samples, " ", r.evaluate, " ", r.closing);
+                          r.cursor, " ", r.samples, " ", r.evaluate, " ", r.closing, " ",
+                          r.checkpoint);
     }
     std::string operator()(const ScaleRecord& r) {
       return absl::StrCat("scale ", r.generation.value(), " ", r.step, " ",
@@ -80,12 +82,18 @@ std::vector<std::string> Texts(const std::vector<Record>& records) {
 }
 
 std::vector<Record> OneOfEach() {
-  return {GenerationRecord{Generation(1), Term(2), "00ff", "initial values"},
+  return {GenerationRecord{Generation(1),
+                           Term(2),
+                           "00ff",
+                           500,
+                           "init.safetensors",
+                           0xffffffffffffffff,
+                           {1, 1.0 / 3}},
           ShardRecord{ShardId(0), "shard-0", "127.0.0.1:1"},
           MemberRecord{Incarnation(7), "worker-0"},
           MemberRecord{Incarnation(8), "it's \"quoted\""},
           ViewRecord{ViewId(1), {Incarnation(8), Incarnation(7)}},
-          BindingRecord{Generation(1), 0, ViewId(1), int64_t{1} << 40, 32, true, false},
+          BindingRecord{Generation(1), 0, ViewId(1), int64_t{1} << 40, 32, true, false, true},
           ScaleRecord{Generation(1), 0, 0.1 + 0.2},
           BindingRecord{Generation(1), 1, ViewId(1), 32, 0, false, true},
           ViewRecord{ViewId(2), {}}};

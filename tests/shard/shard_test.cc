@@ -33,20 +33,22 @@ class ShardTest : public testing::Test {
   }
 
   Shard& Make() {
-    shard_ = std::make_unique<Shard>(options_, [](FragmentId, absl::Span<float> values) {
-      for (float& value : values) value = 1;
-    });
+    shard_ = std::make_unique<Shard>(options_,
+                                     [](FragmentId, absl::Span<float> values, OptimizerState&) {
+                                       for (float& value : values) value = 1;
+                                     });
     shard_->Start();
     return *shard_;
   }
 
-  ShardBinding Binding(Step step, bool evaluate = false, bool closing = false) {
+  ShardBinding Binding(Step step, bool evaluate = false, bool closing = false,
+                       bool checkpoint = false) {
     auto sets = std::make_shared<HolderSets>();
     sets->members = {Incarnation(11), Incarnation(12), Incarnation(13)};
     sets->sets = {{Incarnation(11), Incarnation(12)},
                   {Incarnation(11), Incarnation(12), Incarnation(13)}};
     for (const UnitSpec& unit : catalog_.units) sets->set_of_unit.push_back(unit.shared ? 1 : 0);
-    return {Generation(1), ViewId(1), step, 0, sets, evaluate, closing};
+    return {Generation(1), ViewId(1), step, 0, sets, evaluate, closing, checkpoint};
   }
 
   PushKey Key(int64_t worker, FragmentId fragment, Step step = 0, int64_t terms = 1) {
@@ -303,6 +305,76 @@ TEST_F(ShardTest, Closing_ReportsHashesOnceTheVersionIsThere) {
   EXPECT_EQ(actions.hashes[0].step, 1);
   EXPECT_EQ(actions.hashes[0].hashes.size(), shard.owned().size());
   EXPECT_EQ(Only(shard.Push(Key(11, Masked(), 1), Gradient(Masked(), 1))), Answer::kInvalid);
+}
+
+// Version 0 is complete, so it is handed out at once; the round of step 0 closes meanwhile, but
+// nothing goes beyond version 0 until it is written.
+TEST_F(ShardTest, Checkpoint_VersionStaysUntilWritten) {
+  Shard& shard = Make();
+  const ShardActions bound = shard.Bind(Binding(0, false, false, /*checkpoint=*/true));
+  ASSERT_EQ(bound.snapshots.size(), 1u);
+  EXPECT_EQ(bound.snapshots[0].step, 0);
+  ASSERT_EQ(bound.snapshots[0].parts.size(), shard.owned().size());
+  EXPECT_TRUE(shard.Bind(Binding(0, false, false, true)).snapshots.empty());  // once
+  const ShardActions pushed = PushAll(shard, 0, 1);
+  EXPECT_TRUE(pushed.done.empty());
+  EXPECT_EQ(pushed.reduced.size(), 1u);  // all rounds are closed
+  for (const Snapshot::Part& part : bound.snapshots[0].parts) {
+    EXPECT_EQ(shard.version(part.fragment), 0);
+    EXPECT_EQ(part.value->data()[0], 1);
+  }
+  const ShardActions written = shard.Written(0);
+  ASSERT_EQ(written.done.size(), 1u);
+  EXPECT_EQ(written.done[0].step, 0);
+  EXPECT_EQ(shard.value(shard.owned()[0])->data()[0], 0);  // 1 - lr 1 * gradient 1
+  EXPECT_TRUE(shard.Written(0).done.empty());              // twice
+}
+
+// A snapshot of version 1 is taken when all fragments have it, not when its binding comes; and the
+// scale of clipping that comes while it is written is not lost.
+TEST_F(ShardTest, Checkpoint_OfALaterVersion_WithClipping) {
+  options_.clip = true;
+  Shard& shard = Make();
+  shard.Bind(Binding(0));
+  EXPECT_TRUE(shard.Bind(Binding(1, false, false, true)).snapshots.empty());
+  PushAll(shard, 0, 1);
+  const ShardActions scaled = shard.Scale({Generation(1), 0, 0.5});
+  ASSERT_EQ(scaled.snapshots.size(), 1u);
+  EXPECT_EQ(scaled.snapshots[0].step, 1);
+  EXPECT_EQ(scaled.snapshots[0].parts[0].value->data()[0], 0.5f);
+  PushAll(shard, 1, 1);
+  EXPECT_TRUE(shard.Scale({Generation(1), 1, 0.25}).done.empty());
+  const ShardActions written = shard.Written(1);
+  ASSERT_EQ(written.done.size(), 1u);
+  EXPECT_EQ(shard.value(shard.owned()[0])->data()[0], 0.25f);
+}
+
+TEST_F(ShardTest, Checkpoint_OfTheClosingBinding) {
+  Shard& shard = Make();
+  const ShardActions bound = shard.Bind(Binding(0, false, true, true));
+  EXPECT_EQ(bound.snapshots.size(), 1u);
+  EXPECT_EQ(bound.hashes.size(), 1u);
+  EXPECT_TRUE(shard.Written(0).done.empty());
+}
+
+TEST_F(ShardTest, Restored_BeginsAtItsStepWithItsState) {
+  options_.first_step = 40;
+  options_.optimizer.momentum = 0.5;
+  int64_t loaded = 0;
+  Shard shard(options_, [&](FragmentId, absl::Span<float> values, OptimizerState& state) {
+    for (float& value : values) value = 3;
+    for (float& moment : state.moments.at(0).span()) moment = 2;
+    state.updates = 40;
+    ++loaded;
+  });
+  EXPECT_EQ(loaded, layout_.fragments());
+  const ShardActions start = shard.Start();
+  ASSERT_EQ(start.done.size(), 1u);
+  EXPECT_EQ(start.done[0].step, 39);
+  shard.Bind(Binding(40));
+  PushAll(shard, 40, 1);
+  EXPECT_EQ(shard.version(shard.owned()[0]), 41);
+  EXPECT_EQ(shard.value(shard.owned()[0])->data()[0], 3 - (0.5f * 2 + 1));  // torch.optim.SGD
 }
 
 }  // namespace

@@ -89,9 +89,10 @@ void TestShard::Begin() {
   options.optimizer.lr = 1;
   options.optimizer.momentum = 0;
   options.optimizer.weight_decay = 0;
-  auto shard = std::make_unique<Shard>(options, [](FragmentId id, absl::Span<float> values) {
-    std::fill(values.begin(), values.end(), static_cast<float>(id.value()));
-  });
+  auto shard = std::make_unique<Shard>(
+      options, [](FragmentId id, absl::Span<float> values, OptimizerState&) {
+        std::fill(values.begin(), values.end(), static_cast<float>(id.value()));
+      });
   service_->Start({ShardId(0), 1, Generation(1), Term(1)}, std::move(shard));
   EXPECT_TRUE(link_.AwaitDone(-1));
 }

@@ -32,6 +32,7 @@ class RecordingLink final : public CoordinatorLink {
   void ReportReduced(const Reduced& report) override;
   void ReportStepDone(const StepDone& report) override;
   void ReportStateHashes(const StateHashes&) override {}
+  void ReportCheckpoint(const CheckpointPart&) override {}
   void ReportNotFinite(const NotFiniteReport& report) override;
 
   bool AwaitDone(Step step);  // false: not in time

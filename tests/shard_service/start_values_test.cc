@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "common/checkpoint/checkpoint_writer.h"
 #include "server/shard/service/optimizer_options.h"
 
 namespace sdp {
@@ -40,31 +41,71 @@ class StartValuesTest : public ::testing::Test {
  protected:
   const Catalog catalog_ = SmallCatalog();
   const Layout layout_{catalog_, 4};
+  static StartState InitFile(const std::string& path) {
+    StartState start;
+    start.init_file = path;
+    return start;
+  }
   StartValues values_{&catalog_, &layout_, 1};
+  OptimizerState state_;  // without moments
 };
 
 TEST_F(StartValuesTest, FileThatCannotBe_IsNamed) {
-  EXPECT_THAT(values_.ReadFrom("/nowhere/x.safetensors").message(),
+  EXPECT_THAT(values_.ReadFrom(InitFile("/nowhere/x.safetensors")).message(),
               HasSubstr("/nowhere/x.safetensors"));
   const std::string path =
       WriteFile(R"({"w":{"dtype":"F32","shape":[2,3],"data_offsets":[0,24]}})", {1, 2, 3, 4, 5, 6});
-  EXPECT_THAT(values_.ReadFrom(path).message(), HasSubstr("w"));
+  EXPECT_THAT(values_.ReadFrom(InitFile(path)).message(), HasSubstr("w"));
 }
 
 TEST_F(StartValuesTest, Drawn_WithoutAFile) {
   std::vector<float> values(4);
-  values_.Fill(FragmentId(0), absl::MakeSpan(values));
+  values_.Fill(FragmentId(0), absl::MakeSpan(values), state_);
   EXPECT_EQ(values, (std::vector<float>{1, 1, 1, 1}));
 }
 
 TEST_F(StartValuesTest, Read_OnlyTheFragment) {
   const std::string path =
       WriteFile(R"({"w":{"dtype":"F32","shape":[3,2],"data_offsets":[0,24]}})", {1, 2, 3, 4, 5, 6});
-  ASSERT_TRUE(values_.ReadFrom(path).ok());
+  ASSERT_TRUE(values_.ReadFrom(InitFile(path)).ok());
   std::vector<float> values(2);
-  values_.Fill(FragmentId(1), absl::MakeSpan(values));
+  values_.Fill(FragmentId(1), absl::MakeSpan(values), state_);
   EXPECT_TRUE(values_.status().ok()) << values_.status();
   EXPECT_EQ(values, (std::vector<float>{5, 6}));
+}
+
+// A checkpoint's values and optimizer state come back, whatever the number of shards that wrote it.
+TEST_F(StartValuesTest, Restored_FromACheckpoint) {
+  const std::string path = ::testing::TempDir() + "/start_values_test-step-7";
+  const std::vector<float> value = {5, 6}, first = {1, 2}, second = {3, 4};
+  auto writer = CheckpointFileWriter::Create(path, "part.safetensors", {{FragmentId(1), 2}}, 2);
+  ASSERT_TRUE(writer.ok()) << writer.status();
+  ASSERT_TRUE((*writer)->Add(value, {first, second}, 7).ok());
+  const auto file = (*writer)->Finish();
+  ASSERT_TRUE(file.ok());
+  CheckpointManifest manifest;
+  manifest.step = 7;
+  manifest.files = {*file};
+  ASSERT_TRUE(WriteManifest(path, manifest).ok());
+
+  StartState start;
+  start.step = 7;
+  start.checkpoint = path;
+  ASSERT_EQ(values_.ReadFrom(start), absl::OkStatus());
+  std::vector<float> values(2);
+  state_.moments.push_back(FloatBuffer::Zeros(2));
+  state_.moments.push_back(FloatBuffer::Zeros(2));
+  values_.Fill(FragmentId(1), absl::MakeSpan(values), state_);
+  EXPECT_EQ(values_.status(), absl::OkStatus());
+  EXPECT_EQ(values, value);
+  EXPECT_EQ(std::vector<float>(state_.moments[1].span().begin(), state_.moments[1].span().end()),
+            second);
+  EXPECT_EQ(state_.updates, 7);
+
+  state_.moments.pop_back();  // SGD on the state of AdamW
+  values_.Fill(FragmentId(1), absl::MakeSpan(values), state_);
+  EXPECT_EQ(values_.status().code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(RemoveCheckpoint(path), absl::OkStatus());
 }
 
 TEST(OptimizerOptionsTest, AreTheConfigs) {

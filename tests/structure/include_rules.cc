@@ -17,7 +17,9 @@ struct Rule {
 };
 
 // Data and decisions: no proto, gRPC, torch, files or threads, so a simulation can run all of it.
-#define SDP_PURE "common/base common/model common/plan common/protocol common/data/sample_order.h"
+#define SDP_PURE                                                                     \
+  "common/base common/model common/plan common/protocol common/data/sample_order.h " \
+  "common/checkpoint/manifest.h"
 
 constexpr Rule kRules[] = {
     {"common/base/", "", ""},

@@ -15,7 +15,7 @@ Worker::Worker(const Options& options, const WorkerAdmission& admission, const D
 
 WorkerActions Worker::Start() {
   WorkerActions actions;
-  Ask(0, &actions);
+  Ask(admission_.first_step, &actions);
   return actions;
 }
 

@@ -8,6 +8,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "common/base/ids.h"
+#include "common/checkpoint/manifest.h"
 #include "common/protocol/messages.h"
 #include "server/coordinator/logic/records.h"
 #include "server/coordinator/logic/step_metrics.h"
@@ -56,6 +57,9 @@ struct CoordinatorActions {
   std::vector<ToWorker> bind_workers;
   std::vector<Scale> scales;
   std::vector<Release> releases;
+  std::vector<CheckpointManifest>
+      manifests;                       // all files are written: make it complete, then say so
+  std::vector<Step> abandoned;         // checkpoints that will never be complete: take them away
   std::vector<StepMetrics> metrics;    // finished steps, in order
   std::vector<std::string> log;        // decisions and their reasons, for people
   std::vector<ShardId> finish_shards;  // the run is complete: the shard may end

@@ -79,7 +79,7 @@ void Coordinator::TryBind(absl::Time now, CoordinatorActions* actions) {
 
 void Coordinator::BindStep(absl::Time now, CoordinatorActions* actions) {
   const Step t = next_step_++;
-  const bool closing = t == options_.steps || stop_requested_;
+  const bool closing = t >= options_.steps || stop_requested_;
   const bool due = options_.eval_every > 0 && t > 0 && t % options_.eval_every == 0;
   if (const int64_t rotation = RotationAt(t); rotation != plan_number_ && !closing) {
     if (const absl::Status status = MakePlanFor(rotation); !status.ok())
@@ -92,7 +92,8 @@ void Coordinator::BindStep(absl::Time now, CoordinatorActions* actions) {
                                cursor_,
                                closing ? 0 : options_.global_batch,
                                options_.validation && (closing ? !stop_requested_ : due),
-                               closing};
+                               closing,
+                               CheckpointDue(t, closing)};
   step.plan = plan_;
   step.plan_number = plan_number_;
   cursor_ += step.binding.samples;
@@ -109,6 +110,7 @@ void Coordinator::BindStep(absl::Time now, CoordinatorActions* actions) {
       }
     }
   }
+  if (step.binding.checkpoint) ExpectCheckpoint(step);
   CoordinatorActions then;
   for (size_t s = 0; s < shards_.size(); ++s) {
     ShardBinding binding{generation_,
@@ -117,12 +119,35 @@ void Coordinator::BindStep(absl::Time now, CoordinatorActions* actions) {
                          plan_number_,
                          plan_sent_ == plan_number_ ? nullptr : holders_,
                          step.binding.evaluate,
-                         closing};
+                         closing,
+                         step.binding.checkpoint};
     then.bind_shards.push_back({ShardId(static_cast<int32_t>(s)), std::move(binding)});
   }
   plan_sent_ = plan_number_;
   Progress(now);
   Persist(step.binding, std::move(then), actions, t);
+}
+
+// The version that a generation starts from is on the disk already, or the initial one.
+bool Coordinator::CheckpointDue(Step step, bool closing) const {
+  const int64_t every = options_.checkpoint_every;
+  return step > options_.start.state.step && (closing || (every > 0 && step % every == 0));
+}
+
+void Coordinator::ExpectCheckpoint(const StepState& step) {
+  CheckpointState& checkpoint = checkpoints_[step.binding.step];
+  CheckpointManifest& manifest = checkpoint.manifest;
+  manifest.step = step.binding.step;
+  manifest.generation = generation_;
+  manifest.cursor = step.binding.cursor;
+  manifest.config = options_.config;
+  manifest.config_hash = options_.config_hash;
+  manifest.coverage = options_.coverage;
+  manifest.data = *data_;
+  manifest.plan_hash = step.plan->hash;
+  for (size_t s = 0; s < shards_.size(); ++s) {
+    if (shards_[s].fragments > 0) checkpoint.expect.insert(ShardId(static_cast<int32_t>(s)));
+  }
 }
 
 void Coordinator::AnswerAsked(Step step, CoordinatorActions* actions) {

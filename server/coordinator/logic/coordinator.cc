@@ -27,6 +27,8 @@ void CoordinatorActions::Append(CoordinatorActions&& more) {
   MoveTo(bind_workers, std::move(more.bind_workers));
   MoveTo(scales, std::move(more.scales));
   MoveTo(releases, std::move(more.releases));
+  MoveTo(manifests, std::move(more.manifests));
+  MoveTo(abandoned, std::move(more.abandoned));
   MoveTo(metrics, std::move(more.metrics));
   MoveTo(log, std::move(more.log));
   MoveTo(finish_shards, std::move(more.finish_shards));
@@ -34,7 +36,16 @@ void CoordinatorActions::Append(CoordinatorActions&& more) {
 }
 
 Coordinator::Coordinator(const Options& options)
-    : options_(options), place_(options.layout->Place(options.shards)), hashes_(place_.size()) {}
+    : options_(options),
+      generation_(options.start.generation),
+      term_(options.start.generation.value()),
+      place_(options.layout->Place(options.shards)),
+      last_incarnation_(options.start.last_incarnation),
+      data_(options.start.data),
+      cursor_(options.start.cursor),
+      next_step_(options.start.state.step),
+      committed_(options.start.state.step - 2),
+      hashes_(place_.size()) {}
 
 CoordinatorActions Coordinator::Start(absl::Time now) {
   Progress(now);
@@ -130,7 +141,7 @@ void Coordinator::Commit(absl::Time now, CoordinatorActions* actions) {
       step->second.committed_at = now;
       slowest_step_ = std::max(slowest_step_, now - last_commit_);
     }
-    if (committed_ == -1) {
+    if (committed_ == options_.start.state.step - 1) {
       phase_ = Phase::kWorkers;
       actions->log.push_back(absl::StrCat("all shards have their start values; waiting for ",
                                           options_.workers - ReadyWorkers(), " workers"));
@@ -211,6 +222,55 @@ CoordinatorActions Coordinator::OnStateHashes(const StateHashes& hashes, absl::T
   return actions;
 }
 
+CoordinatorActions Coordinator::OnCheckpointPart(const CheckpointPart& part, absl::Time now) {
+  CoordinatorActions actions;
+  const auto it = checkpoints_.find(part.step);
+  if (it == checkpoints_.end() || it->second.expect.erase(part.shard) == 0) return actions;
+  CheckpointState& checkpoint = it->second;
+  Progress(now);
+  if (part.error.empty()) {
+    checkpoint.files.emplace(part.shard, part.file);
+  } else if (checkpoint.error.empty()) {
+    checkpoint.error = absl::StrCat(
+        shards_[static_cast<size_t>(part.shard.value())].registration.name, ": ", part.error);
+  }
+  if (!checkpoint.expect.empty()) return actions;
+  if (!checkpoint.error.empty()) {
+    FailCheckpoint(part.step, checkpoint.error, &actions);
+    TryFinish(now, &actions);
+    return actions;
+  }
+  CheckpointManifest manifest = checkpoint.manifest;
+  for (auto& [shard, file] : checkpoint.files) manifest.files.push_back(std::move(file));
+  actions.manifests.push_back(std::move(manifest));
+  return actions;
+}
+
+CoordinatorActions Coordinator::CheckpointStored(Step step, const absl::Status& status,
+                                                 absl::Time now) {
+  CoordinatorActions actions;
+  if (!checkpoints_.contains(step)) return actions;
+  Progress(now);
+  if (status.ok()) {
+    checkpoints_.erase(step);
+    last_checkpoint_ = step;
+    last_checkpoint_at_ = now;
+    actions.log.push_back(absl::StrCat("checkpoint ", step, " is complete"));
+  } else {
+    FailCheckpoint(step, std::string(status.message()), &actions);
+  }
+  TryFinish(now, &actions);
+  return actions;
+}
+
+// Training goes on: the next checkpoint may find room. The error stays for people to see.
+void Coordinator::FailCheckpoint(Step step, const std::string& why, CoordinatorActions* actions) {
+  checkpoint_error_ = absl::StrCat("checkpoint ", step, ": ", why);
+  checkpoints_.erase(step);  // `why` may be in it
+  actions->abandoned.push_back(step);
+  actions->log.push_back(absl::StrCat(checkpoint_error_, "; training goes on without it"));
+}
+
 CoordinatorActions Coordinator::OnNotFinite(const NotFiniteReport& report, absl::Time /*now*/) {
   CoordinatorActions actions;
   End(absl::OutOfRangeError(absl::StrCat("step ", report.step, ": ", report.what, " of ",
@@ -232,12 +292,15 @@ CoordinatorActions Coordinator::WorkerHeartbeat(Incarnation incarnation, const s
   return {};
 }
 
-CoordinatorActions Coordinator::ShardHeartbeat(ShardId shard, int64_t peak_memory_bytes,
-                                               absl::Time now) {
+CoordinatorActions Coordinator::ShardHeartbeat(ShardId shard, const std::string& phase,
+                                               int64_t peak_memory_bytes, absl::Time now) {
   if (const size_t number = static_cast<size_t>(shard.value()); number < shards_.size()) {
-    shards_[number].heard = now;
-    shards_[number].peak_memory_bytes =
-        std::max(shards_[number].peak_memory_bytes, peak_memory_bytes);
+    ShardState& state = shards_[number];
+    state.heard = now;
+    // A long checkpoint shows itself in a changing phase.
+    if (state.phase != phase) Progress(now);
+    state.phase = phase;
+    state.peak_memory_bytes = std::max(state.peak_memory_bytes, peak_memory_bytes);
   }
   return {};
 }
@@ -254,7 +317,7 @@ CoordinatorActions Coordinator::ShardFinished(ShardId shard, absl::Time now) {
 CoordinatorActions Coordinator::Stop(const std::string& reason, absl::Time now) {
   CoordinatorActions actions;
   if (phase_ >= Phase::kEnding || stop_requested_) return actions;
-  if (next_step_ == 0) {
+  if (next_step_ == options_.start.state.step) {
     End(absl::CancelledError(absl::StrCat("stopped before the first step: ", reason)), &actions);
     return actions;
   }
@@ -275,7 +338,7 @@ void Coordinator::TryFinish(absl::Time now, CoordinatorActions* actions) {
     // Only the closing binding is left: every step before it is committed and reported.
     const bool complete = it != steps_.end() && steps_.size() == 1 && it->second.durable &&
                           hashed && committed_ + 1 == *closing_ &&
-                          it->second.expect_evaluations.empty();
+                          it->second.expect_evaluations.empty() && checkpoints_.empty();
     if (!complete) return;
     StepMetrics last = MetricsOf(it->second, now);
     last.state_hash =
@@ -293,6 +356,12 @@ void Coordinator::TryFinish(absl::Time now, CoordinatorActions* actions) {
   const bool left =
       std::all_of(shards_.begin(), shards_.end(), [](const auto& s) { return s.finished; });
   if (!told || !left) return;
+  if (!checkpoint_error_.empty()) {
+    return End(absl::ResourceExhaustedError(absl::StrCat(
+                   stop_requested_ ? "stopped at step " : "trained to step ", *closing_,
+                   ", but a checkpoint could not be written: ", checkpoint_error_)),
+               actions);
+  }
   End(stop_requested_
           ? absl::CancelledError(absl::StrCat("stopped at step ", *closing_, ": ", stop_reason_))
           : absl::OkStatus(),

@@ -23,6 +23,18 @@
 
 namespace sdp {
 
+// What a generation of a run begins with. The defaults are a run's first start.
+struct GenerationStart {
+  Generation generation{1};
+  StartState state;
+  int64_t cursor = 0;               // first position of the first step's samples
+  std::optional<DataSummary> data;  // that workers must have; none: the first worker's counts
+  uint64_t init_checksum = 0;       // of state.init_file
+  // Numbers that earlier generations have used: never again.
+  Incarnation last_incarnation;
+  ViewId last_view;
+};
+
 // A sum over loss terms, in nats.
 struct LossTotal {
   double loss_sum = 0;
@@ -54,10 +66,15 @@ class Coordinator {
     int64_t eval_samples = 0;  // 0: all
     bool validation = false;   // there is validation data
     double clip_norm = 0;
+    int64_t checkpoint_every = 0;  // steps, and always at the end; 0: only there
+    std::string checkpoints;       // the folder, as shards see it
+    std::string config;            // resolved, for the manifests
+    GenerationStart start;
     absl::Duration lease = absl::Seconds(20);  // silence after which a member is lost
     absl::Duration first_step_timeout = absl::Minutes(15);
     absl::Duration min_step_timeout =
         absl::Minutes(2);                             // then: 20 x the slowest step, at least this
+    absl::Duration gather_timeout = absl::Hours(1);   // for the next member, until all are here
     absl::Duration stop_timeout = absl::Seconds(30);  // for a stop, at least
   };
 
@@ -79,12 +96,16 @@ class Coordinator {
   CoordinatorActions OnReduced(const Reduced& reduced, absl::Time now);
   CoordinatorActions OnStepDone(const StepDone& done, absl::Time now);
   CoordinatorActions OnStateHashes(const StateHashes& hashes, absl::Time now);
+  CoordinatorActions OnCheckpointPart(const CheckpointPart& part, absl::Time now);
+  // A manifest of CoordinatorActions is on the disk, or why not.
+  CoordinatorActions CheckpointStored(Step step, const absl::Status& status, absl::Time now);
   CoordinatorActions OnStepReport(const StepReport& report, absl::Time now);
   CoordinatorActions OnEvaluation(const EvaluationReport& report, absl::Time now);
   CoordinatorActions OnNotFinite(const NotFiniteReport& report, absl::Time now);
 
   CoordinatorActions WorkerHeartbeat(Incarnation worker, const std::string& phase, absl::Time now);
-  CoordinatorActions ShardHeartbeat(ShardId shard, int64_t peak_memory_bytes, absl::Time now);
+  CoordinatorActions ShardHeartbeat(ShardId shard, const std::string& phase,
+                                    int64_t peak_memory_bytes, absl::Time now);
   CoordinatorActions ShardFinished(ShardId shard, absl::Time now);  // it was told, and ends
   // Ends the run at the next unbound step, without evaluation (Ctrl-C).
   CoordinatorActions Stop(const std::string& reason, absl::Time now);
@@ -102,10 +123,11 @@ class Coordinator {
   struct ShardState {
     ShardRegistration registration;
     size_t fragments = 0;
-    Step done = -2;  // all its fragments have version done + 1; -1: the start state is loaded
+    Step done = -2;  // all its fragments have version done + 1; the start state is one too
     bool hashed = false;
     bool finished = false;
     absl::Time heard;
+    std::string phase;
     int64_t peak_memory_bytes = 0;
   };
   struct WorkerState {
@@ -133,6 +155,12 @@ class Coordinator {
     int64_t uncovered = 0;
     absl::Time committed_at = absl::InfiniteFuture();
   };
+  struct CheckpointState {                    // under way
+    CheckpointManifest manifest;              // but for the files
+    std::map<ShardId, CheckpointFile> files;  // written
+    std::set<ShardId> expect;
+    std::string error;  // the first shard's that failed
+  };
   // What waits for a record to be stored; `bound`: the step that may then be told.
   struct Deferred {
     bool stored = false;
@@ -150,6 +178,8 @@ class Coordinator {
   void MakeView(absl::Time now, CoordinatorActions* actions);
 
   // binding.cc
+  bool CheckpointDue(Step step, bool closing) const;
+  void ExpectCheckpoint(const StepState& step);
   void TryBind(absl::Time now, CoordinatorActions* actions);
   void BindStep(absl::Time now, CoordinatorActions* actions);
   absl::Status MakePlanFor(int64_t rotation);
@@ -171,20 +201,21 @@ class Coordinator {
   void FinishReduction(StepState& step, CoordinatorActions* actions);
   void FinishEvaluation(StepState& step, CoordinatorActions* actions);
   bool ShardsHave(Step done) const;
+  void FailCheckpoint(Step step, const std::string& why, CoordinatorActions* actions);
   void TryFinish(absl::Time now, CoordinatorActions* actions);
   void End(absl::Status status, CoordinatorActions* actions);
   void Progress(absl::Time now) { last_progress_ = now; }
 
   const Options options_;
-  const Generation generation_{1};
-  const Term term_{1};
+  const Generation generation_;
+  const Term term_;
   const std::vector<ShardId> place_;  // [fragments]
   Phase phase_ = Phase::kShards;
 
   std::map<std::string, ShardState> registered_shards_;  // by name, until all are here
   std::vector<ShardState> shards_;                       // by number
   std::map<std::string, WorkerState> workers_;           // by name
-  Incarnation last_incarnation_;
+  Incarnation last_incarnation_;                         // given out
   std::optional<DataSummary> data_;
 
   ViewId view_;
@@ -194,14 +225,18 @@ class Coordinator {
   int64_t plan_sent_ = -1;    // the last plan whose holders the shards were sent
   std::shared_ptr<const HolderSets> holders_;
 
-  int64_t cursor_ = 0;
-  Step next_step_ = 0;               // the first unbound
+  int64_t cursor_;
+  Step next_step_;                   // the first unbound
   std::optional<Step> closing_;      // once bound
   std::map<Step, StepState> steps_;  // bound, until their metrics are out
   std::map<Step, std::map<Incarnation, int64_t>>
-      asked_;  // unanswered BeginStep: the plan each knows
-  Step committed_ = -2;
+      asked_;                     // unanswered BeginStep: the plan each knows
+  Step committed_;                // start.step - 1: all shards have the start state
   std::vector<uint64_t> hashes_;  // [fragments] at the closing binding
+  std::map<Step, CheckpointState> checkpoints_;
+  std::optional<Step> last_checkpoint_;
+  absl::Time last_checkpoint_at_;
+  std::string checkpoint_error_;
 
   int64_t next_record_ = 1;
   std::map<int64_t, Deferred> deferred_;

@@ -16,7 +16,10 @@ struct GenerationRecord {
   Generation generation;
   Term term;
   std::string config_hash;
-  std::string start;
+  Step step = 0;          // its first one
+  std::string init_file;  // that step 0 starts from; empty: initial values are drawn
+  uint64_t init_checksum = 0;
+  std::vector<double> coverage;  // [units] c_j, resolved at the run's first start
 };
 struct MemberRecord {
   Incarnation incarnation;
@@ -39,6 +42,7 @@ struct BindingRecord {
   int64_t samples = 0;
   bool evaluate = false;
   bool closing = false;
+  bool checkpoint = false;
 };
 struct ScaleRecord {
   Generation generation;

@@ -52,6 +52,7 @@ CoordinatorActions Coordinator::RegisterShard(const ShardRegistration& registrat
   }
   shard.registration = registration;
   shard.heard = now;
+  Progress(now);
   if (static_cast<int>(registered_shards_.size()) == options_.shards) AdmitShards(&actions);
   return actions;
 }
@@ -65,8 +66,10 @@ void Coordinator::AdmitShards(CoordinatorActions* actions) {
   registered_shards_.clear();
   for (const ShardId shard : place_) ++shards_[static_cast<size_t>(shard.value())].fragments;
   phase_ = Phase::kStarting;
-  Persist(GenerationRecord{generation_, term_, options_.config_hash, "initial values"}, {},
-          actions);
+  const GenerationStart& start = options_.start;
+  Persist(GenerationRecord{generation_, term_, options_.config_hash, start.state.step,
+                           start.state.init_file, start.init_checksum, options_.coverage},
+          {}, actions);
   for (size_t s = 0; s < shards_.size(); ++s) AdmitShard(ShardId(static_cast<int32_t>(s)), actions);
   for (const auto& [name, worker] : workers_) AdmitWorker(worker, actions);
 }
@@ -75,7 +78,8 @@ void Coordinator::AdmitShard(ShardId shard, CoordinatorActions* actions) {
   const ShardRegistration& registration = shards_[static_cast<size_t>(shard.value())].registration;
   CoordinatorActions then;
   then.admit_shards.push_back({registration.name, registration.instance,
-                               ShardAdmission{shard, options_.shards, generation_, term_}});
+                               ShardAdmission{shard, options_.shards, generation_, term_,
+                                              options_.start.state, options_.checkpoints}});
   Persist(ShardRecord{shard, registration.name, registration.address}, std::move(then), actions);
 }
 
@@ -118,7 +122,8 @@ CoordinatorActions Coordinator::RegisterWorker(const WorkerRegistration& registr
 }
 
 void Coordinator::AdmitWorker(const WorkerState& worker, CoordinatorActions* actions) {
-  WorkerAdmission admission{worker.incarnation, generation_, term_, {}, options_.coverage};
+  WorkerAdmission admission{worker.incarnation,       generation_, term_, {}, options_.coverage,
+                            options_.start.state.step};
   for (const ShardState& shard : shards_) admission.shards.push_back(shard.registration.address);
   CoordinatorActions then;
   then.admit_workers.push_back(
@@ -160,7 +165,7 @@ CoordinatorActions Coordinator::Ready(Incarnation incarnation, const DataSummary
   const std::string& name = worker->registration.name;
   if (data_.has_value() && !(*data_ == data)) {
     *error = absl::FailedPreconditionError(
-        absl::StrCat(name, " has other data than the first worker: ", data.train_samples,
+        absl::StrCat(name, " has other data than the run: ", data.train_samples,
                      " training samples with checksum ", HashText(data.train_checksum), " and ",
                      data.validation_samples, " validation samples with checksum ",
                      HashText(data.validation_checksum), "; the run has ", data_->train_samples,
@@ -172,6 +177,7 @@ CoordinatorActions Coordinator::Ready(Incarnation incarnation, const DataSummary
   }
   data_ = data;
   worker->ready = true;
+  Progress(now);
   actions.log.push_back(
       absl::StrCat(name, " is ready (", ReadyWorkers(), "/", options_.workers, ")"));
   MakeView(now, &actions);
@@ -187,8 +193,11 @@ void Coordinator::MakeView(absl::Time now, CoordinatorActions* actions) {
             [](const auto& a, const auto& b) { return NaturalLess(a.first, b.first); });
   members_.clear();
   for (const auto& [name, incarnation] : order) members_.push_back(incarnation);
-  view_ = ViewId(1);
-  if (const absl::Status status = MakePlanFor(0); !status.ok()) return End(status, actions);
+  view_ = ViewId(options_.start.last_view.value() + 1);
+  // If the first step is a closing one, which makes no plan of its own: the plan before it.
+  const Step first = options_.start.state.step;
+  if (const absl::Status status = MakePlanFor(first > 0 ? RotationAt(first - 1) : 0); !status.ok())
+    return End(status, actions);
   Persist(ViewRecord{view_, members_}, {}, actions);
   phase_ = Phase::kTraining;
   first_bound_ = last_commit_ = now;

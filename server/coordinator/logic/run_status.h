@@ -30,6 +30,9 @@ struct RunStatus {
   int64_t steps = 0;
   std::optional<double> loss, full_loss;  // the last ones known
   uint64_t plan_hash = 0;
+  std::optional<Step> checkpoint;  // the newest complete one,
+  absl::Duration checkpoint_age;   // and since when
+  std::string checkpoint_error;    // of the last one that failed; stays
   std::vector<Member> members;
 };
 

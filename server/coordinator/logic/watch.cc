@@ -71,7 +71,9 @@ StepMetrics Coordinator::MetricsOf(const StepState& step, absl::Time now) {
 CoordinatorActions Coordinator::Tick(absl::Time now) {
   CoordinatorActions actions;
   if (phase_ == Phase::kOver) return actions;
-  if (now > end_by_) {
+  // A checkpoint that is being written may take longer than a stop otherwise does.
+  const bool writing = !checkpoints_.empty() && now - last_progress_ < options_.min_step_timeout;
+  if (now > end_by_ && !writing) {
     const bool finished = phase_ == Phase::kEnding && !stop_requested_;
     End(finished ? absl::OkStatus()
                  : absl::CancelledError(absl::StrCat("stopped (", stop_reason_,
@@ -93,7 +95,15 @@ CoordinatorActions Coordinator::Tick(absl::Time now) {
   for (const auto& [name, worker] : workers_) {
     if (!shards_.empty() && now - worker.heard > options_.lease) lost(name, worker.heard);
   }
-  if (phase_ != Phase::kTraining) return actions;
+  if (phase_ != Phase::kTraining) {
+    if (now - last_progress_ > options_.gather_timeout) {
+      End(absl::DeadlineExceededError(absl::StrCat("nobody has come for ",
+                                                   absl::FormatDuration(options_.gather_timeout),
+                                                   ": ", WaitingFor())),
+          &actions);
+    }
+    return actions;
+  }
   const absl::Duration allowed = slowest_step_ == absl::ZeroDuration()
                                      ? options_.first_step_timeout
                                      : std::max(options_.min_step_timeout, 20 * slowest_step_);
@@ -114,7 +124,8 @@ std::string Coordinator::WaitingFor() const {
                           who.empty() ? "" : absl::StrCat(" (", absl::StrJoin(who, ", "), ")"));
     case Phase::kStarting:
       for (const ShardState& shard : shards_) {
-        if (shard.fragments > 0 && shard.done < -1) who.push_back(shard.registration.name);
+        if (shard.fragments > 0 && shard.done < options_.start.state.step - 1)
+          who.push_back(shard.registration.name);
       }
       return absl::StrCat("start values of ", absl::StrJoin(who, ", "));
     case Phase::kWorkers:
@@ -141,7 +152,14 @@ std::string Coordinator::WaitingFor() const {
     }
   }
   for (const ShardState& shard : shards_) {
-    if (shard.fragments > 0 && shard.done < step) who.push_back(shard.registration.name);
+    if (shard.fragments == 0 || shard.done >= step) continue;
+    who.push_back(shard.phase.empty()
+                      ? shard.registration.name
+                      : absl::StrCat(shard.registration.name, " (", shard.phase, ")"));
+  }
+  for (const auto& [number, checkpoint] : checkpoints_) {
+    if (checkpoint.expect.empty())
+      who.push_back(absl::StrCat("the manifest of checkpoint ", number));
   }
   return absl::StrCat("step ", step, " waits for ", absl::StrJoin(who, ", "));
 }
@@ -159,6 +177,9 @@ RunStatus Coordinator::status(absl::Time now) const {
   status.loss = last_loss_;
   status.full_loss = last_full_loss_;
   status.plan_hash = plan_ == nullptr ? 0 : plan_->hash;
+  status.checkpoint = last_checkpoint_;
+  if (last_checkpoint_.has_value()) status.checkpoint_age = now - last_checkpoint_at_;
+  status.checkpoint_error = checkpoint_error_;
   for (size_t s = 0; s < shards_.size(); ++s) {
     const ShardState& shard = shards_[s];
     status.members.push_back({"shard", shard.registration.name, static_cast<int64_t>(s),

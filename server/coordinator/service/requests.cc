@@ -106,6 +106,13 @@ absl::Status CoordinatorService::OnStateHashes(const proto::StateHashesReport& r
   return valid;
 }
 
+absl::Status CoordinatorService::OnCheckpoint(const proto::CheckpointReport& report) {
+  if (over_.has_value()) return over_->ok() ? absl::OkStatus() : Over();
+  const absl::Status valid = CheckReport(report.generation(), {Role::kShard, report.shard()});
+  if (valid.ok()) Execute(logic_.OnCheckpointPart(FromProto(report), absl::Now()));
+  return valid;
+}
+
 absl::Status CoordinatorService::OnStep(const proto::WorkerStepReport& report) {
   if (over_.has_value()) return over_->ok() ? absl::OkStatus() : Over();
   const MemberKey key = {Role::kWorker, report.worker()};
@@ -152,7 +159,8 @@ absl::Status CoordinatorService::OnHeartbeat(const proto::HeartbeatRequest& requ
   } else if (worker) {
     Execute(logic_.WorkerHeartbeat(Incarnation(request.worker()), request.phase(), now));
   } else {
-    Execute(logic_.ShardHeartbeat(ShardId(request.shard()), request.peak_memory_bytes(), now));
+    Execute(logic_.ShardHeartbeat(ShardId(request.shard()), request.phase(),
+                                  request.peak_memory_bytes(), now));
   }
   return absl::OkStatus();
 }
@@ -205,6 +213,11 @@ proto::RunStatus CoordinatorService::Status() const {
     message.set_full_loss(*progress_.full_loss());
     message.set_full_loss_step(progress_.full_loss_step());
   }
+  if (status.checkpoint.has_value()) {
+    message.set_checkpoint(*status.checkpoint);
+    message.set_checkpoint_age_sec(absl::ToDoubleSeconds(status.checkpoint_age));
+  }
+  message.set_checkpoint_error(status.checkpoint_error);
   message.set_tokens_per_sec(progress_.tokens_per_sec());
   if (const auto eta = progress_.Eta()) message.set_eta_sec(absl::ToDoubleSeconds(*eta));
   message.set_run_dir(folder_->path());

@@ -76,6 +76,11 @@ grpc::ServerUnaryReactor* CoordinatorService::Rpc::ReportStateHashes(
   return OnLoop(context, [this, request] { return service_->OnStateHashes(*request); });
 }
 
+grpc::ServerUnaryReactor* CoordinatorService::Rpc::ReportCheckpoint(
+    Context* context, const proto::CheckpointReport* request, proto::Ack*) {
+  return OnLoop(context, [this, request] { return service_->OnCheckpoint(*request); });
+}
+
 grpc::ServerUnaryReactor* CoordinatorService::Rpc::ReportStep(
     Context* context, const proto::WorkerStepReport* request, proto::Ack*) {
   return OnLoop(context, [this, request] { return service_->OnStep(*request); });

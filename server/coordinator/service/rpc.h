@@ -29,6 +29,8 @@ class CoordinatorService::Rpc final : public proto::Coordinator::CallbackService
                           proto::Ack* response) override;
   Reactor* ReportStateHashes(Context* context, const proto::StateHashesReport* request,
                              proto::Ack* response) override;
+  Reactor* ReportCheckpoint(Context* context, const proto::CheckpointReport* request,
+                            proto::Ack* response) override;
   Reactor* ReportStep(Context* context, const proto::WorkerStepReport* request,
                       proto::Ack* response) override;
   Reactor* ReportEvaluation(Context* context, const proto::WorkerEvaluationReport* request,

@@ -82,6 +82,18 @@ absl::Status InUse(const std::string& path, const std::string& owner) {
                                                     ": choose another with --set run.dir=FOLDER"));
 }
 
+// Cuts what is behind the last newline.
+absl::Status CutIncompleteLine(const std::string& path) {
+  const int file = open(path.c_str(), O_RDWR | O_CLOEXEC);
+  if (file < 0) return errno == ENOENT ? absl::OkStatus() : Errno("open", path);
+  off_t end = lseek(file, 0, SEEK_END);
+  char last = 0;
+  while (end > 0 && pread(file, &last, 1, end - 1) == 1 && last != '\n') --end;
+  const bool cut = ftruncate(file, end) == 0;
+  close(file);
+  return cut ? absl::OkStatus() : Errno("cut", path);
+}
+
 double Seconds(absl::Duration duration) { return absl::ToDoubleSeconds(duration); }
 
 }  // namespace
@@ -145,6 +157,33 @@ absl::StatusOr<std::unique_ptr<RunFolder>> RunFolder::Create(const std::string& 
   }
   std::FILE* metrics = nullptr;
   const std::string metrics_path = path + "/metrics.jsonl";
+  if (status.ok()) {
+    metrics = std::fopen(metrics_path.c_str(), "ae");
+    if (metrics == nullptr) status = Errno("open", metrics_path);
+  }
+  if (!status.ok()) {
+    close(lock);
+    return status;
+  }
+  return std::unique_ptr<RunFolder>(new RunFolder(path, lock, metrics));
+}
+
+absl::StatusOr<std::unique_ptr<RunFolder>> RunFolder::Open(const std::string& path) {
+  std::error_code error;
+  if (!fs::exists(path + "/state.db", error)) {
+    return absl::NotFoundError(
+        absl::StrCat("there is no run to resume in ", path, " (no state.db): start it without it"));
+  }
+  std::string owner;
+  SDP_ASSIGN_OR_RETURN(const int lock, Lock(path + "/lock", O_CREAT, &owner));
+  if (lock < 0) return InUse(path, owner);
+  const std::string process = absl::StrCat(getpid(), "\n");
+  absl::Status status;
+  if (ftruncate(lock, 0) != 0 || pwrite(lock, process.data(), process.size(), 0) < 0)
+    status = Errno("write", path + "/lock");
+  const std::string metrics_path = path + "/metrics.jsonl";
+  if (status.ok()) status = CutIncompleteLine(metrics_path);
+  std::FILE* metrics = nullptr;
   if (status.ok()) {
     metrics = std::fopen(metrics_path.c_str(), "ae");
     if (metrics == nullptr) status = Errno("open", metrics_path);

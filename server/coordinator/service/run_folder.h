@@ -21,6 +21,7 @@ std::string MetricsJson(const StepMetrics& metrics);
 //   metrics.jsonl   an object per step
 //   state.db        the coordinator's records
 //   logs/           of the processes
+//   checkpoints/    step-T, unless the config says another folder (common/checkpoint/manifest.h)
 //   lock            held, with the process id in it, as long as the run lasts
 //   coordinator.address  where it listens, for `sdp status`
 // Threads: confined to one.
@@ -32,6 +33,10 @@ class RunFolder {
   //   AlreadyExists - it has a run, or anything else. FailedPrecondition - a process is using it.
   //   Others - the file system's.
   static absl::StatusOr<std::unique_ptr<RunFolder>> Create(const std::string& path);
+  // Takes the lock of a folder that has a run, to go on with it. The incomplete last line of
+  // metrics.jsonl, which a crash may leave, is cut off. NotFound - there is no run in it.
+  // FailedPrecondition - a process is using it.
+  static absl::StatusOr<std::unique_ptr<RunFolder>> Open(const std::string& path);
   ~RunFolder();
   RunFolder(const RunFolder&) = delete;
   RunFolder& operator=(const RunFolder&) = delete;
@@ -40,6 +45,7 @@ class RunFolder {
   std::string config_path() const { return path_ + "/config.toml"; }
   std::string store_path() const { return path_ + "/state.db"; }
   std::string logs_path() const { return path_ + "/logs"; }
+  std::string checkpoints_path() const { return path_ + "/checkpoints"; }
 
   absl::Status WritePlan(const std::string& json);
   absl::Status WriteAddress(const std::string& address);

@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "common/base/status.h"
+#include "common/checkpoint/checkpoint_writer.h"
 #include "common/control/convert.h"
 #include "common/control/heartbeats.h"
 #include "common/plan/report.h"
@@ -64,6 +65,8 @@ void CoordinatorService::Execute(CoordinatorActions actions) {
   for (const auto& release : actions.releases)
     shards_->ReleaseEvaluation(release.shard, release.step);
   WritePlanOnce();
+  for (const CheckpointManifest& manifest : actions.manifests) Complete(manifest);
+  for (const Step checkpoint : actions.abandoned) Abandon(checkpoint);
   for (const StepMetrics& metrics : actions.metrics) Record(metrics);
   for (const std::string& line : actions.log) options_.log(line);
   for (const ShardId shard : actions.finish_shards) shards_->Finish(shard);
@@ -135,8 +138,32 @@ void CoordinatorService::Bind(const CoordinatorActions::ToWorker& bind) {
     members_[{Role::kWorker, bind.worker.value()}].told = true;
 }
 
+void CoordinatorService::Complete(const CheckpointManifest& manifest) {
+  files_.Post([this, manifest] {
+    const std::string& folder = options_.logic.checkpoints;
+    const std::string path = absl::StrCat(folder, "/", CheckpointName(manifest.step));
+    const absl::Status written = WriteManifest(path, manifest);
+    if (written.ok()) {
+      // Not before there is a newer one. What cannot be removed costs space, no more.
+      const absl::Status removed = RemoveOldCheckpoints(folder, options_.keep_checkpoints);
+      if (!removed.ok()) options_.log(absl::StrCat("old checkpoints: ", removed.message()));
+    }
+    loop_->Post([this, step = manifest.step, written] {
+      if (!over_.has_value()) Execute(logic_.CheckpointStored(step, written, absl::Now()));
+    });
+  });
+}
+
+void CoordinatorService::Abandon(Step checkpoint) {
+  files_.Post([this, checkpoint] {
+    const absl::Status removed =
+        RemoveCheckpoint(absl::StrCat(options_.logic.checkpoints, "/", CheckpointName(checkpoint)));
+    if (!removed.ok()) options_.log(absl::StrCat("abandoned checkpoint: ", removed.message()));
+  });
+}
+
 void CoordinatorService::WritePlanOnce() {
-  // With rotation it shows index 0, so the first plan is the one to write.
+  // With rotation it shows index 0, wherever this generation begins.
   if (plan_written_ || logic_.plan() == nullptr) return;
   plan_written_ = true;
   PlanInput input;
@@ -145,7 +172,9 @@ void CoordinatorService::WritePlanOnce() {
   input.ranks = logic_.ranks();
   input.assignment = options_.logic.assignment;
   input.seed = options_.logic.seed;
-  const PlanReport report = MakePlanReport(input, *logic_.plan(), ElementBytes());
+  const absl::StatusOr<Plan> plan = MakePlan(input);
+  if (!plan.ok()) return EndRun(plan.status());
+  const PlanReport report = MakePlanReport(input, *plan, ElementBytes());
   for (const std::string& warning : report.warnings) options_.log(absl::StrCat("plan: ", warning));
   if (const absl::Status written = folder_->WritePlan(PlanJson(report)); !written.ok())
     EndRun(written);

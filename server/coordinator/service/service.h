@@ -39,11 +39,12 @@ class CoordinatorService {
   struct Options {
     Coordinator::Options logic;
     SecurityOptions security;
+    int keep_checkpoints = 2;  // complete ones; older ones are removed
     absl::Duration tick = absl::Seconds(1);
     absl::Duration linger =
         absl::Seconds(3);  // after the end: until members have heard of it by their heartbeats
     std::function<void(const std::string&)> print;  // step lines
-    std::function<void(const std::string&)> log;    // decisions, for people
+    std::function<void(const std::string&)> log;    // decisions, for people; from any thread
     // The run is over and everyone told: OK - finished, Cancelled - stopped on request, or the
     // error; and the summary. Called once, on the loop.
     std::function<void(absl::Status, std::string)> ended;
@@ -85,6 +86,7 @@ class CoordinatorService {
   absl::Status OnReduced(const proto::ReducedReport& report);
   absl::Status OnStepDone(const proto::StepDoneReport& report);
   absl::Status OnStateHashes(const proto::StateHashesReport& report);
+  absl::Status OnCheckpoint(const proto::CheckpointReport& report);
   absl::Status OnStep(const proto::WorkerStepReport& report);
   absl::Status OnEvaluation(const proto::WorkerEvaluationReport& report);
   absl::Status OnNotFinite(const proto::NotFinite& report);
@@ -103,6 +105,8 @@ class CoordinatorService {
   void Admit(const CoordinatorActions::AdmitWorker& admit);
   void Bind(const CoordinatorActions::ToWorker& bind);
   void Record(const StepMetrics& metrics);
+  void Complete(const CheckpointManifest& manifest);
+  void Abandon(Step checkpoint);
   void WritePlanOnce();
   void Tick();
   void EndRun(const absl::Status& status);
@@ -128,6 +132,7 @@ class CoordinatorService {
   std::optional<absl::Status> over_;
   absl::Time leave_by_;
   bool left_ = false;
+  EventLoop files_{"checkpoints"};  // manifests and removals, which wait for the disk; ends first
 };
 
 }  // namespace sdp

@@ -10,6 +10,7 @@
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "absl/time/time.h"
@@ -116,16 +117,18 @@ struct Kind {
 constexpr const char* kOnce = "INSERT";
 constexpr const char* kAgain = "INSERT OR REPLACE";
 constexpr std::array<Kind, std::variant_size_v<Record>> kKinds = {{
-    {"generations", "generation INTEGER UNIQUE, term INTEGER, config_hash TEXT, start TEXT",
-     "generation, term, config_hash, start", 4, kOnce},
+    {"generations",
+     "generation INTEGER UNIQUE, term INTEGER, config_hash TEXT, step INTEGER, init_file TEXT, "
+     "init_checksum INTEGER, coverage TEXT",
+     "generation, term, config_hash, step, init_file, init_checksum, coverage", 7, kOnce},
     {"members", "incarnation INTEGER UNIQUE, name TEXT", "incarnation, name", 2, kAgain},
     {"shards", "shard INTEGER UNIQUE, name TEXT, address TEXT", "shard, name, address", 3, kAgain},
     {"views", "view INTEGER UNIQUE, members TEXT", "view, members", 2, kOnce},
     {"bindings",
      "generation INTEGER, step INTEGER, view INTEGER, cursor INTEGER, samples INTEGER, evaluate "
-     "INTEGER, closing INTEGER, "
+     "INTEGER, closing INTEGER, checkpoint INTEGER, "
      "UNIQUE (generation, step)",
-     "generation, step, view, cursor, samples, evaluate, closing", 7, kOnce},
+     "generation, step, view, cursor, samples, evaluate, closing, checkpoint", 8, kOnce},
     {"scales", "generation INTEGER, step INTEGER, scale REAL, UNIQUE (generation, step)",
      "generation, step, scale", 3, kOnce},
 }};
@@ -134,7 +137,14 @@ void Bind(Statement& to, const GenerationRecord& record) {
   to.Bind(record.generation.value())
       .Bind(record.term.value())
       .Bind(record.config_hash)
-      .Bind(record.start);
+      .Bind(record.step)
+      .Bind(record.init_file)
+      .Bind(static_cast<int64_t>(record.init_checksum));
+  // 17 digits give the same double again.
+  const auto number = [](std::string* out, double share) {
+    absl::StrAppendFormat(out, "%.17g", share);
+  };
+  to.Bind(absl::StrJoin(record.coverage, " ", number));
 }
 void Bind(Statement& to, const MemberRecord& record) {
   to.Bind(record.incarnation.value()).Bind(record.name);
@@ -154,7 +164,7 @@ void Bind(Statement& to, const BindingRecord& record) {
       .Bind(record.view.value())
       .Bind(record.cursor)
       .Bind(record.samples);
-  to.Bind(int64_t{record.evaluate}).Bind(int64_t{record.closing});
+  to.Bind(int64_t{record.evaluate}).Bind(int64_t{record.closing}).Bind(int64_t{record.checkpoint});
 }
 void Bind(Statement& to, const ScaleRecord& record) {
   to.Bind(record.generation.value()).Bind(record.step).Bind(record.scale);
@@ -162,7 +172,17 @@ void Bind(Statement& to, const ScaleRecord& record) {
 
 // Braces evaluate from left to right, as the columns are.
 void ReadRow(Statement& row, GenerationRecord* record) {
-  *record = {Generation(row.Integer()), Term(row.Integer()), row.Text(), row.Text()};
+  *record = {Generation(row.Integer()),
+             Term(row.Integer()),
+             row.Text(),
+             row.Integer(),
+             row.Text(),
+             static_cast<uint64_t>(row.Integer()),
+             {}};
+  for (const auto part : absl::StrSplit(row.Text(), ' ', absl::SkipEmpty())) {
+    double share = 0;
+    if (absl::SimpleAtod(part, &share)) record->coverage.push_back(share);
+  }
 }
 void ReadRow(Statement& row, MemberRecord* record) {
   *record = {Incarnation(row.Integer()), row.Text()};
@@ -183,6 +203,7 @@ void ReadRow(Statement& row, BindingRecord* record) {
              ViewId(row.Integer()),
              row.Integer(),
              row.Integer(),
+             row.Integer() != 0,
              row.Integer() != 0,
              row.Integer() != 0};
 }

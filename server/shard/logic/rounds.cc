@@ -21,7 +21,7 @@ void Remember(std::vector<T>& last, T report) {
 
 ShardActions Shard::Start() {
   ShardActions actions;
-  StepDone done{options_.shard, -1, 0};
+  StepDone done{options_.shard, committed_, 0};
   Remember(last_done_, done);
   actions.done.push_back(done);
   return actions;
@@ -64,7 +64,47 @@ void Shard::CloseReady(FragmentId id, ShardActions* actions) {
   ++progress.closed;
   if (round.mean.empty()) ++progress.uncovered;
   Report(step, actions);
-  if (!options_.clip) Advance(id, step, 1, actions);
+  if (!options_.clip && !Writing(step)) Advance(id, step, 1, actions);
+}
+
+bool Shard::Writing(Step step) const {
+  const auto bound = bindings_.find(step);
+  return bound != bindings_.end() && bound->second.writing;
+}
+
+// The version is complete on this shard, and Writing keeps it so.
+void Shard::TakeSnapshot(ShardActions* actions) {
+  const auto bound = bindings_.find(committed_ + 1);
+  if (owned_.empty() || bound == bindings_.end() || !bound->second.writing ||
+      bound->second.snapshotted) {
+    return;
+  }
+  bound->second.snapshotted = true;
+  Snapshot snapshot;
+  snapshot.step = bound->first;
+  for (const FragmentId id : owned_) {
+    const Owned& owned = fragments_.at(id);
+    snapshot.parts.push_back({id, owned.value, owned.state});
+  }
+  actions->snapshots.push_back(std::move(snapshot));
+}
+
+ShardActions Shard::Written(Step step) {
+  ShardActions actions;
+  const auto it = bindings_.find(step);
+  if (it == bindings_.end() || !it->second.writing) return actions;
+  it->second.writing = false;
+  // A copy: the binding may be forgotten while the fragments advance.
+  const std::optional<double> scale = options_.clip ? it->second.scale : 1;
+  if (!scale.has_value()) return actions;  // clipping: its scale has not come
+  for (const FragmentId id : owned_) {
+    const Owned& owned = fragments_.at(id);
+    const auto round = owned.rounds.find(step);
+    if (owned.version == step && round != owned.rounds.end() && round->second.closed) {
+      Advance(id, step, *scale, &actions);
+    }
+  }
+  return actions;
 }
 
 ShardActions Shard::Scale(const ClipScale& scale) {
@@ -74,6 +114,10 @@ ShardActions Shard::Scale(const ClipScale& scale) {
                       progress != progress_.end() && progress->second.closed == owned_.size() &&
                       progress->second.done == 0;
   if (!wanted) return actions;
+  if (Writing(scale.step)) {
+    bindings_.at(scale.step).scale = scale.scale;
+    return actions;
+  }
   for (const FragmentId id : owned_) Advance(id, scale.step, scale.scale, &actions);
   return actions;
 }
@@ -90,11 +134,11 @@ void Shard::Advance(FragmentId id, Step step, double scale, ShardActions* action
     std::atomic_thread_fence(std::memory_order_acquire);
     if (!alone) next = std::make_shared<FloatBuffer>(owned.value->size());
     const double lr = LearningRate(options_.optimizer, step);
-    ++owned.state.updates;
+    ++owned.state->updates;
     for (const Range& range : owned.ranges) {
-      optimizer_->Update(owned.value->data(), round.mean.data(), next->data(), owned.state,
+      optimizer_->Update(owned.value->data(), round.mean.data(), next->data(), *owned.state,
                          range.begin, range.end, static_cast<float>(scale), lr, range.weight_decay,
-                         owned.state.updates);
+                         owned.state->updates);
     }
     owned.value = std::move(next);
   }
@@ -124,6 +168,7 @@ void Shard::Report(Step step, ShardActions* actions) {
     progress_.erase(step);
     Forget(step);
     ReportHashes(actions);
+    TakeSnapshot(actions);
   }
 }
 

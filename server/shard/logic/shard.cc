@@ -15,8 +15,10 @@ constexpr Step kMaxStepsAhead = 3;
 
 }  // namespace
 
-Shard::Shard(const Options& options, const StartValues& start)
-    : options_(options), optimizer_(MakeOptimizer(options.optimizer)) {
+Shard::Shard(const Options& options, const Load& load)
+    : options_(options),
+      optimizer_(MakeOptimizer(options.optimizer)),
+      committed_(options.first_step - 1) {
   const Layout& layout = *options_.layout;
   const std::vector<ShardId> place = layout.Place(options_.shards);
   for (int f = 0; f < layout.fragments(); ++f) {
@@ -25,8 +27,9 @@ Shard::Shard(const Options& options, const StartValues& start)
     Owned owned;
     owned.index = owned_.size();
     owned.value = std::make_shared<FloatBuffer>(layout.fragment(id).size);
-    start(id, owned.value->span());
-    owned.state = optimizer_->NewState(layout.fragment(id).size);
+    owned.state = std::make_shared<OptimizerState>(optimizer_->NewState(layout.fragment(id).size));
+    owned.version = options_.first_step;
+    load(id, owned.value->span(), *owned.state);
     for (const Piece& piece : layout.pieces(id)) {
       const bool decays = options_.catalog->tensors[static_cast<size_t>(piece.tensor)].decay;
       const double decay = decays ? options_.optimizer.weight_decay : 0;
@@ -77,6 +80,7 @@ void Shard::Activate(const ShardBinding& binding, ShardActions* actions) {
   bound.binding.holders = nullptr;
   bound.holders = plans_.at(binding.plan);
   bound.evaluating = binding.evaluate;
+  bound.writing = binding.checkpoint;
   // Bindings may come in another order than they were made: the plan before the newest may still be
   // needed.
   std::erase_if(plans_, [&](const auto& plan) { return plan.first < binding.plan - 1; });
@@ -84,6 +88,7 @@ void Shard::Activate(const ShardBinding& binding, ShardActions* actions) {
     closing_ = step;
     ReportHashes(actions);
   }
+  TakeSnapshot(actions);
   if (auto pulls = early_pulls_.extract(step); !pulls.empty()) {
     for (const PullRequest& request : pulls.mapped()) PullKnown(request, bound, actions);
   }
@@ -264,7 +269,7 @@ Shard::Counts Shard::counts() const {
   counts.oldest_version = committed_ + 1;
   for (const auto& [id, owned] : fragments_) {
     counts.value_bytes += owned.value->bytes();
-    for (const FloatBuffer& moment : owned.state.moments) counts.optimizer_bytes += moment.bytes();
+    for (const FloatBuffer& moment : owned.state->moments) counts.optimizer_bytes += moment.bytes();
     for (const auto& [version, value] : owned.retained) counts.retained_bytes += value->bytes();
     counts.open_rounds += static_cast<int64_t>(owned.rounds.size());
     counts.pending_pulls += static_cast<int64_t>(owned.waiting.size());

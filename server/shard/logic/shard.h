@@ -19,6 +19,18 @@
 
 namespace sdp {
 
+// Version `step` of all of a shard's fragments, for a checkpoint. Nothing in it changes until the
+// shard is told Written(step).
+struct Snapshot {
+  struct Part {
+    FragmentId fragment;
+    SharedValue value;
+    std::shared_ptr<const OptimizerState> state;
+  };
+  Step step = 0;
+  std::vector<Part> parts;  // ascending
+};
+
 // What a shard wants done after an event. Answers and deliveries go to workers, the rest to the
 // coordinator.
 struct ShardActions {
@@ -28,6 +40,7 @@ struct ShardActions {
   std::vector<StepDone> done;
   std::vector<StateHashes> hashes;
   std::vector<NotFiniteReport> not_finite;
+  std::vector<Snapshot> snapshots;  // to be written to the disk; then Written()
 };
 
 // Shard owns some of the model's fragments: their values, optimizer state and versions. It folds
@@ -44,16 +57,18 @@ class Shard {
     int shards = 1;
     Generation generation;
     Term term;
+    Step first_step = 0;  // of the generation: version of the start state
     OptimizerOptions optimizer;
     bool clip = false;        // updates wait for the coordinator's scale
     int64_t round_bytes = 0;  // budget for sums of open rounds; 0: unlimited
   };
-  // Writes the start value of a fragment, [n] f32.
-  using StartValues = std::function<void(FragmentId, absl::Span<float>)>;
+  // Writes a fragment's version `first_step`: its value [n] f32 and, unless that is the initial
+  // one, the optimizer state, which comes as a new one.
+  using Load = std::function<void(FragmentId, absl::Span<float>, OptimizerState&)>;
 
-  Shard(const Options& options, const StartValues& start);
+  Shard(const Options& options, const Load& load);
 
-  // The start state is loaded: StepDone(-1).
+  // The start state is loaded: StepDone(first_step - 1).
   ShardActions Start();
   // Repeats the last two reports, after a lost connection to the coordinator.
   ShardActions Reconnected() const;
@@ -68,6 +83,8 @@ class Shard {
   ShardActions Scale(const ClipScale& scale);
   // The evaluation of version `step` is complete.
   ShardActions ReleaseEvaluation(Step step);
+  // The snapshot of version `step` is on the disk, or given up: fragments may go beyond it.
+  ShardActions Written(Step step);
 
   // Whether the shard would look at a push with this key, before its payload is read. kReceived: go
   // on.
@@ -94,7 +111,7 @@ class Shard {
   struct Owned {
     size_t index = 0;  // in owned_
     std::shared_ptr<FloatBuffer> value;
-    OptimizerState state;
+    std::shared_ptr<OptimizerState> state;
     Step version = 0;
     std::vector<Range> ranges;
     std::map<Step, Round> rounds;          // of `version`, and the next one's headers
@@ -111,6 +128,9 @@ class Shard {
     ShardBinding binding;
     std::shared_ptr<const Holders> holders;
     bool evaluating = false;
+    bool writing = false;  // its checkpoint is not on the disk yet: no fragment goes beyond it
+    bool snapshotted = false;
+    std::optional<double> scale;  // of clipping, that came meanwhile
   };
   struct Progress {  // of a step over the owned fragments
     size_t closed = 0, done = 0;
@@ -125,6 +145,8 @@ class Shard {
   void Deliver(const RequestKey& key, FragmentId id, Owned& owned, ShardActions* actions);
   void PushKnown(const PushKey& key, FloatBuffer gradient, ShardActions* actions);
   bool OverBudget(const PushKey& key, int64_t bytes) const;
+  bool Writing(Step step) const;
+  void TakeSnapshot(ShardActions* actions);
   void CloseReady(FragmentId id, ShardActions* actions);
   void Advance(FragmentId id, Step step, double scale, ShardActions* actions);
   void Report(Step step, ShardActions* actions);
@@ -142,7 +164,7 @@ class Shard {
   std::map<Step, std::vector<PullRequest>> early_pulls_;     // came before their binding
   std::map<Step, std::vector<PushKey>> early_headers_;
   std::map<Step, Progress> progress_;
-  Step committed_ = -1;                // the last step that all owned fragments have finished
+  Step committed_;                     // the last step that all owned fragments have finished
   std::vector<Reduced> last_reduced_;  // at most two, as last_done_
   std::vector<StepDone> last_done_;
   std::optional<Step> closing_;  // version whose hashes are wanted

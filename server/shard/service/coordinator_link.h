@@ -13,6 +13,7 @@ class CoordinatorLink {
   virtual void ReportReduced(const Reduced& report) = 0;
   virtual void ReportStepDone(const StepDone& report) = 0;
   virtual void ReportStateHashes(const StateHashes& report) = 0;
+  virtual void ReportCheckpoint(const CheckpointPart& report) = 0;
   virtual void ReportNotFinite(const NotFiniteReport& report) = 0;
 };
 

@@ -81,7 +81,10 @@ void ShardMember::Admitted(const ShardAdmission& admission) {
       *own_connection, admission.shard,
       [this] {
         const Step step = step_;
-        return Heartbeats::State{step < 0 ? "loading the start state" : absl::StrCat("step ", step),
+        const std::string writing = service_->writing();
+        return Heartbeats::State{step < 0          ? "loading the start state"
+                                 : writing.empty() ? absl::StrCat("step ", step)
+                                                   : absl::StrCat("step ", step, ", ", writing),
                                  PeakMemoryBytes()};
       },
       [this](const absl::Status& status) { End(status); }, std::move(options));
@@ -95,12 +98,15 @@ void ShardMember::Admitted(const ShardAdmission& admission) {
   logic.shards = admission.shards;
   logic.generation = admission.generation;
   logic.term = admission.term;
+  logic.first_step = admission.start.step;
   logic.optimizer = OptimizerOptionsOf(train);
   logic.clip = train.clip_norm() > 0;
   const absl::Time begin = absl::Now();
-  auto shard =
-      std::make_unique<Shard>(logic, [this](FragmentId fragment, absl::Span<float> values) {
-        start_values_->Fill(fragment, values);
+  if (const absl::Status opened = start_values_->ReadFrom(admission.start); !opened.ok())
+    return End(opened);
+  auto shard = std::make_unique<Shard>(
+      logic, [this](FragmentId fragment, absl::Span<float> values, OptimizerState& state) {
+        start_values_->Fill(fragment, values, state);
       });
   if (!start_values_->status().ok()) return End(start_values_->status());
   spdlog::info("shard {} of {}, generation {}: {} fragments, start state loaded in {}",

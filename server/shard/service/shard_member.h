@@ -54,6 +54,9 @@ class ShardMember final : private CoordinatorLink {
   void ReportStateHashes(const StateHashes& report) override {
     coordinator_->ReportStateHashes(report);
   }
+  void ReportCheckpoint(const CheckpointPart& report) override {
+    coordinator_->ReportCheckpoint(report);
+  }
   void ReportNotFinite(const NotFiniteReport& report) override {
     coordinator_->ReportNotFinite(report);
   }

@@ -48,6 +48,9 @@ void ShardService::Start(const ShardAdmission& admission, std::unique_ptr<Shard>
   logic_->Post([this, admission, owned] {
     admission_ = admission;
     shard_ = std::move(*owned);
+    SnapshotWriter::Options snapshots{admission.checkpoints, admission.shard, admission.shards,
+                                      admission.generation};
+    snapshots_ = std::make_unique<SnapshotWriter>(std::move(snapshots), logic_);
     started_ = true;
     Execute(shard_->Start());
   });
@@ -172,7 +175,7 @@ absl::Status ShardService::PullFrame(Incarnation* worker, FrameStream& stream,
   return absl::OkStatus();
 }
 
-void ShardService::Execute(const ShardActions& actions) {
+void ShardService::Execute(ShardActions actions) {
   for (const PushAnswer& answer : actions.answers) workers_.Answer(answer);
   for (const Delivery& delivery : actions.deliveries)
     workers_.Deliver(admission_.generation, delivery);
@@ -180,7 +183,18 @@ void ShardService::Execute(const ShardActions& actions) {
   for (const StepDone& report : actions.done) coordinator_->ReportStepDone(report);
   for (const StateHashes& report : actions.hashes) coordinator_->ReportStateHashes(report);
   for (const NotFiniteReport& report : actions.not_finite) coordinator_->ReportNotFinite(report);
+  for (Snapshot& snapshot : actions.snapshots) Write(std::move(snapshot));
 }
+
+void ShardService::Write(Snapshot snapshot) {
+  const Step step = snapshot.step;
+  snapshots_->Write(std::move(snapshot), [this, step](const CheckpointPart& part) {
+    coordinator_->ReportCheckpoint(part);
+    Execute(shard_->Written(step));
+  });
+}
+
+std::string ShardService::writing() const { return started_ ? snapshots_->phase() : ""; }
 
 // ---- Control calls ----
 

@@ -15,6 +15,7 @@
 #include "proto/shard.grpc.pb.h"
 #include "server/shard/logic/shard.h"
 #include "server/shard/service/coordinator_link.h"
+#include "server/shard/service/snapshot_writer.h"
 #include "server/shard/service/worker_streams.h"
 
 namespace sdp {
@@ -48,6 +49,8 @@ class ShardService final : public ShardServiceBase {
   void SetAddress(const std::string& address) { address_ = address; }
   // The logic begins, with the report that its start state is loaded. From any thread, once.
   void Start(const ShardAdmission& admission, std::unique_ptr<Shard> shard);
+  // Of the checkpoint being written; empty: none is. From any thread.
+  std::string writing() const;
   // Repeats the last reports. From any thread.
   void Reconnected();
 
@@ -79,7 +82,8 @@ class ShardService final : public ShardServiceBase {
   // Runs `act` on the logic's executor and ends the call with its status.
   grpc::ServerUnaryReactor* Control(Context* context, Do act);
   grpc::ServerUnaryReactor* ControlOf(Context* context, int64_t generation, Do act);
-  void Execute(const ShardActions& actions);
+  void Execute(ShardActions actions);
+  void Write(Snapshot snapshot);
   void FillStatus(const Shard& shard, proto::ShardStatus* status) const;
 
   const Options options_;
@@ -89,7 +93,8 @@ class ShardService final : public ShardServiceBase {
   std::atomic<bool> started_ = false;
   std::string address_;  // confined to `logic_`, as the next two
   ShardAdmission admission_;
-  std::unique_ptr<Shard> shard_;  // null until Start
+  std::unique_ptr<Shard> shard_;               // null until Start
+  std::unique_ptr<SnapshotWriter> snapshots_;  // made before started_
   WorkerStreams workers_;
   EventLoop frames_;  // last: its tasks use the rest
 };

@@ -1,0 +1,208 @@
+#include "server/coordinator/service/resume.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "common/checkpoint/checkpoint_reader.h"
+#include "common/checkpoint/checkpoint_writer.h"
+#include "common/config/config.h"
+#include "tests/cluster_process/temp_folder.h"
+#include "tests/data/files.h"
+
+namespace sdp {
+namespace {
+
+namespace fs = std::filesystem;
+using ::testing::Contains;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+class ResumeTest : public ::testing::Test {
+ protected:
+  ResumeTest() : setup_(Setup({})) {
+    request_.checkpoints = folder_ / "checkpoints";
+    request_.before = setup_.config;
+    request_.records = {
+        GenerationRecord{Generation(2), Term(2), setup_.config_hash, 0, "", 0, setup_.coverage},
+        MemberRecord{Incarnation(9), "worker-0"}, MemberRecord{Incarnation(8), "worker-1"},
+        ViewRecord{ViewId(3), {}}};
+  }
+
+  static RunSetup Setup(const std::vector<std::string>& sets) {
+    const auto loaded = LoadConfigText(
+        "[model]\narch = 'llama'\ndim = 8\nlayers = 2\nheads = 2\nffn_dim = 12\n"
+        "[data]\ntrain = ['a.txt']\n[train]\nsteps = 100\n",
+        "run.toml", sets);
+    EXPECT_TRUE(loaded.ok()) << loaded.status();
+    auto setup = MakeRunSetup(loaded->config);
+    EXPECT_TRUE(setup.ok()) << setup.status();
+    return *std::move(setup);
+  }
+
+  std::string Path(Step step) const { return request_.checkpoints + "/" + CheckpointName(step); }
+
+  void WriteCheckpoint(Step step, const RunSetup& setup) {
+    std::vector<CheckpointFileWriter::Fragment> fragments;
+    for (int f = 0; f < setup.layout.fragments(); ++f)
+      fragments.push_back({FragmentId(f), setup.layout.fragment(FragmentId(f)).size});
+    auto writer = CheckpointFileWriter::Create(Path(step), "all.safetensors", fragments, 0);
+    ASSERT_TRUE(writer.ok()) << writer.status();
+    for (const auto& fragment : fragments) {
+      const std::vector<float> value(static_cast<size_t>(fragment.size), 1.5f);
+      ASSERT_EQ((*writer)->Add(value, {}, step), absl::OkStatus());
+    }
+    const auto file = (*writer)->Finish();
+    ASSERT_TRUE(file.ok()) << file.status();
+    CheckpointManifest manifest;
+    manifest.step = step;
+    manifest.cursor = 32 * step;
+    manifest.config_hash = setup.config_hash;
+    manifest.coverage = setup.coverage;
+    manifest.data = {10, 1, 0, 0};
+    manifest.files = {*file};
+    ASSERT_EQ(WriteManifest(Path(step), manifest), absl::OkStatus());
+  }
+  void FlipLastByte(Step step) {
+    const std::string path = Path(step) + "/all.safetensors";
+    std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);
+    file.seekp(-1, std::ios::end);
+    file.put(0x11);
+  }
+
+  TempFolder folder_;
+  RunSetup setup_;
+  ResumeRequest request_;
+};
+
+TEST_F(ResumeTest, Newest_NumbersNeverUsedBefore) {
+  WriteCheckpoint(10, setup_);
+  WriteCheckpoint(20, setup_);
+  const auto beginning = ResumeRun(setup_, request_);
+  ASSERT_TRUE(beginning.ok()) << beginning.status();
+  const GenerationStart& start = beginning->start;
+  EXPECT_EQ(start.state.step, 20);
+  EXPECT_EQ(start.state.checkpoint, fs::absolute(Path(20)).lexically_normal());
+  EXPECT_EQ(start.cursor, 640);
+  EXPECT_EQ(start.data, (DataSummary{10, 1, 0, 0}));
+  EXPECT_EQ(start.generation, Generation(3));
+  EXPECT_EQ(start.last_incarnation, Incarnation(9));
+  EXPECT_EQ(start.last_view, ViewId(3));
+}
+
+TEST_F(ResumeTest, DamagedOnes_AreNamed_AndTheOneBeforeIsTaken) {
+  for (const Step step : {10, 20, 30, 40}) WriteCheckpoint(step, setup_);
+  FlipLastByte(40);
+  fs::resize_file(Path(30) + "/all.safetensors", 100);
+  fs::resize_file(Path(20) + "/manifest.json", 100);
+  const auto beginning = ResumeRun(setup_, request_);
+  ASSERT_TRUE(beginning.ok()) << beginning.status();
+  EXPECT_EQ(beginning->start.state.step, 10);
+  for (const char* part : {"checkpoint 40 is damaged", "checkpoint 30 is damaged",
+                           "checkpoint 20 is damaged", "checksum", "all.safetensors", "manifest"}) {
+    EXPECT_THAT(beginning->notes, Contains(HasSubstr(part)));
+  }
+  request_.step = 30;  // asked for by name: no other one is taken
+  EXPECT_TRUE(absl::IsDataLoss(ResumeRun(setup_, request_).status()));
+  request_.step = 15;
+  EXPECT_TRUE(absl::IsNotFound(ResumeRun(setup_, request_).status()));
+}
+
+TEST_F(ResumeTest, WithoutACheckpoint_BeginsAgain_WithTheCoverageOfTheFirstStart) {
+  std::get<GenerationRecord>(request_.records[0]).coverage[1] = 0.25;
+  const auto beginning = ResumeRun(setup_, request_);
+  ASSERT_TRUE(beginning.ok()) << beginning.status();
+  EXPECT_EQ(beginning->start.state.step, 0);
+  EXPECT_EQ(beginning->start.state.checkpoint, "");
+  EXPECT_EQ(beginning->start.generation, Generation(3));
+  EXPECT_EQ(beginning->coverage[1], 0.25);
+}
+
+TEST_F(ResumeTest, ChangedInitFile_IsRefused) {
+  const std::string path = WriteFile("init", "first");
+  const auto begun = BeginRun(setup_, path);
+  ASSERT_TRUE(begun.ok());
+  auto& record = std::get<GenerationRecord>(request_.records[0]);
+  record.init_file = begun->start.state.init_file;
+  record.init_checksum = begun->start.init_checksum;
+  EXPECT_TRUE(ResumeRun(setup_, request_).ok());
+  WriteFile("init", "other");
+  const absl::Status status = ResumeRun(setup_, request_).status();
+  EXPECT_TRUE(absl::IsFailedPrecondition(status));
+  EXPECT_THAT(std::string(status.message()), HasSubstr(path));
+}
+
+TEST_F(ResumeTest, ChangedKeys_AreListed_AndThoseThatTrainSomethingElseNeedForce) {
+  WriteCheckpoint(10, setup_);
+  const RunSetup free = Setup({"train.steps=200", "cluster.workers=8", "run.dir=elsewhere"});
+  const auto beginning = ResumeRun(free, request_);
+  ASSERT_TRUE(beginning.ok()) << beginning.status();
+  EXPECT_THAT(beginning->notes, Contains(HasSubstr("train.steps: 100 -> 200")));
+  EXPECT_THAT(beginning->notes, Contains(HasSubstr("cluster.workers: 4 -> 8")));
+
+  const RunSetup other = Setup({"train.lr=0.5", "sdp.coverage=0.75"});
+  const absl::Status refused = ResumeRun(other, request_).status();
+  EXPECT_TRUE(absl::IsFailedPrecondition(refused));
+  EXPECT_THAT(std::string(refused.message()), HasSubstr("train.lr: 0.0003 -> 0.5"));
+  request_.force = true;
+  const auto forced = ResumeRun(other, request_);
+  ASSERT_TRUE(forced.ok()) << forced.status();
+  EXPECT_EQ(forced->coverage, other.coverage);
+  EXPECT_FALSE(forced->start.data.has_value());
+  // What no force can make fit.
+  const absl::Status model = ResumeRun(Setup({"model.layers=3"}), request_).status();
+  EXPECT_TRUE(absl::IsFailedPrecondition(model)) << model;
+  EXPECT_THAT(std::string(model.message()), HasSubstr("another model"));
+}
+
+// `holders` is a share of the workers of the first start; other workers do not change c_j.
+TEST_F(ResumeTest, Coverage_IsNotRecomputed) {
+  const RunSetup two = Setup({"sdp.holders=2"});
+  request_.before = two.config;
+  std::get<GenerationRecord>(request_.records[0]).coverage = two.coverage;
+  WriteCheckpoint(10, two);
+  const RunSetup more = Setup({"sdp.holders=2", "cluster.workers=8"});
+  ASSERT_NE(more.coverage, two.coverage);
+  const auto beginning = ResumeRun(more, request_);
+  ASSERT_TRUE(beginning.ok()) << beginning.status();
+  EXPECT_EQ(beginning->coverage, two.coverage);
+}
+
+TEST_F(ResumeTest, RunThatNeverBegan_IsRefused) {
+  request_.records.clear();
+  EXPECT_TRUE(absl::IsFailedPrecondition(ResumeRun(setup_, request_).status()));
+}
+
+TEST_F(ResumeTest, ClearTheWay_LeavesTheStartAndWhatIsBeforeIt) {
+  for (const Step step : {10, 20, 30}) WriteCheckpoint(step, setup_);
+  fs::create_directory(Path(15));
+  GenerationStart start;
+  start.generation = Generation(3);
+  start.state.step = 20;
+  const auto notes = ClearTheWay(request_.checkpoints, start);
+  ASSERT_TRUE(notes.ok()) << notes.status();
+  EXPECT_THAT(*notes, ElementsAre(HasSubstr("step-30.before-gen-3"), HasSubstr("1 incomplete")));
+  EXPECT_THAT(*ListCheckpoints(request_.checkpoints), ElementsAre(10, 20));
+  EXPECT_FALSE(fs::exists(Path(15)));
+}
+
+// keep_last = 2 and the one being written: three; fewer when the run has fewer left.
+TEST_F(ResumeTest, Room_IsForWhatWillBeKept) {
+  const int64_t one = CheckpointBytes(setup_);
+  EXPECT_GE(one, setup_.layout.elements() * 12);  // AdamW: value and two moments, f32
+  const RunSetup often = Setup({"checkpoint.every=10"});
+  EXPECT_EQ(CheckRoom(often, 0, "x", 3 * one), absl::OkStatus());
+  EXPECT_TRUE(absl::IsResourceExhausted(CheckRoom(often, 0, "x", 3 * one - 1)));
+  EXPECT_EQ(CheckRoom(often, 90, "x", one), absl::OkStatus());
+  EXPECT_EQ(CheckRoom(Setup({"checkpoint.every=0"}), 0, "x", one), absl::OkStatus());
+  EXPECT_EQ(CheckRoom(often, 0, "x", -1), absl::OkStatus());
+  EXPECT_GT(FreeBytes(folder_ / "not/there/yet"), 0);
+}
+
+}  // namespace
+}  // namespace sdp
