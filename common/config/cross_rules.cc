@@ -11,6 +11,7 @@
 #include "common/config/config.h"
 #include "common/config/fields.h"
 #include "common/config/value.h"
+#include "common/plan/plan.h"
 #include "proto/config.pb.h"
 
 namespace sdp::config {
@@ -68,9 +69,7 @@ void CheckPlan(const RunConfig& config, Checks* checks) {
     checks->Fail({"sdp.holders", "cluster.workers"},
                  "a unit cannot have more holders than there are workers");
   }
-  // 0.333333 for a third is meant as one of three.
-  constexpr double kRounding = 1e-5;
-  if (sdp.has_coverage() && sdp.coverage() * static_cast<double>(workers) < 1 - kRounding) {
+  if (sdp.has_coverage() && sdp.coverage() * static_cast<double>(workers) < 1 - kShareRounding) {
     checks->Fail(
         {"sdp.coverage", "cluster.workers"},
         absl::StrCat("some units would have no holder; coverage must be at least 1 / workers = ",

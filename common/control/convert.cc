@@ -62,6 +62,7 @@ proto::RegisterShardResponse::Admission ToProto(const ShardAdmission& admission)
   message.set_checkpoint(admission.start.checkpoint);
   message.set_init_file(admission.start.init_file);
   message.set_checkpoints(admission.checkpoints);
+  message.set_steps(admission.steps);
   return message;
 }
 
@@ -73,7 +74,8 @@ ShardAdmission FromProto(const proto::RegisterShardResponse::Admission& message)
           .start = {.step = message.first_step(),
                     .checkpoint = message.checkpoint(),
                     .init_file = message.init_file()},
-          .checkpoints = message.checkpoints()};
+          .checkpoints = message.checkpoints(),
+          .steps = message.steps()};
 }
 
 proto::RegisterWorkerRequest ToProto(const WorkerRegistration& registration) {

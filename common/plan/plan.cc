@@ -22,14 +22,11 @@
 namespace sdp {
 namespace {
 
-// c_j N is a whole number if it is this close to one: c_j = 1/3 is not exact.
-constexpr double kWhole = 1e-9;
-
 // c N, exact where it is meant to be a whole number.
 double Share(double coverage, size_t workers) {
   const double share = coverage * static_cast<double>(workers);
   const double whole = std::round(share);
-  return std::abs(share - whole) <= kWhole * static_cast<double>(workers) ? whole : share;
+  return std::abs(share - whole) <= kShareRounding ? whole : share;
 }
 
 absl::Status CheckInput(const PlanInput& input) {

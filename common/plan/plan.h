@@ -37,6 +37,10 @@ struct Plan {
   uint64_t hash = 0;                  // of holders, coverage, names, seed, rotation
 };
 
+// c_j N is the whole number that it is this close to: 0.333333 for a third is meant as one of
+// three.
+inline constexpr double kShareRounding = 1e-5;
+
 // Assigns units to ranks: floor(c_j N) or ceil(c_j N) holders each (at least 1), per kind of unit
 // the workers' counts differ by at most one, and total MACs are level. A pure function without
 // history.

@@ -95,6 +95,7 @@ struct ShardAdmission {
   Term term;
   StartState start;
   std::string checkpoints;  // the folder into which checkpoints are written
+  int64_t steps = 0;        // of the run: a schedule's end, which is in no config hash
 };
 
 // The holders of each unit, interned: many units have the same ones.

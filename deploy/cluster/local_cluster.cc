@@ -96,8 +96,9 @@ class ClusterRun {
   // Of the state the run is in. None while it trains: how long that takes is the user's choice, and
   // each process watches its peers.
   absl::Time deadline_ = absl::InfiniteFuture();
-  std::set<const Process*> left_;  // In order, and noticed. Not waited for any more.
-  StopRequest stop_;               // Last: its destructor waits for a call that uses `address_`.
+  std::set<const Process*> left_;     // In order, and noticed. Not waited for any more.
+  std::set<const Process*> stopped_;  // Of these, on request.
+  StopRequest stop_;                  // Last: its destructor waits for a call that uses `address_`.
 };
 
 // ---- Start
@@ -282,6 +283,14 @@ std::optional<absl::Status> ClusterRun::OnStopAnswer() {
 }
 
 absl::Status ClusterRun::OnDeadline() {
+  if (!stopped_.empty()) {
+    // Stopped, but not by the coordinator. Service managers and `timeout` signal the whole group.
+    if (stop_.started())
+      return absl::CancelledError("interrupted, and so were its processes; ended at once");
+    const std::string& name = (*stopped_.begin())->name();
+    return absl::InternalError(
+        absl::StrCat(name, " was ended before the run was over", DescribeLog(LogPath(name))));
+  }
   if (stop_.started()) {
     Say() << "not stopped after " << absl::FormatDuration(options_.stop_timeout)
           << ": ending all processes" << std::endl;
@@ -302,7 +311,10 @@ std::optional<absl::Status> ClusterRun::OnProcessEnd() {
       const auto word = coordinator().WaitUntil(absl::Now() + options_.settle_timeout);
       return word ? OnCoordinatorEnd(*word) : Failed();
     }
-    if (left_.empty()) deadline_ = std::min(deadline_, absl::Now() + options_.finish_timeout);
+    const bool stopped = status->code == kStoppedOnRequest;
+    const absl::Duration rest = stopped ? options_.stopped_timeout : options_.finish_timeout;
+    if (!left_.contains(process.get())) deadline_ = std::min(deadline_, absl::Now() + rest);
+    if (stopped) stopped_.insert(process.get());
     left_.insert(process.get());
   }
   return std::nullopt;
@@ -343,7 +355,7 @@ absl::Status ClusterRun::Failed() {
 
 // The run is over, and everyone was told: gives them the time to leave by themselves.
 void ClusterRun::AwaitLeaving() {
-  deadline_ = absl::Now() + options_.finish_timeout;
+  deadline_ = absl::Now() + options_.leave_timeout;
   for (const auto& process : processes_) {
     while (!process->Ended()) {
       struct pollfd waits[] = {{process->fd(), POLLIN, 0}, {signals_.fd(), POLLIN, 0}};

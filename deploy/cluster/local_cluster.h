@@ -34,6 +34,10 @@ struct LocalClusterOptions {
       absl::Minutes(10);  // From the first Ctrl-C; the steps under way may be long.
   absl::Duration finish_timeout =
       absl::Seconds(60);  // From the first process that leaves until all have left.
+  absl::Duration leave_timeout =
+      absl::Seconds(5);  // From the end of the coordinator, which told everyone, until they left.
+  absl::Duration stopped_timeout =
+      absl::Seconds(8);  // From a member that was stopped until the coordinator has left too.
   absl::Duration settle_timeout =
       absl::Seconds(2);  // After a failure, for the coordinator to say what it knows of it.
   absl::Duration end_timeout = absl::Seconds(5);  // From SIGTERM to SIGKILL.

@@ -27,8 +27,12 @@ absl::StatusOr<std::unique_ptr<StartupFolder>> StartupFolder::Make(const std::st
     return absl::ErrnoToStatus(error.value(),
                                absl::StrCat("make the folder ", run.parent_path().string()));
   }
+  // On the run folder's file system, so that the log can be renamed: in it, if it is there already.
   std::string path =
-      (run.parent_path() / absl::StrCat(".", run.filename().string(), ".starting-XXXXXX")).string();
+      fs::is_directory(run, error)
+          ? (run / ".starting-XXXXXX").string()
+          : (run.parent_path() / absl::StrCat(".", run.filename().string(), ".starting-XXXXXX"))
+                .string();
   if (mkdtemp(path.data()) == nullptr) {
     return absl::ErrnoToStatus(errno, absl::StrCat("make the folder ", path));
   }

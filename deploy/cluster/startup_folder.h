@@ -8,9 +8,10 @@
 
 namespace sdp {
 
-// A hidden folder beside the run folder, for what the coordinator writes before it has made that
-// one: its address and its first log lines. Beside it, so that the log can be moved there while it
-// is being written. Threads: one at a time.   Lifetime: the destructor removes the folder.
+// A hidden folder in the run folder, or beside it where it is still to be made, for what the
+// coordinator writes before it has it: its address and its first log lines. On the same file
+// system, so that the log can be moved while it is being written. Threads: one at a time. Lifetime:
+// the destructor removes the folder.
 class StartupFolder {
  public:
   // Makes missing parents of `run_dir` too. PermissionDenied, ... - the folder cannot be made.

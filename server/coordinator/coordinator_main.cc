@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <filesystem>
 #include <future>
 #include <iostream>
@@ -10,6 +11,7 @@
 #include <string>
 #include <system_error>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -182,6 +184,15 @@ absl::Status Serve(const Flags& flags, const RunSetup& setup, const std::string&
   return outcome.status;
 }
 
+bool HasSteps(const RunFolder& folder) {
+  const absl::StatusOr<std::unique_ptr<SqliteStore>> store = SqliteStore::Open(folder.store_path());
+  if (!store.ok()) return true;
+  const absl::StatusOr<std::vector<Record>> records = (*store)->Read();
+  return !records.ok() || std::any_of(records->begin(), records->end(), [](const Record& record) {
+    return std::holds_alternative<BindingRecord>(record);
+  });
+}
+
 absl::Status Main(const Flags& flags) {
   SDP_ASSIGN_OR_RETURN(const LoadedConfig loaded, LoadConfig(flags.config, flags.sets));
   SDP_ASSIGN_OR_RETURN(const RunSetup setup, MakeRunSetup(loaded.config));
@@ -195,7 +206,9 @@ absl::Status Main(const Flags& flags) {
   bool began = false;
   absl::Status status = WriteResolved(loaded, opened->folder->config_path());
   if (status.ok()) status = Serve(flags, setup, PrintConfig(loaded), *opened, &began);
-  if (!began && !resume) opened->folder->Discard();
+  // Whatever ended it: a run without a step may be tried again in the same folder. Logs stay.
+  opened->store = nullptr;
+  if (!resume && (!began || !HasSteps(*opened->folder))) opened->folder->Discard();
   return status;
 }
 

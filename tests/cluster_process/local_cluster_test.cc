@@ -182,7 +182,7 @@ TEST_F(LocalClusterTest, Run_MembersLeaveFirst_IsOk) {
 }
 
 TEST_F(LocalClusterTest, Run_MemberStaysBehind_IsEndedAndNamed) {
-  options_.finish_timeout = absl::Milliseconds(100);
+  options_.leave_timeout = absl::Milliseconds(100);
   EXPECT_EQ(Run({"worker-1: pause"}), absl::OkStatus());
   EXPECT_THAT(messages_.str(), HasSubstr("ended worker-1"));
 }
@@ -192,6 +192,26 @@ TEST_F(LocalClusterTest, Run_CoordinatorStaysBehind_IsAnError) {
   const absl::Status status = Run({"coordinator: pause"});
   EXPECT_EQ(status.code(), absl::StatusCode::kDeadlineExceeded);
   EXPECT_THAT(std::string(status.message()), HasSubstr("the coordinator still runs"));
+}
+
+// SIGTERM to one of them, by hand: a member that leaves in order while the run goes on.
+TEST_F(LocalClusterTest, Run_MemberIsStopped_EndsTheRunNamingIt) {
+  options_.stopped_timeout = absl::Milliseconds(100);
+  const absl::Status status = Run({"coordinator: pause", "shard-0: pause", "worker-0: pause",
+                                   "worker-1: err ended by SIGTERM", "worker-1: exit 130"});
+  EXPECT_THAT(std::string(status.message()),
+              AllOf(HasSubstr("worker-1 was ended"), HasSubstr("ended by SIGTERM")));
+}
+
+// SIGTERM to the whole group: every member leaves, and the coordinator would wait for them.
+TEST_F(LocalClusterTest, Interrupt_OfTheWholeGroup_IsCancelled) {
+  options_.stopped_timeout = absl::Milliseconds(100);
+  const std::string stop = Fifo("stop");
+  options_.request_stop = [&](const std::string&, const std::string&) { return absl::OkStatus(); };
+  const absl::Status status =
+      Run({"coordinator: interrupt-parent", "coordinator: pause", "shard-0: exit 130",
+           "worker-0: exit 130", "worker-1: exit 130"});
+  EXPECT_TRUE(absl::IsCancelled(status)) << status;
 }
 
 TEST_F(LocalClusterTest, Run_CoordinatorFails_ItsLastLinesAndNobodyLeft) {

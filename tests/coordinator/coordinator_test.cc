@@ -308,7 +308,7 @@ TEST_F(CoordinatorTest, Stop_ThatTakesTooLong_EndsByItsDeadline) {
   Gather(c);
   Begin(c, 1, 0);
   EXPECT_FALSE(c.Stop("Ctrl-C", now_).stop.has_value());
-  now_ += options_.stop_timeout + absl::Seconds(1);
+  now_ += options_.first_step_timeout + absl::Seconds(1);
   EXPECT_TRUE(c.Tick(now_).stop.has_value());
 }
 
@@ -452,6 +452,93 @@ TEST_F(CoordinatorTest, Gathering_ThatNobodyJoins_EndsSayingWhoIsMissing) {
   const CoordinatorActions actions = c.Tick(now_);
   ASSERT_TRUE(actions.stop.has_value());
   EXPECT_THAT(std::string(actions.stop->message()), HasSubstr("0 of 2 workers are ready"));
+}
+
+// A second process under the name of one that is ready and has asked: it takes the place, and the
+// question is forgotten with the one who asked.
+TEST_F(CoordinatorTest, Register_ReplacesAWorkerThatHasAsked) {
+  Coordinator c(options_);
+  c.Start(now_);
+  Settle(c, c.RegisterShard({"shard-0", "here:1", "cafe", 5}, now_));
+  Settle(c, c.OnStepDone({ShardId(0), -1, 0}, now_));
+  Register(c, "worker-0", 10);
+  EXPECT_EQ(Ready(c, 1), absl::OkStatus());
+  EXPECT_TRUE(Begin(c, 1, 0).bind_workers.empty());
+  Register(c, "worker-0", 12);  // incarnation 2
+  Register(c, "worker-1", 11);  // incarnation 3
+  EXPECT_EQ(Ready(c, 2), absl::OkStatus());
+  EXPECT_EQ(Ready(c, 3), absl::OkStatus());
+  const CoordinatorActions begun = Begin(c, 3, 0);
+  ASSERT_EQ(begun.bind_workers.size(), 1u);
+  EXPECT_EQ(begun.bind_workers[0].worker, Incarnation(3));
+}
+
+// The data of a worker that was replaced before anyone else was ready counts for nobody.
+TEST_F(CoordinatorTest, Ready_WrongDataOfAReplacedWorker_IsForgotten) {
+  Coordinator c(options_);
+  c.Start(now_);
+  Settle(c, c.RegisterShard({"shard-0", "here:1", "cafe", 5}, now_));
+  Register(c, "worker-0", 10);
+  EXPECT_EQ(Ready(c, 1, {1, 1, 1, 1}), absl::OkStatus());
+  Register(c, "worker-0", 12);
+  EXPECT_EQ(Ready(c, 2), absl::OkStatus());
+}
+
+// The address in an admission is that of the process that is admitted, whoever else used its name.
+TEST_F(CoordinatorTest, Register_RefusedShard_DoesNotChangeTheAddress) {
+  Coordinator c(options_);
+  const CoordinatorActions refused = c.RegisterShard({"shard-0", "elsewhere:1", "beef", 6}, now_);
+  EXPECT_EQ(refused.admit_shards.at(0).address, "elsewhere:1");
+  const CoordinatorActions admitted =
+      Settle(c, c.RegisterShard({"shard-0", "here:1", "cafe", 5}, now_));
+  EXPECT_EQ(admitted.admit_shards.at(0).address, "here:1");
+}
+
+// The whole machine slept, or the coordinator alone: nobody is to blame for the silence.
+TEST_F(CoordinatorTest, Stall_OfTheCoordinator_BlamesNobody) {
+  Coordinator c(options_);
+  Gather(c);
+  Begin(c, 1, 0);
+  EXPECT_FALSE(c.Tick(now_).stop.has_value());
+  now_ += absl::Hours(9);
+  EXPECT_FALSE(c.Tick(now_).stop.has_value());
+  for (int i = 0; i < 30 && !c.Tick(now_).stop.has_value(); ++i) now_ += absl::Seconds(1);
+  EXPECT_EQ(c.status(now_).phase, "over");  // but then silence counts again
+}
+
+TEST_F(CoordinatorTest, Stop_WhenAllStepsAreDone_IsNotNeeded) {
+  options_.steps = 1;
+  options_.validation = false;
+  Coordinator c(options_);
+  Gather(c);
+  Train(c, 0, 1);
+  Begin(c, 1, 1);  // the closing binding
+  EXPECT_FALSE(c.Stop("Ctrl-C", now_).stop.has_value());
+  c.OnCheckpointPart({ShardId(0), 1, "", {}}, now_);
+  c.CheckpointStored(1, absl::OkStatus(), now_);
+  Begin(c, 1, 2);
+  Begin(c, 2, 2);
+  c.OnStateHashes({ShardId(0), 1, std::vector<uint64_t>(static_cast<size_t>(layout_.fragments()))},
+                  now_);
+  const CoordinatorActions end = c.ShardFinished(ShardId(0), now_);
+  ASSERT_TRUE(end.stop.has_value());
+  EXPECT_EQ(*end.stop, absl::OkStatus());
+}
+
+TEST_F(CoordinatorTest, Stop_DuringTheFirstStep_WaitsAsLongAsAFirstStepMayTake) {
+  Coordinator c(options_);
+  Gather(c);
+  Begin(c, 1, 0);
+  EXPECT_FALSE(c.Stop("Ctrl-C", now_).stop.has_value());
+  const auto alive = [&] {
+    for (const int64_t worker : {1, 2}) c.WorkerHeartbeat(Incarnation(worker), "computing", now_);
+    c.ShardHeartbeat(ShardId(0), "", 1, now_);
+  };
+  for (int i = 0; i < 30; ++i) {
+    now_ += absl::Seconds(9);
+    alive();
+    ASSERT_FALSE(c.Tick(now_).stop.has_value()) << i;
+  }
 }
 
 }  // namespace

@@ -44,6 +44,7 @@ TEST_F(SdpTrainTest, BadInput_IsOneClearErrorAndNothingTrains) {
       {"--set data.kind=tokens --set model.vocab=300", "train.txt"},
       {"--set model.vocab=64", "vocab"},
       {"--init nowhere.safetensors", "nowhere.safetensors"},
+      {"--set cluster.workers=3 --set sdp.coverage=0.33", "coverage"},
   };
   for (size_t i = 0; i < std::size(cases); ++i) {
     const auto& c = cases[i];
@@ -54,6 +55,30 @@ TEST_F(SdpTrainTest, BadInput_IsOneClearErrorAndNothingTrains) {
     EXPECT_THAT(outcome.output, HasSubstr(c.says)) << c.args;
     EXPECT_TRUE(Metrics(run).empty()) << c.args;
   }
+}
+
+// A start that failed leaves nothing in the way of the next one, and says why once.
+TEST_F(SdpTrainTest, FailedStart_CanBeRepeatedInTheSameFolder) {
+  const std::string file = WriteFile("bad.safetensors", "no such thing");
+  for (int i = 0; i < 2; ++i) {
+    const Outcome outcome = Train("run", "--init " + file);
+    EXPECT_NE(outcome.exit_status, 0);
+    EXPECT_THAT(outcome.output, HasSubstr("not a safetensors file"));
+    EXPECT_EQ(outcome.output.find("not a safetensors file"),
+              outcome.output.rfind("not a safetensors file"));
+  }
+  EXPECT_EQ(Train("run", "--set train.steps=1 --set train.eval_every=0").exit_status, 0);
+}
+
+TEST_F(SdpTrainTest, RunFolderOnAnotherFileSystem) {
+  std::string other = "/dev/shm/sdp-train-XXXXXX";
+  if (::mkdtemp(other.data()) == nullptr)
+    GTEST_SKIP() << "no folder on another file system: " << other;
+  fs::create_directory_symlink(other, RunDir("link"));
+  const Outcome outcome = Train("link", "--set train.steps=1 --set train.eval_every=0");
+  EXPECT_EQ(outcome.exit_status, 0) << outcome.output;
+  EXPECT_TRUE(fs::exists(fs::path(other) / "logs" / "coordinator.log"));
+  fs::remove_all(other);
 }
 
 TEST_F(SdpTrainTest, ExistingRunFolder_IsRefused) {

@@ -51,6 +51,14 @@ TEST(MakePlanTest, CoverageOutsideItsRange_NamesUnitAndValue) {
   }
 }
 
+// What a person writes for a third; the configuration takes it, so the plan must.
+TEST(MakePlanTest, CoverageRoundedToSixDigits_IsMeantExactly) {
+  const Catalog catalog = FakeModel(9);
+  const absl::StatusOr<Plan> plan = MakePlan(FakeInput(catalog, 3, 0.333333, Assignment::kRandom));
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  EXPECT_EQ(plan->holders[1].size(), 1u);
+}
+
 TEST(MakePlanTest, SharedUnitNotOnEverybody_InvalidArgument) {
   const Catalog catalog = FakeModel(8);
   PlanInput input = FakeInput(catalog, 4, 0.5, Assignment::kResolvable);

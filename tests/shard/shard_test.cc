@@ -1,6 +1,7 @@
 #include "server/shard/logic/shard.h"
 
 #include <cmath>
+#include <limits>
 #include <memory>
 #include <string>
 #include <vector>
@@ -375,6 +376,19 @@ TEST_F(ShardTest, Restored_BeginsAtItsStepWithItsState) {
   PushAll(shard, 40, 1);
   EXPECT_EQ(shard.version(shard.owned()[0]), 41);
   EXPECT_EQ(shard.value(shard.owned()[0])->data()[0], 3 - (0.5f * 2 + 1));  // torch.optim.SGD
+}
+
+// Each gradient is finite, their weighted sum is not: nothing of it is applied.
+TEST_F(ShardTest, Push_SumThatOverflows_IsReportedAndNotApplied) {
+  Shard& shard = Make();
+  shard.Bind(Binding(0));
+  const float large = std::numeric_limits<float>::max();
+  shard.Push(Key(11, Masked(), 0, 4), Gradient(Masked(), large));
+  const ShardActions actions = shard.Push(Key(12, Masked(), 0, 4), Gradient(Masked(), large));
+  ASSERT_EQ(actions.not_finite.size(), 1u);
+  EXPECT_NE(actions.not_finite[0].what.find("mean gradient"), std::string::npos);
+  EXPECT_EQ(shard.version(Masked()), 0);
+  EXPECT_EQ(shard.value(Masked())->data()[0], 1);
 }
 
 }  // namespace

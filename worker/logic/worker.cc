@@ -198,7 +198,12 @@ WorkerActions Worker::OnEvaluated(Step step, const absl::StatusOr<LossSum>& resu
   const auto it = steps_.find(step);
   if (it == steps_.end() || !it->second.evaluating) return actions;
   if (!result.ok()) {
-    actions.exit = result.status();
+    if (absl::IsOutOfRange(result.status())) {
+      actions.not_finite.push_back(
+          {options_.name, step, "the validation loss", admission_.incarnation});
+    } else {
+      actions.exit = result.status();
+    }
     return actions;
   }
   StepState& state = it->second;

@@ -42,6 +42,7 @@ struct CoordinatorActions {
   struct AdmitShard {
     std::string name;
     uint64_t instance;
+    std::string address;  // that it registered with
     absl::StatusOr<ShardAdmission> admission;
   };
   struct AdmitWorker {

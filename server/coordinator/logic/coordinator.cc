@@ -73,8 +73,10 @@ CoordinatorActions Coordinator::Stored(int64_t id, absl::Time now) {
     deferred_.erase(deferred_.begin());
     actions.Append(std::move(next.actions));
     if (next.bound.has_value()) {
-      steps_.at(*next.bound).durable = true;
-      AnswerAsked(*next.bound, &actions);
+      if (const auto step = steps_.find(*next.bound); step != steps_.end()) {
+        step->second.durable = true;
+        AnswerAsked(*next.bound, &actions);
+      }
     }
   }
   TryFinish(now, &actions);
@@ -85,7 +87,7 @@ CoordinatorActions Coordinator::OnReduced(const Reduced& reduced, absl::Time now
   CoordinatorActions actions;
   const auto it = steps_.find(reduced.step);
   const size_t number = static_cast<size_t>(reduced.shard.value());
-  if (it == steps_.end() || number >= shards_.size() ||
+  if (it == steps_.end() || it->second.binding.closing || number >= shards_.size() ||
       reduced.squares.size() != shards_[number].fragments) {
     return actions;
   }
@@ -273,9 +275,10 @@ void Coordinator::FailCheckpoint(Step step, const std::string& why, CoordinatorA
 
 CoordinatorActions Coordinator::OnNotFinite(const NotFiniteReport& report, absl::Time /*now*/) {
   CoordinatorActions actions;
-  End(absl::OutOfRangeError(absl::StrCat("step ", report.step, ": ", report.what, " of ",
-                                         NameOf(report.worker), " is not finite (reported by ",
-                                         report.member,
+  const std::string whose =
+      report.worker == Incarnation() ? "" : absl::StrCat(" of ", NameOf(report.worker));
+  End(absl::OutOfRangeError(absl::StrCat("step ", report.step, ": ", report.what, whose,
+                                         " is not finite (reported by ", report.member,
                                          "); a lower train.lr or train.clip_norm > 0 may help")),
       &actions);
   return actions;
@@ -321,10 +324,16 @@ CoordinatorActions Coordinator::Stop(const std::string& reason, absl::Time now) 
     End(absl::CancelledError(absl::StrCat("stopped before the first step: ", reason)), &actions);
     return actions;
   }
+  if (closing_.has_value()) {  // every step is done: the end is near, and in order
+    actions.log.push_back(absl::StrCat("already finishing (", reason, ")"));
+    return actions;
+  }
   stop_requested_ = true;
   stop_reason_ = reason;
-  // Two steps may be in flight, and long.
-  end_by_ = now + std::max(options_.stop_timeout, 3 * slowest_step_);
+  // Two steps may be in flight, and long; how long the first one takes nobody knows yet.
+  end_by_ = now + (slowest_step_ == absl::ZeroDuration()
+                       ? options_.first_step_timeout
+                       : std::max(options_.stop_timeout, 3 * slowest_step_));
   actions.log.push_back(absl::StrCat("stopping at step ", next_step_, ": ", reason));
   return actions;
 }

@@ -205,6 +205,7 @@ class Coordinator {
   void TryFinish(absl::Time now, CoordinatorActions* actions);
   void End(absl::Status status, CoordinatorActions* actions);
   void Progress(absl::Time now) { last_progress_ = now; }
+  void ForgiveStall(absl::Time now, CoordinatorActions* actions);
 
   const Options options_;
   const Generation generation_;
@@ -244,6 +245,7 @@ class Coordinator {
   bool stop_requested_ = false;
   std::string stop_reason_;
   absl::Time end_by_ = absl::InfiniteFuture();  // of an ending run
+  absl::Time last_tick_ = absl::InfinitePast();
   absl::Time first_bound_ = absl::InfinitePast(), last_commit_ = absl::InfinitePast();
   absl::Time last_progress_ = absl::InfinitePast();
   absl::Duration slowest_step_;

@@ -25,7 +25,8 @@ CoordinatorActions Coordinator::RegisterShard(const ShardRegistration& registrat
   CoordinatorActions actions;
   const auto refuse = [&](absl::Status status) {
     actions.log.push_back(absl::StrCat("refused ", registration.name, ": ", status.message()));
-    actions.admit_shards.push_back({registration.name, registration.instance, std::move(status)});
+    actions.admit_shards.push_back(
+        {registration.name, registration.instance, registration.address, std::move(status)});
     return actions;
   };
   if (registration.config_hash != options_.config_hash) {
@@ -77,9 +78,10 @@ void Coordinator::AdmitShards(CoordinatorActions* actions) {
 void Coordinator::AdmitShard(ShardId shard, CoordinatorActions* actions) {
   const ShardRegistration& registration = shards_[static_cast<size_t>(shard.value())].registration;
   CoordinatorActions then;
-  then.admit_shards.push_back({registration.name, registration.instance,
-                               ShardAdmission{shard, options_.shards, generation_, term_,
-                                              options_.start.state, options_.checkpoints}});
+  then.admit_shards.push_back(
+      {registration.name, registration.instance, registration.address,
+       ShardAdmission{shard, options_.shards, generation_, term_, options_.start.state,
+                      options_.checkpoints, options_.steps}});
   Persist(ShardRecord{shard, registration.name, registration.address}, std::move(then), actions);
 }
 
@@ -106,7 +108,12 @@ CoordinatorActions Coordinator::RegisterWorker(const WorkerRegistration& registr
       return refuse(absl::FailedPreconditionError(
           absl::StrCat("the run has its ", options_.workers, " workers (cluster.workers)")));
     }
-    // A second process under a name takes the place of the first.
+    // A second process under a name takes the place of the first, whose questions nobody answers.
+    if (known != workers_.end()) {
+      for (auto& [step, asked] : asked_) asked.erase(known->second.incarnation);
+      known->second.ready = false;
+      if (ReadyWorkers() == 0) data_ = options_.start.data;
+    }
     WorkerState& worker = workers_[registration.name];
     worker = WorkerState();
     worker.registration = registration;

@@ -68,9 +68,23 @@ StepMetrics Coordinator::MetricsOf(const StepState& step, absl::Time now) {
   return metrics;
 }
 
+// If nobody looked for so long, this process was stopped or its machine asleep: what members sent
+// meanwhile has not been read yet, and the time counts for nobody.
+void Coordinator::ForgiveStall(absl::Time now, CoordinatorActions* actions) {
+  const absl::Duration stall = now - std::exchange(last_tick_, now);
+  if (stall <= options_.lease / 2 || stall == absl::InfiniteDuration()) return;
+  for (ShardState& shard : shards_) shard.heard += stall;
+  for (auto& [name, worker] : workers_) worker.heard += stall;
+  last_progress_ += stall;
+  end_by_ += stall;
+  actions->log.push_back(absl::StrCat("the coordinator stood still for ",
+                                      absl::FormatDuration(absl::Trunc(stall, absl::Seconds(1)))));
+}
+
 CoordinatorActions Coordinator::Tick(absl::Time now) {
   CoordinatorActions actions;
   if (phase_ == Phase::kOver) return actions;
+  ForgiveStall(now, &actions);
   // A checkpoint that is being written may take longer than a stop otherwise does.
   const bool writing = !checkpoints_.empty() && now - last_progress_ < options_.min_step_timeout;
   if (now > end_by_ && !writing) {

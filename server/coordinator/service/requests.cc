@@ -30,9 +30,6 @@ void CoordinatorService::OnRegisterShard(const proto::RegisterShardRequest& requ
   if (over_.has_value() || !registration.ok()) {
     return pending.reactor->Finish(ToGrpc(over_.has_value() ? Over() : registration.status()));
   }
-  // Until the first admission a later registration replaces an earlier one of that name; after it
-  // the logic refuses others.
-  if (shards_ == nullptr) addresses_[registration->name] = registration->address;
   shard_applicants_.Add({registration->name, registration->instance}, pending);
   Execute(logic_.RegisterShard(*registration, absl::Now()));
 }

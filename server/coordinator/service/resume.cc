@@ -16,6 +16,8 @@
 #include "common/checkpoint/checkpoint_writer.h"
 #include "common/config/changes.h"
 #include "common/data/file_checksum.h"
+#include "common/data/init_file.h"
+#include "common/data/safetensors.h"
 
 namespace sdp {
 namespace {
@@ -120,6 +122,9 @@ absl::StatusOr<Beginning> BeginRun(const RunSetup& setup, const std::string& ini
   if (init_file.empty()) return beginning;
   std::error_code error;
   beginning.start.state.init_file = fs::absolute(init_file, error).string();
+  SDP_ASSIGN_OR_RETURN(const std::unique_ptr<SafetensorsReader> file,
+                       SafetensorsReader::Open(beginning.start.state.init_file));
+  SDP_RETURN_IF_ERROR(CheckAgainst(*file, setup.catalog));
   SDP_ASSIGN_OR_RETURN(beginning.start.init_checksum,
                        FileChecksum(beginning.start.state.init_file));
   return beginning;

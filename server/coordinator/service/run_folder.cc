@@ -40,8 +40,9 @@ absl::StatusOr<std::vector<std::string>> Contents(const std::string& path) {
   std::error_code error;
   for (fs::directory_iterator it(path, error), end; !error && it != end; it.increment(error)) {
     const std::string name = it->path().filename();
-    if (name != "logs" && name != "lock" && !absl::EndsWith(name, ".address"))
-      names.push_back(name);
+    const bool ours = name == "logs" || name == "lock" || absl::EndsWith(name, ".address") ||
+                      absl::StartsWith(name, ".starting-");
+    if (!ours) names.push_back(name);
   }
   if (error)
     return absl::UnavailableError(absl::StrCat("read run folder ", path, ": ", error.message()));

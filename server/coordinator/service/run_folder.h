@@ -27,9 +27,9 @@ std::string MetricsJson(const StepMetrics& metrics);
 // Threads: confined to one.
 class RunFolder {
  public:
-  // Makes the folder, and those above it, and takes the lock. A folder with nothing but logs/ and
-  // *.address files (a launcher's preparations) counts as empty. Errors name the folder and what to
-  // do:
+  // Makes the folder, and those above it, and takes the lock. A folder with nothing but logs/,
+  // .starting-* and *.address (a launcher's preparations) counts as empty. Errors name the folder
+  // and what to do:
   //   AlreadyExists - it has a run, or anything else. FailedPrecondition - a process is using it.
   //   Others - the file system's.
   static absl::StatusOr<std::unique_ptr<RunFolder>> Create(const std::string& path);

@@ -106,7 +106,7 @@ void CoordinatorService::Admit(const CoordinatorActions::AdmitShard& admit) {
     Member& member = members_[{Role::kShard, shard.value()}];
     if (member.name.empty()) {  // else it asked again
       member = {.name = admit.name, .phase = "", .heard = absl::Now()};
-      status = Context(shards_->Connect(shard, addresses_[admit.name]), admit.name);
+      status = Context(shards_->Connect(shard, admit.address), admit.name);
       if (!status.ok()) EndRun(status);
     }
   }

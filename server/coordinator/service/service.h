@@ -120,10 +120,9 @@ class CoordinatorService {
   const std::unique_ptr<Rpc> rpc_;
 
   Coordinator logic_;
-  Generation generation_;                         // 0 until shards are admitted
-  std::unique_ptr<ShardControlClient> shards_;    // made with the first admission
-  std::map<std::string, std::string> addresses_;  // of shards, by name
-  std::map<MemberKey, Member> members_;           // admitted
+  Generation generation_;                       // 0 until shards are admitted
+  std::unique_ptr<ShardControlClient> shards_;  // made with the first admission
+  std::map<MemberKey, Member> members_;         // admitted
   LongPolls<Applicant, proto::RegisterShardResponse> shard_applicants_;
   LongPolls<Applicant, proto::RegisterWorkerResponse> worker_applicants_;
   LongPolls<Question, proto::BeginStepResponse> questions_;

@@ -1,7 +1,9 @@
 // Shard: closing rounds, making versions, and telling the coordinator.
 #include <atomic>
+#include <cmath>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "common/base/hash.h"
 #include "server/shard/logic/reduce.h"
 #include "server/shard/logic/shard.h"
@@ -61,6 +63,11 @@ void Shard::CloseReady(FragmentId id, ShardActions* actions) {
   Progress& progress = progress_[step];
   progress.squares.resize(owned_.size());
   progress.squares[owned.index] = SumOfSquares(round.mean.span());
+  if (!std::isfinite(progress.squares[owned.index])) {  // finite gradients whose sum is not
+    actions->not_finite.push_back(
+        {options_.name, step, absl::StrCat("the mean gradient of ", Describe(id)), Incarnation()});
+    return;
+  }
   ++progress.closed;
   if (round.mean.empty()) ++progress.uncovered;
   Report(step, actions);
