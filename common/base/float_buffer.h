@@ -8,18 +8,23 @@
 #include <utility>
 
 #include "absl/types/span.h"
+#include "common/base/allocated.h"
 
 namespace sdp {
 
 // A flat vector [n] f32, 64-byte aligned, uninitialised at birth. Move-only: gradients and values
-// are large, so each copy is written out (Clone). Threads: as a plain array.
+// are large, so each copy is written out (Clone), and their memory is counted (allocated.h).
+// Threads: as a plain array.
 class FloatBuffer {
  public:
   FloatBuffer() = default;
   explicit FloatBuffer(int64_t size)
       : data_(static_cast<float*>(
-            ::operator new (static_cast<size_t>(size) * sizeof(float), std::align_val_t{64}))),
-        size_(size) {}
+                  ::operator new (static_cast<size_t>(size) * sizeof(float), std::align_val_t{64})),
+              Free{size * static_cast<int64_t>(sizeof(float))}),
+        size_(size) {
+    CountAllocated(bytes());
+  }
   FloatBuffer(FloatBuffer&& other) noexcept
       : data_(std::move(other.data_)), size_(std::exchange(other.size_, 0)) {}
   FloatBuffer& operator=(FloatBuffer&& other) noexcept {
@@ -49,7 +54,14 @@ class FloatBuffer {
 
  private:
   struct Free {
-    void operator()(float* data) const { ::operator delete (data, std::align_val_t{64}); }
+    // No initializer at the member: it would not count yet where unique_ptr asks.
+    Free() : bytes(0) {}
+    explicit Free(int64_t size_bytes) : bytes(size_bytes) {}
+    int64_t bytes;
+    void operator()(float* data) const {
+      ::operator delete (data, std::align_val_t{64});
+      CountFreed(bytes);
+    }
   };
   std::unique_ptr<float, Free> data_;
   int64_t size_ = 0;

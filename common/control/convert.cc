@@ -268,6 +268,7 @@ proto::WorkerStepReport ToProto(const StepReport& report) {
   message.set_pulled_bytes(report.pulled_bytes);
   message.set_pushed_bytes(report.pushed_bytes);
   message.set_peak_memory_bytes(report.peak_memory_bytes);
+  message.set_allocated_peak_bytes(report.allocated_peak_bytes);
   return message;
 }
 
@@ -282,7 +283,8 @@ StepReport FromProto(const proto::WorkerStepReport& message) {
           .push = absl::Nanoseconds(message.push_nanos()),
           .pulled_bytes = message.pulled_bytes(),
           .pushed_bytes = message.pushed_bytes(),
-          .peak_memory_bytes = message.peak_memory_bytes()};
+          .peak_memory_bytes = message.peak_memory_bytes(),
+          .allocated_peak_bytes = message.allocated_peak_bytes()};
 }
 
 proto::WorkerEvaluationReport ToProto(const EvaluationReport& report) {

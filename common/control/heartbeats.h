@@ -30,6 +30,7 @@ class Heartbeats {
   struct State {
     std::string phase;
     int64_t peak_memory_bytes = 0;
+    int64_t allocated_peak_bytes = 0;
   };
   using Member = std::variant<Incarnation, ShardId>;
   struct Options {

@@ -232,7 +232,8 @@ struct StepReport {
       push;                  // where the step's time went; pull: waiting for weights
   int64_t pulled_bytes = 0;  // payload and headers, as sent
   int64_t pushed_bytes = 0;
-  int64_t peak_memory_bytes = 0;  // VmHWM
+  int64_t peak_memory_bytes = 0;     // VmHWM
+  int64_t allocated_peak_bytes = 0;  // tensors and buffers (common/base/allocated.h)
 };
 
 struct EvaluationReport {

@@ -180,6 +180,7 @@ TEST(ConvertTest, StepReport_RoundTrip) {
   want.pulled_bytes = int64_t{1} << 40;
   want.pushed_bytes = 7;
   want.peak_memory_bytes = 8;
+  want.allocated_peak_bytes = 9;
   const StepReport got = FromProto(OverTheWire(ToProto(want)));
   EXPECT_EQ(got.worker, want.worker);
   EXPECT_EQ(got.step, want.step);
@@ -192,6 +193,7 @@ TEST(ConvertTest, StepReport_RoundTrip) {
   EXPECT_EQ(got.pulled_bytes, want.pulled_bytes);
   EXPECT_EQ(got.pushed_bytes, want.pushed_bytes);
   EXPECT_EQ(got.peak_memory_bytes, want.peak_memory_bytes);
+  EXPECT_EQ(got.allocated_peak_bytes, want.allocated_peak_bytes);
 }
 
 TEST(ConvertTest, EvaluationReport_RoundTrip) {

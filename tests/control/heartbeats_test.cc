@@ -70,7 +70,7 @@ class HeartbeatsTest : public ::testing::Test {
     return std::make_unique<Heartbeats>(
         MakeChannel(options_.address, {}, Sockets::kOwn).value(), member,
         [] {
-          return Heartbeats::State{"step 12: pulling", 123};
+          return Heartbeats::State{"step 12: pulling", 123, 45};
         },
         [this](absl::Status status) { ended_.set_value(std::move(status)); }, options_);
   }
@@ -133,6 +133,7 @@ TEST_F(HeartbeatsTest, Request_SaysWhoAndWhat) {
   EXPECT_EQ(fake_.last().generation(), 3);
   EXPECT_EQ(fake_.last().phase(), "step 12: pulling");
   EXPECT_EQ(fake_.last().peak_memory_bytes(), 123);
+  EXPECT_EQ(fake_.last().allocated_peak_bytes(), 45);
 }
 
 TEST_F(HeartbeatsTest, Destroyed_DoesNotWaitForTheInterval) {

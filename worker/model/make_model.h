@@ -21,6 +21,7 @@ struct ModelOptions {
 
 // A LLaMA of these sizes on LibTorch, with `catalog` made by LlamaCatalog for the same spec and the
 // data sets' seq_len. catalog, layout and data sets outlive the model; `validation` may be null.
+// From the first call on the process counts its tensors (common/base/allocated.h).
 // InvalidArgument - spec and catalog disagree.
 absl::StatusOr<std::unique_ptr<LocalModel>> MakeTorchModel(
     const Catalog& catalog, const Layout& layout, const LlamaSpec& spec, const Dataset* training,

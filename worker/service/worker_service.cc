@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "common/base/allocated.h"
 #include "common/base/status.h"
 #include "common/rpc/channel.h"
 
@@ -78,7 +79,7 @@ void WorkerService::Admitted(const WorkerAdmission& admission) {
       *own_connection, admission.incarnation,
       [this] {
         MutexLock lock(&mutex_);
-        return Heartbeats::State{phase_, PeakMemoryBytes()};
+        return Heartbeats::State{phase_, PeakMemoryBytes(), Allocated().peak};
       },
       [this](absl::Status status) {
         // The coordinator's reason stands for itself; a member only repeats it.
@@ -147,6 +148,7 @@ void WorkerService::Do(WorkerActions actions) {
   for (TrainTask& task : actions.train) compute_->Add(std::move(task));
   for (StepReport& report : actions.reports) {
     report.peak_memory_bytes = PeakMemoryBytes();
+    report.allocated_peak_bytes = Allocated().peak;
     client_->ReportStep(report);
   }
   for (const EvaluationReport& report : actions.evaluations) client_->ReportEvaluation(report);

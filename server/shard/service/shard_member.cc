@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "common/base/allocated.h"
 #include "common/base/status.h"
 #include "common/rpc/channel.h"
 #include "common/rpc/server.h"
@@ -85,7 +86,7 @@ void ShardMember::Admitted(const ShardAdmission& admission) {
         return Heartbeats::State{step < 0          ? "loading the start state"
                                  : writing.empty() ? absl::StrCat("step ", step)
                                                    : absl::StrCat("step ", step, ", ", writing),
-                                 PeakMemoryBytes()};
+                                 PeakMemoryBytes(), Allocated().peak};
       },
       [this](const absl::Status& status) { End(status); }, std::move(options));
 

@@ -5,6 +5,7 @@
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/strings/str_cat.h"
+#include "common/base/allocated.h"
 #include "common/base/status.h"
 #include "common/control/heartbeats.h"
 #include "common/rpc/shard_convert.h"
@@ -286,6 +287,7 @@ void ShardService::FillStatus(const Shard& shard, proto::ShardStatus* status) co
   status->set_pending_pulls(counts.pending_pulls);
   status->set_uncovered_fragment_steps(counts.uncovered_fragment_steps);
   status->set_peak_memory_bytes(PeakMemoryBytes());
+  status->set_allocated_peak_bytes(Allocated().peak);
   status->set_push_streams(workers_.count(WorkerStreams::Kind::kPush));
   status->set_pull_streams(workers_.count(WorkerStreams::Kind::kPull));
 }
