@@ -1,8 +1,7 @@
-#include <atomic>
 #include <string>
 #include <vector>
 
-#include "c10/core/CPUAllocator.h"
+#include "common/base/allocated.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/worker_model/count_macs.h"
@@ -36,43 +35,14 @@ TEST(CatalogAgreementTest, Macs_AreThoseOfTheMatrixProducts) {
 
 // ---- Stored activations: what torch's allocator holds when the backward pass begins ----
 
-class CountingAllocator : public c10::Allocator {
- public:
-  explicit CountingAllocator(c10::Allocator* inner) : inner_(inner) {}
-  c10::DataPtr allocate(size_t bytes) override {
-    void* data = inner_->raw_allocate(bytes + kHeader);
-    *static_cast<size_t*>(data) = bytes;
-    live += static_cast<int64_t>(bytes);
-    char* payload = static_cast<char*>(data) + kHeader;
-    return {payload, payload, &Free, c10::Device(c10::DeviceType::CPU)};
-  }
-  c10::DeleterFnPtr raw_deleter() const override { return &Free; }
-  void copy_data(void* to, const void* from, size_t bytes) const override {
-    default_copy_data(to, from, bytes);
-  }
-
-  static inline std::atomic<int64_t> live = 0;
-
- private:
-  static constexpr size_t kHeader = 64;  // Keeps torch's alignment.
-  static void Free(void* payload) {
-    if (payload == nullptr) return;
-    char* data = static_cast<char*>(payload) - kHeader;
-    live -= static_cast<int64_t>(*reinterpret_cast<size_t*>(data));
-    c10::GetDefaultCPUAllocator()->raw_deallocate(data);
-  }
-  c10::Allocator* const inner_;
-};
-
 class AtBackward : public FakeExchange {
  public:
   using FakeExchange::FakeExchange;
-  void BackwardBegins() override { live_bytes = CountingAllocator::live; }
+  void BackwardBegins() override { live_bytes = Allocated().now; }
   int64_t live_bytes = 0;
 };
 
 TEST(CatalogAgreementTest, StoredActivations_AreWhatTheAllocatorHolds) {
-  CountingAllocator allocator(c10::GetDefaultCPUAllocator());
   for (const std::vector<std::string>& absent : {std::vector<std::string>{},
                                                  {"layers.0.mlp"},
                                                  {"layers.0.attention", "layers.1.attention"}}) {
@@ -84,18 +54,16 @@ TEST(CatalogAgreementTest, StoredActivations_AreWhatTheAllocatorHolds) {
       TrainTask task;
       task.units = c.Held(absent);
       task.samples = {0, 1, 2, 3, 4};
-      c10::SetCPUAllocator(&allocator, 100);
-      const int64_t before = CountingAllocator::live;
+      const int64_t before = Allocated().now;
       const absl::StatusOr<TrainResult> result = c.model->Train(task, exchange);
-      c10::SetCPUAllocator(c10::GetDefaultCPUAllocator(), 100);
       ASSERT_TRUE(result.ok()) << result.status();
       int64_t elements = 0, weights = 0;
       for (const HeldUnit& held : task.units) {
         elements += 5 * c.catalog.unit(held.unit).activation_elements;
-        weights += c.catalog.unit(held.unit).params;
+        if (!c.catalog.unit(held.unit).shared) weights += c.catalog.unit(held.unit).params;
       }
-      // Beside them: the weights, the head's gradients (made with the loss), and the token ids, 2 x
-      // 8 bytes each.
+      // Beside them: the weights that the backward pass reads, which embedding's and head's are
+      // not; the head's gradients (made with the loss), and the token ids, 2 x 8 bytes each.
       const int64_t head = spec.vocab * spec.dim + spec.dim;
       const int64_t tokens = 5 * 101 * 2 * 8;
       const int64_t measured = exchange.live_bytes - before - 4 * (weights + head) - tokens;

@@ -112,6 +112,7 @@ class AttentionFunction : public torch::autograd::Function<AttentionFunction> {
     at::Tensor rows = Rows(RmsNorm(h, norm, context->saved_data["eps"].toDouble()).y);
     at::Tensor dqkv_weight = at::mm(dqkv.t(), rows);
     at::mm_out(rows, dqkv, qkv_weight);  // The normed input's gradient takes its place.
+    dqkv.reset();
     RmsNormGradients through = RmsNormGradient(rows, h, norm, rstd, dy);
     return {through.dx,   through.dweight, dqkv_weight, do_weight,
             at::Tensor(), at::Tensor(),    at::Tensor()};

@@ -10,26 +10,6 @@
 #include "common/base/status.h"
 
 namespace sdp {
-namespace {
-
-constexpr int64_t kTermsAtOnce = 16384;  // where the task leaves the micro-batch open
-
-int64_t MicroBatch(const EvaluateTask& task, const BatchSource& source) {
-  if (task.micro_batch > 0) return task.micro_batch;
-  return std::max<int64_t>(1, kTermsAtOnce / source.terms_per_sample());
-}
-
-// Half of the memory for boundary activations; the rest is for weights and what a stage needs
-// inside.
-int64_t ChunkSize(const Catalog& catalog, int64_t memory_bytes, int64_t micro) {
-  int64_t elements = 1;
-  for (const StageSpec& stage : catalog.stages)
-    elements = std::max(elements, stage.boundary_elements);
-  const int64_t bytes = elements * static_cast<int64_t>(sizeof(float));
-  return std::max(micro, memory_bytes / 2 / bytes / micro * micro);
-}
-
-}  // namespace
 
 EvaluatePass::EvaluatePass(const TorchWalk& walk, const BatchSource& source, int64_t memory_bytes,
                            const EvaluateTask& task, Exchange& exchange)
@@ -37,8 +17,8 @@ EvaluatePass::EvaluatePass(const TorchWalk& walk, const BatchSource& source, int
       source_(source),
       task_(task),
       exchange_(exchange),
-      micro_(MicroBatch(task, source)),
-      chunk_(ChunkSize(walk.catalog, memory_bytes, micro_)),
+      sizes_(EvaluationSizesFor(walk.catalog, source.terms_per_sample(), task.micro_batch,
+                                memory_bytes, /*activation_bytes=*/4)),
       last_(LastUses(walk.catalog)),
       weights_(walk.layout, walk.map, SlimWeights::Use::kEvaluate),
       wanted_(walk.catalog.units.size()) {}
@@ -50,8 +30,8 @@ absl::StatusOr<LossSum> EvaluatePass::Run() {
   if (std::any_of(uses_.begin(), uses_.end(), [](const StageUse& use) { return !use.present; })) {
     return absl::InvalidArgumentError("evaluation needs the units of all stages");
   }
-  for (int64_t done = 0; done < task_.samples; done += chunk_) {
-    const int64_t samples = std::min(chunk_, task_.samples - done);
+  for (int64_t done = 0; done < task_.samples; done += sizes_.chunk) {
+    const int64_t samples = std::min(sizes_.chunk, task_.samples - done);
     const Next next = done + samples < task_.samples ? Next::kChunk : Next::kEnd;
     SDP_RETURN_IF_ERROR(RunChunk(task_.first_sample + done, samples, next));
   }
@@ -87,8 +67,8 @@ void EvaluatePass::ReadChunk(int64_t first, int64_t samples) {
   Doing("reading samples", "");
   h_.clear();
   target_.clear();
-  for (int64_t begin = 0; begin < samples; begin += micro_) {
-    std::vector<int64_t> indices(static_cast<size_t>(std::min(micro_, samples - begin)));
+  for (int64_t begin = 0; begin < samples; begin += sizes_.micro) {
+    std::vector<int64_t> indices(static_cast<size_t>(std::min(sizes_.micro, samples - begin)));
     std::iota(indices.begin(), indices.end(), first + begin);
     Batch batch = source_.Read(indices);
     h_.push_back(std::move(batch.input));

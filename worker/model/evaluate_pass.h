@@ -7,6 +7,7 @@
 #include "ATen/ATen.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "common/plan/memory.h"
 #include "worker/model/slim_weights.h"
 #include "worker/model/stage.h"
 #include "worker/model/torch_model.h"
@@ -41,8 +42,7 @@ class EvaluatePass {
   const BatchSource& source_;
   const EvaluateTask& task_;
   Exchange& exchange_;
-  const int64_t micro_;             // samples computed at once
-  const int64_t chunk_;             // samples per walk
+  const EvaluationSizes sizes_;
   const std::vector<size_t> last_;  // [units] the last stage that reads it
   std::vector<StageUse> uses_;
   SlimWeights weights_;

@@ -76,6 +76,4 @@ at::Tensor HeadLoss(const at::Tensor& h, const at::Tensor& target, const HeadWei
                                  chunk);
 }
 
-int64_t HeadChunk(int64_t vocab) { return std::max<int64_t>(256, (int64_t{1} << 20) / vocab); }
-
 }  // namespace sdp

@@ -22,8 +22,4 @@ struct HeadWeights {
 at::Tensor HeadLoss(const at::Tensor& h, const at::Tensor& target, const HeadWeights& weights,
                     double norm_eps, double scale, int64_t chunk);
 
-// Tokens per chunk that keep logits near 4 MiB, but at least 256: each chunk reads the projection
-// and updates its gradient, which takes longer than the products themselves when chunks are small.
-int64_t HeadChunk(int64_t vocab);
-
 }  // namespace sdp

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/model/llama_memory.h"
 #include "worker/model/attention.h"
 #include "worker/model/head_loss.h"
 #include "worker/model/mlp.h"
@@ -20,6 +21,7 @@ class EmbedStage : public Stage {
                      double) const override {
     return at::embedding(weights[0], h);
   }
+  bool BackwardReadsWeights() const override { return false; }
 };
 
 class AttentionStage : public Stage {
@@ -69,7 +71,7 @@ class MlpStage : public Stage {
 class HeadStage : public LossStage {
  public:
   explicit HeadStage(const LlamaSpec& spec)
-      : tied_(spec.tied), eps_(spec.norm_eps), chunk_(HeadChunk(spec.vocab)) {}
+      : tied_(spec.tied), eps_(spec.norm_eps), chunk_(LlamaHeadChunk(spec.vocab)) {}
 
   std::vector<WeightNames> Weights() const override {
     return {{"model.norm.weight"}, {tied_ ? kEmbedding : "lm_head.weight"}};
@@ -78,6 +80,7 @@ class HeadStage : public LossStage {
                   absl::Span<const at::Tensor> weights, double scale) const override {
     return HeadLoss(h, target, {weights[0], weights[1]}, eps_, scale, chunk_);
   }
+  bool BackwardReadsWeights() const override { return false; }  // Gradients come with the loss.
 
  private:
   const bool tied_;

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "common/base/status.h"
+#include "worker/model/counting_allocator.h"
 #include "worker/model/llama.h"
 #include "worker/model/token_batches.h"
 #include "worker/model/torch_model.h"
@@ -12,6 +13,7 @@ namespace sdp {
 absl::StatusOr<std::unique_ptr<LocalModel>> MakeTorchModel(
     const Catalog& catalog, const Layout& layout, const LlamaSpec& spec, const Dataset* training,
     const Dataset* validation, const ModelOptions& options) {
+  CountTensors();
   std::unique_ptr<BatchSource> validation_source;
   if (validation != nullptr) validation_source = std::make_unique<TokenBatches>(*validation);
   SDP_ASSIGN_OR_RETURN(

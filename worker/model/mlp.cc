@@ -55,6 +55,7 @@ class MlpFunction : public torch::autograd::Function<MlpFunction> {
     at::Tensor rows = Rows(RmsNorm(h, norm, context->saved_data["eps"].toDouble()).y);
     at::Tensor dgate_up_weight = at::mm(dgate_up.t(), rows);
     at::mm_out(rows, dgate_up, gate_up_weight);  // The normed input's gradient takes its place.
+    dgate_up.reset();
     RmsNormGradients through = RmsNormGradient(rows, h, norm, rstd, dy);
     return {through.dx, through.dweight, dgate_up_weight, ddown, at::Tensor(), at::Tensor()};
   }

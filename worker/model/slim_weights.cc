@@ -56,6 +56,7 @@ absl::StatusOr<WeightMap> WeightMap::Make(const Catalog& catalog, const Layout& 
     }
   }
   SDP_RETURN_IF_ERROR(map.CheckComplete(catalog));
+  map.FindSpent(network);
   SDP_ASSIGN_OR_RETURN(const std::vector<UnitId> unit_of, UnitOfTensor(catalog));
   std::vector<int64_t> offset_of(catalog.tensors.size());
   for (size_t w = 0; w < map.weights_.size(); ++w) {
@@ -134,6 +135,24 @@ absl::Status WeightMap::CheckComplete(const Catalog& catalog) const {
   return absl::OkStatus();
 }
 
+void WeightMap::FindSpent(const Network& network) {
+  std::vector<size_t> last(weights_.size());
+  std::vector<bool> read_backward(weights_.size());
+  for (size_t stage = 0; stage < stages_.size(); ++stage) {
+    const bool backward = stage == network.stages.size()
+                              ? network.loss->BackwardReadsWeights()
+                              : network.stages[stage]->BackwardReadsWeights();
+    for (const int weight : stages_[stage]) {
+      last[static_cast<size_t>(weight)] = stage;
+      if (backward) read_backward[static_cast<size_t>(weight)] = true;
+    }
+  }
+  spent_.resize(stages_.size());
+  for (size_t weight = 0; weight < weights_.size(); ++weight) {
+    if (!read_backward[weight]) spent_[last[weight]].push_back(static_cast<int>(weight));
+  }
+}
+
 SlimWeights::SlimWeights(const Layout& layout, const WeightMap& map, Use use)
     : layout_(layout),
       map_(map),
@@ -172,6 +191,13 @@ absl::Status SlimWeights::Unpack(UnitId unit, std::vector<FloatBuffer> fragments
 void SlimWeights::Drop(UnitId unit) {
   for (const int weight : map_.unit(unit)) tensors_[static_cast<size_t>(weight)].reset();
   here_[static_cast<size_t>(unit.value())] = false;
+}
+
+void SlimWeights::Release(int weight) {
+  const at::Tensor& tensor = tensors_[static_cast<size_t>(weight)];
+  c10::StorageImpl* storage = tensor.storage().unsafeGetStorageImpl();
+  storage->set_data_ptr_noswap(c10::DataPtr(nullptr, tensor.device()));
+  storage->set_nbytes(0);
 }
 
 std::vector<at::Tensor> SlimWeights::OfStage(size_t stage) const {

@@ -46,6 +46,9 @@ class WeightMap {
   const std::vector<int>& stage(size_t index) const {
     return stages_[index];
   }  // in the order the stage expects
+  // The weights that nothing reads any more, not even a backward pass, when this stage's forward is
+  // done.
+  const std::vector<int>& spent(size_t stage) const { return spent_[stage]; }
   const std::vector<int>& unit(UnitId id) const { return units_[static_cast<size_t>(id.value())]; }
   size_t unit_count() const { return units_.size(); }
   const std::vector<Place>& places(int weight) const {
@@ -55,9 +58,11 @@ class WeightMap {
  private:
   absl::Status Add(const Catalog& catalog, size_t stage, const WeightNames& names);
   absl::Status CheckComplete(const Catalog& catalog) const;
+  void FindSpent(const Network& network);
 
   std::vector<Weight> weights_;
   std::vector<std::vector<int>> stages_;
+  std::vector<std::vector<int>> spent_;  // [stages]
   std::vector<std::vector<int>> units_;
   std::vector<std::vector<Place>> places_;  // [weights]
   std::vector<int> weight_of_;              // [tensors]; -1: not read by any stage
@@ -74,6 +79,9 @@ class SlimWeights {
   // size.
   absl::Status Unpack(UnitId unit, std::vector<FloatBuffer> fragments);
   void Drop(UnitId unit);
+  // Frees a weight's values although the graph of the backward pass still refers to the tensor, of
+  // which shape and gradient stay.
+  void Release(int weight);
   const at::Tensor& tensor(int weight) const { return tensors_[static_cast<size_t>(weight)]; }
   std::vector<at::Tensor> OfStage(size_t stage) const;
 

@@ -29,6 +29,9 @@ class Stage {
   // factor * branch(h). h is the batch's input in the first stage.
   virtual at::Tensor Forward(const at::Tensor& h, absl::Span<const at::Tensor> weights,
                              double factor) const = 0;
+  // Whether the backward pass reads the weights' values; where it does not, their memory goes once
+  // the last Forward that reads them is done.
+  virtual bool BackwardReadsWeights() const { return true; }
 };
 
 // The last stage: from the last boundary activation to the loss.
@@ -39,6 +42,7 @@ class LossStage {
   // scale * (sum of the losses of all targets), [] f64, in nats; differentiable in h and weights.
   virtual at::Tensor Loss(const at::Tensor& h, const at::Tensor& target,
                           absl::Span<const at::Tensor> weights, double scale) const = 0;
+  virtual bool BackwardReadsWeights() const { return true; }  // as Stage's
 };
 
 // A model: the stages in the catalog's order, without its last one, which is the loss.

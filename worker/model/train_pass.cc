@@ -28,13 +28,16 @@ class Timed {
 // after the last of them.
 class HandOutHook : public torch::autograd::PostAccumulateGradHook {
  public:
-  HandOutHook(GradientPacker& packer, int weight) : packer_(packer), weight_(weight) {}
+  HandOutHook(SlimWeights& weights, GradientPacker& packer, int weight)
+      : weights_(weights), packer_(packer), weight_(weight) {}
   void operator()(const torch::autograd::Variable& tensor) override {
+    weights_.Release(weight_);  // Every stage that reads it is done. Room for the packed gradient.
     packer_.Pack(weight_, tensor.grad().contiguous());
     tensor.mutable_grad().reset();
   }
 
  private:
+  SlimWeights& weights_;
   GradientPacker& packer_;
   const int weight_;
 };
@@ -61,7 +64,9 @@ absl::StatusOr<TrainResult> TrainPass::Run() {
   for (size_t begin = 0; begin < samples.size(); begin += micro) {
     Doing("reading samples", "");
     const Batch batch = source_.Read(samples.subspan(begin, micro));
-    SDP_ASSIGN_OR_RETURN(const at::Tensor loss, Forward(batch));
+    const bool last = begin + micro >= samples.size();
+    SDP_ASSIGN_OR_RETURN(const at::Tensor loss,
+                         Forward(batch, last ? Micro::kLast : Micro::kOther));
     const double mean = loss.item<double>();  // its part of the task's mean
     // Before any backward pass of this micro-batch, and only the last one's hands out gradients:
     // none has been handed out yet.
@@ -72,7 +77,7 @@ absl::StatusOr<TrainResult> TrainPass::Run() {
     }
     result_.loss.loss_sum += mean * static_cast<double>(terms_);
     const Timed timed(result_.backward);
-    if (begin + micro >= samples.size()) {
+    if (last) {
       HandOutGradients(packer);
       exchange_.BackwardBegins();
     }
@@ -84,7 +89,7 @@ absl::StatusOr<TrainResult> TrainPass::Run() {
   return result_;
 }
 
-absl::StatusOr<at::Tensor> TrainPass::Forward(const Batch& batch) {
+absl::StatusOr<at::Tensor> TrainPass::Forward(const Batch& batch, Micro micro) {
   const Timed timed(result_.forward);
   at::Tensor h = batch.input;
   const size_t last = walk_.network.stages.size();
@@ -93,11 +98,18 @@ absl::StatusOr<at::Tensor> TrainPass::Forward(const Batch& batch) {
     SDP_RETURN_IF_ERROR(TakeUnits(stage));
     Doing("forward of ", walk_.catalog.stages[stage].name);
     h = walk_.network.stages[stage]->Forward(h, weights_.OfStage(stage), uses_[stage].factor);
+    if (micro == Micro::kLast) ReleaseSpent(stage);
   }
   SDP_RETURN_IF_ERROR(TakeUnits(last));
   Doing("forward of ", walk_.catalog.stages[last].name);
-  return walk_.network.loss->Loss(h, batch.target, weights_.OfStage(last),
-                                  1.0 / static_cast<double>(terms_));
+  at::Tensor loss = walk_.network.loss->Loss(h, batch.target, weights_.OfStage(last),
+                                             1.0 / static_cast<double>(terms_));
+  if (micro == Micro::kLast) ReleaseSpent(last);
+  return loss;
+}
+
+void TrainPass::ReleaseSpent(size_t stage) {
+  for (const int weight : walk_.map.spent(stage)) weights_.Release(weight);
 }
 
 absl::Status TrainPass::TakeUnits(size_t stage) {
@@ -119,8 +131,8 @@ void TrainPass::HandOutGradients(GradientPacker& packer) {
   for (size_t w = 0; w < walk_.map.weights().size(); ++w) {
     const int weight = static_cast<int>(w);
     if (!weights_.tensor(weight).defined()) continue;
-    torch::autograd::impl::set_post_acc_grad_hooks(weights_.tensor(weight),
-                                                   std::make_unique<HandOutHook>(packer, weight));
+    torch::autograd::impl::set_post_acc_grad_hooks(
+        weights_.tensor(weight), std::make_unique<HandOutHook>(weights_, packer, weight));
   }
 }
 

@@ -17,8 +17,11 @@ namespace sdp {
 // One training step: for each micro-batch the walk over the held stages, the loss, and the backward
 // pass of loss_sum / (targets of the whole task). Weights are taken right before the first stage
 // that reads them; gradients add up in the weights over the micro-batches, and in the last one each
-// is handed out and freed as soon as it is final. Threads: confined to one; backward hooks run on
-// it too.   Errors: as LocalModel::Train; LibTorch's exceptions pass through.
+// is handed out and freed as soon as it is final. The last one also frees each weight once nothing
+// reads it any more, so a parameter is a weight or a gradient on its way out, not both: what comes
+// in for the next step meanwhile finds room. common/plan/memory.cc walks the same way to predict
+// the peak. Threads: confined to one; backward hooks run on it too.   Errors: as LocalModel::Train;
+// LibTorch's exceptions pass through.
 class TrainPass {
  public:
   TrainPass(const TorchWalk& walk, const BatchSource& source, const TrainTask& task,
@@ -30,8 +33,10 @@ class TrainPass {
   }  // for errors: "step 3: forward of layers.2.mlp"
 
  private:
-  absl::StatusOr<at::Tensor> Forward(const Batch& batch);
+  enum class Micro { kLast, kOther };
+  absl::StatusOr<at::Tensor> Forward(const Batch& batch, Micro micro);
   absl::Status TakeUnits(size_t stage);
+  void ReleaseSpent(size_t stage);
   // Gradients are final when the next backward pass makes them: hand them out there.
   void HandOutGradients(GradientPacker& packer);
   void Doing(const char* what, const std::string& where);

@@ -1,0 +1,47 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+namespace sdp {
+
+// Bytes per element of what a worker holds. Row statistics, logits and losses are f32 whatever this
+// says.
+struct ElementSizes {
+  int64_t weight = 4;    // as a tensor
+  int64_t gradient = 4;  // of a weight, as a tensor
+  int64_t activation = 4;
+  int64_t fragment = 4;  // a value that came in, or a gradient on its way out
+};
+
+// What one stage allocates for a given number of samples, in bytes. It says what the stage's code
+// does (worker/model), allocation by allocation; common/plan/memory.h adds up the walk over the
+// stages. A test compares both with the allocator.
+struct StageMemory {
+  // Elements of the weights that no earlier stage reads: their gradients are final, and handed out,
+  // in this stage's backward pass.
+  int64_t parameters = 0;
+  // Elements of the weights that go after this stage's forward pass in the last micro-batch, since
+  // nothing reads them any more, and of those that its backward pass reads and that go after it.
+  int64_t spent_forward = 0;
+  int64_t spent_backward = 0;
+
+  int64_t output = 0;  // its boundary activation, and the gradient of it
+  // Kept from the forward pass for the backward pass, beside the input.
+  int64_t stored = 0;
+  bool stores_input = true;
+  // The most that is there at once during the forward pass (training, evaluation) and the backward
+  // pass, beyond what was there before: output, stored and the weights' gradients included.
+  int64_t forward = 0;
+  int64_t evaluate = 0;
+  int64_t backward = 0;
+  // Of the loss: weights' gradients that its forward pass makes, within `stored`. Those of a tied
+  // weight wait for the stage that reads it first.
+  int64_t early_gradients = 0;
+};
+
+// One entry per stage of the catalog.
+using StageMemories = std::function<std::vector<StageMemory>(int64_t samples)>;
+
+}  // namespace sdp

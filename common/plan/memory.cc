@@ -1,0 +1,246 @@
+#include "common/plan/memory.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+
+namespace sdp {
+namespace {
+
+constexpr int64_t kF32 = 4;  // what a shard holds, whatever travels
+constexpr int64_t kTermsAtOnce = 2048;
+constexpr int64_t kTermsPerChunk = 16384;
+
+// What is allocated now, and the largest it has been.
+class Meter {
+ public:
+  void Add(int64_t bytes) { now_ += bytes; }
+  void Free(int64_t bytes) { now_ -= bytes; }
+  // A moment with so much more.
+  void Moment(int64_t more, const char* what, const std::string& stage) {
+    if (now_ + more <= peak_.bytes) return;
+    peak_ = {now_ + more, absl::StrCat(what, stage)};
+  }
+  const MemoryPeak& peak() const { return peak_; }
+
+ private:
+  int64_t now_ = 0;
+  MemoryPeak peak_;
+};
+
+enum class Gradients { kNone, kHeld };  // from micro-batches before
+
+// One micro-batch of a training step, as TrainPass walks it.
+class MicroBatch {
+ public:
+  MicroBatch(const Catalog& catalog, const std::vector<bool>& present, const MemoryModel& model,
+             int64_t samples)
+      : catalog_(catalog), model_(model), memories_(model.stages(samples)) {
+    for (size_t stage = 0; stage < memories_.size(); ++stage) {
+      if (present[stage]) stages_.push_back(stage);
+    }
+    meter_.Add(model.table_bytes + 2 * samples * model.sample_bytes);
+  }
+
+  MemoryPeak Peak(Gradients gradients, bool last) {
+    held_ = gradients == Gradients::kHeld;
+    last_ = last;
+    for (const size_t stage : stages_) {
+      meter_.Add(memories_[stage].parameters *
+                 (held_ ? model_.sizes.weight + model_.sizes.gradient : model_.sizes.fragment));
+    }
+    Forward();
+    Backward();
+    return meter_.peak();
+  }
+
+ private:
+  int64_t Weights(int64_t elements) const { return elements * model_.sizes.weight; }
+  int64_t Gradient(int64_t elements) const { return elements * model_.sizes.gradient; }
+  const std::string& Name(size_t stage) const { return catalog_.stages[stage].name; }
+
+  void Forward() {
+    int64_t input = 0;  // the first stage's is the batch
+    for (const size_t stage : stages_) {
+      const StageMemory& memory = memories_[stage];
+      if (!held_) {  // its weights come: a unit's fragments go when all are unpacked
+        meter_.Moment(input + Weights(memory.parameters), "weights of ", Name(stage));
+        meter_.Add(Weights(memory.parameters) - memory.parameters * model_.sizes.fragment);
+      }
+      meter_.Moment(input + memory.forward, "forward of ", Name(stage));
+      meter_.Add(memory.stored + (memory.stores_input ? input : 0));
+      if (last_) meter_.Free(Weights(memory.spent_forward));
+      inputs_.push_back(input);
+      input = memory.output;
+    }
+  }
+
+  void Backward() {
+    const StageMemory& loss = memories_[stages_.back()];
+    HandOut(loss, stages_.back());
+    // The gradient of its input is under way; that of a tied weight waits.
+    int64_t gradient = inputs_.back();
+    int64_t waiting = loss.early_gradients - Gradient(loss.parameters);
+    meter_.Free(loss.stored - waiting);
+    for (size_t i = stages_.size() - 1; i-- > 0;) {
+      const StageMemory& memory = memories_[stages_[i]];
+      meter_.Moment(gradient + memory.backward, "backward of ", Name(stages_[i]));
+      meter_.Free(memory.stored + (memory.stores_input ? inputs_[i] : 0));
+      gradient = inputs_[i];
+      meter_.Add(gradient + Gradient(memory.parameters));
+      if (i == 0) meter_.Free(std::exchange(waiting, 0));  // Added to that of the first stage.
+      HandOut(memory, stages_[i]);
+      meter_.Free(gradient + Gradient(memory.parameters));
+    }
+  }
+
+  // The stage's gradients, counted by the caller, are final for this micro-batch.
+  void HandOut(const StageMemory& memory, size_t stage) {
+    const int64_t elements = memory.parameters;
+    if (!last_) {
+      if (!held_) meter_.Add(Gradient(elements));  // They stay.
+      return;
+    }
+    // Weight by weight: its values go unless they went before, its gradient is copied into
+    // fragments and goes. What this adds is the fragment that is being filled, and all of them
+    // where the weights had gone before. A parameter's fragment has its place until the step ends.
+    const int64_t filling = std::min(elements, Layout::kMaxFragment) * model_.sizes.fragment;
+    meter_.Moment(filling, "gradients of ", Name(stage));
+    meter_.Free(Weights(memory.spent_backward));
+    meter_.Add(elements * model_.sizes.fragment);
+    meter_.Moment(0, "gradients of ", Name(stage));
+    if (held_) meter_.Free(Gradient(elements));
+  }
+
+  const Catalog& catalog_;
+  const MemoryModel& model_;
+  const std::vector<StageMemory> memories_;
+  std::vector<size_t> stages_;   // present ones
+  std::vector<int64_t> inputs_;  // [stages_], bytes
+  bool held_ = false;
+  bool last_ = false;
+  Meter meter_;
+};
+
+std::vector<bool> Present(const Catalog& catalog, absl::Span<const UnitId> units) {
+  std::vector<bool> held(catalog.units.size());
+  for (const UnitId unit : units) held[static_cast<size_t>(unit.value())] = true;
+  std::vector<bool> present;
+  for (const StageSpec& stage : catalog.stages) {
+    present.push_back(std::all_of(stage.units.begin(), stage.units.end(), [&](UnitId unit) {
+      return held[static_cast<size_t>(unit.value())];
+    }));
+  }
+  return present;
+}
+
+const MemoryPeak& Larger(const MemoryPeak& a, const MemoryPeak& b) {
+  return b.bytes > a.bytes ? b : a;
+}
+
+}  // namespace
+
+EvaluationSizes EvaluationSizesFor(const Catalog& catalog, int64_t terms_per_sample,
+                                   int64_t micro_batch, int64_t worker_memory_bytes,
+                                   int64_t activation_bytes) {
+  const auto samples = [&](int64_t terms) {
+    return std::max<int64_t>(1, terms / terms_per_sample);
+  };
+  EvaluationSizes sizes;
+  sizes.micro = micro_batch > 0 ? micro_batch : samples(kTermsAtOnce);
+  int64_t chunk = micro_batch > 0 ? micro_batch : samples(kTermsPerChunk);
+  if (worker_memory_bytes > 0) {
+    int64_t elements = 1;
+    for (const StageSpec& stage : catalog.stages)
+      elements = std::max(elements, stage.boundary_elements);
+    chunk = worker_memory_bytes / 2 / (elements * activation_bytes);
+  }
+  sizes.chunk = std::max(sizes.micro, chunk / sizes.micro * sizes.micro);
+  return sizes;
+}
+
+MemoryPeak TrainingMemory(const Catalog& catalog, absl::Span<const UnitId> units,
+                          const MemoryModel& model, int64_t samples) {
+  const std::vector<bool> present = Present(catalog, units);
+  if (samples == 0) return {};
+  const int64_t micro = model.micro_batch > 0 ? std::min(model.micro_batch, samples) : samples;
+  const int64_t count = (samples + micro - 1) / micro;
+  const auto peak = [&](int64_t index) {
+    MicroBatch walk(catalog, present, model, std::min(micro, samples - index * micro));
+    return walk.Peak(index == 0 ? Gradients::kNone : Gradients::kHeld, index == count - 1);
+  };
+  // Those in the middle are alike.
+  MemoryPeak worst = peak(0);
+  if (count > 1) worst = Larger(worst, peak(count - 1));
+  if (count > 2) worst = Larger(worst, peak(1));
+  return worst;
+}
+
+MemoryPeak EvaluationMemory(const Catalog& catalog, const MemoryModel& model) {
+  const int64_t walks = model.evaluation.chunk / model.evaluation.micro;
+  const std::vector<StageMemory> memories = model.stages(model.evaluation.micro);
+  std::vector<size_t> last(catalog.units.size());
+  for (size_t stage = 0; stage < catalog.stages.size(); ++stage) {
+    for (const UnitId unit : catalog.stages[stage].units)
+      last[static_cast<size_t>(unit.value())] = stage;
+  }
+  enum class Place { kAway, kFragments, kHere };
+  std::vector<Place> place(catalog.units.size());
+  Meter meter;
+  const auto want = [&](size_t stage) {
+    for (const UnitId unit : catalog.stages[stage].units) {
+      Place& where = place[static_cast<size_t>(unit.value())];
+      if (where != Place::kAway) continue;
+      meter.Add(catalog.unit(unit).params * model.sizes.fragment);
+      where = Place::kFragments;
+    }
+  };
+  int64_t input = model.evaluation.micro * model.sample_bytes;
+  meter.Add(model.table_bytes + walks * input);  // targets
+  want(0);
+  for (size_t stage = 0; stage < memories.size(); ++stage) {
+    const std::string& name = catalog.stages[stage].name;
+    for (const UnitId unit : catalog.stages[stage].units) {
+      Place& where = place[static_cast<size_t>(unit.value())];
+      if (where == Place::kHere) continue;
+      const int64_t params = catalog.unit(unit).params;
+      meter.Moment(walks * input + params * model.sizes.weight, "evaluation: weights of ", name);
+      meter.Add(params * (model.sizes.weight - model.sizes.fragment));
+      where = Place::kHere;
+    }
+    want(stage + 1 < memories.size() ? stage + 1 : 0);  // 0: of the next chunk
+    const StageMemory& memory = memories[stage];
+    const int64_t first = walks * input, others = (walks - 1) * memory.output + input;
+    meter.Moment(std::max(first, others) + memory.evaluate, "evaluation of ", name);
+    input = memory.output;
+    for (const UnitId unit : catalog.stages[stage].units) {
+      const auto index = static_cast<size_t>(unit.value());
+      if (last[index] != stage) continue;
+      meter.Free(catalog.unit(unit).params * model.sizes.weight);
+      place[index] = Place::kAway;
+    }
+  }
+  return meter.peak();
+}
+
+MemoryPeak WorkerMemory(const Catalog& catalog, absl::Span<const UnitId> units,
+                        const MemoryModel& model, int rank, int ranks) {
+  const int64_t portion = model.global_batch / ranks + (rank < model.global_batch % ranks ? 1 : 0);
+  const MemoryPeak training = TrainingMemory(catalog, units, model, portion);
+  return model.evaluates ? Larger(training, EvaluationMemory(catalog, model)) : training;
+}
+
+std::vector<ShardLoad> ShardMemory(const MemoryModel& model) {
+  std::vector<ShardLoad> loads(static_cast<size_t>(model.shards));
+  const std::vector<ShardId> place = model.layout->Place(model.shards);
+  for (int id = 0; id < model.layout->fragments(); ++id) {
+    ShardLoad& load = loads[static_cast<size_t>(place[static_cast<size_t>(id)].value())];
+    load.params += model.layout->fragment(FragmentId(id)).size;
+  }
+  for (ShardLoad& load : loads)
+    load.memory_bytes = load.params * kF32 * (2 + model.optimizer_moments);
+  return loads;
+}
+
+}  // namespace sdp

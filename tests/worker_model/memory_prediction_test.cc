@@ -1,0 +1,259 @@
+#include <algorithm>
+#include <cstdlib>
+#include <iostream>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "common/base/allocated.h"
+#include "common/model/llama_memory.h"
+#include "common/plan/memory.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/worker_model/llama_case.h"
+#include "worker/model/counting_allocator.h"
+
+// What the allocator counts, and what the plan predicts of it.
+namespace sdp {
+namespace {
+
+constexpr int64_t kMiB = int64_t{1} << 20;
+
+TEST(CountTensorsTest, Tensors_AreCountedToTheByte) {
+  CountTensors();
+  CountTensors();  // Once more does not count twice.
+  const int64_t before = Allocated().now;
+  {
+    const at::Tensor a = at::empty({1000}, at::kFloat);
+    EXPECT_EQ(Allocated().now - before, 4000);
+    const at::Tensor view = a.narrow(0, 10, 100);
+    EXPECT_EQ(Allocated().now - before, 4000);
+    at::Tensor b = at::empty({3, 5}, at::kLong);
+    EXPECT_EQ(Allocated().now - before, 4000 + 120);
+    const FloatBuffer buffer(10);
+    EXPECT_EQ(Allocated().now - before, 4000 + 120 + 40);
+    b.resize_({100, 100});
+    EXPECT_EQ(Allocated().now - before, 4000 + 80000 + 40);
+    const at::Tensor nothing = at::empty({0}, at::kFloat);
+    EXPECT_EQ(Allocated().now - before, 4000 + 80000 + 40);
+  }
+  EXPECT_EQ(Allocated().now, before);
+}
+
+TEST(CountTensorsTest, Peak_IsOfTensorsAndBuffersTogether) {
+  CountTensors();
+  const int64_t before = Allocated().now;
+  RestartAllocatedPeak();
+  { const at::Tensor alone = at::empty({kMiB}, at::kByte); }
+  {
+    const at::Tensor half = at::empty({kMiB / 2}, at::kByte);
+    const FloatBuffer rest(kMiB / 16);
+  }
+  // Not the sum of the two peaks, 1.25 MiB.
+  EXPECT_EQ(Allocated().peak - before, kMiB);
+}
+
+TEST(CountTensorsTest, FreedByAnotherThread_Counts) {
+  CountTensors();
+  const int64_t before = Allocated().now;
+  at::Tensor tensor = at::empty({1000}, at::kFloat);
+  FloatBuffer buffer(1000);
+  std::thread([gone = std::move(tensor), other = std::move(buffer)] {}).join();
+  EXPECT_EQ(Allocated().now, before);
+}
+
+// ---- Prediction against measurement ----
+
+LlamaSpec Small() {
+  LlamaSpec spec;
+  spec.dim = 64;
+  spec.layers = 4;
+  spec.heads = 4;
+  spec.kv_heads = 4;
+  spec.ffn_dim = 172;
+  spec.vocab = 256;
+  return spec;
+}
+
+struct Shape {
+  LlamaSpec spec = Small();
+  std::vector<std::string> absent;
+  int64_t seq_len = 128;
+  int64_t samples = 4;
+  int64_t micro_batch = 0;
+};
+
+// Units a worker does without at coverage 1/2 and 1/4.
+std::vector<std::string> Half() {
+  return {"layers.0.mlp", "layers.1.attention", "layers.2.mlp", "layers.3.attention"};
+}
+std::vector<std::string> ThreeQuarters() {
+  std::vector<std::string> absent = Half();
+  absent.insert(absent.end(), {"layers.0.attention", "layers.3.mlp"});
+  return absent;
+}
+
+MemoryModel ModelOf(const LlamaCase& c, int64_t micro_batch) {
+  MemoryModel model;
+  model.stages = [spec = c.spec, seq_len = c.seq_len](int64_t samples) {
+    return LlamaMemory(spec, seq_len, samples, ElementSizes(), /*threads=*/1);
+  };
+  model.sample_bytes = 8 * c.seq_len;
+  model.micro_batch = micro_batch;
+  model.evaluation = EvaluationSizesFor(c.catalog, c.seq_len, micro_batch, 0, 4);
+  return model;
+}
+
+std::vector<UnitId> Ids(const std::vector<HeldUnit>& held) {
+  std::vector<UnitId> ids;
+  for (const HeldUnit& unit : held) ids.push_back(unit.unit);
+  return ids;
+}
+
+// A worker with a fast network: it has weights as soon as they are wanted, and keeps all gradients.
+class EarlyExchange : public FakeExchange {
+ public:
+  explicit EarlyExchange(const LlamaCase& c) : FakeExchange(c.layout, c.Fragments(c.weights)) {}
+  void Want(UnitId unit) override { early_[unit] = FakeExchange::Take(unit).value(); }
+  absl::StatusOr<std::vector<FloatBuffer>> Take(UnitId unit) override {
+    return std::move(early_.at(unit));
+  }
+
+ private:
+  absl::flat_hash_map<UnitId, std::vector<FloatBuffer>> early_;
+};
+
+void ExpectPredicted(const Shape& shape, double tolerance) {
+  CountTensors();
+  const LlamaCase c(shape.spec, TransformerUnit::kSublayer, shape.seq_len);
+  TrainTask task;
+  task.units = c.Held(shape.absent);
+  task.micro_batch = shape.micro_batch;
+  for (int64_t i = 0; i < shape.samples; ++i) task.samples.push_back(i);
+  EarlyExchange exchange(c);
+  int64_t measured = 0;
+  for (int repetition = 0; repetition < 2; ++repetition) {  // The first warms what torch keeps.
+    exchange.Forget();
+    const int64_t before = Allocated().now;
+    RestartAllocatedPeak();
+    for (const HeldUnit& unit : task.units) exchange.Want(unit.unit);
+    const absl::StatusOr<TrainResult> result = c.model->Train(task, exchange);
+    ASSERT_TRUE(result.ok()) << result.status();
+    measured = Allocated().peak - before;
+  }
+  const MemoryPeak predicted =
+      TrainingMemory(c.catalog, Ids(task.units), ModelOf(c, shape.micro_batch), shape.samples);
+  if (std::getenv("SDP_TEST_PRINT") != nullptr) {
+    std::cout << "measured " << measured << " predicted " << predicted.bytes << " "
+              << static_cast<double>(measured) / static_cast<double>(predicted.bytes) << " "
+              << predicted.when << std::endl;
+  }
+  EXPECT_NEAR(static_cast<double>(measured), static_cast<double>(predicted.bytes),
+              tolerance * static_cast<double>(predicted.bytes))
+      << predicted.when;
+}
+
+// 1%: scalars, and what torch allocates inside its attention kernel per thread.
+constexpr double kTolerance = 0.01;
+
+TEST(MemoryPredictionTest, Training_FullModel) { ExpectPredicted({}, kTolerance); }
+TEST(MemoryPredictionTest, Training_Half) { ExpectPredicted({.absent = Half()}, kTolerance); }
+TEST(MemoryPredictionTest, Training_Quarter) {
+  ExpectPredicted({.absent = ThreeQuarters()}, kTolerance);
+}
+
+TEST(MemoryPredictionTest, Training_GroupedQueries) {
+  Shape shape;
+  shape.spec.kv_heads = 1;
+  ExpectPredicted(shape, kTolerance);
+}
+
+TEST(MemoryPredictionTest, Training_TiedHead) {
+  Shape shape;
+  shape.spec.tied = true;
+  shape.spec.vocab = 4000;
+  ExpectPredicted(shape, kTolerance);
+  shape.absent = ThreeQuarters();
+  ExpectPredicted(shape, kTolerance);
+}
+
+TEST(MemoryPredictionTest, Training_LargeVocabulary) {
+  Shape shape;
+  shape.spec.vocab = 8000;
+  ExpectPredicted(shape, kTolerance);
+  shape.absent = Half();
+  ExpectPredicted(shape, kTolerance);
+}
+
+TEST(MemoryPredictionTest, Training_MicroBatches) {
+  for (const int64_t micro_batch : {1, 2, 3}) {  // 4, 2 and 2 (uneven) of them
+    for (const bool tied : {false, true}) {
+      Shape shape;
+      shape.micro_batch = micro_batch;
+      shape.spec.tied = tied;
+      ExpectPredicted(shape, kTolerance);
+      shape.absent = Half();
+      ExpectPredicted(shape, kTolerance);
+    }
+  }
+}
+
+TEST(MemoryPredictionTest, Training_WeightsOutweighActivations) {
+  Shape shape;
+  shape.seq_len = 16;
+  shape.samples = 1;
+  ExpectPredicted(shape, kTolerance);
+  shape.spec.vocab = 5000;
+  ExpectPredicted(shape, kTolerance);
+  shape.spec.tied = true;
+  ExpectPredicted(shape, kTolerance);
+}
+
+// `chunk` samples walk together, two at a time; then the next chunk.
+void ExpectEvaluationPredicted(const LlamaSpec& spec, TransformerUnit unit, int64_t chunk) {
+  CountTensors();
+  constexpr int64_t kLength = 128;
+  const int64_t room = 2 * chunk * kLength * spec.dim * 4;
+  const LlamaCase c(spec, unit, kLength, Layout::kMaxFragment, {1, room});
+  EvaluateTask task;
+  task.units = c.Held();
+  task.samples = 2 * chunk;
+  task.micro_batch = 2;
+  EarlyExchange exchange(c);
+  const int64_t before = Allocated().now;
+  RestartAllocatedPeak();
+  const absl::StatusOr<LossSum> result = c.model->Evaluate(task, exchange);
+  ASSERT_TRUE(result.ok()) << result.status();
+  const auto measured = static_cast<double>(Allocated().peak - before);
+  MemoryModel model = ModelOf(c, 2);
+  model.evaluation = EvaluationSizesFor(c.catalog, c.seq_len, 2, room, 4);
+  EXPECT_EQ(model.evaluation.chunk, chunk);
+  const MemoryPeak predicted = EvaluationMemory(c.catalog, model);
+  if (std::getenv("SDP_TEST_PRINT") != nullptr)
+    std::cout << measured / static_cast<double>(predicted.bytes) << " " << predicted.when << "\n";
+  EXPECT_NEAR(measured / static_cast<double>(predicted.bytes), 1, kTolerance) << predicted.when;
+}
+
+TEST(MemoryPredictionTest, Evaluation) {
+  for (const TransformerUnit unit : {TransformerUnit::kSublayer, TransformerUnit::kLayer}) {
+    for (const int64_t chunk : {2, 6}) {
+      ExpectEvaluationPredicted(Small(), unit, chunk);
+      for (const bool tied : {false, true}) {
+        LlamaSpec spec = Small();
+        spec.vocab = 6000;
+        spec.tied = tied;
+        ExpectEvaluationPredicted(spec, unit, chunk);
+      }
+    }
+  }
+}
+
+TEST(MemoryPredictionTest, Training_OneSampleOfManyTokens) {
+  Shape shape;
+  shape.seq_len = 1024;
+  shape.samples = 1;
+  ExpectPredicted(shape, kTolerance);
+}
+
+}  // namespace
+}  // namespace sdp
