@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
+#include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "common/base/hash.h"
 #include "common/plan/gap.h"
 
@@ -73,6 +75,33 @@ double MeanCoverage(const PlanInput& input) {
   return uniform ? last : sum / count;  // The sum's rounding stays out of the usual case.
 }
 
+void PredictMemory(const PlanInput& input, const Plan& plan, const MemoryModel& memory,
+                   PlanReport* report) {
+  const int ranks = static_cast<int>(plan.units.size());
+  for (int rank = 0; rank < ranks; ++rank) {
+    const auto i = static_cast<size_t>(rank);
+    MemoryPeak peak = WorkerMemory(*input.catalog, plan.units[i], memory, rank, ranks);
+    report->workers[i].memory_bytes = peak.bytes;
+    report->workers[i].memory_when = std::move(peak.when);
+  }
+  for (const ShardLoad& load : ShardMemory(memory)) {
+    report->shards.push_back(
+        {absl::StrCat("shard-", report->shards.size()), load.params, load.memory_bytes});
+  }
+}
+
+Json WorkerJson(const PlanReport::Worker& worker) {
+  Json json = {{"id", worker.id},
+               {"units", worker.units},
+               {"params", worker.params},
+               {"macs", worker.macs},
+               {"activation_elements", worker.activation_elements},
+               {"push_bytes", worker.push_bytes},
+               {"pull_bytes", worker.pull_bytes}};
+  if (worker.memory_bytes > 0) json["memory_bytes"] = worker.memory_bytes;
+  return json;
+}
+
 Json SliceJson(const PlanReport::Part& part) {
   Json json = {{"tensor", part.tensor}};
   if (part.dim >= 0) {
@@ -85,7 +114,8 @@ Json SliceJson(const PlanReport::Part& part) {
 
 }  // namespace
 
-PlanReport MakePlanReport(const PlanInput& input, const Plan& plan, ElementBytes bytes) {
+PlanReport MakePlanReport(const PlanInput& input, const Plan& plan, ElementBytes bytes,
+                          const MemoryModel& memory) {
   const Catalog& catalog = *input.catalog;
   PlanReport report;
   for (size_t i = 0; i < plan.units.size(); ++i) {
@@ -94,6 +124,7 @@ PlanReport MakePlanReport(const PlanInput& input, const Plan& plan, ElementBytes
   for (size_t j = 0; j < catalog.units.size(); ++j) {
     report.units.push_back(DescribeUnit(input, catalog.units[j], plan.holders[j]));
   }
+  if (memory.stages != nullptr) PredictMemory(input, plan, memory, &report);
   report.coverage = MeanCoverage(input);
   report.connected = Connected(catalog, plan, SharedUnits::kCounted);
   report.connected_without_shared = Connected(catalog, plan, SharedUnits::kIgnored);
@@ -111,13 +142,7 @@ PlanReport MakePlanReport(const PlanInput& input, const Plan& plan, ElementBytes
 std::string PlanJson(const PlanReport& report) {
   Json workers = Json::array();
   for (const PlanReport::Worker& worker : report.workers) {
-    workers.push_back(Json{{"id", worker.id},
-                           {"units", worker.units},
-                           {"params", worker.params},
-                           {"macs", worker.macs},
-                           {"activation_elements", worker.activation_elements},
-                           {"push_bytes", worker.push_bytes},
-                           {"pull_bytes", worker.pull_bytes}});
+    workers.push_back(WorkerJson(worker));
   }
   Json units = Json::array();
   for (const PlanReport::Unit& unit : report.units) {
@@ -131,8 +156,14 @@ std::string PlanJson(const PlanReport& report) {
                          {"holders", unit.holders},
                          {"slices", std::move(slices)}});
   }
+  Json shards = Json::array();
+  for (const PlanReport::Shard& shard : report.shards) {
+    shards.push_back(
+        Json{{"id", shard.id}, {"params", shard.params}, {"memory_bytes", shard.memory_bytes}});
+  }
   const Json json = {{"workers", std::move(workers)},
                      {"units", std::move(units)},
+                     {"shards", std::move(shards)},
                      {"coverage", report.coverage},
                      {"connected", report.connected},
                      {"connected_without_shared", report.connected_without_shared},

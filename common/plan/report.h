@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "common/plan/memory.h"
 #include "common/plan/plan.h"
 
 // What a plan means, in numbers: `sdp plan`, and plan.json of a run folder.
@@ -26,6 +27,16 @@ struct PlanReport {
     int64_t activation_elements = 0;  // Stored for the backward pass, per sample.
     int64_t push_bytes = 0;           // Per step, without frame headers.
     int64_t pull_bytes = 0;
+    int64_t memory_bytes =
+        0;  // Predicted peak of tensors and buffers. 0: not known; absent in JSON.
+
+    // Not in the JSON form.
+    std::string memory_when;  // The moment of that peak: "backward of layers.3.mlp".
+  };
+  struct Shard {
+    std::string id;
+    int64_t params = 0;
+    int64_t memory_bytes = 0;  // Predicted peak of its buffers.
   };
   struct Part {
     std::string tensor;
@@ -45,6 +56,7 @@ struct PlanReport {
 
   std::vector<Worker> workers;  // In rank order.
   std::vector<Unit> units;      // In forward order.
+  std::vector<Shard> shards;    // By number; empty if the memory is not known.
   // Configured; the mean over the units that are not shared, should they differ.
   double coverage = 1;
   bool connected = false;
@@ -61,8 +73,9 @@ struct PlanReport {
   Assignment assignment = Assignment::kResolvable;
 };
 
-// `plan` is what MakePlan gave for `input`.
-PlanReport MakePlanReport(const PlanInput& input, const Plan& plan, ElementBytes bytes);
+// `plan` is what MakePlan gave for `input`. Without `memory.stages` no memory is predicted.
+PlanReport MakePlanReport(const PlanInput& input, const Plan& plan, ElementBytes bytes,
+                          const MemoryModel& memory = {});
 
 // One JSON object, indented, with a final newline; keys in the order of the fields above.
 std::string PlanJson(const PlanReport& report);

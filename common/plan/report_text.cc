@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
 #include "common/plan/gap.h"
 #include "common/plan/report.h"
 
@@ -126,16 +127,36 @@ std::string Summary(const PlanReport& report, int64_t params) {
 std::string Loads(const PlanReport& report, const PlanReport::Worker& model) {
   std::vector<std::vector<std::string>> rows = {{"worker", "units", "parameters", "%",
                                                  "MACs/sample", "%", "activations/sample",
-                                                 "pull/step", "push/step"}};
+                                                 "pull/step", "push/step", "memory"}};
   for (const PlanReport::Worker& worker : report.workers) {
     rows.push_back({worker.id, absl::StrCat(worker.units.size()), Count(worker.params),
                     Percent(worker.params, model.params), Count(worker.macs),
                     Percent(worker.macs, model.macs), Count(worker.activation_elements),
-                    Bytes(worker.pull_bytes), Bytes(worker.push_bytes)});
+                    Bytes(worker.pull_bytes), Bytes(worker.push_bytes),
+                    worker.memory_bytes > 0 ? Bytes(worker.memory_bytes) : "-"});
   }
   rows.push_back({"full model", absl::StrCat(report.units.size()), Count(model.params), "100%",
-                  Count(model.macs), "100%", "", "", ""});
+                  Count(model.macs), "100%", "", "", "", ""});
   return Table(rows);
+}
+
+// What the processes need, and when the worker with the most needs it.
+std::string Memory(const PlanReport& report) {
+  if (report.shards.empty()) return "";
+  const auto worst = std::max_element(
+      report.workers.begin(), report.workers.end(),
+      [](const auto& a, const auto& b) { return a.memory_bytes < b.memory_bytes; });
+  std::vector<std::string> shards;
+  for (const PlanReport::Shard& shard : report.shards)
+    shards.push_back(absl::StrCat(shard.id, " ", Bytes(shard.memory_bytes)));
+  constexpr size_t kShown = 8;
+  if (shards.size() > kShown) {
+    shards.resize(kShown);
+    shards.push_back("...");
+  }
+  return absl::StrCat("memory (tensors and buffers at their peak): ", worst->id, " needs most, ",
+                      Bytes(worst->memory_bytes), " (", worst->memory_when, "); ",
+                      absl::StrJoin(shards, ", "), "\n");
 }
 
 // One row per unit, one column per worker: who holds what.
@@ -167,7 +188,8 @@ std::string PlanText(const PlanReport& report) {
     model.params += unit.params;
     model.macs += unit.macs;
   }
-  std::string text = absl::StrCat(Summary(report, model.params), "\n", Loads(report, model));
+  std::string text =
+      absl::StrCat(Summary(report, model.params), "\n", Loads(report, model), Memory(report));
   if (report.workers.size() <= kPictureWorkers && report.units.size() <= kPictureUnits) {
     absl::StrAppend(&text, "\n", Picture(report));
   }

@@ -1,11 +1,13 @@
 #include "common/run/run_setup.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "common/base/status.h"
 #include "common/config/config.h"
+#include "common/model/llama_memory.h"
 
 namespace sdp {
 
@@ -88,6 +90,39 @@ absl::StatusOr<std::vector<Rank>> RanksFrom(const RunConfig& config) {
 std::string CheckpointsPath(const RunConfig& config) {
   const std::string& given = config.checkpoint().dir();
   return given.empty() ? absl::StrCat(config.run().dir(), "/checkpoints") : given;
+}
+
+MemoryModel MemoryModelFrom(const RunSetup& setup) {
+  const RunConfig& config = setup.config;
+  const int64_t seq_len = config.data().seq_len();
+  const int threads = std::max(1, static_cast<int>(config.worker().threads()));
+  MemoryModel model;
+  model.stages = [llama = setup.llama, seq_len, sizes = model.sizes, threads](int64_t samples) {
+    return LlamaMemory(llama, seq_len, samples, sizes, threads);
+  };
+  model.table_bytes = LlamaTableBytes(setup.llama, seq_len);
+  model.sample_bytes = seq_len * static_cast<int64_t>(sizeof(int64_t));
+  model.global_batch = config.train().global_batch();
+  model.micro_batch = config.train().micro_batch();
+  model.evaluates = config.data().validation_size() > 0;
+  // A size that cannot be read was refused when the configuration was.
+  const int64_t worker_memory =
+      config.worker().memory().empty() ? 0 : ParseBytes(config.worker().memory()).value_or(0);
+  model.evaluation = EvaluationSizesFor(setup.catalog, seq_len, model.micro_batch, worker_memory,
+                                        model.sizes.activation);
+  if (const int64_t samples = config.train().eval_samples(); samples > 0) {
+    const int64_t workers = config.cluster().workers();
+    EvaluationSizes& sizes = model.evaluation;
+    const int64_t part = (samples + workers - 1) / workers;  // of one worker
+    sizes.micro = std::min(sizes.micro, part);
+    sizes.chunk = std::min(sizes.chunk, (part + sizes.micro - 1) / sizes.micro * sizes.micro);
+  }
+  model.layout = &setup.layout;
+  model.shards = static_cast<int>(config.cluster().shards());
+  model.optimizer_moments = config.train().optimizer() == "adamw" ? 2
+                            : config.train().momentum() > 0       ? 1
+                                                                  : 0;
+  return model;
 }
 
 int64_t RotationAt(const RunConfig::Sdp& sdp, Step step) {

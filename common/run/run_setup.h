@@ -9,6 +9,7 @@
 #include "common/model/catalog.h"
 #include "common/model/layout.h"
 #include "common/model/llama.h"
+#include "common/plan/memory.h"
 #include "common/plan/plan.h"
 #include "proto/config.pb.h"
 
@@ -46,6 +47,10 @@ std::string CheckpointsPath(const RunConfig& config);
 
 // The redraw that step `step` trains with; 0 throughout if the run does not rotate.
 int64_t RotationAt(const RunConfig::Sdp& sdp, Step step);
+
+// What memory a plan of this run takes. Points to the setup: it must outlive the model. With
+// worker.threads = 0 as for one thread.
+MemoryModel MemoryModelFrom(const RunSetup& setup);
 
 // The input points to the setup's catalog: `setup` must outlive it.
 absl::StatusOr<PlanInput> PlanInputFrom(const RunSetup& setup, std::vector<Rank> ranks,

@@ -74,11 +74,13 @@ std::string Header(const proto::RunStatus& run) {
 }
 
 std::string Members(const proto::RunStatus& run) {
-  std::vector<Row> rows = {{"role", "name", "step", "silent", "memory", "address", "doing"}};
+  std::vector<Row> rows = {
+      {"role", "name", "step", "silent", "process", "allocated", "predicted", "address", "doing"}};
   for (const proto::RunStatus::Member& member : run.members()) {
     rows.push_back({member.role(), member.name(), StepText(member.step()),
                     absl::StrFormat("%.1f s", member.silence_sec()),
-                    BytesText(member.peak_memory_bytes()), OrDash(member.address()),
+                    BytesText(member.peak_memory_bytes()), BytesText(member.allocated_peak_bytes()),
+                    BytesText(member.predicted_bytes()), OrDash(member.address()),
                     OrDash(member.phase())});
   }
   return rows.size() == 1 ? "no members yet\n" : Table(rows);
@@ -112,7 +114,9 @@ Json MemberJson(const proto::RunStatus::Member& member) {
                {"phase", member.phase()},
                {"silence_sec", member.silence_sec()},
                {"peak_memory_bytes", member.peak_memory_bytes()},
+               {"allocated_peak_bytes", member.allocated_peak_bytes()},
                {"step", member.step()}};
+  if (member.predicted_bytes() > 0) json["predicted_bytes"] = member.predicted_bytes();
   if (!member.address().empty()) json["address"] = member.address();
   return json;
 }
@@ -139,6 +143,7 @@ Json ShardJson(const ShardAnswer& shard) {
           {"pending_pulls", status.pending_pulls()},
           {"uncovered_fragment_steps", status.uncovered_fragment_steps()},
           {"peak_memory_bytes", status.peak_memory_bytes()},
+          {"allocated_peak_bytes", status.allocated_peak_bytes()},
           {"push_streams", status.push_streams()},
           {"pull_streams", status.pull_streams()}};
 }

@@ -12,7 +12,6 @@
 #include "common/base/status.h"
 #include "common/config/config.h"
 #include "common/plan/plan.h"
-#include "common/plan/report.h"
 #include "common/run/run_setup.h"
 #include "deploy/cluster/local_cluster.h"
 #include "deploy/cluster/stop_signals.h"
@@ -55,7 +54,7 @@ absl::Status CheckPlan(const RunConfig& config, std::ostream& messages) {
   SDP_ASSIGN_OR_RETURN(const PlanInput input,
                        PlanInputFrom(setup, std::move(ranks), /*rotation=*/0));
   SDP_ASSIGN_OR_RETURN(const Plan plan, MakePlan(input));
-  for (const std::string& warning : MakePlanReport(input, plan, ElementBytes()).warnings) {
+  for (const std::string& warning : plan.warnings) {
     messages << "sdp: warning: " << warning << std::endl;
   }
   return absl::OkStatus();

@@ -46,6 +46,8 @@ class StatusCommandTest : public ::testing::Test {
     worker->set_phase("step 12: backward");
     worker->set_silence_sec(0.25);
     worker->set_peak_memory_bytes(int64_t{3} << 29);
+    worker->set_allocated_peak_bytes(int64_t{5} << 28);
+    worker->set_predicted_bytes(int64_t{11} << 27);
     worker->set_step(11);
     fake_.shard().set_fragments(7);
     fake_.shard().set_newest_version(12);
@@ -107,10 +109,11 @@ TEST_F(StatusCommandTest, FolderOfNoRun_IsNotFound) {
 TEST_F(StatusCommandTest, Address_ShowsRunMembersAndShards) {
   FillRun();
   ASSERT_EQ(Run(fake_.address()), absl::OkStatus());
-  EXPECT_THAT(out_.str(), AllOf(HasSubstr("run runs/a: training, 12/100 steps complete"),
-                                HasSubstr("full loss 3.2500 (step 10)"), HasSubstr("worker-0"),
-                                HasSubstr("step 12: backward"), HasSubstr("0.2 s"),
-                                HasSubstr("1.50 GiB"), HasSubstr("0-12")));
+  EXPECT_THAT(out_.str(),
+              AllOf(HasSubstr("run runs/a: training, 12/100 steps complete"),
+                    HasSubstr("full loss 3.2500 (step 10)"), HasSubstr("worker-0"),
+                    HasSubstr("step 12: backward"), HasSubstr("0.2 s"), HasSubstr("1.50 GiB"),
+                    HasSubstr("1.25 GiB"), HasSubstr("1.38 GiB"), HasSubstr("0-12")));
 }
 
 TEST_F(StatusCommandTest, ShardDoesNotAnswer_IsPartOfTheStatus) {
@@ -135,6 +138,9 @@ TEST_F(StatusCommandTest, Json_HasNumbersAsNumbers) {
   EXPECT_EQ(json["plan_hash"], "0000000000001234");
   EXPECT_FALSE(json.contains("loss"));
   EXPECT_EQ(json["members"][1]["peak_memory_bytes"], int64_t{3} << 29);
+  EXPECT_EQ(json["members"][1]["allocated_peak_bytes"], int64_t{5} << 28);
+  EXPECT_EQ(json["members"][1]["predicted_bytes"], int64_t{11} << 27);
+  EXPECT_FALSE(json["members"][0].contains("predicted_bytes"));
   EXPECT_EQ(json["shards"][0]["fragments"], 7);
 }
 

@@ -160,11 +160,29 @@ TEST(MetricsJsonTest, TrainedStep_HasAllKeys) {
   EXPECT_EQ(json["pull_sec"], 0.01);
   EXPECT_EQ(json["pulled_bytes"], 24 << 20);
   EXPECT_EQ(json["plan_hash"], "00000000000000ff");
-  for (const char* key : {"gradient_norm", "clip_scale", "workers", "min_holders", "max_holders",
-                          "uncovered_fragments", "samples", "tokens", "forward_sec", "backward_sec",
-                          "push_sec", "pushed_bytes", "run_sec", "max_worker_memory_bytes"}) {
+  for (const char* key :
+       {"gradient_norm", "clip_scale", "workers", "min_holders", "max_holders",
+        "uncovered_fragments", "samples", "tokens", "forward_sec", "backward_sec", "push_sec",
+        "pushed_bytes", "run_sec", "max_worker_memory_bytes", "max_worker_allocated_bytes",
+        "max_shard_memory_bytes", "max_shard_allocated_bytes"}) {
     EXPECT_TRUE(json.contains(key)) << key;
   }
+  EXPECT_FALSE(json.contains("predicted_worker_allocated_bytes"));
+}
+
+TEST(MetricsJsonTest, Memory_IsInBytes) {
+  StepMetrics metrics = Trained();
+  metrics.max_worker_memory_bytes = 5;
+  metrics.max_worker_allocated_bytes = 3;
+  metrics.predicted_worker_allocated_bytes = 4;
+  metrics.max_shard_memory_bytes = 2;
+  metrics.max_shard_allocated_bytes = 1;
+  const auto json = nlohmann::json::parse(MetricsJson(metrics));
+  EXPECT_EQ(json["max_worker_memory_bytes"], 5);
+  EXPECT_EQ(json["max_worker_allocated_bytes"], 3);
+  EXPECT_EQ(json["predicted_worker_allocated_bytes"], 4);
+  EXPECT_EQ(json["max_shard_memory_bytes"], 2);
+  EXPECT_EQ(json["max_shard_allocated_bytes"], 1);
 }
 
 TEST(MetricsJsonTest, ClosingStep_HasHashAndFullLossButNoLoss) {

@@ -83,6 +83,7 @@ class CoordinatorServiceTest : public ::testing::Test {
     report.loss_sum = 8;
     report.terms = 4;
     report.peak_memory_bytes = int64_t{5} << 20;
+    report.allocated_peak_bytes = int64_t{3} << 20;
     EXPECT_TRUE(workers_[i]
                     ->Report([report](CoordinatorClient& client) { client.ReportStep(report); })
                     .ok());
@@ -291,6 +292,7 @@ TEST_F(CoordinatorServiceTest, WholeRun_LeavesMetricsPlanLinesCheckpointAndSumma
   beat.set_shard(0);
   beat.set_phase("waiting for rain");
   beat.set_peak_memory_bytes(int64_t{9} << 20);
+  beat.set_allocated_peak_bytes(int64_t{7} << 20);
   proto::HeartbeatResponse answer;
   EXPECT_TRUE(
       Call(coordinator_.address(), &proto::Coordinator::Stub::Heartbeat, beat, &answer).ok());
@@ -318,6 +320,8 @@ TEST_F(CoordinatorServiceTest, WholeRun_LeavesMetricsPlanLinesCheckpointAndSumma
   EXPECT_EQ(status.members(0).phase(), "waiting for rain");
   EXPECT_EQ(status.members(0).peak_memory_bytes(), int64_t{9} << 20);
   EXPECT_EQ(status.members(1).peak_memory_bytes(), int64_t{5} << 20);
+  EXPECT_EQ(status.members(0).allocated_peak_bytes(), int64_t{7} << 20);
+  EXPECT_EQ(status.members(1).allocated_peak_bytes(), int64_t{3} << 20);
 
   for (size_t i = 0; i < 2; ++i) EXPECT_TRUE(workers_[i]->BeginStep(incarnations_[i], 2)->closing);
   EXPECT_TRUE(fake_shard_.AwaitCall("closing 2"));

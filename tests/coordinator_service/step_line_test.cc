@@ -30,7 +30,9 @@ StepMetrics Step(int64_t step) {
   metrics.forward = absl::Milliseconds(40);
   metrics.backward = absl::Milliseconds(90);
   metrics.pulled_bytes = metrics.pushed_bytes = 24 * kMiB;
-  metrics.max_worker_memory_bytes = 1946 * kMiB;
+  metrics.max_worker_memory_bytes = 2100 * kMiB;
+  metrics.max_worker_allocated_bytes = 1229 * kMiB;
+  metrics.predicted_worker_allocated_bytes = 1946 * kMiB;
   return metrics;
 }
 
@@ -41,9 +43,25 @@ TEST(StepLineTest, LikeTheExampleOfTheDesign) {
   metrics.full_loss = 3.3768;
   progress.Add(metrics);
   EXPECT_EQ(progress.StepLine(),
-            "step 120/5000  loss 3.412 (full 3.377)  grad 0.91  workers 8/8  cover 4-4  mem 1.9 "
-            "GiB  12.0k tok/s  "
+            "step 120/5000  loss 3.412 (full 3.377)  grad 0.91  workers 8/8  cover 4-4  mem "
+            "1.2/1.9 GiB  12.0k tok/s  "
             "pull 24 push 24 MiB  wait 3%  eta 13m");
+}
+
+TEST(StepLineTest, Memory_WithoutPrediction_IsThePeakAlone) {
+  RunProgress progress(8);
+  StepMetrics metrics = Step(0);
+  metrics.predicted_worker_allocated_bytes = 0;
+  progress.Add(metrics);
+  EXPECT_THAT(progress.StepLine(), HasSubstr("  mem 1.2 GiB  "));
+}
+
+TEST(StepLineTest, Memory_OfDifferentSize_SharesTheLargerUnit) {
+  RunProgress progress(8);
+  StepMetrics metrics = Step(0);
+  metrics.max_worker_allocated_bytes = 350 * kMiB;
+  progress.Add(metrics);
+  EXPECT_THAT(progress.StepLine(), HasSubstr("  mem 0.3/1.9 GiB  "));
 }
 
 TEST(StepLineTest, FirstStep_KnowsNoEta) {
@@ -102,7 +120,9 @@ TEST(EtaTest, FollowsAChange) {
   EXPECT_EQ(progress.Eta(), absl::Seconds(3) * 4800);
 }
 
-TEST(SummaryTest, NoStep_Nothing) { EXPECT_EQ(RunProgress(8).Summary({{"coordinator", 1}}), ""); }
+TEST(SummaryTest, NoStep_Nothing) {
+  EXPECT_EQ(RunProgress(8).Summary({{"coordinator", {1, 0, 0}}}), "");
+}
 
 TEST(SummaryTest, HasAllThatAUserAsksFor) {
   RunProgress progress(8);
@@ -113,14 +133,17 @@ TEST(SummaryTest, HasAllThatAUserAsksFor) {
   closing.state_hash = 0xabc;
   closing.run_time = absl::Seconds(125);
   progress.Add(closing);
-  EXPECT_EQ(progress.Summary(
-                {{"worker-10", 1946 * kMiB}, {"worker-2", 100 * kMiB}, {"coordinator", 30 * kMiB}}),
+  EXPECT_EQ(progress.Summary({{"worker-10", {1946 * kMiB, 900 * kMiB, 0}},
+                              {"worker-2", {100 * kMiB, 75 * kMiB, 80 * kMiB}},
+                              {"coordinator", {30 * kMiB, 0, 0}}}),
             "trained 10 steps in 2m 5s\n"
             "  loss     last step 3.4119, full model on validation data 3.2500 (version 10)\n"
             "  time     pull-wait 2%, forward 30%, backward 67%, push 1%\n"
             "  bytes    pull 24 push 24 MiB per step, all workers\n"
             "  speed    12.0k tok/s\n"
             "  memory   peak of coordinator 30 MiB, worker-2 100 MiB, worker-10 1.9 GiB\n"
+            "  of this  tensors and buffers, peak/predicted: worker-2 75/80 MiB, worker-10 900 "
+            "MiB\n"
             "  weights  state hash 0000000000000abc\n");
 }
 

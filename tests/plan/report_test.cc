@@ -16,11 +16,16 @@ using ::testing::ElementsAre;
 using testing::FakeInput;
 using testing::FakeModel;
 using ::testing::HasSubstr;
+using ::testing::Not;
 using Json = nlohmann::ordered_json;
 
 class ReportTest : public ::testing::Test {
  protected:
   ReportTest() : catalog_(FakeModel(4)) {
+    for (size_t unit = 0; unit < catalog_.units.size(); ++unit) {
+      catalog_.stages.push_back(
+          {catalog_.units[unit].name, {UnitId(static_cast<int32_t>(unit))}, 0});
+    }
     // The second unit is indices [2, 5) of dimension 1 of the tensor of the third.
     Slice part;
     part.tensor = 3;
@@ -31,10 +36,21 @@ class ReportTest : public ::testing::Test {
     input_ = FakeInput(catalog_, 8, 0.5, Assignment::kResolvable);
     input_.seed = 42;
     plan_ = *MakePlan(input_);
-    report_ = MakePlanReport(input_, plan_, {.weight = 2, .gradient = 4});
+    report_ = MakePlanReport(input_, plan_, {.weight = 2, .gradient = 4}, Memory());
+  }
+  MemoryModel Memory() const {
+    MemoryModel memory;
+    memory.stages = [stages = catalog_.stages.size()](int64_t samples) {
+      return std::vector<StageMemory>(stages, StageMemory{.stored = 1000 * samples});
+    };
+    memory.layout = &layout_;
+    memory.global_batch = 8;
+    memory.shards = 2;
+    return memory;
   }
 
   Catalog catalog_;
+  Layout layout_{FakeModel(4)};
   PlanInput input_;
   Plan plan_;
   PlanReport report_;
@@ -49,12 +65,13 @@ std::vector<std::string> Keys(const Json& object) {
 TEST_F(ReportTest, Json_HasTheSchemasKeysInOrder) {
   const std::string text = PlanJson(report_);
   const Json json = Json::parse(text);
-  EXPECT_THAT(Keys(json), ElementsAre("workers", "units", "coverage", "connected",
+  EXPECT_THAT(Keys(json), ElementsAre("workers", "units", "shards", "coverage", "connected",
                                       "connected_without_shared", "gap", "gap_weighted",
                                       "mac_imbalance", "param_imbalance", "seed", "hash"));
   EXPECT_THAT(Keys(json["workers"][0]),
               ElementsAre("id", "units", "params", "macs", "activation_elements", "push_bytes",
-                          "pull_bytes"));
+                          "pull_bytes", "memory_bytes"));
+  EXPECT_THAT(Keys(json["shards"][0]), ElementsAre("id", "params", "memory_bytes"));
   EXPECT_THAT(Keys(json["units"][0]),
               ElementsAre("name", "kind", "params", "macs", "shared", "holders", "slices"));
   EXPECT_THAT(Keys(json["units"][2]["slices"][0]), ElementsAre("tensor"));
@@ -75,6 +92,13 @@ TEST_F(ReportTest, Json_Values) {
   EXPECT_EQ(worker["activation_elements"], 100);
   EXPECT_EQ(worker["push_bytes"], 480);
   EXPECT_EQ(worker["pull_bytes"], 240);
+  EXPECT_EQ(worker["memory_bytes"], 4000);  // Its four stages' for one sample.
+  ASSERT_EQ(json["shards"].size(), 2u);
+  EXPECT_EQ(json["shards"][1]["id"], "shard-1");
+  // Value, two moments and a sum, f32 each.
+  EXPECT_EQ(json["shards"][1]["memory_bytes"], 16 * json["shards"][1]["params"].get<int64_t>());
+  EXPECT_EQ(json["shards"][0]["params"].get<int64_t>() + json["shards"][1]["params"].get<int64_t>(),
+            132);
 
   const Json& unit = json["units"][2];
   EXPECT_EQ(unit["name"], "unit1");
@@ -110,6 +134,14 @@ TEST_F(ReportTest, Json_SplitForGood_ConnectedThroughSharedUnitsOnly) {
   EXPECT_EQ(json["gap"], 0);
 }
 
+TEST_F(ReportTest, UnknownMemory_IsLeftOut) {
+  const PlanReport report = MakePlanReport(input_, plan_, {});
+  const Json json = Json::parse(PlanJson(report));
+  EXPECT_FALSE(json["workers"][0].contains("memory_bytes"));
+  EXPECT_EQ(json["shards"], Json::array());
+  EXPECT_THAT(PlanText(report), Not(HasSubstr("needs most")));
+}
+
 TEST_F(ReportTest, Imbalance_LargestOverMean) {
   const Catalog catalog = FakeModel(5);  // p = 2 of 4: ten places on four workers, 3 3 2 2.
   const PlanInput input = FakeInput(catalog, 4, 0.5, Assignment::kResolvable);
@@ -133,6 +165,7 @@ TEST_F(ReportTest, Text_ShowsModelWorkersAndHolders) {
   EXPECT_THAT(text, HasSubstr("worker-7"));
   EXPECT_THAT(text, HasSubstr("90.9%"));  // 20 of 22 MACs.
   EXPECT_THAT(text, HasSubstr("full model"));
+  EXPECT_THAT(text, HasSubstr("worker-0 needs most, 3.9 KiB (gradients of last); "));
   EXPECT_THAT(text, HasSubstr("####...."));
   EXPECT_THAT(text, HasSubstr("....####"));
 }

@@ -85,6 +85,7 @@ TEST_F(PlanCommandTest, Json_Llama134m) {
     EXPECT_NEAR(worker["params"].get<double>() / static_cast<double>(params), .683, .0005);
     EXPECT_NEAR(worker["macs"].get<double>() / static_cast<double>(macs), .603, .0005);
     EXPECT_EQ(worker["push_bytes"], 4 * worker["params"].get<int64_t>());
+    EXPECT_GT(worker["memory_bytes"], 4 * worker["params"].get<int64_t>());
   }
 }
 

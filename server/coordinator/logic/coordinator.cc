@@ -166,6 +166,8 @@ CoordinatorActions Coordinator::OnStepReport(const StepReport& report, absl::Tim
   worker->heard = now;
   worker->reported = std::max(worker->reported, report.step);
   worker->peak_memory_bytes = std::max(worker->peak_memory_bytes, report.peak_memory_bytes);
+  worker->allocated_peak_bytes =
+      std::max(worker->allocated_peak_bytes, report.allocated_peak_bytes);
   step->second.reports.emplace(report.worker, report);
   Progress(now);
   ReportSteps(now, &actions);

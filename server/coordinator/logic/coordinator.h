@@ -139,6 +139,7 @@ class Coordinator {
     std::string phase;
     Step reported = -1;
     int64_t peak_memory_bytes = 0;
+    int64_t allocated_peak_bytes = 0;
   };
   struct StepState {
     BindingRecord binding;

@@ -31,7 +31,13 @@ struct StepMetrics {
   absl::Duration pull, forward, backward, push;  // mean over workers
   absl::Duration run_time;                       // since step 0 was bound
   int64_t pulled_bytes = 0, pushed_bytes = 0;    // all workers
-  int64_t max_worker_memory_bytes = 0;           // the worst worker's peak
+  // The worst member's peak since it started. memory: VmHWM of its process; allocated: tensors and
+  // buffers (common/base/allocated.h), of which the plan predicts the worst worker's.
+  int64_t max_worker_memory_bytes = 0;
+  int64_t max_worker_allocated_bytes = 0;
+  int64_t predicted_worker_allocated_bytes = 0;  // 0: nothing predicted
+  int64_t max_shard_memory_bytes = 0;
+  int64_t max_shard_allocated_bytes = 0;
   uint64_t plan_hash = 0;
 };
 

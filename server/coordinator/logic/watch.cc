@@ -32,6 +32,8 @@ StepMetrics Coordinator::MetricsOf(const StepState& step, absl::Time now) {
   for (const auto& [name, worker] : workers_) {
     metrics.max_worker_memory_bytes =
         std::max(metrics.max_worker_memory_bytes, worker.peak_memory_bytes);
+    metrics.max_worker_allocated_bytes =
+        std::max(metrics.max_worker_allocated_bytes, worker.allocated_peak_bytes);
   }
   for (size_t unit = 0; unit < step.plan->holders.size(); ++unit) {
     if (options_.catalog->units[unit].shared) continue;

@@ -117,6 +117,8 @@ absl::Status CoordinatorService::OnStep(const proto::WorkerStepReport& report) {
   if (!valid.ok()) return valid;
   Member& member = members_[key];
   member.peak_memory_bytes = std::max(member.peak_memory_bytes, report.peak_memory_bytes());
+  member.allocated_peak_bytes =
+      std::max(member.allocated_peak_bytes, report.allocated_peak_bytes());
   Execute(logic_.OnStepReport(FromProto(report), absl::Now()));
   return absl::OkStatus();
 }
@@ -146,6 +148,8 @@ absl::Status CoordinatorService::OnHeartbeat(const proto::HeartbeatRequest& requ
   member.heard = now;
   member.phase = request.phase();
   member.peak_memory_bytes = std::max(member.peak_memory_bytes, request.peak_memory_bytes());
+  member.allocated_peak_bytes =
+      std::max(member.allocated_peak_bytes, request.allocated_peak_bytes());
   if (over_.has_value()) {
     response->set_over(true);
     response->set_code(static_cast<int>(over_->code()));
@@ -204,6 +208,8 @@ proto::RunStatus CoordinatorService::Status() const {
     if (own == members_.end()) continue;
     if (!own->second.phase.empty()) out->set_phase(own->second.phase);
     out->set_peak_memory_bytes(std::max(member.peak_memory_bytes, own->second.peak_memory_bytes));
+    out->set_allocated_peak_bytes(own->second.allocated_peak_bytes);
+    out->set_predicted_bytes(Predicted(member.name));
   }
   if (status.loss.has_value()) message.set_loss(*status.loss);
   if (progress_.full_loss().has_value()) {

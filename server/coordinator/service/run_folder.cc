@@ -125,6 +125,11 @@ std::string MetricsJson(const StepMetrics& metrics) {
   }
   json["run_sec"] = Seconds(metrics.run_time);
   json["max_worker_memory_bytes"] = metrics.max_worker_memory_bytes;
+  json["max_worker_allocated_bytes"] = metrics.max_worker_allocated_bytes;
+  if (metrics.predicted_worker_allocated_bytes > 0)
+    json["predicted_worker_allocated_bytes"] = metrics.predicted_worker_allocated_bytes;
+  json["max_shard_memory_bytes"] = metrics.max_shard_memory_bytes;
+  json["max_shard_allocated_bytes"] = metrics.max_shard_allocated_bytes;
   json["plan_hash"] = HashText(metrics.plan_hash);
   return json.dump();
 }

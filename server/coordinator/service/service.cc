@@ -174,13 +174,36 @@ void CoordinatorService::WritePlanOnce() {
   input.seed = options_.logic.seed;
   const absl::StatusOr<Plan> plan = MakePlan(input);
   if (!plan.ok()) return EndRun(plan.status());
-  const PlanReport report = MakePlanReport(input, *plan, ElementBytes());
+  const PlanReport report = MakePlanReport(input, *plan, ElementBytes(), options_.memory);
+  for (const PlanReport::Worker& worker : report.workers)
+    predicted_[worker.id] = worker.memory_bytes;
+  for (size_t shard = 0; shard < report.shards.size(); ++shard) {
+    const auto member = members_.find({Role::kShard, static_cast<int64_t>(shard)});
+    if (member != members_.end())
+      predicted_[member->second.name] = report.shards[shard].memory_bytes;
+  }
   for (const std::string& warning : report.warnings) options_.log(absl::StrCat("plan: ", warning));
   if (const absl::Status written = folder_->WritePlan(PlanJson(report)); !written.ok())
     EndRun(written);
 }
 
-void CoordinatorService::Record(const StepMetrics& metrics) {
+int64_t CoordinatorService::Predicted(const std::string& name) const {
+  const auto it = predicted_.find(name);
+  return it == predicted_.end() ? 0 : it->second;
+}
+
+void CoordinatorService::Record(StepMetrics metrics) {
+  for (const auto& [key, member] : members_) {
+    if (key.first == Role::kWorker) {
+      metrics.predicted_worker_allocated_bytes =
+          std::max(metrics.predicted_worker_allocated_bytes, Predicted(member.name));
+    } else {
+      metrics.max_shard_memory_bytes =
+          std::max(metrics.max_shard_memory_bytes, member.peak_memory_bytes);
+      metrics.max_shard_allocated_bytes =
+          std::max(metrics.max_shard_allocated_bytes, member.allocated_peak_bytes);
+    }
+  }
   progress_.Add(metrics);
   options_.print(progress_.StepLine());
   if (const absl::Status written = folder_->AppendMetrics(metrics); !written.ok()) EndRun(written);
@@ -223,11 +246,13 @@ void CoordinatorService::TryLeave() {
   options_.ended(*over_, progress_.Summary(PeakMemory()));
 }
 
-std::map<std::string, int64_t> CoordinatorService::PeakMemory() const {
-  std::map<std::string, int64_t> peaks = {{"coordinator", PeakMemoryBytes()}};
+std::map<std::string, MemoryUse> CoordinatorService::PeakMemory() const {
+  std::map<std::string, MemoryUse> peaks = {{"coordinator", {.process_bytes = PeakMemoryBytes()}}};
   for (const auto& [key, member] : members_) {
-    int64_t& peak = peaks[member.name];  // a name may have had several lives
-    peak = std::max(peak, member.peak_memory_bytes);
+    MemoryUse& use = peaks[member.name];  // a name may have had several lives
+    use.process_bytes = std::max(use.process_bytes, member.peak_memory_bytes);
+    use.allocated_bytes = std::max(use.allocated_bytes, member.allocated_peak_bytes);
+    use.predicted_bytes = Predicted(member.name);
   }
   return peaks;
 }

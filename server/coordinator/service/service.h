@@ -38,6 +38,7 @@ class CoordinatorService {
  public:
   struct Options {
     Coordinator::Options logic;
+    MemoryModel memory;  // what the plan's prediction goes by; without stages there is none
     SecurityOptions security;
     int keep_checkpoints = 2;  // complete ones; older ones are removed
     absl::Duration tick = absl::Seconds(1);
@@ -70,6 +71,7 @@ class CoordinatorService {
     std::string phase;
     absl::Time heard;
     int64_t peak_memory_bytes = 0;
+    int64_t allocated_peak_bytes = 0;
     bool told = false;  // that the run is over
   };
   using Applicant = std::pair<std::string, uint64_t>;  // name, instance
@@ -104,14 +106,15 @@ class CoordinatorService {
   void Admit(const CoordinatorActions::AdmitShard& admit);
   void Admit(const CoordinatorActions::AdmitWorker& admit);
   void Bind(const CoordinatorActions::ToWorker& bind);
-  void Record(const StepMetrics& metrics);
+  void Record(StepMetrics metrics);
   void Complete(const CheckpointManifest& manifest);
   void Abandon(Step checkpoint);
   void WritePlanOnce();
   void Tick();
   void EndRun(const absl::Status& status);
   void TryLeave();
-  std::map<std::string, int64_t> PeakMemory() const;
+  int64_t Predicted(const std::string& name) const;  // 0: nothing
+  std::map<std::string, MemoryUse> PeakMemory() const;
 
   const Options options_;
   EventLoop* const loop_;
@@ -128,6 +131,7 @@ class CoordinatorService {
   LongPolls<Question, proto::BeginStepResponse> questions_;
   RunProgress progress_;
   bool plan_written_ = false;
+  std::map<std::string, int64_t> predicted_;  // by name of member
   std::optional<absl::Status> over_;
   absl::Time leave_by_;
   bool left_ = false;

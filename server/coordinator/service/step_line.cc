@@ -51,6 +51,35 @@ std::string TrafficText(double pulled_bytes, double pushed_bytes) {
                       " ", kByteUnits[unit]);
 }
 
+// "1.2/1.9 GiB": in the larger one's unit. "1.2 GiB" without a prediction.
+std::string PeakText(int64_t peak_bytes, int64_t predicted_bytes) {
+  if (predicted_bytes == 0) return BytesText(peak_bytes);
+  const size_t unit = ByteUnit(static_cast<double>(std::max(peak_bytes, predicted_bytes)));
+  return absl::StrCat(InUnit(static_cast<double>(peak_bytes), unit), "/",
+                      InUnit(static_cast<double>(predicted_bytes), unit), " ", kByteUnits[unit]);
+}
+
+std::string MemoryLines(const std::map<std::string, MemoryUse>& uses) {
+  std::vector<std::pair<std::string, MemoryUse>> sorted(uses.begin(), uses.end());
+  std::sort(sorted.begin(), sorted.end(),
+            [](const auto& a, const auto& b) { return NaturalLess(a.first, b.first); });
+  std::vector<std::string> processes, allocated;
+  for (const auto& [name, use] : sorted) {
+    processes.push_back(absl::StrCat(name, " ", BytesText(use.process_bytes)));
+    if (use.allocated_bytes > 0)
+      allocated.push_back(
+          absl::StrCat(name, " ", PeakText(use.allocated_bytes, use.predicted_bytes)));
+  }
+  std::string text;
+  if (!processes.empty())
+    absl::StrAppend(&text, "  memory   peak of ", absl::StrJoin(processes, ", "), "\n");
+  if (!allocated.empty()) {
+    absl::StrAppend(&text, "  of this  tensors and buffers, peak/predicted: ",
+                    absl::StrJoin(allocated, ", "), "\n");
+  }
+  return text;
+}
+
 double Share(absl::Duration part, absl::Duration all) {
   return all > absl::ZeroDuration() ? 100 * absl::FDivDuration(part, all) : 0;
 }
@@ -128,7 +157,8 @@ std::string RunProgress::StepLine() const {
     parts.push_back("grad " + NormText(m.gradient_norm));
     parts.push_back(absl::StrCat("workers ", m.workers, "/", workers_));
     parts.push_back(absl::StrCat("cover ", m.min_holders, "-", m.max_holders));
-    parts.push_back(absl::StrCat("mem ", BytesText(m.max_worker_memory_bytes)));
+    parts.push_back(absl::StrCat(
+        "mem ", PeakText(m.max_worker_allocated_bytes, m.predicted_worker_allocated_bytes)));
     if (m.elapsed > absl::ZeroDuration() && m.tokens > 0) {
       parts.push_back(RateText(static_cast<double>(m.tokens) / absl::ToDoubleSeconds(m.elapsed)) +
                       " tok/s");
@@ -142,7 +172,7 @@ std::string RunProgress::StepLine() const {
   return absl::StrJoin(parts, "  ");
 }
 
-std::string RunProgress::Summary(const std::map<std::string, int64_t>& peak_memory) const {
+std::string RunProgress::Summary(const std::map<std::string, MemoryUse>& peak_memory) const {
   if (totals_.steps == 0) return "";
   std::string text =
       absl::StrCat("trained ", totals_.steps, " steps in ", DurationText(run_time_), "\n");
@@ -169,14 +199,7 @@ std::string RunProgress::Summary(const std::map<std::string, int64_t>& peak_memo
         RateText(static_cast<double>(totals_.tokens) / absl::ToDoubleSeconds(totals_.elapsed)),
         " tok/s\n");
   }
-  std::vector<std::pair<std::string, int64_t>> peaks(peak_memory.begin(), peak_memory.end());
-  std::sort(peaks.begin(), peaks.end(),
-            [](const auto& a, const auto& b) { return NaturalLess(a.first, b.first); });
-  std::vector<std::string> memory;
-  for (const auto& [name, bytes] : peaks)
-    memory.push_back(absl::StrCat(name, " ", BytesText(bytes)));
-  if (!memory.empty())
-    absl::StrAppend(&text, "  memory   peak of ", absl::StrJoin(memory, ", "), "\n");
+  absl::StrAppend(&text, MemoryLines(peak_memory));
   if (state_hash_.has_value())
     absl::StrAppend(&text, "  weights  state hash ", HashText(*state_hash_), "\n");
   return text;

@@ -16,6 +16,13 @@ std::string BytesText(int64_t bytes);
 // "48s", "2m 5s", "14m", "2h 5m", "1d 3h".
 std::string DurationText(absl::Duration duration);
 
+// Peaks of one process: VmHWM, and tensors and buffers beside what the plan predicted for them.
+struct MemoryUse {
+  int64_t process_bytes = 0;
+  int64_t allocated_bytes = 0;  // 0: it does not count, or has not told
+  int64_t predicted_bytes = 0;  // 0: nothing predicted
+};
+
 // What a run has done so far, as people want to see it: one line per step, and a summary. Pure:
 // metrics in, text out.
 class RunProgress {
@@ -26,11 +33,10 @@ class RunProgress {
   void Add(const StepMetrics& metrics);
 
   // Of the step last added:
-  // "step 120/5000  loss 3.412 (full 3.377)  grad 0.91  workers 8/8  cover 4-4  mem 1.9 GiB  12.3k
-  // tok/s  pull 24 push 24 MiB
-  //  wait 3%  eta 14m". `mem`: the worst worker's peak. `pull`, `push`: all workers, this step.
-  //  `wait`: the mean worker's time
-  // that was not computing. What is not known is absent.
+  // "step 120/5000  loss 3.412 (full 3.377)  grad 0.91  workers 8/8  cover 4-4  mem 1.2/1.9
+  // GiB  12.3k tok/s  pull 24 push 24 MiB  wait 3%  eta 14m". `mem`: the worst worker's peak of
+  // tensors and buffers / what the plan predicts. `pull`, `push`: all workers, this step. `wait`:
+  // the mean worker's time that was not computing. What is not known is absent.
   std::string StepLine() const;
 
   // Time left, from the newest steps; none before the second one. The first step, which warms
@@ -38,8 +44,8 @@ class RunProgress {
   std::optional<absl::Duration> Eta() const;
   double tokens_per_sec() const;  // of the newest steps
 
-  // After the run; "" if it trained no step. `peak_memory`: bytes by name of process.
-  std::string Summary(const std::map<std::string, int64_t>& peak_memory) const;
+  // After the run; "" if it trained no step. `peak_memory`: by name of process.
+  std::string Summary(const std::map<std::string, MemoryUse>& peak_memory) const;
 
   const std::optional<double>& loss() const { return loss_; }
   const std::optional<double>& full_loss() const { return full_loss_; }
