@@ -57,7 +57,8 @@ struct MemoryPeak {
 MemoryPeak TrainingMemory(const Catalog& catalog, absl::Span<const UnitId> units,
                           const MemoryModel& model, int64_t samples);
 
-// Of a worker that evaluates its part of the validation samples, at least a chunk of them.
+// Of a worker that evaluates its part of the validation samples, at least a chunk of them. The
+// gradients of the step before are out by then: the first unit's new version needs them.
 MemoryPeak EvaluationMemory(const Catalog& catalog, const MemoryModel& model);
 
 // The larger of both; rank i of N has the portion that the coordinator gives it.

@@ -165,9 +165,10 @@ TEST_F(SdpTrainTest, Memory_IsThatOfThePlan) {
   // chance; at this size a batch's few kilobytes that overlap with the next one's show.
   const auto measured = step["max_worker_allocated_bytes"].get<double>();
   EXPECT_NEAR(measured / static_cast<double>(predicted), 1, 0.1);
-  // A round of two holders may have both contributions for a moment.
+  // Looser: a value that a send still refers to is not updated in place, and contributions to one
+  // round may meet.
   EXPECT_GT(step["max_shard_allocated_bytes"].get<double>(), 0.7 * static_cast<double>(shard));
-  EXPECT_LT(step["max_shard_allocated_bytes"].get<double>(), 1.3 * static_cast<double>(shard));
+  EXPECT_LT(step["max_shard_allocated_bytes"].get<double>(), 1.5 * static_cast<double>(shard));
   EXPECT_GT(step["max_worker_memory_bytes"].get<double>(), measured);
 }
 

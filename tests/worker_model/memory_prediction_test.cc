@@ -153,8 +153,9 @@ void ExpectPredicted(const Shape& shape, double tolerance) {
       << predicted.when;
 }
 
-// 1%: scalars, and what torch allocates inside its attention kernel per thread.
-constexpr double kTolerance = 0.01;
+// The prediction counts bytes; 0.1% is room for a few scalars, and for the order in which autograd
+// hands out the gradients of one stage.
+constexpr double kTolerance = 0.001;
 
 TEST(MemoryPredictionTest, Training_FullModel) { ExpectPredicted({}, kTolerance); }
 TEST(MemoryPredictionTest, Training_Half) { ExpectPredicted({.absent = Half()}, kTolerance); }

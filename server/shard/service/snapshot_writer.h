@@ -3,6 +3,7 @@
 #include <functional>
 #include <string>
 
+#include "absl/status/statusor.h"
 #include "common/base/mutex.h"
 #include "common/protocol/messages.h"
 #include "common/rpc/event_loop.h"
