@@ -8,6 +8,8 @@
 
 #include "CLI/CLI.hpp"
 #include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "common/config/config.h"
 #include "deploy/command/plan_command.h"
 #include "deploy/command/status_command.h"
 #include "deploy/command/train_command.h"
@@ -38,9 +40,12 @@ CLI::App* AddTrain(CLI::App& app, Commands& commands) {
   CLI::App* train = app.add_subcommand(
       "train",
       "Train with a cluster of processes on this machine: a coordinator, shards and workers");
-  train->footer(
-      "Example: sdp train run.toml --set train.steps=200 --set run.dir=runs/short\n"
-      "Ctrl-C stops at the next step; a second one at once.");
+  train->footer([] {
+    return absl::StrCat(
+        "Example: sdp train run.toml --set train.steps=200 --set run.dir=runs/short\n"
+        "Ctrl-C stops at the next step, with a checkpoint; a second one at once.\n\nKeys of FILE:\n",
+        sdp::DescribeKeys());
+  });
   AddConfig(train, &commands.train.config_path, &commands.train.sets);
   train
       ->add_option("--init", commands.train.init_path,
