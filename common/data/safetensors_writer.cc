@@ -71,6 +71,13 @@ absl::Status SafetensorsWriter::Append(absl::string_view bytes) {
   }
   if (std::fwrite(bytes.data(), 1, bytes.size(), file_) != bytes.size()) return Fail("write");
   written_ += static_cast<int64_t>(bytes.size());
+  unsynced_ += static_cast<int64_t>(bytes.size());
+  // Now and then, so that Finish has no minutes to wait and a slow disk shows in between.
+  constexpr int64_t kSyncEvery = int64_t{256} << 20;
+  if (unsynced_ >= kSyncEvery) {
+    if (std::fflush(file_) != 0 || fdatasync(fileno(file_)) != 0) return Fail("write");
+    unsynced_ = 0;
+  }
   return absl::OkStatus();
 }
 

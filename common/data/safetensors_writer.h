@@ -49,7 +49,8 @@ class SafetensorsWriter {
   std::FILE* file_;  // null once finished
   const int64_t header_bytes_;
   const int64_t data_bytes_;
-  int64_t written_ = 0;  // of the data
+  int64_t written_ = 0;   // of the data
+  int64_t unsynced_ = 0;  // written since the last wait for the disk
 };
 
 }  // namespace sdp

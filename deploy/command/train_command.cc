@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "common/base/status.h"
+#include "common/checkpoint/checkpoint_reader.h"
 #include "common/config/config.h"
 #include "common/plan/plan.h"
 #include "common/run/run_setup.h"
@@ -101,9 +102,13 @@ absl::Status WithResumeCommand(const absl::Status& outcome, const TrainCommand& 
                                                    ResumeCommand(config, command.command_name)));
 }
 
+// All steps are done and their result is kept: a last checkpoint that failed is to be made up for.
 bool IsFinished(const RunConfig& config) {
   const absl::StatusOr<RunMetrics> metrics = ReadRunMetrics(config.run().dir());
-  return metrics.ok() && metrics->closed && metrics->last_step >= config.train().steps();
+  const absl::StatusOr<std::vector<Step>> checkpoints = ListCheckpoints(CheckpointsPath(config));
+  return metrics.ok() && metrics->closed && metrics->last_step >= config.train().steps() &&
+         checkpoints.ok() && !checkpoints->empty() &&
+         checkpoints->back() >= config.train().steps();
 }
 
 }  // namespace
