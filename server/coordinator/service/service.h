@@ -11,6 +11,7 @@
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
+#include "common/plan/memory.h"
 #include "common/plan/plan.h"
 #include "common/rpc/address.h"
 #include "common/rpc/event_loop.h"
