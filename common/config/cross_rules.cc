@@ -114,6 +114,9 @@ std::vector<std::string> CheckTogether(const LoadedConfig& loaded) {
   CheckModel(config, &checks);
   CheckPlan(config, &checks);
   CheckSizes(config, &checks);
+  if (config.data().kind() == "text" && !config.data().tokenizer().empty()) {
+    checks.Fail({"data.tokenizer", "data.kind"}, "text needs none: a token is a byte");
+  }
   if (config.train().warmup_steps() > config.train().steps()) {
     checks.Fail({"train.warmup_steps", "train.steps"}, "the warm-up must end before training does");
   }

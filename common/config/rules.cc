@@ -99,6 +99,7 @@ std::vector<Rule> MakeRules() {
       Files("data.validation", "[]", kOut, 0, "[]: no evaluation"),
       Number("data.seq_len", "256", kIn, {1, 1e7}, "tokens of a sample"),
       Flag("data.shuffle", "true", kIn, "a new order in every epoch"),
+      String("data.tokenizer", "''", kOut, Text::kAny, "of the ids: folder or file that sdp export copies; empty: none"),
 
       Number("train.steps", "1000", kOut, {1, 1e12}, "when training ends"),
       Number("train.global_batch", "32", kIn, kPositive, "samples per step over all workers"),

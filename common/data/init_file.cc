@@ -15,6 +15,8 @@ std::string ShapeText(const std::vector<int64_t>& shape) {
   return absl::StrCat("[", absl::StrJoin(shape, ", "), "]");
 }
 
+}  // namespace
+
 absl::Status CheckTensor(const SafetensorsReader& reader, const TensorSpec& wanted) {
   const SafetensorsReader::Tensor* found = reader.Find(wanted.name);
   if (found == nullptr) {
@@ -33,8 +35,6 @@ absl::Status CheckTensor(const SafetensorsReader& reader, const TensorSpec& want
   }
   return absl::OkStatus();
 }
-
-}  // namespace
 
 absl::Status CheckAgainst(const SafetensorsReader& reader, const Catalog& catalog) {
   absl::flat_hash_set<std::string> known;

@@ -9,6 +9,9 @@
 // A file of raw weights (`--init`) as the initial values of a model.
 namespace sdp {
 
+// OK if the file has this tensor in its shape and in a readable type. NotFound, InvalidArgument.
+absl::Status CheckTensor(const SafetensorsReader& reader, const TensorSpec& wanted);
+
 // OK if the file has exactly the model's tensors, in its shapes and in a readable type.
 // InvalidArgument - names the tensor, what the file has and what the model wants.
 absl::Status CheckAgainst(const SafetensorsReader& reader, const Catalog& catalog);

@@ -20,7 +20,9 @@ struct TensorSpec {
   std::string name;            // As Hugging Face (torchvision) names it.
   std::vector<int64_t> shape;  // Row-major.
   InitialValues initial;
-  bool decay = true;  // false: norms and biases, which weight decay leaves alone
+  bool decay = true;         // false: norms and biases, which weight decay leaves alone
+  bool ends_branch = false;  // The last linear map of a branch: the branch times a factor is the
+                             // branch with this tensor times the factor.
 
   int64_t elements() const;
 };

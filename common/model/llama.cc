@@ -59,6 +59,7 @@ class Builder {
     AddWeight(unit, absl::StrCat(prefix, "self_attn.k_proj.weight"), kv_, d_, kStddev);
     AddWeight(unit, absl::StrCat(prefix, "self_attn.v_proj.weight"), kv_, d_, kStddev);
     AddWeight(unit, absl::StrCat(prefix, "self_attn.o_proj.weight"), d_, d_, branch_stddev_);
+    EndBranch();
     AddCost(unit, 2 * d_ * d_ + 2 * d_ * kv_ + seq_len_ * d_, 3 * d_ + 2 * kv_ + spec_.heads + 1);
     AddStage(absl::StrCat("layers.", layer, ".attention"), {unit}, seq_len_ * d_);
   }
@@ -70,6 +71,7 @@ class Builder {
     AddWeight(unit, absl::StrCat(prefix, "mlp.gate_proj.weight"), f, d_, kStddev);
     AddWeight(unit, absl::StrCat(prefix, "mlp.up_proj.weight"), f, d_, kStddev);
     AddWeight(unit, absl::StrCat(prefix, "mlp.down_proj.weight"), d_, f, branch_stddev_);
+    EndBranch();
     AddCost(unit, 3 * d_ * f, d_ + 1 + 2 * f);
     AddStage(absl::StrCat("layers.", layer, ".mlp"), {unit}, seq_len_ * d_);
   }
@@ -92,11 +94,14 @@ class Builder {
  private:
   // [out, in]
   void AddWeight(UnitId unit, std::string name, int64_t out, int64_t in, double stddev) {
-    AddTensor(unit, {std::move(name), {out, in}, {InitialValues::Kind::kNormal, stddev}, true});
+    AddTensor(unit, {std::move(name), {out, in}, {InitialValues::Kind::kNormal, stddev}});
   }
 
+  // The tensor added last is the last of its branch.
+  void EndBranch() { catalog_.tensors.back().ends_branch = true; }
+
   void AddNorm(UnitId unit, std::string name) {
-    AddTensor(unit, {std::move(name), {d_}, {InitialValues::Kind::kOnes, 0}, false});
+    AddTensor(unit, {std::move(name), {d_}, {InitialValues::Kind::kOnes, 0}, /*decay=*/false});
   }
 
   void AddTensor(UnitId id, TensorSpec tensor) {

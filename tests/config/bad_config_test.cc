@@ -164,6 +164,7 @@ INSTANTIATE_TEST_SUITE_P(
          {"data.kind = \"kkk", "k... is not allowed; it must be \"text\""}},
         {"MemoryWords", Plus("[worker]\nmemory = 'lots'"), {"\"lots\"", "such as \"6GiB\""}},
         {"MemoryZero", Plus("[worker]\nmemory = '0GiB'"), {"\"0GiB\"", "such as \"6GiB\""}},
+        {"TokenizerIsAPath", Plus("tokenizer = 7"), {"run.toml:5: data.tokenizer = 7", "a string"}},
         {"EmptyRunFolder", Plus("[run]\ndir = ''"), {"run.dir = \"\"", "not empty"}},
     }),
     NameOf);
@@ -206,6 +207,9 @@ INSTANTIATE_TEST_SUITE_P(
          Plus("[sdp]\ncoverage = 0.5"),
          {"sdp.coverage = 0.5 (run.toml:6), sdp.holders = 2 (--set)"},
          {"sdp.holders=2"}},
+        {"TokenizerOfText",
+         Plus("tokenizer = 'gpt2'"),
+         {"data.tokenizer = \"gpt2\" (run.toml:5), data.kind = \"text\"", "a token is a byte"}},
         {"MoreHoldersThanWorkers",
          Plus("[sdp]\nholders = 5"),
          {"sdp.holders = 5 (run.toml:6), cluster.workers = 4 (default)"}},

@@ -30,6 +30,7 @@ constexpr Rule kRules[] = {
     {"common/data/", "common/base common/model", "files"},
     {"common/data/sample_order", "common/base", ""},
     {"common/checkpoint/", "common/base common/model common/data common/protocol", "files"},
+    {"common/export/", "common proto", "proto files"},
     {"common/config/", "common proto", "proto files"},
     {"common/rpc/", "common proto", "proto grpc threads"},
     {"common/control/", "common proto", "proto grpc threads files"},
@@ -44,6 +45,7 @@ constexpr Rule kRules[] = {
     {"worker/logic/", SDP_PURE, ""},
     {"worker/data/", "common", "files"},
     {"worker/model/", "common worker/logic worker/data", "torch threads"},
+    {"worker/inference/", "common worker/data worker/logic worker/model", "files"},
     {"worker/", "common proto", "proto grpc threads files"},
 
     {"deploy/", "common proto", "proto grpc threads files"},
