@@ -1,4 +1,4 @@
-// sdp-worker: trains one subnetwork on one device.
+// sdp-worker: trains one subnetwork on one device; or evaluates a full model, or samples from it.
 #include <spdlog/spdlog.h>
 
 #include <CLI/CLI.hpp>
@@ -15,6 +15,7 @@
 #include "common/process/role.h"
 #include "common/run/run_setup.h"
 #include "worker/data/dataset.h"
+#include "worker/inference/inference_main.h"
 #include "worker/model/make_model.h"
 #include "worker/service/worker_service.h"
 
@@ -87,6 +88,7 @@ absl::Status Main(const RoleFlags& flags) {
 }  // namespace sdp
 
 int main(int argc, char** argv) {
+  if (argc > 1 && sdp::IsInferenceCommand(argv[1])) sdp::InferenceMain(argc, argv);
   sdp::RoleFlags flags;
   CLI::App app("Trains one subnetwork of a run on one device.", "sdp-worker");
   sdp::AddRoleFlags(app, &flags);

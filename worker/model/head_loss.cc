@@ -76,4 +76,8 @@ at::Tensor HeadLoss(const at::Tensor& h, const at::Tensor& target, const HeadWei
                                  chunk);
 }
 
+at::Tensor HeadLogits(const at::Tensor& h, const HeadWeights& weights, double norm_eps) {
+  return at::mm(Rows(RmsNorm(h, weights.norm, norm_eps).y), weights.projection.t());
+}
+
 }  // namespace sdp

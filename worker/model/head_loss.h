@@ -22,4 +22,8 @@ struct HeadWeights {
 at::Tensor HeadLoss(const at::Tensor& h, const at::Tensor& target, const HeadWeights& weights,
                     double norm_eps, double scale, int64_t chunk);
 
+// The logits of all tokens, [B L, V] f32, for who wants them rather than the loss. Not
+// differentiable.
+at::Tensor HeadLogits(const at::Tensor& h, const HeadWeights& weights, double norm_eps);
+
 }  // namespace sdp

@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/model/llama_memory.h"
 #include "worker/model/attention.h"
+#include "worker/model/decode_attention.h"
 #include "worker/model/head_loss.h"
 #include "worker/model/mlp.h"
 
@@ -40,6 +41,10 @@ class AttentionStage : public Stage {
   at::Tensor Forward(const at::Tensor& h, absl::Span<const at::Tensor> weights,
                      double factor) const override {
     return AttentionBranch(h, {weights[0], weights[1], weights[2]}, *rotary_, eps_, factor);
+  }
+  at::Tensor Decode(const at::Tensor& h, absl::Span<const at::Tensor> weights, double factor,
+                    KeyValueCache& cache) const override {
+    return DecodeAttention(h, {weights[0], weights[1], weights[2]}, *rotary_, eps_, factor, cache);
   }
 
  private:
@@ -81,6 +86,9 @@ class HeadStage : public LossStage {
     return HeadLoss(h, target, {weights[0], weights[1]}, eps_, scale, chunk_);
   }
   bool BackwardReadsWeights() const override { return false; }  // Gradients come with the loss.
+  at::Tensor Logits(const at::Tensor& h, absl::Span<const at::Tensor> weights) const override {
+    return HeadLogits(h, {weights[0], weights[1]}, eps_);
+  }
 
  private:
   const bool tied_;

@@ -96,19 +96,20 @@ Rotary::Rotary(int64_t length, int64_t head_dim, double theta) {
   }
 }
 
-void Rotary::Turn(at::Tensor& x, int64_t heads, float sign) const {
+void Rotary::Turn(at::Tensor& x, int64_t heads, float sign, int64_t first) const {
   CheckRows(x);
-  TORCH_CHECK(x.dim() >= 2 && x.size(1) <= cosine_.size(0), "no positions for samples of ",
-              x.sizes(), ": the model has ", cosine_.size(0));
+  TORCH_CHECK(x.dim() >= 2 && first + x.size(1) <= length() && (first == 0 || x.size(0) == 1),
+              "no positions from ", first, " on for samples of ", x.sizes(), ": the model has ",
+              length());
   const int64_t rows = x.size(0) * x.size(1);
-  const kernels::RotaryShape shape{x.numel() / rows, heads, head_dim(), x.size(1)};
+  const kernels::RotaryShape shape{x.numel() / rows, heads, head_dim(), first + x.size(1)};
   TORCH_CHECK(heads * head_dim() <= shape.stride, heads, " heads of ", head_dim(), " in ",
               x.sizes());
   float* data = x.mutable_data_ptr<float>();
   const float* cosine = cosine_.const_data_ptr<float>();
   const float* sine = sine_.const_data_ptr<float>();
   ForBlocks(rows, [&](int64_t, int64_t row, int64_t n) {
-    kernels::Rotate(data + row * shape.stride, shape, cosine, sine, sign, n, row);
+    kernels::Rotate(data + row * shape.stride, shape, cosine, sine, sign, n, first + row);
   });
 }
 

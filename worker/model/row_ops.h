@@ -31,14 +31,17 @@ RmsNormGradients RmsNormGradient(const at::Tensor& dy, const at::Tensor& x,
 class Rotary {
  public:
   Rotary(int64_t length, int64_t head_dim, double theta);
+  int64_t length() const { return cosine_.size(0); }
   int64_t head_dim() const { return 2 * cosine_.size(1); }
 
   // Rotate the first `heads` heads of x [B, L, heads of head_dim ...] in place, forth and back.
-  void Apply(at::Tensor& x, int64_t heads) const { Turn(x, heads, 1); }
-  void ApplyInverse(at::Tensor& x, int64_t heads) const { Turn(x, heads, -1); }
+  void Apply(at::Tensor& x, int64_t heads) const { Turn(x, heads, 1, 0); }
+  void ApplyInverse(at::Tensor& x, int64_t heads) const { Turn(x, heads, -1, 0); }
+  // Of one sample, x [1, L, ...], whose first token is at position `first`.
+  void ApplyFrom(at::Tensor& x, int64_t heads, int64_t first) const { Turn(x, heads, 1, first); }
 
  private:
-  void Turn(at::Tensor& x, int64_t heads, float sign) const;
+  void Turn(at::Tensor& x, int64_t heads, float sign, int64_t first) const;
 
   at::Tensor cosine_, sine_;  // [length, head_dim / 2]
 };

@@ -19,6 +19,12 @@ namespace sdp {
 // tensor.
 using WeightNames = std::vector<std::string>;
 
+// What a stage keeps of a sequence's earlier tokens while the sequence grows.
+struct KeyValueCache {
+  at::Tensor keys, values;  // [1, K, positions, e], keys rotated; undefined before the first token
+  int64_t length = 0;       // positions that are filled
+};
+
 // One stage of the catalog's walk. Owns no parameters.
 class Stage {
  public:
@@ -32,6 +38,13 @@ class Stage {
   // Whether the backward pass reads the weights' values; where it does not, their memory goes once
   // the last Forward that reads them is done.
   virtual bool BackwardReadsWeights() const { return true; }
+  // Forward for the next tokens of one sequence, h [1, n, d], whose earlier ones went through this
+  // with the same cache. Not differentiable. As it is here: for stages whose tokens do not see each
+  // other.
+  virtual at::Tensor Decode(const at::Tensor& h, absl::Span<const at::Tensor> weights,
+                            double factor, KeyValueCache&) const {
+    return Forward(h, weights, factor);
+  }
 };
 
 // The last stage: from the last boundary activation to the loss.
@@ -43,6 +56,8 @@ class LossStage {
   virtual at::Tensor Loss(const at::Tensor& h, const at::Tensor& target,
                           absl::Span<const at::Tensor> weights, double scale) const = 0;
   virtual bool BackwardReadsWeights() const { return true; }  // as Stage's
+  // What Loss makes of h before it compares: [tokens, V] f32. Not differentiable.
+  virtual at::Tensor Logits(const at::Tensor& h, absl::Span<const at::Tensor> weights) const = 0;
 };
 
 // A model: the stages in the catalog's order, without its last one, which is the loss.

@@ -1,40 +1,16 @@
 #include "worker/model/torch_model.h"
 
-#include <exception>
-#include <new>
-#include <string>
 #include <utility>
 
 #include "ATen/Context.h"
 #include "ATen/Parallel.h"
-#include "absl/strings/match.h"
-#include "absl/strings/str_cat.h"
 #include "common/base/status.h"
 #include "worker/model/evaluate_pass.h"
+#include "worker/model/torch_errors.h"
 #include "worker/model/train_pass.h"
 
 namespace sdp {
 namespace {
-
-// The exception being handled, as a status.
-absl::Status CurrentException(const std::string& doing) {
-  try {
-    throw;
-  } catch (const std::bad_alloc&) {
-    return absl::ResourceExhaustedError(absl::StrCat(doing, ": out of memory"));
-  } catch (const c10::OutOfMemoryError& error) {
-    return absl::ResourceExhaustedError(absl::StrCat(doing, ": ", error.what_without_backtrace()));
-  } catch (const c10::Error& error) {
-    const std::string what = error.what_without_backtrace();
-    // What the CPU allocator throws has no type of its own.
-    if (absl::StrContains(what, "DefaultCPUAllocator")) {
-      return absl::ResourceExhaustedError(absl::StrCat(doing, ": ", what));
-    }
-    return absl::InternalError(absl::StrCat(doing, ": ", what));
-  } catch (const std::exception& error) {
-    return absl::InternalError(absl::StrCat(doing, ": ", error.what()));
-  }
-}
 
 template <typename Pass>
 auto Run(Pass& pass) -> decltype(pass.Run()) {

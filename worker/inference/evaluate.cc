@@ -1,0 +1,133 @@
+#include "worker/inference/evaluate.h"
+
+#include <algorithm>
+#include <cassert>
+#include <cmath>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <numbers>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "common/base/status.h"
+#include "common/data/safetensors_writer.h"
+#include "common/export/stored_model.h"
+#include "worker/data/dataset.h"
+#include "worker/inference/open_data.h"
+#include "worker/logic/local_model.h"
+#include "worker/model/inference_model.h"
+#include "worker/model/make_model.h"
+
+namespace sdp {
+namespace {
+
+// Half of it holds a chunk's boundary activations (ModelOptions): the model is read once per chunk.
+constexpr int64_t kMemoryBytes = int64_t{1} << 30;
+
+// A worker's surroundings, for a model that lies on the disk.
+class StoredExchange : public Exchange {
+ public:
+  explicit StoredExchange(const StoredModel& model) : model_(model) {}
+
+  void Want(UnitId) override {}
+  absl::StatusOr<std::vector<FloatBuffer>> Take(UnitId unit) override {
+    return ReadBlock(model_, unit);
+  }
+  void BackwardBegins() override { assert(false && "evaluation has no backward pass"); }
+  void Gradient(FragmentId, FloatBuffer) override {
+    assert(false && "evaluation has no gradients");
+  }
+
+ private:
+  const StoredModel& model_;
+};
+
+absl::StatusOr<LossSum> SumLosses(const StoredModel& model, const Dataset& data, int64_t samples,
+                                  int threads) {
+  SDP_ASSIGN_OR_RETURN(const std::unique_ptr<LocalModel> local,
+                       MakeTorchModel(model.catalog, model.layout, model.llama, &data, &data,
+                                      {.threads = threads, .memory_bytes = kMemoryBytes}));
+  EvaluateTask task;
+  task.step = model.step.value_or(0);
+  for (size_t unit = 0; unit < model.factors.size(); ++unit) {
+    task.units.push_back({UnitId(static_cast<int32_t>(unit)), model.factors[unit]});
+  }
+  task.samples = samples;
+  StoredExchange exchange(model);
+  return local->Evaluate(task, exchange);
+}
+
+template <typename T>
+absl::string_view Bytes(absl::Span<const T> values) {
+  return {reinterpret_cast<const char*>(values.data()), values.size() * sizeof(T)};
+}
+
+absl::Status WriteLogits(const StoredModel& model, const Dataset& data, int64_t samples,
+                         const EvaluateRequest& request) {
+  const int64_t length = data.seq_len();
+  SDP_ASSIGN_OR_RETURN(
+      const std::unique_ptr<SafetensorsWriter> file,
+      SafetensorsWriter::Create(request.logits,
+                                {{"tokens", "I64", {samples, length}},
+                                 {"logits", "F32", {samples, length, model.llama.vocab}}},
+                                {}));
+  std::vector<int32_t> tokens(static_cast<size_t>(length) + 1);
+  for (int64_t sample = 0; sample < samples; ++sample) {
+    data.Read(sample, absl::MakeSpan(tokens));
+    const std::vector<int64_t> input(tokens.begin(), tokens.end() - 1);
+    SDP_RETURN_IF_ERROR(file->Append(Bytes<int64_t>(input)));
+  }
+  SDP_ASSIGN_OR_RETURN(const std::unique_ptr<InferenceModel> inference,
+                       LoadInferenceModel(model, length, request.threads));
+  for (int64_t sample = 0; sample < samples; ++sample) {
+    data.Read(sample, absl::MakeSpan(tokens));
+    SDP_ASSIGN_OR_RETURN(const absl::Span<const float> logits,
+                         inference->Logits(absl::MakeConstSpan(tokens).first(tokens.size() - 1)));
+    SDP_RETURN_IF_ERROR(file->Append(Bytes(logits)));
+  }
+  return file->Finish();
+}
+
+std::string Report(const EvaluateRequest& request, const StoredModel& model, const Dataset& data,
+                   int64_t samples, const LossSum& sum) {
+  const double loss = sum.loss_sum / static_cast<double>(sum.terms);
+  const bool bytes = model.tokens == TokenKind::kBytes;
+  if (request.format == EvaluateRequest::Format::kJson) {
+    nlohmann::ordered_json json = {{"loss", loss},
+                                   {"perplexity", std::exp(loss)},
+                                   {"targets", sum.terms},
+                                   {"samples", samples},
+                                   {"seq_len", data.seq_len()}};
+    if (bytes) json["bits_per_byte"] = loss / std::numbers::ln2;
+    return json.dump() + "\n";
+  }
+  return absl::StrFormat(
+      "loss %.4f nats per %s  perplexity %.4f%s  over %d targets, %d samples of %d\n", loss,
+      bytes ? "byte" : "token", std::exp(loss),
+      bytes ? absl::StrFormat("  %.4f bits per byte", loss / std::numbers::ln2) : "", sum.terms,
+      samples, data.seq_len());
+}
+
+}  // namespace
+
+absl::Status Evaluate(const EvaluateRequest& request, std::ostream& out) {
+  SDP_ASSIGN_OR_RETURN(const StoredModel model, OpenStoredModel(request.model));
+  const int64_t seq_len = request.seq_len > 0 ? request.seq_len : model.positions;
+  if (seq_len > model.positions) {
+    return absl::InvalidArgumentError(absl::StrCat("--seq-len ", seq_len, ": ", model.name, " has ",
+                                                   model.positions, " positions"));
+  }
+  SDP_ASSIGN_OR_RETURN(const std::unique_ptr<Dataset> data,
+                       OpenDataFor(model, request.data, seq_len));
+  const int64_t samples =
+      request.samples > 0 ? std::min(request.samples, data->samples()) : data->samples();
+  SDP_ASSIGN_OR_RETURN(const LossSum sum, SumLosses(model, *data, samples, request.threads));
+  if (!request.logits.empty()) {
+    SDP_RETURN_IF_ERROR(WriteLogits(model, *data, samples, request));
+  }
+  out << Report(request, model, *data, samples, sum) << std::flush;
+  return absl::OkStatus();
+}
+
+}  // namespace sdp

@@ -1,0 +1,36 @@
+#include "worker/inference/open_data.h"
+
+#include <cstring>
+#include <fstream>
+
+#include "absl/strings/str_cat.h"
+
+namespace sdp {
+namespace {
+
+// The first bytes of a token shard (worker/data/dataset.h); no text has them.
+bool IsTokenShard(const std::string& path) {
+  int32_t start[2] = {};
+  std::ifstream file(path, std::ios::binary);
+  file.read(reinterpret_cast<char*>(start), sizeof(start));
+  return file.gcount() == sizeof(start) && start[0] == 20240520 && start[1] == 1;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Dataset>> OpenDataFor(const StoredModel& model,
+                                                     const std::vector<std::string>& paths,
+                                                     int64_t seq_len) {
+  const bool bytes = model.tokens == TokenKind::kBytes;
+  for (const std::string& path : paths) {
+    if (!std::ifstream(path) || IsTokenShard(path) != bytes) continue;
+    return absl::InvalidArgumentError(
+        bytes ? absl::StrCat(path, " has token ids, but the tokens of ", model.name, " are bytes")
+              : absl::StrCat(path, " is no GPT-2 token shard, and ", model.name,
+                             " has another tokenizer than bytes: only token ids can be read"));
+  }
+  return bytes ? OpenText(paths, seq_len, model.llama.vocab)
+               : OpenTokens(paths, seq_len, model.llama.vocab);
+}
+
+}  // namespace sdp
