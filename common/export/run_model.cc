@@ -69,13 +69,15 @@ absl::StatusOr<StoredModel> FromCheckpoint(std::shared_ptr<const CheckpointReade
 }  // namespace
 
 absl::StatusOr<std::string> CheckpointFolder(const std::string& run_dir) {
-  const std::filesystem::path run = run_dir;
-  const std::string path = (run / "config.toml").string();
+  const std::string path = run_dir + "/config.toml";
   std::error_code ignored;
   if (!std::filesystem::exists(path, ignored)) {
     return absl::NotFoundError(absl::StrCat(run_dir, " is no run folder: it has no config.toml"));
   }
-  return (run / "checkpoints").string();
+  SDP_ASSIGN_OR_RETURN(LoadedConfig loaded, LoadConfig(path, {}));
+  loaded.config.mutable_run()->set_dir(
+      run_dir);  // It may have been moved, or called from elsewhere.
+  return CheckpointsPath(loaded.config);
 }
 
 absl::StatusOr<StoredModel> OpenRun(const std::string& run_dir, std::optional<Step> step) {

@@ -1,8 +1,8 @@
 // The `sdp` command: reads the command line, calls the subcommand, turns its status into a message
-// and an exit status: 0 done, 1 failed, 2 a mistake in the command line, the config or the plan,
-// 130 stopped on request.
+// and an exit status (common/process/exit_status.h).
 #include <filesystem>
 #include <iostream>
+#include <map>
 #include <string>
 #include <system_error>
 
@@ -10,9 +10,12 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "common/config/config.h"
+#include "common/process/exit_status.h"
+#include "deploy/command/export_command.h"
 #include "deploy/command/plan_command.h"
 #include "deploy/command/status_command.h"
 #include "deploy/command/train_command.h"
+#include "deploy/command/worker_command.h"
 
 namespace {
 
@@ -23,6 +26,7 @@ struct Commands {
   sdp::TrainCommand train;
   sdp::PlanCommand plan;
   sdp::StatusCommand status;
+  sdp::ExportCommand exporting;
   bool print_config = false, unix_sockets = false, plan_json = false, status_json = false;
 };
 
@@ -96,6 +100,34 @@ CLI::App* AddStatus(CLI::App& app, Commands& commands) {
   return status;
 }
 
+CLI::App* AddExport(CLI::App& app, Commands& commands) {
+  sdp::ExportCommand& command = commands.exporting;
+  CLI::App* exporting = app.add_subcommand(
+      "export", "Write a run's full model as a folder that Hugging Face transformers loads");
+  exporting->footer("Example: sdp export runs/first --out first-model");
+  exporting->add_option("RUN", command.run_dir, "The run's folder; its processes may run or not")
+      ->required();
+  exporting
+      ->add_option("--step", command.step, "The checkpoint of this step instead of the newest one")
+      ->type_name("T");
+  exporting->add_option("--out", command.options.out, "A folder that is not there yet, or is empty")
+      ->required()
+      ->type_name("DIR");
+  const std::map<std::string, sdp::ExportType> types = {{"f32", sdp::ExportType::kF32},
+                                                        {"bf16", sdp::ExportType::kBf16}};
+  exporting->add_option("--dtype", command.options.type, "f32 (default) or bf16")
+      ->transform(CLI::Transformer(types))
+      ->type_name("TYPE");
+  exporting
+      ->add_option("--part-size", command.part_size, "Of a file of weights, at most; default 5GB")
+      ->type_name("SIZE");
+  return exporting;
+}
+
+// Commands that the worker program runs, with all arguments as they are; here for `sdp --help`.
+constexpr const char* kForWorker[][2] = {{"eval", "Show the loss of a full model on data"},
+                                         {"generate", "Let a full model go on from a prompt"}};
+
 // The folder of this program, where the role programs are too.
 std::string ProgramFolder() {
   std::error_code error;
@@ -107,16 +139,7 @@ int Report(const absl::Status& status) {
   if (status.ok()) return 0;
   std::cout << std::flush;
   std::cerr << "sdp: " << status.message() << std::endl;
-  switch (status.code()) {
-    case absl::StatusCode::kCancelled:
-      return 130;
-    case absl::StatusCode::kInvalidArgument:
-    case absl::StatusCode::kNotFound:
-    case absl::StatusCode::kPermissionDenied:
-      return 2;
-    default:
-      return 1;
-  }
+  return sdp::ExitStatusOf(status);
 }
 
 }  // namespace
@@ -131,6 +154,13 @@ int main(int argc, char** argv) {
   Commands commands;
   CLI::App* const train = AddTrain(app, commands);
   CLI::App* const plan = AddPlan(app, commands);
+  CLI::App* const exporting = AddExport(app, commands);
+  for (const auto& [name, help] : kForWorker) {
+    app.add_subcommand(name, help);
+    if (argc > 1 && argv[1] == std::string(name)) {
+      return Report(sdp::BecomeWorker(ProgramFolder(), name, {argv + 2, argv + argc}));
+    }
+  }
   AddStatus(app, commands);
   try {
     app.parse(argc, argv);
@@ -159,6 +189,9 @@ int main(int argc, char** argv) {
     using Format = sdp::PlanCommand::Format;
     commands.plan.format = commands.plan_json ? Format::kJson : Format::kTable;
     return Report(sdp::RunPlanCommand(commands.plan, std::cout, std::cerr));
+  }
+  if (exporting->parsed()) {
+    return Report(sdp::RunExportCommand(commands.exporting, std::cout, std::cerr));
   }
   using Format = sdp::StatusCommand::Format;
   commands.status.format = commands.status_json ? Format::kJson : Format::kTable;

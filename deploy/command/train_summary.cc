@@ -87,10 +87,18 @@ std::string NextCommands(const RunConfig& config, const std::string& command_nam
   std::string name = "2-workers";
   const std::string change =
       config.cluster().workers() == 1 ? "cluster.workers=2" : OtherCoverage(config, &name);
-  return absl::StrCat("  ", sdp, " plan ", resolved, " --workers ", 2 * config.cluster().workers(),
-                      "\n", "  ", sdp, " train ", resolved, " --set ", change, " --set ",
-                      Word(absl::StrCat("run.dir=", run, "-", name)), "\n", "  tail -n 1 ",
-                      Word(run + "/metrics.jsonl"), "\n");
+  std::string use;
+  if (config.data().kind() == "text") {
+    use = absl::StrCat(" generate ", Word(run), " --prompt 'The '");
+  } else if (!config.data().validation().empty()) {
+    use = absl::StrCat(" eval ", Word(run), " --data ", Word(config.data().validation(0)));
+  } else {
+    use = absl::StrCat(" generate ", Word(run), " --prompt-ids 0");
+  }
+  return absl::StrCat("  ", sdp, use, "\n  ", sdp, " export ", Word(run), " --out ",
+                      Word(run + "-model"), "\n  ", sdp, " plan ", resolved, " --workers ",
+                      2 * config.cluster().workers(), "\n  ", sdp, " train ", resolved, " --set ",
+                      change, " --set ", Word(absl::StrCat("run.dir=", run, "-", name)), "\n");
 }
 
 }  // namespace sdp

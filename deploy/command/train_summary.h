@@ -17,7 +17,9 @@ absl::StatusOr<std::string> ValidationLine(const RunConfig& config);
 // What continues a run that was stopped or broke off.
 std::string ResumeCommand(const RunConfig& config, const std::string& command_name);
 
-// Three commands that work with this run as it is now, one per line, for people to copy.
+// Four commands that work with this run as it is now, one per line, for people to copy: text from
+// the model (for token ids its loss, if there is validation data), the model as a folder, and what
+// another choice of subnetworks would be and do.
 std::string NextCommands(const RunConfig& config, const std::string& command_name);
 
 }  // namespace sdp

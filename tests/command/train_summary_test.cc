@@ -62,13 +62,22 @@ TEST_F(TrainSummaryTest, ValidationLine_CountsTheEvaluatedBytesOnly) {
             "validation: unigram 0.6365  bigram 0.0000  model 1.5000 nats/byte");
 }
 
-TEST_F(TrainSummaryTest, NextCommands_AreThreeAndQuotedForAShell) {
+TEST_F(TrainSummaryTest, NextCommands_AreFourAndQuotedForAShell) {
   config_.mutable_run()->set_dir("runs/it's a run/");
   EXPECT_EQ(NextCommands(config_, "build/sdp"),
+            "  build/sdp generate 'runs/it'\\''s a run' --prompt 'The '\n"
+            "  build/sdp export 'runs/it'\\''s a run' --out 'runs/it'\\''s a run-model'\n"
             "  build/sdp plan 'runs/it'\\''s a run/config.toml' --workers 8\n"
             "  build/sdp train 'runs/it'\\''s a run/config.toml' --set sdp.coverage=1 --set "
-            "'run.dir=runs/it'\\''s a run-full'\n"
-            "  tail -n 1 'runs/it'\\''s a run/metrics.jsonl'\n");
+            "'run.dir=runs/it'\\''s a run-full'\n");
+}
+
+TEST_F(TrainSummaryTest, NextCommands_OfTokenIds_NeedNoTokenizer) {
+  config_.mutable_run()->set_dir("r");
+  config_.mutable_data()->set_kind("tokens");
+  EXPECT_THAT(NextCommands(config_, "sdp"), HasSubstr("sdp generate r --prompt-ids 0\n"));
+  config_.mutable_data()->add_validation("v.bin");
+  EXPECT_THAT(NextCommands(config_, "sdp"), HasSubstr("sdp eval r --data v.bin\n"));
 }
 
 TEST_F(TrainSummaryTest, NextCommands_ChangeWhatCanBeChanged) {
