@@ -53,10 +53,14 @@ absl::Status Main(const RoleFlags& flags) {
   if (!setup.config.worker().memory().empty()) {
     SDP_ASSIGN_OR_RETURN(model_options.memory_bytes, ParseBytes(setup.config.worker().memory()));
   }
+  model_options.precision = setup.precision;
+  if (setup.config.worker().device() == "cuda") model_options.device = Device::kCuda;
   SDP_ASSIGN_OR_RETURN(const std::unique_ptr<LocalModel> model,
                        MakeTorchModel(setup.catalog, setup.layout, setup.llama, training.get(),
                                       validation.get(), model_options));
-  spdlog::info("{} training samples, {} threads", training->samples(), model_options.threads);
+  spdlog::info("{} training samples, {} threads, {} on {}", training->samples(),
+               model_options.threads, setup.config.train().precision(),
+               setup.config.worker().device());
 
   WorkerService::Options options;
   options.coordinator = flags.coordinator;
@@ -64,6 +68,7 @@ absl::Status Main(const RoleFlags& flags) {
   options.name = flags.name;
   options.config_hash = setup.config_hash;
   options.instance = RandomInstance();
+  options.precision = setup.precision;
   options.data.train_samples = training->samples();
   options.data.train_checksum = training->checksum();
   if (validation != nullptr) {

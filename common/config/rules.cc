@@ -104,7 +104,7 @@ std::vector<Rule> MakeRules() {
       Number("train.steps", "1000", kOut, {1, 1e12}, "when training ends"),
       Number("train.global_batch", "32", kIn, kPositive, "samples per step over all workers"),
       Number("train.micro_batch", "0", kIn, kCount, "samples a worker computes at once; 0: its whole portion"),
-      Choice("train.precision", "'f32'", kIn, {"f32"}, {"bf16"}, "of weights and gradients"),
+      Choice("train.precision", "'f32'", kIn, {"f32", "bf16"}, {}, "of weights, gradients and activations on workers"),
       Choice("train.optimizer", "'adamw'", kIn, {"adamw", "sgd"}, {}, "as in torch.optim"),
       Number("train.lr", "3e-4", kIn, kPositiveFactor, "learning rate after warm-up"),
       Number("train.weight_decay", "0.1", kIn, kFactor, "not on norms and biases"),
@@ -125,7 +125,7 @@ std::vector<Rule> MakeRules() {
       Number("cluster.workers", "4", kOut, {1, 1e5}, "worker processes"),
       Number("cluster.shards", "2", kOut, {1, 1e5}, "shard processes"),
 
-      Choice("worker.device", "'cpu'", kOut, {"cpu"}, {"cuda"}, "where a worker computes"),
+      Choice("worker.device", "'cpu'", kOut, {"cpu", "cuda"}, {}, "where a worker computes; cuda: the first GPU it sees"),
       Number("worker.threads", "0", kOut, {0, 4096}, "0: cores / workers on this host"),
       String("worker.memory", "''", kOut, Text::kByteSize, "of a worker's device; empty: no limit is known"),
 

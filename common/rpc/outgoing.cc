@@ -55,13 +55,11 @@ void OutgoingQueue::BeginNext() {
   current_ = std::make_unique<Current>();
   current_->outgoing = std::move(waiting_.begin()->second);
   waiting_.erase(waiting_.begin());
-  const Outgoing& outgoing = current_->outgoing;
+  Outgoing& outgoing = current_->outgoing;
   if (outgoing.header.wire_type == WireType::kBf16 && outgoing.numbers != nullptr) {
-    const auto elements = static_cast<size_t>(outgoing.numbers->size());
-    auto bytes = std::make_shared<std::string>(2 * elements, '\0');
-    ToBf16(outgoing.numbers->span(), {reinterpret_cast<uint16_t*>(bytes->data()), elements});
-    current_->bf16 = std::move(bytes);
-    current_->outgoing.numbers = nullptr;
+    outgoing.encoded = std::make_shared<const WireBuffer>(
+        WireBuffer::Rounded(WireType::kBf16, outgoing.numbers->span()));
+    outgoing.numbers = nullptr;
   }
 }
 
@@ -87,9 +85,9 @@ EncodedFrame OutgoingQueue::Next() {
   EncodedFrame frame;
   if (size == 0) {
     frame = Encode(header, "", nullptr);
-  } else if (current_->bf16 != nullptr) {
-    const absl::string_view payload = range(current_->bf16->data());
-    const grpc::Slice slice = Borrow(payload, current_->bf16);
+  } else if (current_->outgoing.encoded != nullptr) {
+    const absl::string_view payload = range(current_->outgoing.encoded->data());
+    const grpc::Slice slice = Borrow(payload, current_->outgoing.encoded);
     frame = Encode(header, payload, &slice);
   } else {
     const absl::string_view payload = range(current_->outgoing.numbers->data());

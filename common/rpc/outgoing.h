@@ -15,6 +15,7 @@
 #include "absl/strings/string_view.h"
 #include "common/base/float_buffer.h"
 #include "common/base/ids.h"
+#include "common/base/wire_buffer.h"
 #include "common/wire/frame.h"
 
 namespace sdp {
@@ -23,7 +24,10 @@ namespace sdp {
 // part.
 struct Outgoing {
   FrameHeader header;
-  SharedValue numbers;  // of a push or value, [n] f32; null: the payload is `text`
+  // Of a push or value, [n]: what is sent as it is, or f32 numbers to be written in the header's
+  // type. Neither: the payload is `text`.
+  SharedWire encoded;
+  SharedValue numbers;
   std::string text;
 };
 
@@ -36,8 +40,8 @@ struct EncodedFrame {
 
 // OutgoingQueue orders what a stream sends and cuts it into frames. Frames of text first, in order;
 // then fragments by (step, fragment), so first layers first. A fragment that was begun is finished
-// first: the receiver has one open at a time. f32 payloads are not copied: the frames refer to the
-// numbers and keep them alive. Same fragment and step twice: the newer one replaces the one that
+// first: the receiver has one open at a time. A payload that has its type already is not copied: the frames
+// refer to the numbers and keep them alive. Same fragment and step twice: the newer one replaces the one that
 // waits. Threads: confined to one; frames may be used anywhere.
 class OutgoingQueue {
  public:
@@ -49,8 +53,7 @@ class OutgoingQueue {
  private:
   struct Current {
     Outgoing outgoing;
-    std::shared_ptr<const std::string> bf16;  // the payload, if not f32
-    int64_t sent = 0;                         // payload bytes
+    int64_t sent = 0;  // payload bytes
   };
   void BeginNext();
 

@@ -21,12 +21,14 @@ absl::StatusOr<RunSetup> MakeRunSetup(const RunConfig& config) {
   Catalog catalog = LlamaCatalog(llama, unit, config.data().seq_len());
   SDP_ASSIGN_OR_RETURN(std::vector<double> coverage, CoverageFrom(config, catalog));
   Layout layout(catalog);
+  SDP_ASSIGN_OR_RETURN(const WireType precision, PrecisionFrom(config.train()));
   return RunSetup{.config = config,
                   .config_hash = ConfigHash(config),
                   .llama = llama,
                   .catalog = std::move(catalog),
                   .layout = std::move(layout),
-                  .coverage = std::move(coverage)};
+                  .coverage = std::move(coverage),
+                  .precision = precision};
 }
 
 LlamaSpec LlamaSpecFrom(const RunConfig::Model& model) {
@@ -57,6 +59,17 @@ absl::StatusOr<Assignment> AssignmentFrom(const RunConfig::Sdp& sdp) {
   return absl::InvalidArgumentError(
       absl::StrCat("sdp.assignment = \"", sdp.assignment(),
                    "\": allowed are \"resolvable\", \"cyclic\", \"random\""));
+}
+
+absl::StatusOr<WireType> PrecisionFrom(const RunConfig::Train& train) {
+  if (train.precision() == "f32") return WireType::kF32;
+  if (train.precision() == "bf16") return WireType::kBf16;
+  return absl::InvalidArgumentError(
+      absl::StrCat("train.precision = \"", train.precision(), "\": allowed are \"f32\", \"bf16\""));
+}
+
+ElementBytes ElementBytesFrom(WireType precision) {
+  return {.weight = BytesPerElement(precision), .gradient = BytesPerElement(precision)};
 }
 
 absl::StatusOr<std::vector<double>> CoverageFrom(const RunConfig& config, const Catalog& catalog) {
@@ -97,6 +110,9 @@ MemoryModel MemoryModelFrom(const RunSetup& setup) {
   const int64_t seq_len = config.data().seq_len();
   const int threads = std::max(1, static_cast<int>(config.worker().threads()));
   MemoryModel model;
+  const int64_t element = BytesPerElement(setup.precision);
+  model.sizes = {
+      .weight = element, .gradient = element, .activation = element, .fragment = element};
   model.stages = [llama = setup.llama, seq_len, sizes = model.sizes, threads](int64_t samples) {
     return LlamaMemory(llama, seq_len, samples, sizes, threads);
   };

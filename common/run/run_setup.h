@@ -5,12 +5,14 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "common/base/dtype.h"
 #include "common/base/ids.h"
 #include "common/model/catalog.h"
 #include "common/model/layout.h"
 #include "common/model/llama.h"
 #include "common/plan/memory.h"
 #include "common/plan/plan.h"
+#include "common/plan/report.h"
 #include "proto/config.pb.h"
 
 // What a RunConfig means, in the types of the code: every process of a run derives the same from
@@ -27,6 +29,7 @@ struct RunSetup {
   Catalog catalog;
   Layout layout;
   std::vector<double> coverage;  // [units] c_j
+  WireType precision;            // of weights and gradients on workers and on the wire
 };
 
 absl::StatusOr<RunSetup> MakeRunSetup(const RunConfig& config);
@@ -34,6 +37,9 @@ absl::StatusOr<RunSetup> MakeRunSetup(const RunConfig& config);
 LlamaSpec LlamaSpecFrom(const RunConfig::Model& model);
 absl::StatusOr<TransformerUnit> TransformerUnitFrom(const RunConfig::Sdp& sdp);
 absl::StatusOr<Assignment> AssignmentFrom(const RunConfig::Sdp& sdp);
+absl::StatusOr<WireType> PrecisionFrom(const RunConfig::Train& train);
+// What `precision` means for a plan's bytes.
+ElementBytes ElementBytesFrom(WireType precision);
 
 // c_j of every unit: `coverage`, or `holders` / cluster.workers. Resolved once per run, at its
 // start.

@@ -57,7 +57,11 @@ absl::StatusOr<Assembler::Result> Assembler::Add(const FrameHeader& header, Chun
     return Refusal(header, Answer::kBadChecksum, absl::StrCat("the part at byte ", header.offset));
   }
   Part& open = part->second;
-  Copy(header, payload, &open.value);
+  char* to = open.value.data() + header.offset;
+  for (const absl::string_view chunk : payload) {
+    std::memcpy(to, chunk.data(), chunk.size());
+    to += chunk.size();
+  }
   open.received += header.payload_bytes;
   open.wire_bytes += header.payload_bytes + static_cast<int64_t>(kFrameHeaderBytes);
   Result result;
@@ -81,14 +85,14 @@ Assembler::Result Assembler::Begin(const FrameHeader& header) {
         absl::StrCat("fragment ", header.fragment.value(), " of ", layout_->fragments());
     return result;
   }
-  const int64_t elements = header.total / ElementBytes(header.wire_type);
+  const int64_t elements = header.total / BytesPerElement(header.wire_type);
   if (const int64_t size = layout_->fragment(header.fragment).size;
       elements != 0 && elements != size) {
     result.detail = absl::StrCat("fragment ", header.fragment.value(), " has ", size,
                                  " elements, not ", elements);
     return result;
   }
-  const int64_t bytes = elements * static_cast<int64_t>(sizeof(float));
+  const int64_t bytes = header.total;
   if (bytes_ > 0 && bytes_ + bytes > max_bytes_) {
     result.answer = Answer::kRetryAfter;
     result.detail = absl::StrCat("fragments begun on this stream hold ", bytes_, " bytes already");
@@ -96,28 +100,10 @@ Assembler::Result Assembler::Begin(const FrameHeader& header) {
   }
   Part& part = open_[{header.step, header.fragment}];
   part.first = header;
-  if (elements > 0) part.value = FloatBuffer(elements);
+  if (elements > 0) part.value = WireBuffer(header.wire_type, elements);
   bytes_ += bytes;
   result.kind = Result::Kind::kBegun;
   return result;
-}
-
-void Assembler::Copy(const FrameHeader& header, Chunks payload, FloatBuffer* value) {
-  if (header.payload_bytes == 0) return;
-  const auto gather = [payload](char* to) {
-    for (absl::string_view chunk : payload) {
-      std::memcpy(to, chunk.data(), chunk.size());
-      to += chunk.size();
-    }
-  };
-  const auto begin = static_cast<size_t>(header.offset / ElementBytes(header.wire_type));
-  if (header.wire_type == WireType::kF32) {
-    gather(reinterpret_cast<char*>(value->data() + begin));
-    return;
-  }
-  scratch_.resize(static_cast<size_t>(header.payload_bytes) / sizeof(uint16_t));
-  gather(reinterpret_cast<char*>(scratch_.data()));
-  FromBf16(scratch_, value->span().subspan(begin, scratch_.size()));
 }
 
 absl::StatusOr<Assembler::Result> Assembler::Refusal(const FrameHeader& header, Answer answer,

@@ -7,7 +7,7 @@
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
-#include "common/base/float_buffer.h"
+#include "common/base/wire_buffer.h"
 #include "common/base/ids.h"
 #include "common/model/layout.h"
 #include "common/protocol/messages.h"
@@ -18,7 +18,7 @@ namespace sdp {
 // Assembler puts the parts of a stream's fragments together: push parts at a shard, value parts at
 // a worker. It trusts nothing in them: each part's checksum, place and identity is checked, and a
 // bad one costs only its own fragment. Memory is bounded by `max_bytes`. Shapes: what comes out is
-// a whole fragment, [n] f32, whatever the wire type.  Threads: confined to one.
+// a whole fragment, [n] in the type in which it was sent.  Threads: confined to one.
 class Assembler {
  public:
   struct Result {
@@ -30,7 +30,7 @@ class Assembler {
       kIgnored,   // a later part of a refused fragment
     };
     Kind kind = Kind::kIgnored;
-    FloatBuffer value;
+    WireBuffer value;
     int64_t wire_bytes = 0;  // kComplete: headers and payloads of all parts
     Answer answer = Answer::kReceived;
     std::string detail;
@@ -55,14 +55,13 @@ class Assembler {
   using Key = std::pair<Step, FragmentId>;
   struct Part {
     FrameHeader first;  // of the first part
-    FloatBuffer value;
+    WireBuffer value;
     int64_t received = 0;  // payload bytes
     int64_t wire_bytes = 0;
   };
 
   absl::StatusOr<Result> Refusal(const FrameHeader& header, Answer answer, std::string detail);
   Result Begin(const FrameHeader& header);
-  void Copy(const FrameHeader& header, Chunks payload, FloatBuffer* value);
   void Drop(const Key& key);
 
   const Layout* const layout_;
@@ -70,7 +69,6 @@ class Assembler {
   absl::flat_hash_map<Key, Part> open_;
   absl::flat_hash_map<Key, int64_t> refused_;  // -> where the next part would begin
   int64_t bytes_ = 0;
-  std::vector<uint16_t> scratch_;  // a part in bf16
 };
 
 }  // namespace sdp

@@ -40,7 +40,7 @@ absl::Status Invalid(absl::string_view what) {
 
 // Sizes of numbers in parts: push and value.
 absl::Status CheckNumbers(const FrameHeader& header) {
-  const int64_t element = ElementBytes(header.wire_type);
+  const int64_t element = BytesPerElement(header.wire_type);
   if (header.total % element != 0 || header.offset % element != 0 ||
       header.payload_bytes % element != 0) {
     return Invalid(absl::StrCat("total ", header.total, ", offset ", header.offset, ", payload ",
@@ -204,7 +204,7 @@ FrameHeader PushHeader(const PushKey& key, int64_t elements, WireType wire_type)
   header.wire_type = wire_type;
   header.fragment = key.fragment;
   header.terms = key.terms;
-  header.total = elements * ElementBytes(wire_type);
+  header.total = elements * BytesPerElement(wire_type);
   return header;
 }
 
@@ -213,7 +213,7 @@ FrameHeader ValueHeader(const RequestKey& key, FragmentId fragment, int64_t elem
   FrameHeader header = HeaderOf(FrameKind::kValuePart, key);
   header.wire_type = wire_type;
   header.fragment = fragment;
-  header.total = elements * ElementBytes(wire_type);
+  header.total = elements * BytesPerElement(wire_type);
   return header;
 }
 

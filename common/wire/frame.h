@@ -12,7 +12,7 @@
 #include "absl/types/span.h"
 #include "common/base/ids.h"
 #include "common/protocol/messages.h"
-#include "common/wire/dtype.h"
+#include "common/base/dtype.h"
 
 // The messages of the streams Push and Pull between workers and shards: a fixed header and a
 // payload.

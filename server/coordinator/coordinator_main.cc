@@ -151,6 +151,7 @@ absl::Status Serve(const Flags& flags, const RunSetup& setup, const std::string&
   options.logic.coverage = opened.beginning.coverage;
   options.keep_checkpoints = static_cast<int>(setup.config.checkpoint().keep_last());
   options.memory = MemoryModelFrom(setup);
+  options.element_bytes = ElementBytesFrom(setup.precision);
   options.security.insecure = flags.insecure;
   options.print = [](const std::string& line) { std::cout << line << std::endl; };
   options.log = [](const std::string& line) { spdlog::info("{}", line); };

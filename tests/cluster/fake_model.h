@@ -15,7 +15,8 @@ namespace sdp {
 //   gradient[i] = factor * mean over samples of (value[i] - Target(sample, fragment, i))
 class FakeModel final : public LocalModel {
  public:
-  explicit FakeModel(const Layout* layout) : layout_(layout) {}
+  explicit FakeModel(const Layout* layout, WireType type = WireType::kF32)
+      : layout_(layout), type_(type) {}
 
   static float Target(int64_t sample, FragmentId fragment, int64_t i) {
     const uint64_t bits =
@@ -34,7 +35,7 @@ class FakeModel final : public LocalModel {
       if (!values.ok()) return values.status();
       const auto& block = layout_->block(held.unit);
       for (size_t f = 0; f < block.size(); ++f) {
-        const FloatBuffer& value = (*values)[f];
+        const FloatBuffer value = std::move((*values)[f]).Widened();
         FloatBuffer gradient = FloatBuffer::Zeros(value.size());
         for (int64_t i = 0; i < value.size(); ++i) {
           for (const int64_t sample : task.samples) {
@@ -48,7 +49,7 @@ class FakeModel final : public LocalModel {
     }
     exchange.BackwardBegins();
     for (auto it = gradients.rbegin(); it != gradients.rend(); ++it)
-      exchange.Gradient(it->first, std::move(it->second));
+      exchange.Gradient(it->first, WireBuffer::Rounded(type_, it->second.span()));
     return result;
   }
 
@@ -58,7 +59,8 @@ class FakeModel final : public LocalModel {
     for (const HeldUnit& held : task.units) {
       auto values = exchange.Take(held.unit);
       if (!values.ok()) return values.status();
-      for (const FloatBuffer& value : *values) {
+      for (WireBuffer& fragment : *values) {
+        const FloatBuffer value = std::move(fragment).Widened();
         for (int64_t i = 0; i < value.size(); ++i) {
           sum.loss_sum +=
               held.factor * static_cast<double>(task.samples) * value.data()[i] * value.data()[i];
@@ -70,6 +72,7 @@ class FakeModel final : public LocalModel {
 
  private:
   const Layout* const layout_;
+  const WireType type_;
 };
 
 }  // namespace sdp

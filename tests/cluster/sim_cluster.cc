@@ -27,7 +27,7 @@ class SimCluster::Compute {
     tasks_.push_back(std::move(task));
     Next();
   }
-  void UnitHere(Step step, UnitId unit, std::vector<FloatBuffer> fragments) {
+  void UnitHere(Step step, UnitId unit, std::vector<WireBuffer> fragments) {
     units_[{step, unit}] = std::move(fragments);
     if (wanted_.erase({step, unit}) > 0) WantNext();
     Next();
@@ -39,25 +39,25 @@ class SimCluster::Compute {
    public:
     Recorder(Compute* compute, Step step) : compute_(compute), step_(step) {}
     void Want(UnitId) override {}
-    absl::StatusOr<std::vector<FloatBuffer>> Take(UnitId unit) override {
+    absl::StatusOr<std::vector<WireBuffer>> Take(UnitId unit) override {
       const auto it = compute_->units_.find({step_, unit});
       if (it == compute_->units_.end())
         return absl::InternalError(absl::StrCat("unit ", unit.value(), " is not here"));
       if (!compute_->keep_) {
-        std::vector<FloatBuffer> fragments = std::move(it->second);
+        std::vector<WireBuffer> fragments = std::move(it->second);
         compute_->units_.erase(it);
         return fragments;
       }
-      std::vector<FloatBuffer> copy;  // an evaluation may walk several times
-      for (const FloatBuffer& fragment : it->second) copy.push_back(fragment.Clone());
+      std::vector<WireBuffer> copy;  // an evaluation may walk several times
+      for (const WireBuffer& fragment : it->second) copy.push_back(fragment.Clone());
       return copy;
     }
     void BackwardBegins() override {
       events.push_back(
           [compute = compute_, step = step_] { return compute->worker().OnBackwardBegins(step); });
     }
-    void Gradient(FragmentId fragment, FloatBuffer gradient) override {
-      auto shared = std::make_shared<FloatBuffer>(std::move(gradient));
+    void Gradient(FragmentId fragment, WireBuffer gradient) override {
+      auto shared = std::make_shared<WireBuffer>(std::move(gradient));
       events.push_back([compute = compute_, step = step_, fragment, shared] {
         return compute->worker().OnGradient(step, fragment, std::move(*shared));
       });
@@ -137,7 +137,7 @@ class SimCluster::Compute {
   const size_t worker_;
   LocalModel* const model_;
   std::deque<std::variant<TrainTask, EvaluateTask>> tasks_;
-  std::map<std::pair<Step, UnitId>, std::vector<FloatBuffer>> units_;
+  std::map<std::pair<Step, UnitId>, std::vector<WireBuffer>> units_;
   std::optional<std::deque<UnitId>> wants_;
   std::set<std::pair<Step, UnitId>> wanted_;
   bool busy_ = false;
@@ -327,7 +327,7 @@ void SimCluster::Do(size_t s, ShardActions actions) {
                                                                         : delivery.value->Clone());
     if (delivery.value != nullptr &&
         counted_.insert({w, delivery.step, delivery.fragment}).second) {
-      delivered_bytes_[w] += delivery.value->bytes();
+      delivered_bytes_[w] += delivery.value->size() * BytesPerElement(options_.wire);
     }
     Send([=, this, value = delivery.value] {
       if (value == nullptr) {
@@ -341,8 +341,9 @@ void SimCluster::Do(size_t s, ShardActions actions) {
                                                 " changed while it was being sent"));
         return;
       }
-      Do(w, workers_[w]->OnValue(delivery.step, delivery.fragment, value->Clone(), value->bytes(),
-                                 now_));
+      WireBuffer sent = WireBuffer::Rounded(options_.wire, value->span());
+      const int64_t bytes = sent.bytes();
+      Do(w, workers_[w]->OnValue(delivery.step, delivery.fragment, std::move(sent), bytes, now_));
     });
   }
   for (const Reduced& reduced : actions.reduced) {
@@ -431,8 +432,9 @@ void SimCluster::Do(size_t w, WorkerActions actions) {
     if (push.gradient != nullptr) pushed_bytes_[w] += push.gradient->bytes();
     At(push.delay, [=, this] {
       Send([=, this] {
-        Do(s, shards_[s]->Push(push.key,
-                               push.gradient == nullptr ? FloatBuffer() : push.gradient->Clone()));
+        Do(s,
+           shards_[s]->Push(push.key, push.gradient == nullptr ? FloatBuffer()
+                                                               : push.gradient->Clone().Widened()));
       });
     });
   }

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "common/base/dtype.h"
 #include "common/base/random.h"
 #include "server/coordinator/logic/coordinator.h"
 #include "server/shard/logic/shard.h"
@@ -46,6 +47,7 @@ class SimCluster {
     int64_t terms_per_sample = 1;
     DataSummary data;
     int64_t round_bytes = 0;
+    WireType wire = WireType::kF32;  // of values; gradients come as the model gives them
     uint64_t schedule_seed = 0;
     double duplicates = 0.1;  // share of messages that come twice
     absl::Duration max_delay = absl::Milliseconds(20);

@@ -33,6 +33,7 @@ struct Case {
   SimDisk* disk = nullptr;
   GenerationStart start = {};
   int64_t max_events = 0;
+  WireType wire = WireType::kF32;
 };
 
 class SimRun {
@@ -69,8 +70,9 @@ class SimRun {
     options_.run.start = c.start;
     options_.disk = c.disk;
     options_.max_events = c.max_events;
+    options_.wire = c.wire;
     cluster_ = std::make_unique<SimCluster>(
-        options_, [this](int) { return std::make_unique<FakeModel>(&layout_); });
+        options_, [this](int) { return std::make_unique<FakeModel>(&layout_, options_.wire); });
   }
 
   SimCluster& cluster() { return *cluster_; }
@@ -268,6 +270,29 @@ TEST(SimClusterTest, Worker_MovesItsBlocksAndNoMore) {
       params += run.catalog().unit(unit).params;
     EXPECT_EQ(run.cluster().delivered_bytes(w), params * 4 * c.steps);
     EXPECT_EQ(run.cluster().pushed_bytes(w), params * 4 * c.steps);
+  }
+}
+
+// bf16 on the wire: half of the bytes, the same bits whatever the schedule and the shards.
+TEST(SimClusterTest, Bf16_HalfTheBytes_SameBits) {
+  const Case c{.steps = 5, .rotate_every = 2, .eval_every = 0, .clip_norm = 0.3, .duplicates = 0};
+  Case narrow = c;
+  narrow.wire = WireType::kBf16;
+  SimRun f32(c), calm(narrow);
+  ASSERT_EQ(f32.cluster().Run(), absl::OkStatus());
+  ASSERT_EQ(calm.cluster().Run(), absl::OkStatus());
+  EXPECT_NE(calm.hash(), f32.hash());
+  for (int w = 0; w < c.workers; ++w) {
+    EXPECT_EQ(2 * calm.cluster().delivered_bytes(w), f32.cluster().delivered_bytes(w));
+    EXPECT_EQ(2 * calm.cluster().pushed_bytes(w), f32.cluster().pushed_bytes(w));
+  }
+  for (uint64_t schedule = 1; schedule <= 20; ++schedule) {
+    narrow.schedule = schedule;
+    narrow.duplicates = 0.3;
+    narrow.shards = 1 + static_cast<int>(schedule % 3);
+    SimRun run(narrow);
+    ASSERT_EQ(run.cluster().Run(), absl::OkStatus());
+    EXPECT_EQ(run.hash(), calm.hash()) << "schedule " << schedule;
   }
 }
 

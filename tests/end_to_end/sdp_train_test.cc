@@ -277,6 +277,51 @@ TEST_F(SdpTrainTest, Bytes_AreThoseOfTheSubnetworks) {
   }
 }
 
+// bf16: half of the bytes, the same bits whatever carries them, and a loss near f32's (2^-9 for a
+// rounding, some of them, and six steps of what they did to the weights).
+TEST_F(SdpTrainTest, Bf16_HalfTheBytes_SameBitsTwiceAndAnyShards_LossNearF32s) {
+  const std::string wide = "--set model.dim=64 --set model.ffn_dim=172 ";
+  const std::string bf16 = wide + "--set train.precision=bf16 --set train.micro_batch=1 ";
+  ASSERT_EQ(Train("f32", wide).exit_status, 0);
+  const Outcome outcome = Train("one", bf16);
+  ASSERT_EQ(outcome.exit_status, 0) << outcome.output;
+  EXPECT_EQ(Train("single", bf16 + "--set cluster.shards=1").exit_status, 0);
+  EXPECT_EQ(Train("three", bf16 + "--set cluster.shards=3 --unix-sockets").exit_status, 0);
+  EXPECT_EQ(StateHash("one").size(), 16u);
+  EXPECT_EQ(StateHash("single"), StateHash("one"));
+  EXPECT_EQ(StateHash("three"), StateHash("one"));
+  EXPECT_NE(StateHash("f32"), StateHash("one"));
+
+  const std::vector<Json> lines = Metrics("one"), f32 = Metrics("f32");
+  ASSERT_EQ(lines.size(), f32.size());
+  for (size_t t = 0; t + 1 < lines.size(); ++t) {
+    const double loss = f32[t].at("loss").get<double>();
+    EXPECT_NEAR(lines[t].at("loss").get<double>(), loss, 0.01 * loss) << "step " << t;
+    for (const char* bytes : {"pulled_bytes", "pushed_bytes"}) {
+      // Headers, of which there are as many, are within 2%.
+      EXPECT_NEAR(lines[t].at(bytes).get<double>() / f32[t].at(bytes).get<double>(), 0.5, 0.01)
+          << "step " << t;
+    }
+  }
+  const double full = f32.back().at("full_loss").get<double>();
+  EXPECT_NEAR(lines.back().at("full_loss").get<double>(), full, 0.01 * full);
+  for (const char* bytes : {"pull_bytes", "push_bytes"}) {
+    const auto planned = [&](const char* run) {
+      const Json plan = Json::parse(std::ifstream(RunDir(run) / "plan.json"));
+      return plan.at("workers").at(0).at(bytes).get<int64_t>();
+    };
+    EXPECT_EQ(2 * planned("one"), planned("f32"));
+  }
+}
+
+TEST_F(SdpTrainTest, CudaWithoutAGpu_EndsSayingWhatToDo) {
+  const Outcome outcome = Train("run", "--set worker.device=cuda");
+  if (outcome.exit_status == 0) GTEST_SKIP() << "this machine has a GPU";
+  EXPECT_EQ(outcome.exit_status, 1);
+  EXPECT_THAT(outcome.output, HasSubstr("worker.device = \"cuda\": "));
+  EXPECT_THAT(outcome.output, HasSubstr("worker.device = \"cpu\""));
+}
+
 TEST_F(SdpTrainTest, InfiniteLoss_EndsTheRunNamingStepAndWorker) {
   const Outcome outcome = Train("run",
                                 "--set train.optimizer=sgd --set train.lr=1e6 --set "

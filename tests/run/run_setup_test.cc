@@ -61,6 +61,17 @@ TEST(RunSetupTest, LlamaTiny_SizesUnitsAndLayout) {
   EXPECT_EQ(MakeRunSetup(Config({"sdp.unit=\"layer\""}))->catalog.units.size(), 6u);
 }
 
+TEST(RunSetupTest, Precision_HalvesThePlansBytes) {
+  EXPECT_EQ(MakeRunSetup(Config({}))->precision, WireType::kF32);
+  const RunSetup setup = *MakeRunSetup(Config({"train.precision=bf16"}));
+  EXPECT_EQ(setup.precision, WireType::kBf16);
+  EXPECT_EQ(ElementBytesFrom(setup.precision).weight, 2);
+  EXPECT_EQ(ElementBytesFrom(setup.precision).gradient, 2);
+  RunConfig config = Config({});
+  config.mutable_train()->set_precision("fp8");
+  EXPECT_THAT(MakeRunSetup(config).status().message(), HasSubstr("train.precision = \"fp8\""));
+}
+
 TEST(RunSetupTest, HoldersAreASharePerWorkerCount) {
   RunConfig config = Config({"cluster.workers=8"});
   config.mutable_sdp()->clear_coverage();

@@ -137,7 +137,8 @@ absl::Status TestShard::Finish(int64_t generation) {
 }
 
 TestWorker::TestWorker(const Layout* layout, const std::vector<std::string>& addresses,
-                       WireType push, WireType pull) {
+                       WireType push, WireType pull)
+    : push_type_(push) {
   ShardStreams::Events events;
   events.connected = [this](ShardId) {
     MutexLock lock(&mutex_);
@@ -147,7 +148,7 @@ TestWorker::TestWorker(const Layout* layout, const std::vector<std::string>& add
     MutexLock lock(&mutex_);
     seen_.disconnected.push_back(status);
   };
-  events.value = [this](Step step, FragmentId fragment, FloatBuffer value, int64_t bytes) {
+  events.value = [this](Step step, FragmentId fragment, WireBuffer value, int64_t bytes) {
     MutexLock lock(&mutex_);
     ++seen_.values_seen;
     seen_.values[{step, fragment.value()}] = std::move(value);
@@ -168,7 +169,6 @@ TestWorker::TestWorker(const Layout* layout, const std::vector<std::string>& add
   ShardStreams::Options options;
   options.layout = layout;
   options.addresses = addresses;
-  options.push_type = push;
   options.pull_type = pull;
   options.first_pause = absl::Milliseconds(10);
   options.max_pause = absl::Milliseconds(50);
@@ -205,9 +205,9 @@ PushKey TestWorker::Key(Step step, int fragment, int64_t terms, int incarnation)
 }
 
 void TestWorker::Push(Step step, int fragment, float gradient, int64_t size, int incarnation) {
-  auto numbers = std::make_shared<FloatBuffer>(size);
-  std::fill_n(numbers->data(), size, gradient);
-  streams_->Send(ShardId(0), Key(step, fragment, 8, incarnation), std::move(numbers));
+  const std::vector<float> numbers(static_cast<size_t>(size), gradient);
+  streams_->Send(ShardId(0), Key(step, fragment, 8, incarnation),
+                 std::make_shared<const WireBuffer>(WireBuffer::Rounded(push_type_, numbers)));
 }
 
 void TestWorker::Pull(Step step, std::vector<int> fragments, int incarnation) {

@@ -85,7 +85,7 @@ class TestWorker {
   struct Seen {
     int connected = 0;
     std::vector<absl::Status> disconnected;
-    std::map<std::pair<Step, int>, FloatBuffer> values;
+    std::map<std::pair<Step, int>, WireBuffer> values;
     std::vector<std::pair<int, Answer>> refused;
     std::vector<PushAnswer> answers;
     std::map<Step, int64_t> pushed_bytes;
@@ -105,6 +105,7 @@ class TestWorker {
   Mutex mutex_;
   Seen seen_ ABSL_GUARDED_BY(mutex_);
   EventLoop owner_{"worker"};
+  const WireType push_type_;
   std::unique_ptr<ShardStreams> streams_;
 };
 

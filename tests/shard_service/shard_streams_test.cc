@@ -27,8 +27,9 @@ const std::vector<int> kAll = {0, 1, 2, 3};
 
 int64_t SizeOf(int fragment) { return fragment == kSmall ? 301 : kTestFragment; }
 
-bool AllEqual(const FloatBuffer& value, float expected) {
-  return std::all_of(value.data(), value.data() + value.size(),
+bool AllEqual(const WireBuffer& value, float expected) {
+  const FloatBuffer wide = value.Clone().Widened();
+  return std::all_of(wide.data(), wide.data() + wide.size(),
                      [&](float x) { return x == expected; });
 }
 
@@ -106,7 +107,7 @@ TEST_P(ShardStreamsTest, StepsOfSeveralFragments_InParts) {
   worker.Await([&](const Seen& seen) {
     for (int f = 0; f < kFragments; ++f) {
       for (Step step = 0; step < 3; ++step) {
-        const FloatBuffer& value = seen.values.at({step, f});
+        const WireBuffer& value = seen.values.at({step, f});
         EXPECT_EQ(value.size(), SizeOf(f));
         EXPECT_TRUE(AllEqual(value, static_cast<float>(f) - 0.5f * static_cast<float>(step)));
       }

@@ -8,9 +8,10 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "common/base/float_buffer.h"
 #include "common/base/ids.h"
+#include "common/base/wire_buffer.h"
 #include "common/model/layout.h"
+#include "gtest/gtest.h"
 #include "worker/logic/local_model.h"
 
 namespace sdp {
@@ -26,29 +27,33 @@ class FakeExchange : public Exchange {
     bool operator==(const Event&) const = default;
   };
 
-  // `values` by fragment, [size] each; they stay as they are, so tasks can be repeated.
-  FakeExchange(const Layout& layout, std::vector<FloatBuffer> values)
-      : layout_(layout), values_(std::move(values)), gradients_(values_.size()) {}
+  // `values` by fragment, [size] each; they stay as they are, so tasks can be repeated. They travel
+  // as `type`.
+  FakeExchange(const Layout& layout, std::vector<FloatBuffer> values,
+               WireType type = WireType::kF32)
+      : layout_(layout), type_(type), values_(std::move(values)), gradients_(values_.size()) {}
 
   void FailTake(UnitId unit, absl::Status status) { failures_[unit] = std::move(status); }
 
   void Want(UnitId unit) override { events_.push_back({Kind::kWant, unit.value()}); }
-  absl::StatusOr<std::vector<FloatBuffer>> Take(UnitId unit) override {
+  absl::StatusOr<std::vector<WireBuffer>> Take(UnitId unit) override {
     events_.push_back({Kind::kTake, unit.value()});
     if (const auto failure = failures_.find(unit); failure != failures_.end())
       return failure->second;
-    std::vector<FloatBuffer> fragments;
-    for (const FragmentId id : layout_.block(unit)) fragments.push_back(value(id).Clone());
+    std::vector<WireBuffer> fragments;
+    for (const FragmentId id : layout_.block(unit))
+      fragments.push_back(WireBuffer::Rounded(type_, value(id).span()));
     return fragments;
   }
   void BackwardBegins() override { events_.push_back({Kind::kBackward}); }
-  void Gradient(FragmentId fragment, FloatBuffer gradient) override {
+  void Gradient(FragmentId fragment, WireBuffer gradient) override {
+    EXPECT_EQ(gradient.type(), type_);
     events_.push_back({Kind::kGradient, fragment.value()});
-    gradients_[static_cast<size_t>(fragment.value())] = std::move(gradient);
+    gradients_[static_cast<size_t>(fragment.value())] = std::move(gradient).Widened();
   }
 
   FloatBuffer& value(FragmentId id) { return values_[static_cast<size_t>(id.value())]; }
-  // The last one handed out; none: never.
+  // The last one handed out, as f32; none: never.
   const std::optional<FloatBuffer>& gradient(FragmentId id) const {
     return gradients_[static_cast<size_t>(id.value())];
   }
@@ -70,6 +75,7 @@ class FakeExchange : public Exchange {
 
  private:
   const Layout& layout_;
+  const WireType type_;
   std::vector<FloatBuffer> values_;
   std::vector<std::optional<FloatBuffer>> gradients_;
   absl::flat_hash_map<UnitId, absl::Status> failures_;

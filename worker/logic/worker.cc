@@ -141,7 +141,7 @@ RequestKey Worker::Key(const StepState& state) const {
           admission_.incarnation};
 }
 
-WorkerActions Worker::OnValue(Step step, FragmentId fragment, FloatBuffer value, int64_t wire_bytes,
+WorkerActions Worker::OnValue(Step step, FragmentId fragment, WireBuffer value, int64_t wire_bytes,
                               absl::Time /*now*/) {
   WorkerActions actions;
   const auto it = steps_.find(step);
@@ -222,12 +222,12 @@ WorkerActions Worker::OnBackwardBegins(Step step) {
   return actions;
 }
 
-WorkerActions Worker::OnGradient(Step step, FragmentId fragment, FloatBuffer gradient) {
+WorkerActions Worker::OnGradient(Step step, FragmentId fragment, WireBuffer gradient) {
   WorkerActions actions;
   const auto it = steps_.find(step);
   if (it == steps_.end() || it->second.due.erase(fragment) == 0) return actions;
   StepState& state = it->second;
-  state.unacknowledged[fragment] = std::make_shared<const FloatBuffer>(std::move(gradient));
+  state.unacknowledged[fragment] = std::make_shared<const WireBuffer>(std::move(gradient));
   PushFragment(state, fragment, absl::ZeroDuration(), &actions);
   return actions;
 }

@@ -11,7 +11,7 @@
 #include "absl/container/flat_hash_set.h"
 #include "absl/status/status.h"
 #include "absl/time/time.h"
-#include "common/base/float_buffer.h"
+#include "common/base/wire_buffer.h"
 #include "common/base/ids.h"
 #include "common/data/sample_order.h"
 #include "common/model/catalog.h"
@@ -34,13 +34,13 @@ struct WorkerActions {
   struct Push {
     ShardId shard;
     PushKey key;
-    SharedValue gradient;
+    SharedWire gradient;
     absl::Duration delay;
   };  // gradient null: header only
   struct UnitHere {
     Step step;
     UnitId unit;
-    std::vector<FloatBuffer> fragments;
+    std::vector<WireBuffer> fragments;
   };  // for Exchange::Take
 
   std::vector<Ask> ask;
@@ -75,7 +75,7 @@ class Worker {
 
   WorkerActions Start();  // Ready was accepted
   WorkerActions OnBinding(const WorkerBinding& binding, absl::Time now);
-  WorkerActions OnValue(Step step, FragmentId fragment, FloatBuffer value, int64_t wire_bytes,
+  WorkerActions OnValue(Step step, FragmentId fragment, WireBuffer value, int64_t wire_bytes,
                         absl::Time now);
   WorkerActions OnPullRefused(Step step, FragmentId fragment, Answer answer,
                               const std::string& detail);
@@ -83,7 +83,7 @@ class Worker {
   // From the compute thread, in its order.
   WorkerActions OnWant(Step step, UnitId unit);
   WorkerActions OnBackwardBegins(Step step);
-  WorkerActions OnGradient(Step step, FragmentId fragment, FloatBuffer gradient);
+  WorkerActions OnGradient(Step step, FragmentId fragment, WireBuffer gradient);
   WorkerActions OnEvaluated(Step step, const absl::StatusOr<LossSum>& result);
   WorkerActions OnTrained(Step step, const absl::StatusOr<TrainResult>& result, absl::Time now);
   // A stream to this shard was opened anew: asks again for what has not come, sends again what is
@@ -104,11 +104,11 @@ class Worker {
     UnitId last_wanted;
     // Weights. asked: on their way; parts: of units that are not complete yet.
     absl::flat_hash_set<FragmentId> unasked, asked;
-    absl::flat_hash_map<UnitId, std::vector<FloatBuffer>> parts;
+    absl::flat_hash_map<UnitId, std::vector<WireBuffer>> parts;
     absl::flat_hash_map<UnitId, size_t> missing;  // fragments of a unit that have not come
     // Gradients. due: not computed yet; unacknowledged: kept until the shard has them.
     absl::flat_hash_set<FragmentId> due;
-    absl::flat_hash_map<FragmentId, SharedValue> unacknowledged;
+    absl::flat_hash_map<FragmentId, SharedWire> unacknowledged;
     std::optional<TrainResult> result;
     absl::Time trained_at;
     int64_t pulled_bytes = 0, pushed_bytes = 0;

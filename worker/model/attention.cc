@@ -1,9 +1,9 @@
 #include "worker/model/attention.h"
 
-#include <tuple>
 #include <utility>
 
 #include "torch/torch.h"
+#include "worker/model/causal_attention.h"
 #include "worker/model/matrix.h"
 
 namespace sdp {
@@ -39,11 +39,10 @@ struct Views {
 };
 
 struct Forward {
-  at::Tensor y;            // [B, L, d]
-  at::Tensor rstd;         // [B L]
-  at::Tensor qkv;          // [B, L, (H + 2 K) e], rotated
-  at::Tensor out;          // [B, H, L, e]
-  at::Tensor log_sum_exp;  // [B, H, L]
+  at::Tensor y;     // [B, L, d]
+  at::Tensor rstd;  // [B L]
+  at::Tensor qkv;   // [B, L, (H + 2 K) e], rotated
+  Attended attended;
 };
 
 // [B, H, L, e] -> [B L, H e]; without a copy where the kernel already writes token by token.
@@ -57,16 +56,12 @@ Forward Compute(const at::Tensor& h, const AttentionWeights& w, const Rotary& ro
   Normed normed = RmsNorm(h, w.norm, eps);
   Forward f;
   f.rstd = std::move(normed.rstd);
-  f.qkv = at::matmul(normed.y, w.qkv.t());
+  f.qkv = Product(Rows(normed.y), w.qkv.t()).view({h.size(0), h.size(1), w.qkv.size(0)});
   normed.y.reset();
   rotary.Apply(f.qkv, heads.query + heads.key);
   const Views views(f.qkv, heads);
-  // The kernel that scaled_dot_product_attention takes on CPUs, called by name to get at the
-  // log-sum-exp. It works in tiles, is deterministic and pairs query heads with their group's key
-  // head itself.
-  std::tie(f.out, f.log_sum_exp) = at::_scaled_dot_product_flash_attention_for_cpu(
-      views.q, views.k, views.v, /*dropout_p=*/0.0, /*is_causal=*/true);
-  f.y = AddProduct(h, ByToken(f.out), w.o.t(), factor);
+  f.attended = CausalAttention(AttentionKernelFor(views.q), views.q, views.k, views.v);
+  f.y = AddProduct(h, ByToken(f.attended.out), w.o.t(), factor);
   return f;
 }
 
@@ -76,7 +71,9 @@ class AttentionFunction : public torch::autograd::Function<AttentionFunction> {
                             const at::Tensor& qkv, const at::Tensor& o, const Rotary* rotary,
                             double eps, double factor) {
     Forward f = Compute(h, {norm, qkv, o}, *rotary, eps, factor);
-    context->save_for_backward({h, norm, qkv, o, f.rstd, f.qkv, f.out, f.log_sum_exp});
+    const Attended& a = f.attended;
+    context->save_for_backward(
+        {h, norm, qkv, o, f.rstd, f.qkv, a.out, a.log_sum_exp, a.random_seed, a.random_at});
     // Owned by the network, which outlives every graph.
     context->saved_data["rotary"] = reinterpret_cast<int64_t>(rotary);
     context->saved_data["eps"] = eps;
@@ -87,35 +84,38 @@ class AttentionFunction : public torch::autograd::Function<AttentionFunction> {
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
     const variable_list saved = context->get_saved_variables();
     const at::Tensor &h = saved[0], &norm = saved[1], &qkv_weight = saved[2], &o_weight = saved[3];
-    const at::Tensor &rstd = saved[4], &qkv = saved[5], &out = saved[6], &log_sum_exp = saved[7];
+    const at::Tensor &rstd = saved[4], &qkv = saved[5];
+    const Attended attended{saved[6], saved[7], saved[8], saved[9]};
     const auto* rotary = reinterpret_cast<const Rotary*>(context->saved_data["rotary"].toInt());
     const double factor = context->saved_data["factor"].toDouble();
     const Heads heads(qkv_weight, o_weight, rotary->head_dim());
 
     const at::Tensor dy = gradients[0].contiguous();
     const at::Tensor dy_rows = Rows(dy);
-    at::Tensor do_weight = ScaledProduct(dy_rows.t(), ByToken(out), factor);
+    at::Tensor do_weight = ScaledProduct(dy_rows.t(), ByToken(attended.out), factor);
     at::Tensor dout = ScaledProduct(dy_rows, o_weight, factor)
                           .view({h.size(0), h.size(1), heads.query, heads.size})
                           .transpose(1, 2);
     const Views views(qkv, heads);
-    auto [dq, dk, dv] = at::_scaled_dot_product_flash_attention_for_cpu_backward(
-        dout, views.q, views.k, views.v, out, log_sum_exp, /*dropout_p=*/0.0, /*is_causal=*/true);
-    dout.reset();
-    at::Tensor dqkv = at::cat({dq.transpose(1, 2), dk.transpose(1, 2), dv.transpose(1, 2)}, 2);
-    dq.reset();
-    dk.reset();
-    dv.reset();
+    at::Tensor dqkv;
+    {
+      const AttentionGradients d = CausalAttentionGradient(AttentionKernelFor(views.q), dout,
+                                                           views.q, views.k, views.v, attended);
+      dout.reset();
+      dqkv = at::cat({d.q.transpose(1, 2), d.k.transpose(1, 2), d.v.transpose(1, 2)}, 2);
+    }
     rotary->ApplyInverse(dqkv, heads.query + heads.key);
     dqkv = dqkv.view({h.size(0) * h.size(1), qkv_weight.size(0)});
 
     at::Tensor rows = Rows(RmsNorm(h, norm, context->saved_data["eps"].toDouble()).y);
-    at::Tensor dqkv_weight = at::mm(dqkv.t(), rows);
-    at::mm_out(rows, dqkv, qkv_weight);  // The normed input's gradient takes its place.
+    at::Tensor dqkv_weight = Product(dqkv.t(), rows);
+    ProductInto(rows, dqkv, qkv_weight);  // The normed input's gradient takes its place.
     dqkv.reset();
     RmsNormGradients through = RmsNormGradient(rows, h, norm, rstd, dy);
-    return {through.dx,   through.dweight, dqkv_weight, do_weight,
-            at::Tensor(), at::Tensor(),    at::Tensor()};
+    return {through.dx,   through.dweight.to(norm.scalar_type()),
+            dqkv_weight,  do_weight,
+            at::Tensor(), at::Tensor(),
+            at::Tensor()};
   }
 };
 

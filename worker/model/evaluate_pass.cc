@@ -18,9 +18,9 @@ EvaluatePass::EvaluatePass(const TorchWalk& walk, const BatchSource& source, int
       task_(task),
       exchange_(exchange),
       sizes_(EvaluationSizesFor(walk.catalog, source.terms_per_sample(), task.micro_batch,
-                                memory_bytes, /*activation_bytes=*/4)),
+                                memory_bytes, BytesPerElement(walk.placement.type))),
       last_(LastUses(walk.catalog)),
-      weights_(walk.layout, walk.map, SlimWeights::Use::kEvaluate),
+      weights_(walk.layout, walk.map, SlimWeights::Use::kEvaluate, walk.placement),
       wanted_(walk.catalog.units.size()) {}
 
 absl::StatusOr<LossSum> EvaluatePass::Run() {
@@ -70,9 +70,9 @@ void EvaluatePass::ReadChunk(int64_t first, int64_t samples) {
   for (int64_t begin = 0; begin < samples; begin += sizes_.micro) {
     std::vector<int64_t> indices(static_cast<size_t>(std::min(sizes_.micro, samples - begin)));
     std::iota(indices.begin(), indices.end(), first + begin);
-    Batch batch = source_.Read(indices);
-    h_.push_back(std::move(batch.input));
-    target_.push_back(std::move(batch.target));
+    const Batch batch = source_.Read(indices);
+    h_.push_back(ToDevice(batch.input, walk_.placement.device));
+    target_.push_back(ToDevice(batch.target, walk_.placement.device));
   }
 }
 
@@ -102,7 +102,7 @@ absl::Status EvaluatePass::TakeUnits(size_t stage) {
   for (const UnitId unit : walk_.catalog.stages[stage].units) {
     if (weights_.Has(unit)) continue;
     Doing("weights of ", walk_.catalog.unit(unit).name);
-    absl::StatusOr<std::vector<FloatBuffer>> fragments = exchange_.Take(unit);
+    absl::StatusOr<std::vector<WireBuffer>> fragments = exchange_.Take(unit);
     if (!fragments.ok()) return Context(fragments.status(), doing_);
     wanted_[static_cast<size_t>(unit.value())] = false;
     SDP_RETURN_IF_ERROR(weights_.Unpack(unit, *std::move(fragments)));

@@ -1,6 +1,7 @@
 #include "worker/model/head_loss.h"
 
 #include <algorithm>
+#include <vector>
 
 #include "torch/torch.h"
 #include "worker/model/matrix.h"
@@ -16,31 +17,47 @@ struct Gradients {
   at::Tensor h, norm, projection;
 };
 
+// Per chunk [chunk] f32; the order of addition is part of a run's bits.
+double SumOfLosses(const std::vector<at::Tensor>& losses) {
+  double sum = 0;
+  for (const at::Tensor& chunk : losses) sum += SumInOrder(chunk);
+  return sum;
+}
+
 // The unscaled sum of losses. Fills `gradients`, scaled, unless it is null.
 double Compute(const at::Tensor& h, const at::Tensor& target, const HeadWeights& w, double eps,
                double scale, int64_t chunk, Gradients* gradients) {
   const at::Tensor rows = Rows(h);
   const at::Tensor targets = target.reshape({-1});
   if (gradients != nullptr) {
-    *gradients = {at::empty_like(h), at::zeros_like(w.norm), at::empty_like(w.projection)};
+    // Sums over chunks are f32 whatever the type.
+    const at::TensorOptions sums = h.options().dtype(at::kFloat);
+    *gradients = {at::empty_like(h), at::zeros(w.norm.sizes(), sums),
+                  at::empty(w.projection.sizes(), sums)};
   }
-  double sum = 0;
+  const at::ScalarType type = h.scalar_type();
+  std::vector<at::Tensor> losses;
   for (int64_t begin = 0; begin < rows.size(0); begin += chunk) {
     const int64_t n = std::min(chunk, rows.size(0) - begin);
     const at::Tensor part = rows.narrow(0, begin, n);
     Normed normed = RmsNorm(part, w.norm, eps);
-    at::Tensor logits = at::mm(normed.y, w.projection.t());  // [n, V]
-    sum += SoftmaxLoss(logits, targets.narrow(0, begin, n));
+    at::Tensor logits = Product(normed.y, w.projection.t()).to(at::kFloat);  // [n, V]
+    losses.push_back(SoftmaxLoss(logits, targets.narrow(0, begin, n)));
     if (gradients == nullptr) continue;
-    const int keep = begin == 0 ? 0 : 1;  // The first chunk overwrites what is uninitialised.
-    gradients->projection.addmm_(logits.t(), normed.y, /*beta=*/keep, /*alpha=*/scale);
-    const at::Tensor dnormed = ScaledProduct(logits, w.projection, scale);
+    const at::Tensor dlogits = logits.to(type);
+    AccumulateProduct(gradients->projection, dlogits.t(), normed.y, scale,
+                      begin == 0 ? Sum::kFresh : Sum::kContinued);
+    const at::Tensor dnormed = ScaledProduct(dlogits, w.projection, scale);
     const RmsNormGradients through =
         RmsNormGradient(dnormed, part, w.norm, normed.rstd, at::Tensor());
     Rows(gradients->h).narrow(0, begin, n).copy_(through.dx);
     gradients->norm.add_(through.dweight);
   }
-  return sum;
+  if (gradients != nullptr) {
+    gradients->norm = gradients->norm.to(type);
+    gradients->projection = gradients->projection.to(type);
+  }
+  return SumOfLosses(losses);
 }
 
 class HeadLossFunction : public torch::autograd::Function<HeadLossFunction> {

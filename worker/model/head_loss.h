@@ -13,8 +13,10 @@ namespace sdp {
 // wanted they are computed in the same pass, while the logits are there: three matrix products
 // instead of the four of computing logits again. What that costs is the projection's gradient [V,
 // d] from the end of the forward pass on, and the backward pass that needs it starts right there.
-// Logits, softmax and gradients in f32, the sum of losses in f64. Keeps per token: the gradient of
-// h (d) in h's place.
+// Softmax in f32, the sum of losses in f64. In bf16 the logits and their gradients are widened and
+// rounded for that by explicit casts, and sums over chunks (the weights' gradients) stay in f32
+// until the last: 6 bytes per element of the projection for a while. Keeps per token: the gradient
+// of h (d) in h's place.
 struct HeadWeights {
   at::Tensor norm;        // [d]
   at::Tensor projection;  // [V, d]

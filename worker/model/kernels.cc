@@ -62,6 +62,10 @@ void RmsNormGradient(const float* dy, const float* x, const float* weight, const
                      const float* residual, int64_t rows, int64_t width, float* dx,
                      float* dweight) {
   for (int64_t row = 0; row < rows; ++row, dy += width, x += width, dx += width) {
+    if (row % kRowsPerPart == 0) {
+      if (row > 0) dweight += width;
+      for (int64_t i = 0; i < width; ++i) dweight[i] = 0;
+    }
     const float scale = rstd[row];
     float dot = 0;
 #pragma omp simd reduction(+ : dot)
@@ -155,6 +159,19 @@ void SoftmaxLoss(float* logits, const int64_t* target, int64_t rows, int64_t cla
 #pragma omp simd
     for (int64_t i = 0; i < classes; ++i) logits[i] *= scale;
     logits[target[row]] -= 1.0f;
+  }
+}
+
+SDP_KERNEL
+void EmbeddingGradient(const float* dy, const int64_t* order, const int64_t* begins, int64_t rows,
+                       int64_t width, float* dweight) {
+  for (int64_t row = 0; row < rows; ++row, dweight += width) {
+    for (int64_t i = 0; i < width; ++i) dweight[i] = 0;
+    for (int64_t at = begins[row]; at < begins[row + 1]; ++at) {
+      const float* from = dy + order[at] * width;
+#pragma omp simd
+      for (int64_t i = 0; i < width; ++i) dweight[i] += from[i];
+    }
   }
 }
 

@@ -7,6 +7,7 @@
 #include "common/model/llama_memory.h"
 #include "worker/model/attention.h"
 #include "worker/model/decode_attention.h"
+#include "worker/model/embedding.h"
 #include "worker/model/head_loss.h"
 #include "worker/model/mlp.h"
 
@@ -20,7 +21,7 @@ class EmbedStage : public Stage {
   std::vector<WeightNames> Weights() const override { return {{kEmbedding}}; }
   at::Tensor Forward(const at::Tensor& h, absl::Span<const at::Tensor> weights,
                      double) const override {
-    return at::embedding(weights[0], h);
+    return Embedding(weights[0], h);
   }
   bool BackwardReadsWeights() const override { return false; }
 };
@@ -98,8 +99,9 @@ class HeadStage : public LossStage {
 
 }  // namespace
 
-Network LlamaNetwork(const LlamaSpec& spec, int64_t seq_len) {
-  const auto rotary = std::make_shared<const Rotary>(seq_len, spec.head_dim(), spec.rope_theta);
+Network LlamaNetwork(const LlamaSpec& spec, int64_t seq_len, at::Device device) {
+  const auto rotary =
+      std::make_shared<const Rotary>(seq_len, spec.head_dim(), spec.rope_theta, device);
   Network network;
   network.stages.push_back(std::make_unique<EmbedStage>());
   for (int64_t layer = 0; layer < spec.layers; ++layer) {

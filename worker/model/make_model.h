@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "absl/status/statusor.h"
+#include "common/base/dtype.h"
 #include "common/model/catalog.h"
 #include "common/model/layout.h"
 #include "common/model/llama.h"
@@ -13,16 +14,21 @@
 // The way in for the rest of the worker: no torch header here.
 namespace sdp {
 
+enum class Device { kCpu, kCuda };
+
 struct ModelOptions {
   int threads = 0;           // torch's; a setting of the whole process. 0: as torch chooses
   int64_t memory_bytes = 0;  // `worker.memory`; evaluation keeps half of it in boundary
                              // activations. 0: those of one micro-batch
+  WireType precision = WireType::kF32;  // of weights, gradients and boundary activations
+  Device device = Device::kCpu;
 };
 
 // A LLaMA of these sizes on LibTorch, with `catalog` made by LlamaCatalog for the same spec and the
 // data sets' seq_len. catalog, layout and data sets outlive the model; `validation` may be null.
 // From the first call on the process counts its tensors (common/base/allocated.h).
-// InvalidArgument - spec and catalog disagree.
+// InvalidArgument - spec and catalog disagree. FailedPrecondition - no such device; says what to
+// do.
 absl::StatusOr<std::unique_ptr<LocalModel>> MakeTorchModel(
     const Catalog& catalog, const Layout& layout, const LlamaSpec& spec, const Dataset* training,
     const Dataset* validation, const ModelOptions& options);

@@ -22,7 +22,7 @@ Forward Compute(const at::Tensor& h, const MlpWeights& w, double eps, double fac
   Normed normed = RmsNorm(h, w.norm, eps);
   Forward f;
   f.rstd = std::move(normed.rstd);
-  f.gate_up = at::mm(Rows(normed.y), w.gate_up.t());
+  f.gate_up = Product(Rows(normed.y), w.gate_up.t());
   normed.y.reset();
   f.y = AddProduct(h, SwiGlu(f.gate_up), w.down.t(), factor);
   return f;
@@ -53,11 +53,13 @@ class MlpFunction : public torch::autograd::Function<MlpFunction> {
     at::Tensor ddown = ScaledProduct(Rows(dy).t(), product, factor);
     product.reset();
     at::Tensor rows = Rows(RmsNorm(h, norm, context->saved_data["eps"].toDouble()).y);
-    at::Tensor dgate_up_weight = at::mm(dgate_up.t(), rows);
-    at::mm_out(rows, dgate_up, gate_up_weight);  // The normed input's gradient takes its place.
+    at::Tensor dgate_up_weight = Product(dgate_up.t(), rows);
+    ProductInto(rows, dgate_up, gate_up_weight);  // The normed input's gradient takes its place.
     dgate_up.reset();
     RmsNormGradients through = RmsNormGradient(rows, h, norm, rstd, dy);
-    return {through.dx, through.dweight, dgate_up_weight, ddown, at::Tensor(), at::Tensor()};
+    return {through.dx,      through.dweight.to(norm.scalar_type()),
+            dgate_up_weight, ddown,
+            at::Tensor(),    at::Tensor()};
   }
 };
 

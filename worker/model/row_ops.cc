@@ -2,49 +2,92 @@
 
 #include <algorithm>
 #include <cmath>
-#include <vector>
 
 #include "ATen/Parallel.h"
 #include "worker/model/kernels.h"
+#include "worker/model/kernels_cuda.h"
 
 namespace sdp {
 namespace {
 
-constexpr int64_t kBlock = 64;  // rows
+using kernels::Bf16;
 
-// Calls f(block, first row, rows) for all blocks.
-template <typename F>
-void ForBlocks(int64_t rows, const F& f) {
+constexpr int64_t kBlock = kernels::kRowsPerPart;
+
+// The rows of a CPU's tensor go to `cpu(first row, rows)` in blocks; all of a GPU's at once to
+// `gpu(stream)`, which is compiled only where CUDA is.
+template <typename Cpu, typename Gpu>
+void Launch(const at::Tensor& x, int64_t rows, const Cpu& cpu, [[maybe_unused]] const Gpu& gpu) {
+  if constexpr (kernels::kCudaBuilt) {
+    if (x.is_cuda()) return gpu(kernels::cuda::CurrentStream(x.get_device()));
+  }
   const int64_t blocks = (rows + kBlock - 1) / kBlock;
   at::parallel_for(0, blocks, 1, [&](int64_t begin, int64_t end) {
     for (int64_t block = begin; block < end; ++block) {
-      f(block, block * kBlock, std::min(kBlock, rows - block * kBlock));
+      cpu(block * kBlock, std::min(kBlock, rows - block * kBlock));
     }
   });
 }
 
+// Calls f with a zero of x's element type.
+template <typename F>
+void ForType(const at::Tensor& x, const F& f) {
+  if (x.scalar_type() == at::kFloat) {
+    f(float());
+  } else {
+    f(Bf16());
+  }
+}
+
+// The elements of a tensor of type T; null if it is undefined.
+template <typename T>
+const T* Read(const at::Tensor& x) {
+  return x.defined() ? static_cast<const T*>(x.const_data_ptr()) : nullptr;
+}
+template <typename T>
+T* Write(at::Tensor& x) {
+  return static_cast<T*>(x.mutable_data_ptr());
+}
+
 void CheckRows(const at::Tensor& x) {
-  TORCH_CHECK(x.is_contiguous() && x.scalar_type() == at::kFloat && x.device().is_cpu(),
-              "a row kernel needs a contiguous f32 tensor on the CPU, got ", x.toString(), " ",
-              x.sizes());
+  const bool device = x.is_cpu() || (kernels::kCudaBuilt && x.is_cuda());
+  const bool type = x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16;
+  TORCH_CHECK(x.is_contiguous() && type && device,
+              "a row kernel needs a contiguous f32 or bf16 tensor on the CPU",
+              kernels::kCudaBuilt ? " or a GPU" : "", ", got ", x.toString(), " ", x.sizes());
+}
+
+// Also that `x` is of the type and on the device of `like`.
+void CheckRowsLike(const at::Tensor& x, const at::Tensor& like) {
+  CheckRows(x);
+  TORCH_CHECK(x.scalar_type() == like.scalar_type() && x.device() == like.device(),
+              "a row kernel on ", x.toString(), " and ", like.toString());
 }
 
 }  // namespace
 
 Normed RmsNorm(const at::Tensor& x, const at::Tensor& weight, double eps) {
   CheckRows(x);
-  CheckRows(weight);
+  CheckRowsLike(weight, x);
   const int64_t width = weight.numel();
   TORCH_CHECK(x.size(-1) == width, "norm of width ", width, " on ", x.sizes());
   const int64_t rows = x.numel() / width;
-  Normed normed{at::empty_like(x), at::empty({rows}, x.options())};
-  const float* in = x.const_data_ptr<float>();
-  const float* scale = weight.const_data_ptr<float>();
-  float* out = normed.y.mutable_data_ptr<float>();
-  float* rstd = normed.rstd.mutable_data_ptr<float>();
-  ForBlocks(rows, [&](int64_t, int64_t row, int64_t n) {
-    kernels::RmsNorm(in + row * width, scale, static_cast<float>(eps), n, width, out + row * width,
-                     rstd + row);
+  Normed normed{at::empty_like(x), at::empty({rows}, x.options().dtype(at::kFloat))};
+  const float small = static_cast<float>(eps);
+  float* rstd = Write<float>(normed.rstd);
+  ForType(x, [&](auto zero) {
+    using T = decltype(zero);
+    const T* in = Read<T>(x);
+    const T* scale = Read<T>(weight);
+    T* out = Write<T>(normed.y);
+    Launch(
+        x, rows,
+        [&](int64_t row, int64_t n) {
+          kernels::RmsNorm(in + row * width, scale, small, n, width, out + row * width, rstd + row);
+        },
+        [&](auto stream) {
+          kernels::cuda::RmsNorm(in, scale, small, rows, width, out, rstd, stream);
+        });
   });
   return normed;
 }
@@ -52,9 +95,10 @@ Normed RmsNorm(const at::Tensor& x, const at::Tensor& weight, double eps) {
 RmsNormGradients RmsNormGradient(const at::Tensor& dy, const at::Tensor& x,
                                  const at::Tensor& weight, const at::Tensor& rstd,
                                  const at::Tensor& residual) {
-  CheckRows(dy);
   CheckRows(x);
-  if (residual.defined()) CheckRows(residual);
+  CheckRowsLike(dy, x);
+  CheckRowsLike(weight, x);
+  if (residual.defined()) CheckRowsLike(residual, x);
   const int64_t width = weight.numel();
   const int64_t rows = rstd.numel();
   TORCH_CHECK(x.numel() == rows * width && dy.numel() == x.numel() &&
@@ -62,24 +106,31 @@ RmsNormGradients RmsNormGradient(const at::Tensor& dy, const at::Tensor& x,
               "gradient of a norm: ", dy.sizes(), " for ", x.sizes());
   at::Tensor dx = at::empty_like(x);
   // One row of sums per block, added up in order below.
-  at::Tensor parts = at::zeros({(rows + kBlock - 1) / kBlock, width}, x.options());
-  const float* dy_data = dy.const_data_ptr<float>();
-  const float* x_data = x.const_data_ptr<float>();
-  const float* rstd_data = rstd.const_data_ptr<float>();
-  const float* weight_data = weight.const_data_ptr<float>();
-  const float* residual_data = residual.defined() ? residual.const_data_ptr<float>() : nullptr;
-  float* dx_data = dx.mutable_data_ptr<float>();
-  float* parts_data = parts.mutable_data_ptr<float>();
-  ForBlocks(rows, [&](int64_t block, int64_t row, int64_t n) {
-    kernels::RmsNormGradient(dy_data + row * width, x_data + row * width, weight_data,
-                             rstd_data + row,
-                             residual_data == nullptr ? nullptr : residual_data + row * width, n,
-                             width, dx_data + row * width, parts_data + block * width);
+  at::Tensor parts = at::empty({(rows + kBlock - 1) / kBlock, width}, rstd.options());
+  const float* rstds = Read<float>(rstd);
+  float* sums = Write<float>(parts);
+  ForType(x, [&](auto zero) {
+    using T = decltype(zero);
+    const T *dout = Read<T>(dy), *in = Read<T>(x), *scale = Read<T>(weight);
+    const T* around = Read<T>(residual);
+    T* out = Write<T>(dx);
+    Launch(
+        x, rows,
+        [&](int64_t row, int64_t n) {
+          const int64_t begin = row * width;
+          kernels::RmsNormGradient(dout + begin, in + begin, scale, rstds + row,
+                                   around == nullptr ? nullptr : around + begin, n, width,
+                                   out + begin, sums + row / kBlock * width);
+        },
+        [&](auto stream) {
+          kernels::cuda::RmsNormGradient(dout, in, scale, rstds, around, rows, width, out, sums,
+                                         stream);
+        });
   });
   return {std::move(dx), parts.sum(0)};
 }
 
-Rotary::Rotary(int64_t length, int64_t head_dim, double theta) {
+Rotary::Rotary(int64_t length, int64_t head_dim, double theta, at::Device device) {
   const int64_t half = head_dim / 2;
   cosine_ = at::empty({length, half}, at::kFloat);
   sine_ = at::empty({length, half}, at::kFloat);
@@ -94,6 +145,8 @@ Rotary::Rotary(int64_t length, int64_t head_dim, double theta) {
       *sine++ = static_cast<float>(std::sin(angle));
     }
   }
+  cosine_ = cosine_.to(device);
+  sine_ = sine_.to(device);
 }
 
 void Rotary::Turn(at::Tensor& x, int64_t heads, float sign, int64_t first) const {
@@ -101,15 +154,25 @@ void Rotary::Turn(at::Tensor& x, int64_t heads, float sign, int64_t first) const
   TORCH_CHECK(x.dim() >= 2 && first + x.size(1) <= length() && (first == 0 || x.size(0) == 1),
               "no positions from ", first, " on for samples of ", x.sizes(), ": the model has ",
               length());
+  TORCH_CHECK(x.device() == cosine_.device(), "angles on ", cosine_.device(), " for ",
+              x.toString());
   const int64_t rows = x.size(0) * x.size(1);
   const kernels::RotaryShape shape{x.numel() / rows, heads, head_dim(), first + x.size(1)};
   TORCH_CHECK(heads * head_dim() <= shape.stride, heads, " heads of ", head_dim(), " in ",
               x.sizes());
-  float* data = x.mutable_data_ptr<float>();
-  const float* cosine = cosine_.const_data_ptr<float>();
-  const float* sine = sine_.const_data_ptr<float>();
-  ForBlocks(rows, [&](int64_t, int64_t row, int64_t n) {
-    kernels::Rotate(data + row * shape.stride, shape, cosine, sine, sign, n, first + row);
+  const float* cosine = Read<float>(cosine_);
+  const float* sine = Read<float>(sine_);
+  ForType(x, [&](auto zero) {
+    using T = decltype(zero);
+    T* data = Write<T>(x);
+    Launch(
+        x, rows,
+        [&](int64_t row, int64_t n) {
+          kernels::Rotate(data + row * shape.stride, shape, cosine, sine, sign, n, first + row);
+        },
+        [&](auto stream) {
+          kernels::cuda::Rotate(data, shape, cosine, sine, sign, rows, first, stream);
+        });
   });
 }
 
@@ -118,51 +181,106 @@ at::Tensor SwiGlu(const at::Tensor& gate_up) {
   const int64_t width = gate_up.size(-1) / 2;
   const int64_t rows = gate_up.numel() / (2 * width);
   at::Tensor product = at::empty({rows, width}, gate_up.options());
-  const float* in = gate_up.const_data_ptr<float>();
-  float* out = product.mutable_data_ptr<float>();
-  ForBlocks(rows, [&](int64_t, int64_t row, int64_t n) {
-    kernels::SwiGlu(in + row * 2 * width, n, width, out + row * width);
+  ForType(gate_up, [&](auto zero) {
+    using T = decltype(zero);
+    const T* in = Read<T>(gate_up);
+    T* out = Write<T>(product);
+    Launch(
+        gate_up, rows,
+        [&](int64_t row, int64_t n) {
+          kernels::SwiGlu(in + row * 2 * width, n, width, out + row * width);
+        },
+        [&](auto stream) { kernels::cuda::SwiGlu(in, rows, width, out, stream); });
   });
   return product;
 }
 
 at::Tensor SwiGluGradient(const at::Tensor& gate_up, at::Tensor& dproduct_to_product) {
   CheckRows(gate_up);
-  CheckRows(dproduct_to_product);
+  CheckRowsLike(dproduct_to_product, gate_up);
   const int64_t width = gate_up.size(-1) / 2;
   const int64_t rows = gate_up.numel() / (2 * width);
   TORCH_CHECK(dproduct_to_product.numel() == rows * width,
               "gradient of SwiGLU: ", dproduct_to_product.sizes(), " for ", gate_up.sizes());
   at::Tensor dgate_up = at::empty_like(gate_up);
-  const float* in = gate_up.const_data_ptr<float>();
-  float* product = dproduct_to_product.mutable_data_ptr<float>();
-  float* out = dgate_up.mutable_data_ptr<float>();
-  ForBlocks(rows, [&](int64_t, int64_t row, int64_t n) {
-    kernels::SwiGluGradient(in + row * 2 * width, n, width, product + row * width,
-                            out + row * 2 * width);
+  ForType(gate_up, [&](auto zero) {
+    using T = decltype(zero);
+    const T* in = Read<T>(gate_up);
+    T* product = Write<T>(dproduct_to_product);
+    T* out = Write<T>(dgate_up);
+    Launch(
+        gate_up, rows,
+        [&](int64_t row, int64_t n) {
+          kernels::SwiGluGradient(in + row * 2 * width, n, width, product + row * width,
+                                  out + row * 2 * width);
+        },
+        [&](auto stream) { kernels::cuda::SwiGluGradient(in, rows, width, product, out, stream); });
   });
   return dgate_up;
 }
 
-double SoftmaxLoss(at::Tensor& logits, const at::Tensor& target) {
+at::Tensor SoftmaxLoss(at::Tensor& logits, const at::Tensor& target) {
   CheckRows(logits);
+  TORCH_CHECK(logits.scalar_type() == at::kFloat, "loss of ", logits.toString(), " logits");
   const int64_t rows = logits.size(0);
   const int64_t classes = logits.size(1);
-  TORCH_CHECK(target.is_contiguous() && target.scalar_type() == at::kLong && target.numel() == rows,
-              "targets ", target.toString(), " ", target.sizes(), " for ", logits.sizes());
+  TORCH_CHECK(target.is_contiguous() && target.scalar_type() == at::kLong &&
+                  target.numel() == rows && target.device() == logits.device(),
+              "targets ", target.toString(), " ", target.sizes(), " for ", logits.toString(), " ",
+              logits.sizes());
   const int64_t* targets = target.const_data_ptr<int64_t>();
-  for (int64_t row = 0; row < rows; ++row) {
+  for (int64_t row = 0; target.is_cpu() && row < rows; ++row) {
     TORCH_CHECK_INDEX(targets[row] >= 0 && targets[row] < classes, "target ", targets[row],
                       " of a model with ", classes, " classes");
   }
-  std::vector<float> losses(static_cast<size_t>(rows));
-  float* data = logits.mutable_data_ptr<float>();
-  ForBlocks(rows, [&](int64_t, int64_t row, int64_t n) {
-    kernels::SoftmaxLoss(data + row * classes, targets + row, n, classes, losses.data() + row);
-  });
+  at::Tensor losses = at::empty({rows}, logits.options());
+  float* data = Write<float>(logits);
+  float* loss = Write<float>(losses);
+  Launch(
+      logits, rows,
+      [&](int64_t row, int64_t n) {
+        kernels::SoftmaxLoss(data + row * classes, targets + row, n, classes, loss + row);
+      },
+      [&](auto stream) { kernels::cuda::SoftmaxLoss(data, targets, rows, classes, loss, stream); });
+  return losses;
+}
+
+double SumInOrder(const at::Tensor& values) {
+  const at::Tensor host = values.to(at::kCPU);
+  const float* value = host.const_data_ptr<float>();
   double sum = 0;
-  for (const float loss : losses) sum += loss;
+  for (int64_t i = 0; i < host.numel(); ++i) sum += value[i];
   return sum;
+}
+
+at::Tensor EmbeddingGradient(const at::Tensor& dy, const at::Tensor& tokens, int64_t vocab) {
+  CheckRows(dy);
+  const int64_t width = dy.size(-1);
+  TORCH_CHECK(tokens.scalar_type() == at::kLong && tokens.numel() * width == dy.numel() &&
+                  tokens.device() == dy.device(),
+              "gradient of an embedding: ", dy.toString(), " ", dy.sizes(), " for tokens ",
+              tokens.toString(), " ", tokens.sizes());
+  // Rows by token, those of one token in order.
+  const auto [sorted, order] =
+      tokens.reshape({-1}).sort(/*stable=*/true, /*dim=*/0, /*descending=*/false);
+  const at::Tensor begins = at::searchsorted(sorted, at::arange(vocab + 1, sorted.options()));
+  at::Tensor dweight = at::empty({vocab, width}, dy.options());
+  const int64_t* rows_of = order.const_data_ptr<int64_t>();
+  const int64_t* begin = begins.const_data_ptr<int64_t>();
+  ForType(dy, [&](auto zero) {
+    using T = decltype(zero);
+    const T* in = Read<T>(dy);
+    T* out = Write<T>(dweight);
+    Launch(
+        dy, vocab,
+        [&](int64_t row, int64_t n) {
+          kernels::EmbeddingGradient(in, rows_of, begin + row, n, width, out + row * width);
+        },
+        [&](auto stream) {
+          kernels::cuda::EmbeddingGradient(in, rows_of, begin, vocab, width, out, stream);
+        });
+  });
+  return dweight;
 }
 
 }  // namespace sdp

@@ -8,19 +8,21 @@
 
 // The row kernels on tensors, spread over torch's threads. Rows are cut into blocks of a fixed
 // size, so results do not depend on the number of threads. None of these is differentiable: the
-// autograd functions of the branches call them. Tensors are contiguous f32 on the CPU; [T, d]
-// stands for any shape with rows of d.   Errors: c10::Error on a wrong shape.
+// autograd functions of the branches call them. Tensors are contiguous, f32 or bf16 (one type for
+// all that a call does not say is f32), on one device: the kernels are those of kernels.h on a CPU
+// and their twins of kernels_cuda.h on a GPU. bf16 is computed in f32 and rounded on the way out.
+// [T, d] stands for any shape with rows of d.   Errors: c10::Error on a wrong shape.
 namespace sdp {
 
 struct Normed {
   at::Tensor y;     // [T, d]
-  at::Tensor rstd;  // [T]
+  at::Tensor rstd;  // [T] f32
 };
 Normed RmsNorm(const at::Tensor& x, const at::Tensor& weight, double eps);
 
 struct RmsNormGradients {
   at::Tensor dx;       // [T, d]
-  at::Tensor dweight;  // [d]
+  at::Tensor dweight;  // [d] f32: a sum that the caller may go on with
 };
 // `residual` [T, d] is added to dx; undefined: nothing is.
 RmsNormGradients RmsNormGradient(const at::Tensor& dy, const at::Tensor& x,
@@ -30,7 +32,7 @@ RmsNormGradients RmsNormGradient(const at::Tensor& dy, const at::Tensor& x,
 // Angles of rotary positions for samples of up to `length` tokens. Immutable; shared by the stages.
 class Rotary {
  public:
-  Rotary(int64_t length, int64_t head_dim, double theta);
+  Rotary(int64_t length, int64_t head_dim, double theta, at::Device device = at::kCPU);
   int64_t length() const { return cosine_.size(0); }
   int64_t head_dim() const { return 2 * cosine_.size(1); }
 
@@ -43,7 +45,7 @@ class Rotary {
  private:
   void Turn(at::Tensor& x, int64_t heads, float sign, int64_t first) const;
 
-  at::Tensor cosine_, sine_;  // [length, head_dim / 2]
+  at::Tensor cosine_, sine_;  // [length, head_dim / 2] f32
 };
 
 // silu(gate) * up: [T, 2 f] -> [T, f].
@@ -51,8 +53,15 @@ at::Tensor SwiGlu(const at::Tensor& gate_up);
 // Turns dproduct [T, f] into the product and returns the gradient of gate_up [T, 2 f].
 at::Tensor SwiGluGradient(const at::Tensor& gate_up, at::Tensor& dproduct_to_product);
 
-// Sum of -log softmax(logits)[target], added in row order in f64. logits [T, V] become the sum's
-// gradient. target [T] i64.
-double SoftmaxLoss(at::Tensor& logits, const at::Tensor& target);
+// -log softmax(logits)[target] of each row, [T] f32. logits [T, V] f32 become the losses'
+// gradients. target [T] i64; outside of [0, V) it is a c10::Error on a CPU and a loss of NaN on a
+// GPU.
+at::Tensor SoftmaxLoss(at::Tensor& logits, const at::Tensor& target);
+// The sum of [T] f32 in f64, added in order. Waits for a GPU.
+double SumInOrder(const at::Tensor& values);
+
+// Gradient of looking up `tokens` [any] i64 in a table of `vocab` rows: [vocab, d], from dy [as
+// many rows as tokens, d]. Tokens are in [0, vocab).
+at::Tensor EmbeddingGradient(const at::Tensor& dy, const at::Tensor& tokens, int64_t vocab);
 
 }  // namespace sdp

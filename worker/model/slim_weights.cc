@@ -14,7 +14,9 @@ namespace {
 
 size_t Index(FragmentId id) { return static_cast<size_t>(id.value()); }
 
-size_t Bytes(int64_t elements) { return static_cast<size_t>(elements) * sizeof(float); }
+size_t Bytes(int64_t elements, WireType type) {
+  return static_cast<size_t>(elements * BytesPerElement(type));
+}
 
 // For each tensor the unit that has it; InvalidArgument if a unit has only a part, which block
 // granularity never makes.
@@ -153,14 +155,16 @@ void WeightMap::FindSpent(const Network& network) {
   }
 }
 
-SlimWeights::SlimWeights(const Layout& layout, const WeightMap& map, Use use)
+SlimWeights::SlimWeights(const Layout& layout, const WeightMap& map, Use use,
+                         const Placement& placement)
     : layout_(layout),
       map_(map),
       use_(use),
+      placement_(placement),
       tensors_(map.weights().size()),
       here_(map.unit_count()) {}
 
-absl::Status SlimWeights::Unpack(UnitId unit, std::vector<FloatBuffer> fragments) {
+absl::Status SlimWeights::Unpack(UnitId unit, std::vector<WireBuffer> fragments) {
   const std::vector<FragmentId>& block = layout_.block(unit);
   if (fragments.size() != block.size()) {
     return absl::InternalError(absl::StrCat("block ", unit.value(), " came in ", fragments.size(),
@@ -172,15 +176,23 @@ absl::Status SlimWeights::Unpack(UnitId unit, std::vector<FloatBuffer> fragments
                                               fragments[i].size(), " elements, not ",
                                               layout_.fragment(block[i]).size));
     }
+    if (fragments[i].type() != placement_.type) {
+      return absl::InternalError(absl::StrCat(
+          "fragment ", block[i].value(), " came with ", BytesPerElement(fragments[i].type()),
+          " bytes an element, not ", BytesPerElement(placement_.type)));
+    }
   }
   for (const int weight : map_.unit(unit)) {
-    at::Tensor tensor = at::empty(map_.weights()[static_cast<size_t>(weight)].shape, at::kFloat);
-    float* data = tensor.mutable_data_ptr<float>();
+    at::Tensor host = StagingTensor(map_.weights()[static_cast<size_t>(weight)].shape,
+                                    placement_.scalar_type(), placement_.device);
+    char* data = static_cast<char*>(host.mutable_data_ptr());
     for (const WeightMap::Place& place : map_.places(weight)) {
       const size_t i = Index(place.fragment) - Index(block.front());
-      std::memcpy(data + place.weight_offset, fragments[i].data() + place.fragment_offset,
-                  Bytes(place.size));
+      std::memcpy(data + Bytes(place.weight_offset, placement_.type),
+                  fragments[i].data() + Bytes(place.fragment_offset, placement_.type),
+                  Bytes(place.size, placement_.type));
     }
+    at::Tensor tensor = ToDevice(host, placement_.device);
     tensor.requires_grad_(use_ == Use::kTrain);
     tensors_[static_cast<size_t>(weight)] = std::move(tensor);
   }
@@ -207,9 +219,10 @@ std::vector<at::Tensor> SlimWeights::OfStage(size_t stage) const {
 }
 
 GradientPacker::GradientPacker(const Layout& layout, const WeightMap& map,
-                               absl::Span<const HeldUnit> held, Exchange& exchange)
+                               absl::Span<const HeldUnit> held, WireType type, Exchange& exchange)
     : layout_(layout),
       map_(map),
+      type_(type),
       exchange_(exchange),
       fragments_(static_cast<size_t>(layout.fragments())) {
   for (const HeldUnit& unit : held) {
@@ -219,14 +232,17 @@ GradientPacker::GradientPacker(const Layout& layout, const WeightMap& map,
 }
 
 void GradientPacker::Pack(int weight, const at::Tensor& gradient) {
-  const float* data = gradient.const_data_ptr<float>();
+  const at::Tensor host = ToHost(gradient);
+  TORCH_CHECK(host.element_size() == BytesPerElement(type_) && host.is_contiguous(),
+              "a gradient to pack: ", host.toString(), " ", host.sizes());
+  const char* data = static_cast<const char*>(host.const_data_ptr());
   for (const WeightMap::Place& place : map_.places(weight)) {
     Open& fragment = fragments_[Index(place.fragment)];
     assert(fragment.pieces_left > 0);  // A weight that is here belongs to a held unit.
     if (fragment.values.empty())
-      fragment.values = FloatBuffer(layout_.fragment(place.fragment).size);
-    std::memcpy(fragment.values.data() + place.fragment_offset, data + place.weight_offset,
-                Bytes(place.size));
+      fragment.values = WireBuffer(type_, layout_.fragment(place.fragment).size);
+    std::memcpy(fragment.values.data() + Bytes(place.fragment_offset, type_),
+                data + Bytes(place.weight_offset, type_), Bytes(place.size, type_));
     if (--fragment.pieces_left == 0) exchange_.Gradient(place.fragment, std::move(fragment.values));
   }
 }

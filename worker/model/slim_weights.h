@@ -8,15 +8,17 @@
 #include "ATen/ATen.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
-#include "common/base/float_buffer.h"
+#include "common/base/wire_buffer.h"
 #include "common/model/catalog.h"
 #include "common/model/layout.h"
 #include "worker/logic/local_model.h"
+#include "worker/model/device.h"
 #include "worker/model/stage.h"
 
 // Between wire and stages: fragments are unpacked into aligned slim tensors, gradients packed into
 // fragments. A *weight* is such a slim tensor: one or more of the catalog's tensors stacked along
-// dimension 0 (stage.h).
+// dimension 0 (stage.h). Both sides have the same type, f32 or bf16, so unpacking is a copy of
+// bytes and a bf16 weight never exists in f32; on a GPU it is put together in pinned memory first.
 namespace sdp {
 
 // Which weights a network reads and where the catalog's tensors lie in them. Immutable.
@@ -72,12 +74,12 @@ class WeightMap {
 class SlimWeights {
  public:
   enum class Use { kTrain, kEvaluate };  // kTrain: leaves that require gradients
-  SlimWeights(const Layout& layout, const WeightMap& map, Use use);
+  SlimWeights(const Layout& layout, const WeightMap& map, Use use, const Placement& placement);
 
   bool Has(UnitId unit) const { return here_[static_cast<size_t>(unit.value())]; }
-  // Copies the fragments of a unit's block, in order, and frees them. Internal - wrong number or
-  // size.
-  absl::Status Unpack(UnitId unit, std::vector<FloatBuffer> fragments);
+  // Copies the fragments of a unit's block, in order, and frees them. Internal - wrong number,
+  // size or type.
+  absl::Status Unpack(UnitId unit, std::vector<WireBuffer> fragments);
   void Drop(UnitId unit);
   // Frees a weight's values although the graph of the backward pass still refers to the tensor, of
   // which shape and gradient stay.
@@ -89,6 +91,7 @@ class SlimWeights {
   const Layout& layout_;
   const WeightMap& map_;
   const Use use_;
+  const Placement placement_;
   std::vector<at::Tensor> tensors_;  // [weights]; undefined: not here
   std::vector<bool> here_;           // [units]
 };
@@ -98,20 +101,22 @@ class SlimWeights {
 class GradientPacker {
  public:
   GradientPacker(const Layout& layout, const WeightMap& map, absl::Span<const HeldUnit> held,
-                 Exchange& exchange);
+                 WireType type, Exchange& exchange);
 
-  // `gradient` is that of the weight, contiguous. Once per weight.
+  // `gradient` is that of the weight, contiguous, of the packer's type, on any device. Once per
+  // weight.
   void Pack(int weight, const at::Tensor& gradient);
   // Internal, naming it - a held fragment was not handed out.
   absl::Status CheckAllHandedOut(const Catalog& catalog) const;
 
  private:
   struct Open {
-    FloatBuffer values;      // Allocated with its first piece.
+    WireBuffer values;       // Allocated with its first piece.
     size_t pieces_left = 0;  // 0: not held, or handed out.
   };
   const Layout& layout_;
   const WeightMap& map_;
+  const WireType type_;
   Exchange& exchange_;
   std::vector<Open> fragments_;
 };

@@ -2,8 +2,8 @@
 
 #include <utility>
 
-#include "ATen/Context.h"
 #include "ATen/Parallel.h"
+#include "c10/core/AutogradState.h"
 #include "common/base/status.h"
 #include "worker/model/evaluate_pass.h"
 #include "worker/model/torch_errors.h"
@@ -26,6 +26,10 @@ void UseThreads(int threads) {
   if (threads > 0) at::set_num_threads(threads);
 }
 
+// Backward passes run on the thread that asks for them, where torch would use one of its own for a
+// GPU: what a hook calls is confined to the compute thread.
+void ComputeHere() { c10::AutogradState::get_tls_state().set_multithreading_enabled(false); }
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<TorchModel>> TorchModel::Make(
@@ -34,13 +38,9 @@ absl::StatusOr<std::unique_ptr<TorchModel>> TorchModel::Make(
     const TorchOptions& options) {
   SDP_ASSIGN_OR_RETURN(WeightMap map, WeightMap::Make(catalog, layout, network));
   UseThreads(options.threads);
-  at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/false);
-  // On by default in that mode, to show up reads of uninitialised memory; it costs a pass over
-  // every new tensor.
-  at::globalContext().setDeterministicFillUninitializedMemory(false);
   return std::unique_ptr<TorchModel>(
-      new TorchModel({catalog, layout, std::move(network), std::move(map)}, std::move(training),
-                     std::move(validation), options));
+      new TorchModel({catalog, layout, std::move(network), std::move(map), options.placement},
+                     std::move(training), std::move(validation), options));
 }
 
 TorchModel::TorchModel(TorchWalk walk, std::unique_ptr<BatchSource> training,
@@ -52,6 +52,7 @@ TorchModel::TorchModel(TorchWalk walk, std::unique_ptr<BatchSource> training,
 
 absl::StatusOr<TrainResult> TorchModel::Train(const TrainTask& task, Exchange& exchange) {
   UseThreads(options_.threads);
+  ComputeHere();
   TrainPass pass(walk_, *training_, task, exchange);
   return Run(pass);
 }

@@ -7,6 +7,7 @@
 #include "common/model/catalog.h"
 #include "common/model/layout.h"
 #include "worker/logic/local_model.h"
+#include "worker/model/device.h"
 #include "worker/model/slim_weights.h"
 #include "worker/model/stage.h"
 
@@ -16,19 +17,21 @@ namespace sdp {
 struct TorchWalk {
   const Catalog& catalog;  // outlives the model
   const Layout& layout;    // outlives the model
-  Network network;
+  Network network;         // on the placement's device
   WeightMap map;
+  Placement placement;
 };
 
 struct TorchOptions {
   int threads = 0;  // of torch and BLAS; 0: as torch chooses
   int64_t memory_bytes =
       0;  // evaluation keeps half of it in boundary activations; 0: those of one micro-batch
+  Placement placement;
 };
 
 // LocalModel on LibTorch: any architecture that a Network describes. Holds no parameters between
-// tasks. Threads: as LocalModel. The thread count and torch's deterministic mode are settings of
-// the process that this class makes. Errors: LibTorch's exceptions end here, as Internal or
+// tasks. Threads: as LocalModel. The thread count is a setting of the process that this class
+// makes. Errors: LibTorch's exceptions end here, as Internal or
 // ResourceExhausted (out of memory) that say what was being computed.
 class TorchModel : public LocalModel {
  public:

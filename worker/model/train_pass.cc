@@ -24,22 +24,48 @@ class Timed {
   const std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
 };
 
-// Runs when a weight's gradient is complete, which for a weight with several uses (a tied head) is
-// after the last of them.
+// Both hooks run when a weight's gradient is complete, which for a weight with several uses (a tied
+// head) is after the last of them.
+
+// Of the micro-batches before the last, where gradients are bf16: adds the gradient to a sum in
+// f32, since torch would add up in bf16.
+class SumHook : public torch::autograd::PostAccumulateGradHook {
+ public:
+  explicit SumHook(at::Tensor& sum) : sum_(sum) {}
+  void operator()(const torch::autograd::Variable& tensor) override {
+    if (sum_.defined()) {
+      sum_.add_(tensor.grad());
+    } else {
+      sum_ = tensor.grad().to(at::kFloat);
+    }
+    tensor.mutable_grad().reset();
+  }
+
+ private:
+  at::Tensor& sum_;
+};
+
+// Of the last one. `sum`: of the earlier ones, if it is kept apart.
 class HandOutHook : public torch::autograd::PostAccumulateGradHook {
  public:
-  HandOutHook(SlimWeights& weights, GradientPacker& packer, int weight)
-      : weights_(weights), packer_(packer), weight_(weight) {}
+  HandOutHook(SlimWeights& weights, GradientPacker& packer, int weight, at::Tensor& sum)
+      : weights_(weights), packer_(packer), weight_(weight), sum_(sum) {}
   void operator()(const torch::autograd::Variable& tensor) override {
     weights_.Release(weight_);  // Every stage that reads it is done. Room for the packed gradient.
-    packer_.Pack(weight_, tensor.grad().contiguous());
+    at::Tensor gradient = tensor.grad().contiguous();
     tensor.mutable_grad().reset();
+    if (sum_.defined()) {
+      gradient = sum_.add_(gradient).to(gradient.scalar_type());
+      sum_.reset();
+    }
+    packer_.Pack(weight_, gradient);
   }
 
  private:
   SlimWeights& weights_;
   GradientPacker& packer_;
   const int weight_;
+  at::Tensor& sum_;
 };
 
 }  // namespace
@@ -51,7 +77,8 @@ TrainPass::TrainPass(const TorchWalk& walk, const BatchSource& source, const Tra
       task_(task),
       exchange_(exchange),
       terms_(static_cast<int64_t>(task.samples.size()) * source.terms_per_sample()),
-      weights_(walk.layout, walk.map, SlimWeights::Use::kTrain) {}
+      sums_(walk.map.weights().size()),
+      weights_(walk.layout, walk.map, SlimWeights::Use::kTrain, walk.placement) {}
 
 absl::StatusOr<TrainResult> TrainPass::Run() {
   Doing("start", "");
@@ -60,7 +87,7 @@ absl::StatusOr<TrainResult> TrainPass::Run() {
   if (samples.empty()) return absl::InvalidArgumentError("a training task without samples");
   const size_t micro =
       task_.micro_batch > 0 ? static_cast<size_t>(task_.micro_batch) : samples.size();
-  GradientPacker packer(walk_.layout, walk_.map, task_.units, exchange_);
+  GradientPacker packer(walk_.layout, walk_.map, task_.units, walk_.placement.type, exchange_);
   for (size_t begin = 0; begin < samples.size(); begin += micro) {
     Doing("reading samples", "");
     const Batch batch = source_.Read(samples.subspan(begin, micro));
@@ -80,6 +107,8 @@ absl::StatusOr<TrainResult> TrainPass::Run() {
     if (last) {
       HandOutGradients(packer);
       exchange_.BackwardBegins();
+    } else if (begin == 0 && walk_.placement.type == WireType::kBf16) {
+      SumGradients();
     }
     Doing("backward", "");
     loss.backward();
@@ -91,7 +120,7 @@ absl::StatusOr<TrainResult> TrainPass::Run() {
 
 absl::StatusOr<at::Tensor> TrainPass::Forward(const Batch& batch, Micro micro) {
   const Timed timed(result_.forward);
-  at::Tensor h = batch.input;
+  at::Tensor h = ToDevice(batch.input, walk_.placement.device);
   const size_t last = walk_.network.stages.size();
   for (size_t stage = 0; stage < last; ++stage) {
     if (!uses_[stage].present) continue;
@@ -102,8 +131,9 @@ absl::StatusOr<at::Tensor> TrainPass::Forward(const Batch& batch, Micro micro) {
   }
   SDP_RETURN_IF_ERROR(TakeUnits(last));
   Doing("forward of ", walk_.catalog.stages[last].name);
-  at::Tensor loss = walk_.network.loss->Loss(h, batch.target, weights_.OfStage(last),
-                                             1.0 / static_cast<double>(terms_));
+  at::Tensor loss =
+      walk_.network.loss->Loss(h, ToDevice(batch.target, walk_.placement.device),
+                               weights_.OfStage(last), 1.0 / static_cast<double>(terms_));
   if (micro == Micro::kLast) ReleaseSpent(last);
   return loss;
 }
@@ -116,7 +146,7 @@ absl::Status TrainPass::TakeUnits(size_t stage) {
   for (const UnitId unit : walk_.catalog.stages[stage].units) {
     if (weights_.Has(unit)) continue;
     Doing("weights of ", walk_.catalog.unit(unit).name);
-    absl::StatusOr<std::vector<FloatBuffer>> fragments;
+    absl::StatusOr<std::vector<WireBuffer>> fragments;
     {
       const Timed timed(result_.wait);
       fragments = exchange_.Take(unit);
@@ -132,7 +162,15 @@ void TrainPass::HandOutGradients(GradientPacker& packer) {
     const int weight = static_cast<int>(w);
     if (!weights_.tensor(weight).defined()) continue;
     torch::autograd::impl::set_post_acc_grad_hooks(
-        weights_.tensor(weight), std::make_unique<HandOutHook>(weights_, packer, weight));
+        weights_.tensor(weight), std::make_unique<HandOutHook>(weights_, packer, weight, sums_[w]));
+  }
+}
+
+void TrainPass::SumGradients() {
+  for (size_t w = 0; w < walk_.map.weights().size(); ++w) {
+    const at::Tensor& tensor = weights_.tensor(static_cast<int>(w));
+    if (!tensor.defined()) continue;
+    torch::autograd::impl::set_post_acc_grad_hooks(tensor, std::make_unique<SumHook>(sums_[w]));
   }
 }
 

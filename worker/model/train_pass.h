@@ -16,12 +16,12 @@ namespace sdp {
 
 // One training step: for each micro-batch the walk over the held stages, the loss, and the backward
 // pass of loss_sum / (targets of the whole task). Weights are taken right before the first stage
-// that reads them; gradients add up in the weights over the micro-batches, and in the last one each
-// is handed out and freed as soon as it is final. The last one also frees each weight once nothing
-// reads it any more, so a parameter is a weight or a gradient on its way out, not both: what comes
-// in for the next step meanwhile finds room. common/plan/memory.cc walks the same way to predict
-// the peak. Threads: confined to one; backward hooks run on it too.   Errors: as LocalModel::Train;
-// LibTorch's exceptions pass through.
+// that reads them; gradients add up over the micro-batches in order and in f32, and in the last one
+// each is handed out and freed as soon as it is final. The last one also frees each weight once
+// nothing reads it any more, so a parameter is a weight or a gradient on its way out, not both:
+// what comes in for the next step meanwhile finds room. common/plan/memory.cc walks the same way to
+// predict the peak. Threads: confined to one; backward hooks run on it too.   Errors: as
+// LocalModel::Train; LibTorch's exceptions pass through.
 class TrainPass {
  public:
   TrainPass(const TorchWalk& walk, const BatchSource& source, const TrainTask& task,
@@ -39,13 +39,16 @@ class TrainPass {
   void ReleaseSpent(size_t stage);
   // Gradients are final when the next backward pass makes them: hand them out there.
   void HandOutGradients(GradientPacker& packer);
+  // bf16: gradients of the micro-batches before the last add up in f32 beside the weights.
+  void SumGradients();
   void Doing(const char* what, const std::string& where);
 
   const TorchWalk& walk_;
   const BatchSource& source_;
   const TrainTask& task_;
   Exchange& exchange_;
-  const int64_t terms_;  // targets of the whole task
+  const int64_t terms_;           // targets of the whole task
+  std::vector<at::Tensor> sums_;  // [weights] f32, of earlier micro-batches; only in bf16
   std::vector<StageUse> uses_;
   SlimWeights weights_;
   TrainResult result_;

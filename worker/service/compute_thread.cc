@@ -28,7 +28,7 @@ void ComputeThread::AddTask(Task task) {
   tasks_.push_back(std::move(task));
 }
 
-void ComputeThread::UnitHere(Step step, UnitId unit, std::vector<FloatBuffer> fragments) {
+void ComputeThread::UnitHere(Step step, UnitId unit, std::vector<WireBuffer> fragments) {
   MutexLock lock(&mutex_);
   units_[{step, unit}] = std::move(fragments);
 }
@@ -74,7 +74,7 @@ void ComputeThread::Want(UnitId unit) {
   owner_->Post([this, step = step_, unit] { events_.want(step, unit); });
 }
 
-absl::StatusOr<std::vector<FloatBuffer>> ComputeThread::Take(UnitId unit) {
+absl::StatusOr<std::vector<WireBuffer>> ComputeThread::Take(UnitId unit) {
   MutexLock lock(&mutex_);
   const std::pair<Step, UnitId> key(step_, unit);
   auto here = [this, &key]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
@@ -95,9 +95,9 @@ void ComputeThread::BackwardBegins() {
   owner_->Post([this, step = step_] { events_.backward_begins(step); });
 }
 
-void ComputeThread::Gradient(FragmentId fragment, FloatBuffer gradient) {
+void ComputeThread::Gradient(FragmentId fragment, WireBuffer gradient) {
   // Shared only because a posted task must be copyable.
-  auto shared = std::make_shared<FloatBuffer>(std::move(gradient));
+  auto shared = std::make_shared<WireBuffer>(std::move(gradient));
   owner_->Post([this, step = step_, fragment, shared] {
     events_.gradient(step, fragment, std::move(*shared));
   });

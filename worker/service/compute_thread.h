@@ -26,7 +26,7 @@ class ComputeThread final : private Exchange {
   struct Events {  // on the owner's loop
     std::function<void(Step, UnitId)> want;
     std::function<void(Step)> backward_begins;
-    std::function<void(Step, FragmentId, FloatBuffer)> gradient;
+    std::function<void(Step, FragmentId, WireBuffer)> gradient;
     std::function<void(Step, const absl::StatusOr<LossSum>&)> evaluated;
     std::function<void(Step, const absl::StatusOr<TrainResult>&)> trained;
   };
@@ -38,7 +38,7 @@ class ComputeThread final : private Exchange {
 
   void Add(TrainTask task) ABSL_LOCKS_EXCLUDED(mutex_) { AddTask(std::move(task)); }
   void Add(EvaluateTask task) ABSL_LOCKS_EXCLUDED(mutex_) { AddTask(std::move(task)); }
-  void UnitHere(Step step, UnitId unit, std::vector<FloatBuffer> fragments)
+  void UnitHere(Step step, UnitId unit, std::vector<WireBuffer> fragments)
       ABSL_LOCKS_EXCLUDED(mutex_);
   // Ends waits with Cancelled and starts no further task.
   void Cancel() ABSL_LOCKS_EXCLUDED(mutex_);
@@ -52,9 +52,9 @@ class ComputeThread final : private Exchange {
   void Work(const EvaluateTask& task);
 
   void Want(UnitId unit) override;
-  absl::StatusOr<std::vector<FloatBuffer>> Take(UnitId unit) override ABSL_LOCKS_EXCLUDED(mutex_);
+  absl::StatusOr<std::vector<WireBuffer>> Take(UnitId unit) override ABSL_LOCKS_EXCLUDED(mutex_);
   void BackwardBegins() override;
-  void Gradient(FragmentId fragment, FloatBuffer gradient) override;
+  void Gradient(FragmentId fragment, WireBuffer gradient) override;
 
   LocalModel* const model_;
   EventLoop* const owner_;
@@ -64,7 +64,7 @@ class ComputeThread final : private Exchange {
 
   Mutex mutex_;
   std::deque<Task> tasks_ ABSL_GUARDED_BY(mutex_);
-  std::map<std::pair<Step, UnitId>, std::vector<FloatBuffer>> units_ ABSL_GUARDED_BY(mutex_);
+  std::map<std::pair<Step, UnitId>, std::vector<WireBuffer>> units_ ABSL_GUARDED_BY(mutex_);
   bool cancelled_ ABSL_GUARDED_BY(mutex_) = false;
   std::thread thread_;
 };

@@ -36,7 +36,7 @@ class ShardStreams::Impl : public std::enable_shared_from_this<Impl> {
 
   absl::Status Start();                                                // on the creator's thread
   void Stop();                                                         // likewise
-  void Send(ShardId shard, const PushKey& key, SharedValue gradient);  // any thread
+  void Send(ShardId shard, const PushKey& key, SharedWire gradient);  // any thread
   void Pull(ShardId shard, const PullRequest& request);                // any thread
 
  private:
@@ -208,6 +208,11 @@ absl::Status ShardStreams::Impl::PullFrame(ShardId shard, const ReceivedFrame& f
 
 absl::Status ShardStreams::Impl::Value(ShardId shard, const ReceivedFrame& frame) {
   const FrameHeader& header = frame.header();
+  if (header.wire_type != options_.pull_type) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("frame: a value of ", BytesPerElement(header.wire_type),
+                     " bytes an element, asked for ", BytesPerElement(options_.pull_type)));
+  }
   SDP_ASSIGN_OR_RETURN(Assembler::Result result,
                        peer(shard).connection.values->Add(header, frame.payload()));
   if (result.kind == Assembler::Result::Kind::kRefused) {
@@ -221,17 +226,18 @@ absl::Status ShardStreams::Impl::Value(ShardId shard, const ReceivedFrame& frame
   }
   if (result.kind != Assembler::Result::Kind::kComplete) return absl::OkStatus();
   peer(shard).pause = options_.first_pause;
-  auto value = std::make_shared<FloatBuffer>(
+  auto value = std::make_shared<WireBuffer>(
       std::move(result.value));  // a task can be copied, a buffer cannot
   Tell([step = header.step, fragment = header.fragment, value, bytes = result.wire_bytes](
            const Events& events) { events.value(step, fragment, std::move(*value), bytes); });
   return absl::OkStatus();
 }
 
-void ShardStreams::Impl::Send(ShardId shard, const PushKey& key, SharedValue gradient) {
+void ShardStreams::Impl::Send(ShardId shard, const PushKey& key, SharedWire gradient) {
   Outgoing outgoing;
-  outgoing.header = PushHeader(key, gradient == nullptr ? 0 : gradient->size(), options_.push_type);
-  outgoing.numbers = std::move(gradient);
+  outgoing.header = gradient == nullptr ? PushHeader(key, 0, WireType::kF32)
+                                        : PushHeader(key, gradient->size(), gradient->type());
+  outgoing.encoded = std::move(gradient);
   frames_.Post([this, shard, outgoing = std::move(outgoing)] {
     if (connected(shard)) peer(shard).connection.push->Send(outgoing);
   });
@@ -263,7 +269,7 @@ ShardStreams::ShardStreams(std::shared_ptr<Impl> impl) : impl_(std::move(impl)) 
 
 ShardStreams::~ShardStreams() { impl_->Stop(); }
 
-void ShardStreams::Send(ShardId shard, const PushKey& key, SharedValue gradient) {
+void ShardStreams::Send(ShardId shard, const PushKey& key, SharedWire gradient) {
   impl_->Send(shard, key, std::move(gradient));
 }
 

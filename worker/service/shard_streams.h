@@ -9,13 +9,13 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
-#include "common/base/float_buffer.h"
+#include "common/base/dtype.h"
 #include "common/base/ids.h"
+#include "common/base/wire_buffer.h"
 #include "common/model/layout.h"
 #include "common/protocol/messages.h"
 #include "common/rpc/address.h"
 #include "common/rpc/event_loop.h"
-#include "common/wire/dtype.h"
 
 namespace sdp {
 
@@ -23,10 +23,11 @@ namespace sdp {
 // frames. When either breaks, both are closed and opened anew, with growing pauses, for as long as
 // this object lives. Order: what waits is sent in order of (step, fragment), since the first layers
 // are needed first; a fragment that was begun is finished first, so a shard has one incomplete
-// contribution of a worker at a time. Shapes: gradients and values are whole fragments, [n] f32,
-// whatever the wire type. Threads: all methods from any thread; all events on `owner`. Destroy it
-// on the owner's thread or once the owner has stopped. Errors: a peer that breaks the frame format
-// loses the connection (event `disconnected`), nothing else.
+// contribution of a worker at a time. Shapes: gradients and values are whole fragments, [n] in the
+// type in which they travel: a gradient as it is given, a value as `pull_type` asks. Threads: all
+// methods from any thread; all events on `owner`. Destroy it on the owner's thread or once the
+// owner has stopped. Errors: a peer that breaks the frame format loses the connection (event
+// `disconnected`), nothing else.
 class ShardStreams {
  public:
   struct Events {
@@ -36,7 +37,7 @@ class ShardStreams {
     // A break, or a failed attempt to connect, which is repeated after a pause.
     std::function<void(ShardId, const absl::Status&)> disconnected;
     // A fragment is complete. wire_bytes: headers and payloads of its parts.
-    std::function<void(Step, FragmentId, FloatBuffer, int64_t wire_bytes)> value;
+    std::function<void(Step, FragmentId, WireBuffer, int64_t wire_bytes)> value;
     std::function<void(Step, FragmentId, Answer, const std::string& detail)> refused;
     std::function<void(const PushAnswer&)> push_answer;
     // A part of a contribution to `step` has left: header and payload.
@@ -47,7 +48,6 @@ class ShardStreams {
     const Layout* layout = nullptr;      // outlives this object
     std::vector<std::string> addresses;  // by shard number
     SecurityOptions security;
-    WireType push_type = WireType::kF32;
     WireType pull_type = WireType::kF32;  // what shards are asked to send
     absl::Duration first_pause = absl::Milliseconds(100);
     absl::Duration max_pause = absl::Seconds(1);
@@ -62,7 +62,7 @@ class ShardStreams {
 
   // Sends a contribution, whose gradient it shares until the last part has left; null with
   // key.terms = 0: a header alone. Dropped while the shard is disconnected.
-  void Send(ShardId shard, const PushKey& key, SharedValue gradient);
+  void Send(ShardId shard, const PushKey& key, SharedWire gradient);
   // Asks for fragments; each comes as `value` or `refused`, in any order. Dropped while the shard
   // is disconnected.
   void Pull(ShardId shard, const PullRequest& request);

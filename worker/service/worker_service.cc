@@ -93,6 +93,7 @@ void WorkerService::Admitted(const WorkerAdmission& admission) {
   streams.layout = options_.worker.layout;
   streams.addresses = admission.shards;
   streams.security = options_.security;
+  streams.pull_type = options_.precision;
   auto opened = ShardStreams::Create(std::move(streams), StreamEvents(), &loop_);
   if (!opened.ok()) return End(opened.status());
   streams_ = *std::move(opened);
@@ -171,7 +172,7 @@ ComputeThread::Events WorkerService::ComputeEvents() {
   ComputeThread::Events events;
   events.want = [this](Step step, UnitId unit) { Do(worker_->OnWant(step, unit)); };
   events.backward_begins = [this](Step step) { Do(worker_->OnBackwardBegins(step)); };
-  events.gradient = [this](Step step, FragmentId fragment, FloatBuffer gradient) {
+  events.gradient = [this](Step step, FragmentId fragment, WireBuffer gradient) {
     Do(worker_->OnGradient(step, fragment, std::move(gradient)));
   };
   events.evaluated = [this](Step step, const absl::StatusOr<LossSum>& result) {
@@ -189,7 +190,7 @@ ShardStreams::Events WorkerService::StreamEvents() {
   events.disconnected = [this](ShardId shard, const absl::Status& why) {
     Disconnected(shard, why);
   };
-  events.value = [this](Step step, FragmentId fragment, FloatBuffer value, int64_t wire_bytes) {
+  events.value = [this](Step step, FragmentId fragment, WireBuffer value, int64_t wire_bytes) {
     Do(worker_->OnValue(step, fragment, std::move(value), wire_bytes, absl::Now()));
   };
   events.refused = [this](Step step, FragmentId fragment, Answer answer,

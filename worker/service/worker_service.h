@@ -35,6 +35,7 @@ class WorkerService {
     uint64_t instance = 0;   // random per process
     Worker::Options worker;  // name and the rest of what the logic needs
     DataSummary data;
+    WireType precision = WireType::kF32;  // of values from the shards; gradients have the model's
     absl::Duration unreachable_after = absl::Seconds(30);  // of the coordinator or a shard
     absl::Duration take_timeout =
         absl::Minutes(30);  // of weights; the coordinator gives up earlier, with names

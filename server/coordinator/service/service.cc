@@ -174,7 +174,7 @@ void CoordinatorService::WritePlanOnce() {
   input.seed = options_.logic.seed;
   const absl::StatusOr<Plan> plan = MakePlan(input);
   if (!plan.ok()) return EndRun(plan.status());
-  const PlanReport report = MakePlanReport(input, *plan, ElementBytes(), options_.memory);
+  const PlanReport report = MakePlanReport(input, *plan, options_.element_bytes, options_.memory);
   for (const PlanReport::Worker& worker : report.workers)
     predicted_[worker.id] = worker.memory_bytes;
   for (size_t shard = 0; shard < report.shards.size(); ++shard) {

@@ -39,7 +39,8 @@ class CoordinatorService {
  public:
   struct Options {
     Coordinator::Options logic;
-    MemoryModel memory;  // what the plan's prediction goes by; without stages there is none
+    ElementBytes element_bytes;  // for plan.json
+    MemoryModel memory;          // what the plan's prediction goes by; without stages there is none
     SecurityOptions security;
     int keep_checkpoints = 2;  // complete ones; older ones are removed
     absl::Duration tick = absl::Seconds(1);

@@ -108,12 +108,12 @@ absl::Status ShardService::PushFrame(const std::shared_ptr<PushStream>& state, F
     case Assembler::Result::Kind::kBegun: {
       auto& refused = state->begun[begun_key];
       refused = std::make_shared<bool>(false);
-      Admit(state, key, header.total / ElementBytes(header.wire_type), refused);
+      Admit(state, key, header.total / BytesPerElement(header.wire_type), refused);
       break;
     }
     case Assembler::Result::Kind::kComplete: {
       const auto begun = state->begun.extract(begun_key);
-      Contribute(key, std::move(result.value), begun.empty() ? nullptr : begun.mapped());
+      Contribute(key, std::move(result.value).Widened(), begun.empty() ? nullptr : begun.mapped());
       break;
     }
     case Assembler::Result::Kind::kRefused:

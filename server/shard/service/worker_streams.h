@@ -7,7 +7,7 @@
 #include "common/base/mutex.h"
 #include "common/protocol/messages.h"
 #include "common/rpc/frame_stream.h"
-#include "common/wire/dtype.h"
+#include "common/base/dtype.h"
 
 namespace sdp {
 

@@ -1,4 +1,4 @@
-#include "common/wire/dtype.h"
+#include "common/base/dtype.h"
 
 #include <bit>
 #include <cassert>

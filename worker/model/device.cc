@@ -1,0 +1,73 @@
+#include "worker/model/device.h"
+
+#include <dlfcn.h>
+
+#include <cstdlib>
+
+#include "ATen/Context.h"
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "common/base/status.h"
+#include "worker/model/kernels_cuda.h"
+
+namespace sdp {
+
+namespace {
+
+// Torch's part for GPUs registers itself when it is loaded; nothing refers to it by name. Not
+// linked, so that a worker on CPUs starts without the libraries that it needs, and what is missing
+// has a name. Before any question about GPUs: torch remembers the answer.
+absl::Status LoadTorchForGpus() {
+  if (dlopen("libtorch_cuda.so", RTLD_NOW | RTLD_GLOBAL) != nullptr) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      absl::StrCat("worker.device = \"cuda\": cannot load LibTorch's part for GPUs (", dlerror(),
+                   "); get its libraries with deploy/dependencies/install --cuda, or set "
+                   "worker.device = \"cpu\""));
+}
+
+}  // namespace
+
+absl::StatusOr<at::Device> OpenDevice(Device device) {
+  at::Context& context = at::globalContext();
+  context.setDeterministicAlgorithms(true, /*warn_only=*/false);
+  // On by default in that mode, to show up reads of uninitialised memory; it costs a pass over
+  // every new tensor.
+  context.setDeterministicFillUninitializedMemory(false);
+  if (device == Device::kCpu) return at::Device(at::kCPU);
+  if (!kernels::kCudaBuilt) {
+    return absl::FailedPreconditionError(
+        "worker.device = \"cuda\": this sdp-worker was built for CPUs only; build it with `cmake "
+        "--preset cuda && cmake --build --preset cuda`, or set worker.device = \"cpu\"");
+  }
+  SDP_RETURN_IF_ERROR(LoadTorchForGpus());
+  if (!at::hasCUDA()) {
+    return absl::FailedPreconditionError(
+        "worker.device = \"cuda\": no GPU is found; check with nvidia-smi that its driver (for "
+        "CUDA 13) is installed and that CUDA_VISIBLE_DEVICES does not hide it, or set "
+        "worker.device = \"cpu\"");
+  }
+  // cuBLAS reads it when it starts: one workspace per stream, without which its results may differ
+  // from run to run and torch refuses products in deterministic mode.
+  setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8", /*overwrite=*/0);
+  context.setAllowTF32CuBLAS(false);
+  context.setAllowBF16ReductionCuBLAS(/*allow_reduced_precision=*/false);
+  return at::Device(at::kCUDA, 0);
+}
+
+at::Tensor StagingTensor(at::IntArrayRef shape, at::ScalarType type, const at::Device& device) {
+  return at::empty(shape, at::TensorOptions().dtype(type).pinned_memory(!device.is_cpu()));
+}
+
+at::Tensor ToDevice(const at::Tensor& host, const at::Device& device) {
+  if (device.is_cpu()) return host;
+  // Not waited for: torch reuses pinned memory only when the copies from it are done.
+  return host.to(device, /*non_blocking=*/true);
+}
+
+at::Tensor ToHost(const at::Tensor& tensor) {
+  if (tensor.is_cpu()) return tensor;
+  at::Tensor host = StagingTensor(tensor.sizes(), tensor.scalar_type(), tensor.device());
+  return host.copy_(tensor, /*non_blocking=*/false);
+}
+
+}  // namespace sdp
