@@ -36,11 +36,10 @@ if(SDP_CUDA)
     message(FATAL_ERROR "SDP_CUDA=ON (preset cuda) needs a CUDA 13 toolkit, and none was found: put its bin/ with nvcc on PATH or "
       "set CUDAToolkit_ROOT. The preset release builds a worker for CPUs.")
   endif()
-  # Nothing refers to these two by name: they register themselves. What they need beside the toolkit: install --cuda.
-  target_link_libraries(sdp_torch INTERFACE CUDA::cudart
-    "-Wl,--no-as-needed,${libtorch}/lib/libtorch_cuda.so,${libtorch}/lib/libc10_cuda.so,--as-needed")
+  # Which stream torch works on (libc10_cuda) and CUDA's run time; libtorch_cuda is loaded by the worker that is to use a GPU
+  # (worker/model/device.cc). By path and without a definition, so that files compile with the flags of the preset release.
+  target_link_libraries(sdp_torch INTERFACE ${libtorch}/lib/libc10_cuda.so ${CUDA_cudart_LIBRARY})
   target_link_options(sdp_torch INTERFACE -Wl,--allow-shlib-undefined)
-  target_compile_definitions(sdp_torch INTERFACE SDP_CUDA=1)
 endif()
 
 # Compiled once (30 s); a file that includes these three headers then takes 4 s instead of 14 s. Include them, not torch/torch.h,

@@ -1,0 +1,81 @@
+#include <vector>
+
+#include "gtest/gtest.h"
+#include "tests/worker_model/llama_case.h"
+#include "worker/model/device.h"
+
+// A training step and an evaluation on a GPU against the same on the CPU: two roundings of the same
+// computation. f32: 2e-5 of the largest, as for the CPU against f64 (train_test.cc); bf16: 20 u of
+// it each, u = 2^-9 (bf16_model_test.cc). Needs a GPU.
+namespace sdp {
+namespace {
+
+class CudaModelTest : public ::testing::TestWithParam<WireType> {
+ protected:
+  void SetUp() override {
+    const absl::StatusOr<at::Device> device = OpenDevice(Device::kCuda);
+    if (!device.ok()) GTEST_SKIP() << device.status().message();
+  }
+  double tolerance() const { return GetParam() == WireType::kF32 ? 2e-5 : 40 * 0x1p-9; }
+};
+
+LlamaSpec Spec(bool tied) {
+  LlamaSpec spec = LlamaCase::Spec();
+  spec.dim = 64;  // heads of 16: flash attention in bf16
+  spec.tied = tied;
+  return spec;
+}
+
+LlamaCase MakeCase(WireType type, Device device, bool tied) {
+  return LlamaCase(Spec(tied), TransformerUnit::kSublayer, 90, 1000,
+                   {.threads = 1, .precision = type, .device = device});
+}
+
+TEST_P(CudaModelTest, TrainingStep_NearTheCpus_AndRepeatable) {
+  for (const bool tied : {false, true}) {
+    for (const int64_t micro_batch : {0, 2}) {
+      const LlamaCase cpu = MakeCase(GetParam(), Device::kCpu, tied);
+      const LlamaCase gpu = MakeCase(GetParam(), Device::kCuda, tied);
+      TrainTask task;
+      task.units = cpu.Held({"layers.0.mlp"}, 0.7);
+      task.samples = {3, 0, 7, 12};
+      task.micro_batch = micro_batch;
+      FakeExchange a(cpu.layout, cpu.Fragments(cpu.weights), GetParam());
+      FakeExchange b(gpu.layout, gpu.Fragments(gpu.weights), GetParam());
+      FakeExchange c(gpu.layout, gpu.Fragments(gpu.weights), GetParam());
+      const auto expected = cpu.model->Train(task, a);
+      const auto result = gpu.model->Train(task, b), again = gpu.model->Train(task, c);
+      ASSERT_TRUE(expected.ok() && result.ok() && again.ok()) << result.status();
+      EXPECT_NEAR(result->loss.loss_sum, expected->loss.loss_sum,
+                  tolerance() * expected->loss.loss_sum);
+      EXPECT_EQ(result->loss.loss_sum, again->loss.loss_sum);
+      for (const HeldUnit& held : task.units) {
+        const at::Tensor gradient = gpu.BlockGradient(b, held.unit);
+        EXPECT_LT(Difference(gradient, cpu.BlockGradient(a, held.unit)), tolerance())
+            << cpu.catalog.unit(held.unit).name;
+        EXPECT_TRUE(at::equal(gradient, gpu.BlockGradient(c, held.unit)));
+      }
+    }
+  }
+}
+
+TEST_P(CudaModelTest, Evaluation_NearTheCpus) {
+  EvaluateTask task;
+  task.samples = 13;
+  task.micro_batch = 3;
+  double sums[2] = {};
+  for (const Device device : {Device::kCpu, Device::kCuda}) {
+    const LlamaCase c = MakeCase(GetParam(), device, false);
+    task.units = c.Held({}, 0.5);
+    FakeExchange exchange(c.layout, c.Fragments(c.weights), GetParam());
+    const absl::StatusOr<LossSum> sum = c.model->Evaluate(task, exchange);
+    ASSERT_TRUE(sum.ok()) << sum.status();
+    sums[device == Device::kCuda] = sum->loss_sum;
+  }
+  EXPECT_NEAR(sums[1], sums[0], tolerance() * sums[0]);
+}
+
+INSTANTIATE_TEST_SUITE_P(Types, CudaModelTest, ::testing::Values(WireType::kF32, WireType::kBf16));
+
+}  // namespace
+}  // namespace sdp
