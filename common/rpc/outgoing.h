@@ -40,9 +40,9 @@ struct EncodedFrame {
 
 // OutgoingQueue orders what a stream sends and cuts it into frames. Frames of text first, in order;
 // then fragments by (step, fragment), so first layers first. A fragment that was begun is finished
-// first: the receiver has one open at a time. A payload that has its type already is not copied: the frames
-// refer to the numbers and keep them alive. Same fragment and step twice: the newer one replaces the one that
-// waits. Threads: confined to one; frames may be used anywhere.
+// first: the receiver has one open at a time. A payload that has its type already is not copied:
+// the frames refer to the numbers and keep them alive. Same fragment and step twice: the newer one
+// replaces the one that waits. Threads: confined to one; frames may be used anywhere.
 class OutgoingQueue {
  public:
   void Add(Outgoing outgoing);

@@ -7,8 +7,8 @@
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
-#include "common/base/wire_buffer.h"
 #include "common/base/ids.h"
+#include "common/base/wire_buffer.h"
 #include "common/model/layout.h"
 #include "common/protocol/messages.h"
 #include "common/wire/frame.h"

@@ -10,9 +10,9 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
+#include "common/base/dtype.h"
 #include "common/base/ids.h"
 #include "common/protocol/messages.h"
-#include "common/base/dtype.h"
 
 // The messages of the streams Push and Pull between workers and shards: a fixed header and a
 // payload.

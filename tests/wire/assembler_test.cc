@@ -170,7 +170,8 @@ TEST_F(AssemblerTest, InterleavedFragments_Complete) {
   ASSERT_EQ(result.kind, Kind::kComplete);
   EXPECT_EQ(result.wire_bytes, 400 + 3 * 96);
   ASSERT_EQ(result.value.size(), 100);
-  for (int i = 0; i < 100; ++i) EXPECT_EQ(result.value.floats()[static_cast<size_t>(i)], static_cast<float>(i));
+  for (int i = 0; i < 100; ++i)
+    EXPECT_EQ(result.value.floats()[static_cast<size_t>(i)], static_cast<float>(i));
   EXPECT_EQ(assembler_.bytes(), 0);
 }
 

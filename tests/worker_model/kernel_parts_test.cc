@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "common/base/dtype.h"
+#include "worker/model/kernel_element_parts.h"
 
 // The pieces of the GPU's kernels, put together by loops as a GPU would by threads, against the
 // CPU's kernels: the same results for any number of threads, of which some have nothing to do.

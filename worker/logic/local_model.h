@@ -6,8 +6,8 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
-#include "common/base/wire_buffer.h"
 #include "common/base/ids.h"
+#include "common/base/wire_buffer.h"
 
 namespace sdp {
 
@@ -54,13 +54,13 @@ class Exchange {
   // its start).
   virtual void Want(UnitId unit) = 0;
   // Blocks until the task's version of the unit's block is here; its fragments in order, each [n]
-  // in the wire's type, which the caller owns. Cancelled: the run ends. DeadlineExceeded: named, after a wait
-  // without progress.
+  // in the wire's type, which the caller owns. Cancelled: the run ends. DeadlineExceeded: named,
+  // after a wait without progress.
   virtual absl::StatusOr<std::vector<WireBuffer>> Take(UnitId unit) = 0;
   // The last micro-batch's backward pass begins: from here on gradients become final.
   virtual void BackwardBegins() = 0;
-  // A fragment's final mean gradient over the task's loss terms, [n] in the wire's type. Once per held
-  // fragment, any order.
+  // A fragment's final mean gradient over the task's loss terms, [n] in the wire's type. Once per
+  // held fragment, any order.
   virtual void Gradient(FragmentId fragment, WireBuffer gradient) = 0;
 };
 

@@ -3,6 +3,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "worker/model/kernel_element_parts.h"
 #include "worker/model/kernel_parts.h"
 #include "worker/model/kernels_cuda.h"
 

@@ -34,10 +34,10 @@ class ShardStreams::Impl : public std::enable_shared_from_this<Impl> {
         owner_(owner),
         frames_("worker-frames") {}
 
-  absl::Status Start();                                                // on the creator's thread
-  void Stop();                                                         // likewise
+  absl::Status Start();                                               // on the creator's thread
+  void Stop();                                                        // likewise
   void Send(ShardId shard, const PushKey& key, SharedWire gradient);  // any thread
-  void Pull(ShardId shard, const PullRequest& request);                // any thread
+  void Pull(ShardId shard, const PullRequest& request);               // any thread
 
  private:
   // The two streams to a shard, from an attempt to open them until both are closed.

@@ -3,11 +3,11 @@
 #include <memory>
 
 #include "absl/container/flat_hash_map.h"
+#include "common/base/dtype.h"
 #include "common/base/ids.h"
 #include "common/base/mutex.h"
 #include "common/protocol/messages.h"
 #include "common/rpc/frame_stream.h"
-#include "common/base/dtype.h"
 
 namespace sdp {
 
