@@ -85,7 +85,7 @@ TEST(Bf16TrainingTest, FollowsF32_WithHalfTheBytes) {
   ASSERT_EQ(f32.losses.size(), static_cast<size_t>(kSteps));
   ASSERT_EQ(bf16.losses.size(), static_cast<size_t>(kSteps));
   for (size_t t = 0; t < f32.losses.size(); ++t) {
-    // The losses of a step differ by rounding (2^-9 of a loss near 3 at first), then also by what
+    // The losses of a step differ by rounding (2^-8 of a loss near 3 at first), then also by what
     // gradients off by a few per cent of their size have made of the weights.
     EXPECT_NEAR(bf16.losses[t], f32.losses[t], 0.05) << "step " << t;
   }

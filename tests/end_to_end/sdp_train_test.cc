@@ -277,7 +277,7 @@ TEST_F(SdpTrainTest, Bytes_AreThoseOfTheSubnetworks) {
   }
 }
 
-// bf16: half of the bytes, the same bits whatever carries them, and a loss near f32's (2^-9 for a
+// bf16: half of the bytes, the same bits whatever carries them, and a loss near f32's (2^-8 for a
 // rounding, some of them, and six steps of what they did to the weights).
 TEST_F(SdpTrainTest, Bf16_HalfTheBytes_SameBitsTwiceAndAnyShards_LossNearF32s) {
   const std::string wide = "--set model.dim=64 --set model.ffn_dim=172 ";

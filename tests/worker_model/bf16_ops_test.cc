@@ -11,13 +11,13 @@
 #include "worker/model/row_ops.h"
 
 // bf16 operations against plain ones in f64 on the same bf16 inputs. A bf16 number has 8 bits, so
-// rounding costs up to u = 2^-9 of the value. Operations that compute in f32 and round once are
+// rounding costs up to u = 2^-8 of the value. Operations that compute in f32 and round once are
 // held to that, element by element; where rounded values are used again, the count of roundings is
 // given.
 namespace sdp {
 namespace {
 
-constexpr double kU = 0x1p-9;
+constexpr double kU = 0x1p-8;
 
 at::Tensor Narrow(const at::Tensor& x) { return x.to(at::kBFloat16); }
 at::Tensor Leaf(const at::Tensor& x) { return x.to(at::kDouble).requires_grad_(); }
@@ -154,7 +154,8 @@ TEST_F(Bf16OpsTest, Embedding_GradientIsSummedInF32_AndInF32EqualsTorchsBits) {
 
 TEST_F(Bf16OpsTest, HeadLoss_MatchesPlainOps) {
   // Three chunks. Roundings on the way to a gradient: normed input, logits, their gradient, the
-  // product, the result; one more for the loss's derivative at rounded logits: 6 u.
+  // product, the result; one more for the loss's derivative at rounded logits: 6 u, of which
+  // half is asked for, as they mostly cancel.
   const int64_t vocab = 300, d = 48;
   const at::Tensor h = Narrow(at::randn({3, 100, d})).requires_grad_();
   const at::Tensor norm = Narrow(at::rand({d}) + 0.5).requires_grad_();
@@ -168,9 +169,9 @@ TEST_F(Bf16OpsTest, HeadLoss_MatchesPlainOps) {
   const at::Tensor loss64 = -at::log_softmax(logits, -1).gather(-1, target.unsqueeze(-1)).mean();
   loss64.backward();
   EXPECT_NEAR(loss.item<double>(), loss64.item<double>(), kU * loss64.item<double>());
-  EXPECT_LT(Difference(h.grad(), h64.grad()), 6 * kU);
-  EXPECT_LT(Difference(norm.grad(), norm64.grad()), 6 * kU);
-  EXPECT_LT(Difference(projection.grad(), projection64.grad()), 6 * kU);
+  EXPECT_LT(Difference(h.grad(), h64.grad()), 3 * kU);
+  EXPECT_LT(Difference(norm.grad(), norm64.grad()), 3 * kU);
+  EXPECT_LT(Difference(projection.grad(), projection64.grad()), 3 * kU);
 }
 
 // Grouped queries, more than one block of query rows for the plain kernel, both types.
@@ -186,7 +187,7 @@ TEST_F(Bf16OpsTest, AttentionInRowBlocks_EqualsTorchsTiles) {
       {at::kFloat, 1, 1, 1, 1, 5e-6},
       // Probabilities, their gradients and results are rounded, in other places than there: 4 u
       // each.
-      {at::kBFloat16, 2, 6, 3, 77, 8 * kU},
+      {at::kBFloat16, 2, 6, 3, 77, 4 * kU},
   };
   for (const Case& c : cases) {
     // As views of one tensor, as the branch has them.
@@ -199,8 +200,7 @@ TEST_F(Bf16OpsTest, AttentionInRowBlocks_EqualsTorchsTiles) {
     const Attended blocks = CausalAttention(AttentionKernel::kRowBlocks, q, k, v);
     EXPECT_EQ(blocks.out.scalar_type(), c.type);
     EXPECT_LT(Difference(blocks.out, tiles.out), c.tolerance);
-    EXPECT_LT(Difference(blocks.log_sum_exp, tiles.log_sum_exp),
-              c.type == at::kFloat ? 5e-6 : kU * 2);
+    EXPECT_LT(Difference(blocks.log_sum_exp, tiles.log_sum_exp), c.type == at::kFloat ? 5e-6 : kU);
     const AttentionGradients a =
         CausalAttentionGradient(AttentionKernel::kCpuTiles, dout, q, k, v, tiles);
     const AttentionGradients b =
