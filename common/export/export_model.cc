@@ -9,6 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "common/base/dtype.h"
 #include "common/base/status.h"
 #include "common/data/safetensors_writer.h"
 #include "common/export/byte_tokenizer.h"
@@ -17,7 +18,6 @@
 #include "common/export/llama_json.h"
 #include "common/export/parts.h"
 #include "common/export/tensor_stream.h"
-#include "common/wire/dtype.h"
 
 namespace sdp {
 namespace {

@@ -31,11 +31,11 @@ class StoredExchange : public Exchange {
   explicit StoredExchange(const StoredModel& model) : model_(model) {}
 
   void Want(UnitId) override {}
-  absl::StatusOr<std::vector<FloatBuffer>> Take(UnitId unit) override {
+  absl::StatusOr<std::vector<WireBuffer>> Take(UnitId unit) override {
     return ReadBlock(model_, unit);
   }
   void BackwardBegins() override { assert(false && "evaluation has no backward pass"); }
-  void Gradient(FragmentId, FloatBuffer) override {
+  void Gradient(FragmentId, WireBuffer) override {
     assert(false && "evaluation has no gradients");
   }
 

@@ -27,11 +27,11 @@ class TorchInference : public InferenceModel {
         network_(std::move(network)),
         map_(std::move(map)),
         uses_(std::move(uses)),
-        weights_(stored.layout, map_, SlimWeights::Use::kEvaluate),
+        weights_(stored.layout, map_, SlimWeights::Use::kEvaluate, Placement()),
         caches_(network_.stages.size()) {}
 
   absl::Status LoadUnit(const StoredModel& stored, UnitId unit) {
-    SDP_ASSIGN_OR_RETURN(std::vector<FloatBuffer> fragments, ReadBlock(stored, unit));
+    SDP_ASSIGN_OR_RETURN(std::vector<WireBuffer> fragments, ReadBlock(stored, unit));
     return weights_.Unpack(unit, std::move(fragments));
   }
 
@@ -116,8 +116,8 @@ class TorchInference : public InferenceModel {
 
 }  // namespace
 
-absl::StatusOr<std::vector<FloatBuffer>> ReadBlock(const StoredModel& model, UnitId unit) {
-  std::vector<FloatBuffer> fragments;
+absl::StatusOr<std::vector<WireBuffer>> ReadBlock(const StoredModel& model, UnitId unit) {
+  std::vector<WireBuffer> fragments;
   for (const FragmentId id : model.layout.block(unit)) {
     FloatBuffer values(model.layout.fragment(id).size);
     SDP_RETURN_IF_ERROR(model.read(id, values.span()));

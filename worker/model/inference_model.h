@@ -7,14 +7,14 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
-#include "common/base/float_buffer.h"
+#include "common/base/wire_buffer.h"
 #include "common/export/stored_model.h"
 
 // A full model with all of its weights in memory, for one sequence at a time. No torch header here.
 namespace sdp {
 
 // A unit's fragments in order, as LocalModel's Exchange gives them out.
-absl::StatusOr<std::vector<FloatBuffer>> ReadBlock(const StoredModel& model, UnitId unit);
+absl::StatusOr<std::vector<WireBuffer>> ReadBlock(const StoredModel& model, UnitId unit);
 
 // Threads: confined to one.   Errors: InvalidArgument - a token id that is not below the
 // vocabulary, more tokens than positions, or none; LibTorch's as Internal or ResourceExhausted (out
