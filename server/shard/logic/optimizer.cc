@@ -3,8 +3,48 @@
 #include <cmath>
 #include <numbers>
 
+#include "server/shard/logic/vectorize.h"
+
 namespace sdp {
 namespace {
+
+// Scalars of one update, in f32 as the elements.
+struct AdamWScalars {
+  float scale, keep, step, root2, eps, beta2, rest1, rest2;
+};
+
+// value and next, as the Optimizer says, may be the same.
+SDP_VECTORIZE void AdamWLoop(const float* value, const float* gradient, float* next, float* m,
+                             float* v, int64_t begin, int64_t end, const AdamWScalars& scalars) {
+  const auto [scale, keep, step, root2, eps, beta2, rest1, rest2] = scalars;
+  SDP_INDEPENDENT
+  for (int64_t i = begin; i < end; ++i) {
+    const float g = gradient[i] * scale;
+    const float m_next = m[i] + (g - m[i]) * rest1;
+    const float v_next = v[i] * beta2 + rest2 * g * g;
+    m[i] = m_next;
+    v[i] = v_next;
+    next[i] = value[i] * keep - step * (m_next / (std::sqrt(v_next) / root2 + eps));
+  }
+}
+
+SDP_VECTORIZE void SgdLoop(const float* value, const float* gradient, float* next, int64_t begin,
+                           int64_t end, float scale, float rate, float decay) {
+  SDP_INDEPENDENT
+  for (int64_t i = begin; i < end; ++i)
+    next[i] = value[i] - rate * (gradient[i] * scale + decay * value[i]);
+}
+
+SDP_VECTORIZE void SgdMomentumLoop(const float* value, const float* gradient, float* next, float* m,
+                                   int64_t begin, int64_t end, float scale, float rate, float decay,
+                                   float momentum) {
+  SDP_INDEPENDENT
+  for (int64_t i = begin; i < end; ++i) {
+    const float m_next = momentum * m[i] + (gradient[i] * scale + decay * value[i]);
+    m[i] = m_next;
+    next[i] = value[i] - rate * m_next;
+  }
+}
 
 class AdamW final : public Optimizer {
  public:
@@ -23,21 +63,18 @@ class AdamW final : public Optimizer {
     // Scalars in f64, elements in f32, as torch does.
     const double correction1 = 1 - std::pow(options_.beta1, static_cast<double>(updates));
     const double correction2 = 1 - std::pow(options_.beta2, static_cast<double>(updates));
-    const float keep = static_cast<float>(1 - lr * weight_decay);
-    const float step = static_cast<float>(lr / correction1);
-    const float root2 = static_cast<float>(std::sqrt(correction2));
-    const float eps = static_cast<float>(options_.eps);
-    const float beta2 = static_cast<float>(options_.beta2);
-    const float rest1 = static_cast<float>(1 - options_.beta1);
-    const float rest2 = static_cast<float>(1 - options_.beta2);
-    float* m = state.moments[0].data();
-    float* v = state.moments[1].data();
-    for (int64_t i = begin; i < end; ++i) {
-      const float g = gradient[i] * scale;
-      m[i] += (g - m[i]) * rest1;
-      v[i] = v[i] * beta2 + rest2 * g * g;
-      next[i] = value[i] * keep - step * (m[i] / (std::sqrt(v[i]) / root2 + eps));
-    }
+    const AdamWScalars scalars = {
+        .scale = scale,
+        .keep = static_cast<float>(1 - lr * weight_decay),
+        .step = static_cast<float>(lr / correction1),
+        .root2 = static_cast<float>(std::sqrt(correction2)),
+        .eps = static_cast<float>(options_.eps),
+        .beta2 = static_cast<float>(options_.beta2),
+        .rest1 = static_cast<float>(1 - options_.beta1),
+        .rest2 = static_cast<float>(1 - options_.beta2),
+    };
+    AdamWLoop(value, gradient, next, state.moments[0].data(), state.moments[1].data(), begin, end,
+              scalars);
   }
 
  private:
@@ -59,18 +96,10 @@ class Sgd final : public Optimizer {
               int64_t /*updates*/) const override {
     const float rate = static_cast<float>(lr);
     const float decay = static_cast<float>(weight_decay);
-    if (state.moments.empty()) {
-      for (int64_t i = begin; i < end; ++i) {
-        next[i] = value[i] - rate * (gradient[i] * scale + decay * value[i]);
-      }
-      return;
-    }
-    const float momentum = static_cast<float>(options_.momentum);
-    float* m = state.moments[0].data();
-    for (int64_t i = begin; i < end; ++i) {
-      m[i] = momentum * m[i] + (gradient[i] * scale + decay * value[i]);
-      next[i] = value[i] - rate * m[i];
-    }
+    if (state.moments.empty())
+      return SgdLoop(value, gradient, next, begin, end, scale, rate, decay);
+    SgdMomentumLoop(value, gradient, next, state.moments[0].data(), begin, end, scale, rate, decay,
+                    static_cast<float>(options_.momentum));
   }
 
  private:

@@ -3,19 +3,28 @@
 #include <cassert>
 #include <utility>
 
+#include "server/shard/logic/vectorize.h"
+
 namespace sdp {
 namespace {
 
-void Scale(FloatBuffer& values, float factor) {
-  float* v = values.data();
-  for (int64_t i = 0; i < values.size(); ++i) v[i] *= factor;
+SDP_VECTORIZE void AddLoop(float* sum, float weight, const float* more, float more_weight,
+                           int64_t size) {
+  SDP_INDEPENDENT
+  for (int64_t i = 0; i < size; ++i) sum[i] = sum[i] * weight + more[i] * more_weight;
 }
 
-void AddTo(FloatBuffer& sum, const FloatBuffer& more) {
-  assert(sum.size() == more.size());
-  float* s = sum.data();
-  const float* m = more.data();
-  for (int64_t i = 0; i < sum.size(); ++i) s[i] += m[i];
+// Divisions, not products with the reciprocal: with one holder the mean is its gradient up to one
+// rounding.
+SDP_VECTORIZE void DivideLoop(float* sum, float weight, float n, int64_t size) {
+  SDP_INDEPENDENT
+  for (int64_t i = 0; i < size; ++i) sum[i] = sum[i] * weight / n;
+}
+
+SDP_VECTORIZE void AddDivideLoop(float* sum, float weight, const float* more, float more_weight,
+                                 float n, int64_t size) {
+  SDP_INDEPENDENT
+  for (int64_t i = 0; i < size; ++i) sum[i] = (sum[i] * weight + more[i] * more_weight) / n;
 }
 
 }  // namespace
@@ -33,8 +42,7 @@ void TreeSum::Add(int leaf, FloatBuffer gradient, int64_t n) {
   const size_t index = static_cast<size_t>(leaf);
   assert(!known_[0][index]);
   if (n > 0) {
-    Scale(gradient, static_cast<float>(n));
-    sums_[0][index] = std::move(gradient);
+    sums_[0][index] = {std::move(gradient), static_cast<float>(n)};
     terms_ += n;
   }
   known_[0][index] = true;
@@ -43,17 +51,20 @@ void TreeSum::Add(int leaf, FloatBuffer gradient, int64_t n) {
 }
 
 void TreeSum::Settle(size_t level, size_t index) {
-  for (; level + 1 < known_.size(); ++level, index /= 2) {
+  // The last merge waits for TakeMean.
+  for (; level + 2 < known_.size(); ++level, index /= 2) {
     const size_t left = index & ~size_t{1}, right = left + 1;
     const bool has_right = right < known_[level].size();
     if (!known_[level][left] || (has_right && !known_[level][right])) return;
-    FloatBuffer sum = std::move(sums_[level][left]);
-    if (has_right && !sums_[level][right].empty()) {
-      FloatBuffer more = std::move(sums_[level][right]);
-      if (sum.empty()) {
+    Sum sum = std::move(sums_[level][left]);
+    if (has_right && !sums_[level][right].values.empty()) {
+      Sum more = std::move(sums_[level][right]);
+      if (sum.values.empty()) {
         sum = std::move(more);
       } else {
-        AddTo(sum, more);
+        assert(sum.values.size() == more.values.size());
+        AddLoop(sum.values.data(), sum.weight, more.values.data(), more.weight, sum.values.size());
+        sum.weight = 1;
       }
     }
     sums_[level + 1][index / 2] = std::move(sum);
@@ -64,22 +75,28 @@ void TreeSum::Settle(size_t level, size_t index) {
 int64_t TreeSum::bytes() const {
   int64_t bytes = 0;
   for (const auto& level : sums_) {
-    for (const FloatBuffer& sum : level) bytes += sum.bytes();
+    for (const Sum& sum : level) bytes += sum.values.bytes();
   }
   return bytes;
 }
 
 FloatBuffer TreeSum::TakeMean() {
   assert(complete());
-  FloatBuffer mean = std::move(sums_.back()[0]);
-  if (!mean.empty()) {
-    // A division, not a product with the reciprocal: with one holder the mean is its gradient up to
-    // one rounding.
-    const float n = static_cast<float>(terms_);
-    float* v = mean.data();
-    for (int64_t i = 0; i < mean.size(); ++i) v[i] /= n;
+  // The root's children, or the only leaf.
+  std::vector<Sum>& last = sums_[sums_.size() == 1 ? 0 : sums_.size() - 2];
+  Sum sum = std::move(last[0]);
+  Sum more;
+  if (last.size() > 1) more = std::move(last[1]);
+  if (sum.values.empty()) std::swap(sum, more);
+  if (sum.values.empty()) return FloatBuffer();
+  const float n = static_cast<float>(terms_);
+  if (more.values.empty()) {
+    DivideLoop(sum.values.data(), sum.weight, n, sum.values.size());
+  } else {
+    AddDivideLoop(sum.values.data(), sum.weight, more.values.data(), more.weight, n,
+                  sum.values.size());
   }
-  return mean;
+  return std::move(sum.values);
 }
 
 }  // namespace sdp

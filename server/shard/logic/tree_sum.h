@@ -11,7 +11,8 @@ namespace sdp {
 // Sums weighted vectors of p holders by a fixed binary tree over their positions: leaves 2k and
 // 2k+1 merge first, then pairs of pairs. Siblings merge as soon as both are known, so the bits do
 // not depend on the order of arrival and about log2(p) buffers are alive when holders come in
-// order. A leaf without terms (or skipped) is left out, as if its parent had one child. Shapes:
+// order. A leaf without terms (or skipped) is left out, as if its parent had one child. Weights are
+// applied, and the last sum divided, in the pass over memory that needs the numbers anyway. Shapes:
 // leaves [n] f32. Threads: confined to one.
 class TreeSum {
  public:
@@ -32,12 +33,16 @@ class TreeSum {
   FloatBuffer TakeMean();
 
  private:
+  struct Sum {
+    FloatBuffer values;
+    float weight = 1;  // of a leaf: what its values are still to be multiplied by
+  };
   void Settle(size_t level, size_t index);
 
   // Level 0 has the leaves; an entry of level l + 1 covers two of level l. known_: everything below
   // is decided.
   std::vector<std::vector<bool>> known_;
-  std::vector<std::vector<FloatBuffer>> sums_;
+  std::vector<std::vector<Sum>> sums_;
   int open_leaves_;
   int64_t terms_ = 0;
 };
