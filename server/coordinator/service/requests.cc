@@ -132,7 +132,8 @@ absl::Status CoordinatorService::OnEvaluation(const proto::WorkerEvaluationRepor
 
 absl::Status CoordinatorService::OnNotFinite(const proto::NotFinite& report) {
   if (over_.has_value()) return absl::OkStatus();  // The first report is enough.
-  const absl::Status valid = CheckGeneration(report.generation());
+  // Of a member's numbers, whoever reports it: a stranger must not end the run.
+  const absl::Status valid = CheckReport(report.generation(), {Role::kWorker, report.worker()});
   if (valid.ok()) Execute(logic_.OnNotFinite(FromProto(report), absl::Now()));
   return valid;
 }

@@ -3,20 +3,32 @@
 #include <algorithm>
 
 #include "absl/time/clock.h"
+#include "common/control/check_request.h"
 #include "common/rpc/status_code.h"
 
 namespace sdp {
 
 template <typename Answer>
-grpc::ServerUnaryReactor* CoordinatorService::Rpc::OnLoop(Context* context, Answer answer) {
+grpc::ServerUnaryReactor* CoordinatorService::Rpc::OnLoop(Context* context,
+                                                          const google::protobuf::Message& request,
+                                                          Answer answer) {
   Reactor* reactor = context->DefaultReactor();
+  if (const absl::Status valid = CheckRequest(request); !valid.ok()) {
+    reactor->Finish(ToGrpc(valid));
+    return reactor;
+  }
   service_->loop_->Post([reactor, answer] { reactor->Finish(ToGrpc(answer())); });
   return reactor;
 }
 
 template <typename Response, typename Ask>
-grpc::ServerUnaryReactor* CoordinatorService::Rpc::LongPoll(Context* context, Response* response,
-                                                            Ask ask) {
+grpc::ServerUnaryReactor* CoordinatorService::Rpc::LongPoll(
+    Context* context, const google::protobuf::Message& request, Response* response, Ask ask) {
+  if (const absl::Status valid = CheckRequest(request); !valid.ok()) {
+    Reactor* reactor = context->DefaultReactor();
+    reactor->Finish(ToGrpc(valid));
+    return reactor;
+  }
   // Early enough that the answer arrives in time on a busy machine; soon enough that a caller
   // without a deadline is not kept.
   constexpr absl::Duration kLongest = absl::Seconds(30);
@@ -34,7 +46,7 @@ grpc::ServerUnaryReactor* CoordinatorService::Rpc::LongPoll(Context* context, Re
 grpc::ServerUnaryReactor* CoordinatorService::Rpc::RegisterShard(
     Context* context, const proto::RegisterShardRequest* request,
     proto::RegisterShardResponse* response) {
-  return LongPoll(context, response, [this, request](const auto& pending) {
+  return LongPoll(context, *request, response, [this, request](const auto& pending) {
     service_->OnRegisterShard(*request, pending);
   });
 }
@@ -42,7 +54,7 @@ grpc::ServerUnaryReactor* CoordinatorService::Rpc::RegisterShard(
 grpc::ServerUnaryReactor* CoordinatorService::Rpc::RegisterWorker(
     Context* context, const proto::RegisterWorkerRequest* request,
     proto::RegisterWorkerResponse* response) {
-  return LongPoll(context, response, [this, request](const auto& pending) {
+  return LongPoll(context, *request, response, [this, request](const auto& pending) {
     service_->OnRegisterWorker(*request, pending);
   });
 }
@@ -50,71 +62,73 @@ grpc::ServerUnaryReactor* CoordinatorService::Rpc::RegisterWorker(
 grpc::ServerUnaryReactor* CoordinatorService::Rpc::Ready(Context* context,
                                                          const proto::ReadyRequest* request,
                                                          proto::Ack*) {
-  return OnLoop(context, [this, request] { return service_->OnReady(*request); });
+  return OnLoop(context, *request, [this, request] { return service_->OnReady(*request); });
 }
 
 grpc::ServerUnaryReactor* CoordinatorService::Rpc::BeginStep(Context* context,
                                                              const proto::BeginStepRequest* request,
                                                              proto::BeginStepResponse* response) {
-  return LongPoll(context, response, [this, request](const auto& pending) {
+  return LongPoll(context, *request, response, [this, request](const auto& pending) {
     service_->OnBeginStep(*request, pending);
   });
 }
 
 grpc::ServerUnaryReactor* CoordinatorService::Rpc::ReportReduced(
     Context* context, const proto::ReducedReport* request, proto::Ack*) {
-  return OnLoop(context, [this, request] { return service_->OnReduced(*request); });
+  return OnLoop(context, *request, [this, request] { return service_->OnReduced(*request); });
 }
 
 grpc::ServerUnaryReactor* CoordinatorService::Rpc::ReportStepDone(
     Context* context, const proto::StepDoneReport* request, proto::Ack*) {
-  return OnLoop(context, [this, request] { return service_->OnStepDone(*request); });
+  return OnLoop(context, *request, [this, request] { return service_->OnStepDone(*request); });
 }
 
 grpc::ServerUnaryReactor* CoordinatorService::Rpc::ReportStateHashes(
     Context* context, const proto::StateHashesReport* request, proto::Ack*) {
-  return OnLoop(context, [this, request] { return service_->OnStateHashes(*request); });
+  return OnLoop(context, *request, [this, request] { return service_->OnStateHashes(*request); });
 }
 
 grpc::ServerUnaryReactor* CoordinatorService::Rpc::ReportCheckpoint(
     Context* context, const proto::CheckpointReport* request, proto::Ack*) {
-  return OnLoop(context, [this, request] { return service_->OnCheckpoint(*request); });
+  return OnLoop(context, *request, [this, request] { return service_->OnCheckpoint(*request); });
 }
 
 grpc::ServerUnaryReactor* CoordinatorService::Rpc::ReportStep(
     Context* context, const proto::WorkerStepReport* request, proto::Ack*) {
-  return OnLoop(context, [this, request] { return service_->OnStep(*request); });
+  return OnLoop(context, *request, [this, request] { return service_->OnStep(*request); });
 }
 
 grpc::ServerUnaryReactor* CoordinatorService::Rpc::ReportEvaluation(
     Context* context, const proto::WorkerEvaluationReport* request, proto::Ack*) {
-  return OnLoop(context, [this, request] { return service_->OnEvaluation(*request); });
+  return OnLoop(context, *request, [this, request] { return service_->OnEvaluation(*request); });
 }
 
 grpc::ServerUnaryReactor* CoordinatorService::Rpc::ReportNotFinite(Context* context,
                                                                    const proto::NotFinite* request,
                                                                    proto::Ack*) {
-  return OnLoop(context, [this, request] { return service_->OnNotFinite(*request); });
+  return OnLoop(context, *request, [this, request] { return service_->OnNotFinite(*request); });
 }
 
 grpc::ServerUnaryReactor* CoordinatorService::Rpc::Heartbeat(Context* context,
                                                              const proto::HeartbeatRequest* request,
                                                              proto::HeartbeatResponse* response) {
-  return OnLoop(context,
+  return OnLoop(context, *request,
                 [this, request, response] { return service_->OnHeartbeat(*request, response); });
 }
 
 grpc::ServerUnaryReactor* CoordinatorService::Rpc::Stop(Context* context,
                                                         const proto::StopRequest* request,
                                                         proto::Ack*) {
-  service_->Stop(request->reason());
-  return OnLoop(context, [] { return absl::OkStatus(); });
+  return OnLoop(context, *request, [this, request] {
+    service_->Stop(request->reason());
+    return absl::OkStatus();
+  });
 }
 
 grpc::ServerUnaryReactor* CoordinatorService::Rpc::GetStatus(Context* context,
-                                                             const proto::GetStatusRequest*,
+                                                             const proto::GetStatusRequest* request,
                                                              proto::RunStatus* response) {
-  return OnLoop(context, [this, response] {
+  return OnLoop(context, *request, [this, response] {
     *response = service_->Status();
     return absl::OkStatus();
   });

@@ -44,12 +44,14 @@ class CoordinatorService::Rpc final : public proto::Coordinator::CallbackService
                      proto::RunStatus* response) override;
 
  private:
-  // Runs `answer` on the loop; the call ends with what it returns.
+  // Runs `answer` on the loop; the call ends with what it returns. Both refuse what CheckRequest
+  // does.
   template <typename Answer>
-  Reactor* OnLoop(Context* context, Answer answer);
+  Reactor* OnLoop(Context* context, const google::protobuf::Message& request, Answer answer);
   // Runs `ask`(pending) on the loop, which keeps the call until the answer is known.
   template <typename Response, typename Ask>
-  Reactor* LongPoll(Context* context, Response* response, Ask ask);
+  Reactor* LongPoll(Context* context, const google::protobuf::Message& request, Response* response,
+                    Ask ask);
 
   CoordinatorService* const service_;
 };
