@@ -1,5 +1,6 @@
 #include "common/process/role.h"
 
+#include <malloc.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -16,6 +17,8 @@
 #include <iostream>
 #include <random>
 #include <utility>
+
+#include "absl/synchronization/mutex.h"
 
 namespace sdp {
 namespace {
@@ -44,6 +47,7 @@ void AddRoleFlags(CLI::App& app, RoleFlags* flags) {
 }
 
 void BeginRole(const RoleFlags& flags) {
+  KeepMutexesCheap();
   const pid_t parent = getppid();
   if (flags.die_with_parent) {
     prctl(PR_SET_PDEATHSIG, SIGTERM);
@@ -59,6 +63,15 @@ void BeginRole(const RoleFlags& flags) {
   logger->set_pattern("%Y-%m-%d %H:%M:%S.%e %n %l: %v");
   logger->flush_on(spdlog::level::trace);
   spdlog::set_default_logger(std::move(logger));
+}
+
+void KeepMutexesCheap() { absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore); }
+
+void KeepFreedMemory() {
+  // Below the threshold buffers come from heaps, above it each is mapped and unmapped; 32 MiB is
+  // the most glibc allows.
+  mallopt(M_MMAP_THRESHOLD, 32 << 20);
+  mallopt(M_TRIM_THRESHOLD, 1 << 30);
 }
 
 uint64_t RandomInstance() {

@@ -31,6 +31,13 @@ void AddRoleFlags(CLI::App& app, RoleFlags* flags);
 // when its parent is gone, and leaves SIGINT (Ctrl-C reaches the whole group) to the parent.
 void BeginRole(const RoleFlags& flags);
 
+// For processes through which large buffers pass all the time: the allocator keeps what is freed
+// instead of returning it to the kernel, which would have to clear each page again. Call early.
+void KeepFreedMemory();
+
+// Debian's Abseil looks for deadlocks at every lock. Tests keep that; BeginRole ends it.
+void KeepMutexesCheap();
+
 // A random number that tells this process from others of the same name.
 uint64_t RandomInstance();
 

@@ -101,6 +101,7 @@ struct ShardAdmission {
 // The holders of each unit, interned: many units have the same ones.
 struct HolderSets {
   std::vector<Incarnation> members;  // of the view, in rank order
+  std::vector<uint64_t> instances;   // [members] the number each registered with: proves who it is
   std::vector<std::vector<Incarnation>>
       sets;  // in rank order: the place in a set is the leaf in the sum's tree
   std::vector<int32_t> set_of_unit;  // [units]

@@ -17,6 +17,11 @@ namespace sdp {
 // and plans of many workers come near.
 inline constexpr int kMaxMessageBytes = 16 << 20;
 
+// Of HTTP/2, on both sides: a frame of ours is one of its frames, not 64 of 16 KiB each; and small
+// ones that are ready together leave together.
+inline constexpr int kHttp2FrameBytes = 2 << 20;
+inline constexpr int kHttp2WriteBufferBytes = 256 << 10;
+
 // Clients ping at this interval and wait this long for the answer; servers allow it (protocol.md
 // 8).
 inline constexpr absl::Duration kKeepaliveInterval = absl::Seconds(10);

@@ -17,11 +17,21 @@ namespace {
 using ClientBidi = grpc::ClientBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>;
 using ServerBidi = grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>;
 
+grpc::WriteOptions WithHint(bool more) {
+  grpc::WriteOptions options;
+  if (more) options.set_buffer_hint();
+  return options;
+}
+
 class ClientReactor final : public ClientBidi, public FrameStream::Reactor {
  public:
-  ClientReactor(const std::shared_ptr<grpc::Channel>& channel, EventLoop* frames,
-                FrameStream::Events events)
-      : stub_(channel), stream_(std::make_shared<FrameStream>(frames, this, std::move(events))) {}
+  ClientReactor(const std::shared_ptr<grpc::Channel>& channel, const StreamName& name,
+                EventLoop* frames, FrameStream::Events events)
+      : stub_(channel),
+        stream_(
+            std::make_shared<FrameStream>(frames, this, std::move(events), FrameStream::Limits())) {
+    context_.AddMetadata(kStreamNameKey, StreamNameText(name));
+  }
 
   std::shared_ptr<FrameStream> Start(const std::string& path) {
     const std::shared_ptr<FrameStream> stream = stream_;
@@ -34,7 +44,9 @@ class ClientReactor final : public ClientBidi, public FrameStream::Reactor {
 
   bool is_client() const override { return true; }
   void BeginRead(grpc::ByteBuffer* message) override { StartRead(message); }
-  void BeginWrite(const grpc::ByteBuffer* message) override { StartWrite(message); }
+  void BeginWrite(const grpc::ByteBuffer* message, bool more) override {
+    StartWrite(message, WithHint(more));
+  }
   void Cancel() override { context_.TryCancel(); }
   void Finish(const absl::Status&) override { RemoveHold(); }
 
@@ -60,18 +72,22 @@ class ClientReactor final : public ClientBidi, public FrameStream::Reactor {
 
 class ServerReactor final : public ServerBidi, public FrameStream::Reactor {
  public:
-  ServerReactor(grpc::CallbackServerContext* context, EventLoop* frames, FrameStream::Events events)
+  ServerReactor(grpc::CallbackServerContext* context, EventLoop* frames, FrameStream::Events events,
+                FrameStream::Limits limits)
       : context_(context),
-        stream_(std::make_shared<FrameStream>(frames, this, std::move(events))) {}
+        stream_(std::make_shared<FrameStream>(frames, this, std::move(events), limits)) {}
 
   void Start() {
     StartSendInitialMetadata();  // tells the client that the stream is open
+    stream_->OnOpened();
     stream_->Pump();
   }
 
   bool is_client() const override { return false; }
   void BeginRead(grpc::ByteBuffer* message) override { StartRead(message); }
-  void BeginWrite(const grpc::ByteBuffer* message) override { StartWrite(message); }
+  void BeginWrite(const grpc::ByteBuffer* message, bool more) override {
+    StartWrite(message, WithHint(more));
+  }
   void Cancel() override { context_->TryCancel(); }
   void Finish(const absl::Status& why) override { ServerBidi::Finish(ToGrpc(why)); }
 
@@ -91,14 +107,14 @@ class ServerReactor final : public ServerBidi, public FrameStream::Reactor {
 }  // namespace
 
 std::shared_ptr<FrameStream> FrameStream::Call(const std::shared_ptr<grpc::Channel>& channel,
-                                               const std::string& path, EventLoop* frames,
-                                               Events events) {
-  return (new ClientReactor(channel, frames, std::move(events)))->Start(path);
+                                               const std::string& path, const StreamName& name,
+                                               EventLoop* frames, Events events) {
+  return (new ClientReactor(channel, name, frames, std::move(events)))->Start(path);
 }
 
 grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* FrameStream::Serve(
-    grpc::CallbackServerContext* context, EventLoop* frames, Events events) {
-  auto* reactor = new ServerReactor(context, frames, std::move(events));
+    grpc::CallbackServerContext* context, EventLoop* frames, Events events, Limits limits) {
+  auto* reactor = new ServerReactor(context, frames, std::move(events), limits);
   reactor->Start();
   return reactor;
 }

@@ -1,5 +1,6 @@
 #include "common/rpc/frame_stream.h"
 
+#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 
@@ -9,7 +10,7 @@ namespace {
 // Messages read ahead of the executor, and encoded ahead of the socket: enough that neither waits
 // for the other.
 constexpr size_t kReadAhead = 4;
-constexpr size_t kEncodeAhead = 3;
+constexpr size_t kEncodeAhead = 4;
 // How long a server that ends a stream waits for a write that the client does not take.
 constexpr absl::Duration kLastWriteTimeout = absl::Seconds(1);
 
@@ -56,7 +57,7 @@ void FrameStream::Pump() {
         reactor_->BeginRead(&read_message_);
         break;
       case Next::kWrite:
-        reactor_->BeginWrite(&written_frame_.message);
+        reactor_->BeginWrite(&written_frame_.message, more_follow_);
         break;
       case Next::kCancel:
         reactor_->Cancel();
@@ -91,7 +92,9 @@ FrameStream::Next FrameStream::Choose() {
     writing_ = true;
     written_frame_ = std::move(encoded_.front());
     encoded_.pop_front();
+    more_follow_ = !encoded_.empty();
     if (more_) PostWork();
+    WatchWrite();
     return Next::kWrite;
   }
   return Next::kNothing;
@@ -108,6 +111,33 @@ void FrameStream::LimitLastWrite() {
   });
 }
 
+// One timer a stream, which looks again as long as writes are under way.
+void FrameStream::WatchWrite() {
+  if (limits_.stalled_write == absl::InfiniteDuration()) return;
+  write_began_ = absl::Now();
+  if (watching_) return;
+  watching_ = true;
+  frames_->PostAt(write_began_ + limits_.stalled_write,
+                  [self = shared_from_this()] { self->CheckWrite(); });
+}
+
+void FrameStream::CheckWrite() {
+  {
+    MutexLock lock(&mutex_);
+    watching_ = false;
+    if (over() || !writing_) return;
+    const absl::Time due = write_began_ + limits_.stalled_write;
+    if (absl::Now() < due) {
+      watching_ = true;
+      frames_->PostAt(due, [self = shared_from_this()] { self->CheckWrite(); });
+      return;
+    }
+  }
+  Close(absl::ResourceExhaustedError(
+      absl::StrCat("the peer has taken nothing of what it is sent for ",
+                   absl::FormatDuration(limits_.stalled_write))));
+}
+
 void FrameStream::PostWork() {
   if (working_) return;
   working_ = true;
@@ -116,7 +146,7 @@ void FrameStream::PostWork() {
 
 void FrameStream::OnOpened() {
   frames_->Post([self = shared_from_this()] {
-    if (self->events_.opened) self->events_.opened();
+    if (self->events_.opened) self->events_.opened(*self);
   });
 }
 
@@ -163,8 +193,21 @@ void FrameStream::OnDone(const absl::Status& status) {
   }
   frames_->Post([self = shared_from_this(), why] {
     self->events_.closed(*self, why);
-    self->events_ = Events();
+    self->Clear();
   });
+}
+
+// Timers may keep a stream a little longer; what it was to send must not stay with it.
+void FrameStream::Clear() {
+  events_ = Events();
+  outgoing_ = OutgoingQueue();
+  std::deque<Outgoing> added;
+  std::deque<EncodedFrame> encoded;
+  std::deque<grpc::ByteBuffer> received;
+  MutexLock lock(&mutex_);
+  added.swap(added_);
+  encoded.swap(encoded_);
+  received.swap(received_);
 }
 
 void FrameStream::Work() {
@@ -184,6 +227,10 @@ void FrameStream::Work() {
   }
   for (const grpc::ByteBuffer& message : received) Receive(message);
   for (Outgoing& outgoing : added) outgoing_.Add(std::move(outgoing));
+  if (outgoing_.texts() > limits_.queued_texts) {
+    Close(absl::ResourceExhaustedError(
+        absl::StrCat("the peer does not take its answers: ", outgoing_.texts(), " wait")));
+  }
   Encode();
 }
 

@@ -7,15 +7,18 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <limits>
 #include <memory>
 #include <string>
 #include <utility>
 
 #include "absl/status/status.h"
+#include "absl/time/time.h"
 #include "common/base/ids.h"
 #include "common/base/mutex.h"
 #include "common/rpc/event_loop.h"
 #include "common/rpc/outgoing.h"
+#include "common/rpc/stream_name.h"
 
 namespace sdp {
 
@@ -27,13 +30,20 @@ namespace sdp {
 class FrameStream : public std::enable_shared_from_this<FrameStream> {
  public:
   struct Events {
-    std::function<void()> opened;  // client: the server has accepted the stream
+    // The first event. Client: the server has accepted the stream. Server: a client has come.
+    std::function<void(FrameStream&)> opened;
     // An error ends the stream with it.
     std::function<absl::Status(FrameStream&, const ReceivedFrame&)> received;
     std::function<void(Step, int64_t bytes)> sent;  // a frame has left: header and payload
     // OK - the other end is done. Otherwise why it broke: the peer's frames, the peer, or the
     // connection.
     std::function<void(FrameStream&, const absl::Status&)> closed;
+  };
+
+  // What a server allows a client that does not take what it is sent.
+  struct Limits {
+    size_t queued_texts = std::numeric_limits<size_t>::max();  // answers and refusals
+    absl::Duration stalled_write = absl::InfiniteDuration();
   };
 
   // What gRPC's reactors of both sides can do, without waiting. Called one at a time; none after
@@ -43,22 +53,24 @@ class FrameStream : public std::enable_shared_from_this<FrameStream> {
     virtual ~Reactor() = default;
     virtual bool is_client() const = 0;
     virtual void BeginRead(grpc::ByteBuffer* message) = 0;
-    virtual void BeginWrite(const grpc::ByteBuffer* message) = 0;
+    // more: another write follows at once, so this one need not leave before it.
+    virtual void BeginWrite(const grpc::ByteBuffer* message, bool more) = 0;
     virtual void Cancel() = 0;
     // Nothing more will be begun. A server's `why` travels to the client.
     virtual void Finish(const absl::Status& why) = 0;
   };
 
-  // Calls `path` ("/sdp.proto.Shard/Push"). Neither blocks nor fails: what goes wrong is an event.
+  // Calls `path` ("/sdp.proto.Shard/Push") in the name of `name`. Neither blocks nor fails: what
+  // goes wrong is an event.
   static std::shared_ptr<FrameStream> Call(const std::shared_ptr<grpc::Channel>& channel,
-                                           const std::string& path, EventLoop* frames,
-                                           Events events);
+                                           const std::string& path, const StreamName& name,
+                                           EventLoop* frames, Events events);
   // Serves a call that came in: what a raw callback method returns. gRPC ends the reactor's life.
   static grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* Serve(
-      grpc::CallbackServerContext* context, EventLoop* frames, Events events);
+      grpc::CallbackServerContext* context, EventLoop* frames, Events events, Limits limits);
 
-  FrameStream(EventLoop* frames, Reactor* reactor, Events events)
-      : frames_(frames), reactor_(reactor), events_(std::move(events)) {}
+  FrameStream(EventLoop* frames, Reactor* reactor, Events events, Limits limits)
+      : frames_(frames), reactor_(reactor), limits_(limits), events_(std::move(events)) {}
 
   // Dropped once the stream is over.
   void Send(Outgoing outgoing) ABSL_LOCKS_EXCLUDED(mutex_);
@@ -79,20 +91,25 @@ class FrameStream : public std::enable_shared_from_this<FrameStream> {
   bool over() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return ended_ || closing_; }
   Next Choose() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void LimitLastWrite() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void WatchWrite() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void CheckWrite() ABSL_LOCKS_EXCLUDED(mutex_);
   void PostWork() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // On `frames`: takes what was received and sent, encodes what is to be sent.
   void Work() ABSL_LOCKS_EXCLUDED(mutex_);
+  void Clear() ABSL_LOCKS_EXCLUDED(mutex_);
   void Receive(const grpc::ByteBuffer& message) ABSL_LOCKS_EXCLUDED(mutex_);
   void Encode() ABSL_LOCKS_EXCLUDED(mutex_);
 
   EventLoop* const frames_;
   Reactor* const reactor_;  // not touched after Finish
+  const Limits limits_;
   Events events_;           // confined to `frames_`
   OutgoingQueue outgoing_;  // confined to `frames_`
 
   // gRPC's while the operation is under way, otherwise guarded.
   grpc::ByteBuffer read_message_;
   EncodedFrame written_frame_;
+  bool more_follow_ = false;  // another frame was ready when this one began
 
   Mutex mutex_;
   bool pumping_ ABSL_GUARDED_BY(mutex_) = false;  // a thread is in Pump
@@ -105,6 +122,8 @@ class FrameStream : public std::enable_shared_from_this<FrameStream> {
   bool overdue_ ABSL_GUARDED_BY(mutex_) = false;  // over, and the last write takes too long
   bool cancelled_ ABSL_GUARDED_BY(mutex_) = false;
   bool finished_ ABSL_GUARDED_BY(mutex_) = false;
+  bool watching_ ABSL_GUARDED_BY(mutex_) = false;  // CheckWrite is posted
+  absl::Time write_began_ ABSL_GUARDED_BY(mutex_);
   absl::Status why_ ABSL_GUARDED_BY(mutex_);
   std::deque<Outgoing> added_ ABSL_GUARDED_BY(mutex_);                 // on the way to outgoing_
   std::deque<EncodedFrame> encoded_ ABSL_GUARDED_BY(mutex_);           // ready to be written

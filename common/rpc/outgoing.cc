@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -45,10 +46,28 @@ void OutgoingQueue::Add(Outgoing outgoing) {
       outgoing.header.kind == FrameKind::kPushPart || outgoing.header.kind == FrameKind::kValuePart;
   if (parts) {
     const std::pair key(outgoing.header.step, outgoing.header.fragment);
+    if (outgoing.header.kind == FrameKind::kValuePart) {
+      Step& last = last_value_.try_emplace(key.second, key.first).first->second;
+      if (last != key.first) waiting_.erase({std::exchange(last, key.first), key.second});
+    }
     waiting_.insert_or_assign(key, std::move(outgoing));
   } else {
-    texts_.push_back(std::move(outgoing));
+    if (!JoinWant(outgoing)) texts_.push_back(std::move(outgoing));
   }
+}
+
+// A worker asks for fragment after fragment as its buffers become free; one frame carries many.
+bool OutgoingQueue::JoinWant(const Outgoing& outgoing) {
+  if (outgoing.header.kind != FrameKind::kPullWant || texts_.empty()) return false;
+  Outgoing& last = texts_.back();
+  FrameHeader header = last.header;
+  header.total = outgoing.header.total;
+  if (header != outgoing.header || last.header.total + outgoing.header.total > kMaxPayloadBytes) {
+    return false;
+  }
+  last.header.total += outgoing.header.total;
+  last.text += outgoing.text;
+  return true;
 }
 
 void OutgoingQueue::BeginNext() {

@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/container/flat_hash_map.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "common/base/float_buffer.h"
@@ -42,11 +43,15 @@ struct EncodedFrame {
 // then fragments by (step, fragment), so first layers first. A fragment that was begun is finished
 // first: the receiver has one open at a time. A payload that has its type already is not copied:
 // the frames refer to the numbers and keep them alive. Same fragment and step twice: the newer one
-// replaces the one that waits. Threads: confined to one; frames may be used anywhere.
+// replaces the one that waits; of values, one version of a fragment waits, the one added last, so
+// that a peer that takes nothing keeps no more than one model's worth alive. Threads: confined to
+// one; frames may be used anywhere.
 class OutgoingQueue {
  public:
+  // A want that follows another one of the same step joins it.
   void Add(Outgoing outgoing);
   bool empty() const { return texts_.empty() && waiting_.empty() && current_ == nullptr; }
+  size_t texts() const { return texts_.size(); }
   // Computes checksums, and bf16. Precondition: not empty.
   EncodedFrame Next();
 
@@ -55,11 +60,13 @@ class OutgoingQueue {
     Outgoing outgoing;
     int64_t sent = 0;  // payload bytes
   };
+  bool JoinWant(const Outgoing& outgoing);
   void BeginNext();
 
   std::deque<Outgoing> texts_;
   std::map<std::pair<Step, FragmentId>, Outgoing> waiting_;
-  std::unique_ptr<Current> current_;  // begun; null: none
+  absl::flat_hash_map<FragmentId, Step> last_value_;  // the version added last, sent or not
+  std::unique_ptr<Current> current_;                  // begun; null: none
 };
 
 // The pieces of a received message, valid as long as this object.

@@ -17,6 +17,10 @@ namespace {
 
 // What gRPC may buffer for all connections of a server together; beyond it, it stops reading.
 constexpr size_t kBufferBytes = size_t{1} << 30;
+// A member has two streams and a few calls under way; who wants more waits.
+constexpr int kMaxCallsPerConnection = 128;
+// From a connection's begin until it speaks HTTP/2.
+constexpr absl::Duration kHandshakeTimeout = absl::Seconds(10);
 
 }  // namespace
 
@@ -39,6 +43,11 @@ absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(
   // Half the clients' interval: a ping a little early is no strike.
   builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS,
                              static_cast<int>(absl::ToInt64Milliseconds(kKeepaliveInterval) / 2));
+  builder.AddChannelArgument(GRPC_ARG_HTTP2_MAX_FRAME_SIZE, kHttp2FrameBytes);
+  builder.AddChannelArgument(GRPC_ARG_HTTP2_WRITE_BUFFER_SIZE, kHttp2WriteBufferBytes);
+  builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, kMaxCallsPerConnection);
+  builder.AddChannelArgument(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS,
+                             static_cast<int>(absl::ToInt64Milliseconds(kHandshakeTimeout)));
   builder.SetMaxReceiveMessageSize(kMaxMessageBytes);
   builder.SetMaxSendMessageSize(kMaxMessageBytes);
   grpc::ResourceQuota quota("sdp");

@@ -18,6 +18,11 @@ absl::StatusOr<std::shared_ptr<const HolderSets>> ReadHolders(
     const proto::BindRequest::Holders& message, size_t units) {
   auto holders = std::make_shared<HolderSets>();
   for (const int64_t member : message.members()) holders->members.emplace_back(member);
+  if (message.instances_size() != message.members_size()) {
+    return Invalid(absl::StrCat(message.instances_size(), " instances of ", message.members_size(),
+                                " members"));
+  }
+  holders->instances.assign(message.instances().begin(), message.instances().end());
   for (const auto& set : message.sets()) {
     std::vector<Incarnation>& workers = holders->sets.emplace_back();
     int last = -1;
@@ -61,6 +66,7 @@ proto::BindRequest ToProto(const ShardBinding& binding) {
     ranks.emplace(member, holders->members_size());
     holders->add_members(member.value());
   }
+  for (const uint64_t instance : binding.holders->instances) holders->add_instances(instance);
   for (const auto& set : binding.holders->sets) {
     auto* message = holders->add_sets();
     for (const Incarnation worker : set) message->add_ranks(ranks.at(worker));

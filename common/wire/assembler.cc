@@ -7,9 +7,9 @@
 namespace sdp {
 namespace {
 
-// A peer that keeps to the protocol has one fragment open per stream; more refused ones than this
-// only come from a broken one.
-constexpr size_t kMaxRefused = 4096;
+// A peer that keeps to the protocol has one fragment open per stream; more open or refused ones
+// than this only come from a broken one.
+constexpr size_t kMaxBrokenOff = 4096;
 
 // Whether two parts belong to one contribution (or value).
 bool SameFragment(const FrameHeader& a, const FrameHeader& b) {
@@ -41,26 +41,23 @@ absl::StatusOr<Assembler::Result> Assembler::Add(const FrameHeader& header, Chun
   if (!first &&
       (header.offset != part->second.received || !SameFragment(header, part->second.first))) {
     const int64_t expected = part->second.received;
-    Drop(key);
+    open_.erase(part);
     return Refusal(header, Answer::kInvalid,
                    absl::StrCat("the part at byte ", header.offset,
                                 " does not continue the one that ended at byte ", expected));
   }
   if (first) {
+    if (open_.size() >= kMaxBrokenOff)
+      return absl::ResourceExhaustedError("too many fragments begun and not finished");
     Result begun = Begin(header);
     if (begun.kind == Result::Kind::kRefused)
       return Refusal(header, begun.answer, std::move(begun.detail));
     part = open_.find(key);
   }
-  if (!PayloadIntact(header, payload)) {
-    Drop(key);
-    return Refusal(header, Answer::kBadChecksum, absl::StrCat("the part at byte ", header.offset));
-  }
   Part& open = part->second;
-  char* to = open.value.data() + header.offset;
-  for (const absl::string_view chunk : payload) {
-    std::memcpy(to, chunk.data(), chunk.size());
-    to += chunk.size();
+  if (!Copy(header, payload, &open.value)) {
+    open_.erase(part);
+    return Refusal(header, Answer::kBadChecksum, absl::StrCat("the part at byte ", header.offset));
   }
   open.received += header.payload_bytes;
   open.wire_bytes += header.payload_bytes + static_cast<int64_t>(kFrameHeaderBytes);
@@ -68,8 +65,8 @@ absl::StatusOr<Assembler::Result> Assembler::Add(const FrameHeader& header, Chun
   result.kind = last ? Result::Kind::kComplete : first ? Result::Kind::kBegun : Result::Kind::kMore;
   if (last) {
     result.value = std::move(open.value);
+    result.hold = std::move(open.hold);
     result.wire_bytes = open.wire_bytes;
-    bytes_ -= result.value.bytes();
     open_.erase(part);
   }
   return result;
@@ -93,24 +90,33 @@ Assembler::Result Assembler::Begin(const FrameHeader& header) {
     return result;
   }
   const int64_t bytes = header.total;
-  if (bytes_ > 0 && bytes_ + bytes > max_bytes_) {
+  ByteBudget::Hold hold;
+  if (bytes > 0) hold = budget_->Take(bytes);
+  if (bytes > 0 && !hold) {
     result.answer = Answer::kRetryAfter;
-    result.detail = absl::StrCat("fragments begun on this stream hold ", bytes_, " bytes already");
+    result.detail = absl::StrCat("what has come and waits holds ", budget_->used(), " of ",
+                                 budget_->limit(), " bytes already");
     return result;
   }
   Part& part = open_[{header.step, header.fragment}];
   part.first = header;
   if (elements > 0) part.value = WireBuffer(header.wire_type, elements);
-  bytes_ += bytes;
+  part.hold = std::move(hold);
   result.kind = Result::Kind::kBegun;
   return result;
+}
+
+// False: the payload is not the one the checksum was made of; the part of the value is then spoilt.
+bool Assembler::Copy(const FrameHeader& header, Chunks payload, WireBuffer* value) {
+  if (header.payload_bytes == 0) return PayloadIntact(header, payload);
+  return CopyChecked(header, payload, value->data() + header.offset);
 }
 
 absl::StatusOr<Assembler::Result> Assembler::Refusal(const FrameHeader& header, Answer answer,
                                                      std::string detail) {
   const int64_t next = header.offset + header.payload_bytes;
   if (next < header.total) {
-    if (refused_.size() >= kMaxRefused)
+    if (refused_.size() >= kMaxBrokenOff)
       return absl::ResourceExhaustedError("too many fragments broken off");
     refused_[{header.step, header.fragment}] = next;
   }
@@ -126,12 +132,6 @@ void Assembler::Refuse(Step step, FragmentId fragment) {
   const auto part = open_.find(key);
   if (part == open_.end()) return;
   refused_[key] = part->second.received;
-  Drop(key);
-}
-
-void Assembler::Drop(const Key& key) {
-  const auto part = open_.find(key);
-  bytes_ -= part->second.value.bytes();
   open_.erase(part);
 }
 

@@ -1,12 +1,14 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
+#include "common/base/byte_budget.h"
 #include "common/base/ids.h"
 #include "common/base/wire_buffer.h"
 #include "common/model/layout.h"
@@ -17,8 +19,8 @@ namespace sdp {
 
 // Assembler puts the parts of a stream's fragments together: push parts at a shard, value parts at
 // a worker. It trusts nothing in them: each part's checksum, place and identity is checked, and a
-// bad one costs only its own fragment. Memory is bounded by `max_bytes`. Shapes: what comes out is
-// a whole fragment, [n] in the type in which it was sent.  Threads: confined to one.
+// bad one costs only its own fragment. Memory is taken from `budget`. Shapes: what comes out is a
+// whole fragment, [n] in the type in which it was sent.  Threads: confined to one.
 class Assembler {
  public:
   struct Result {
@@ -31,16 +33,18 @@ class Assembler {
     };
     Kind kind = Kind::kIgnored;
     WireBuffer value;
+    ByteBudget::Hold hold;   // kComplete: on value's bytes; to be kept as long as they wait
     int64_t wire_bytes = 0;  // kComplete: headers and payloads of all parts
     Answer answer = Answer::kReceived;
     std::string detail;
   };
 
   // `layout` knows the size of each fragment and outlives the assembler.
-  Assembler(const Layout* layout, int64_t max_bytes) : layout_(layout), max_bytes_(max_bytes) {}
+  Assembler(const Layout* layout, std::shared_ptr<ByteBudget> budget)
+      : layout_(layout), budget_(std::move(budget)) {}
 
   // Takes one part. Precondition: `header` was decoded, and `payload` has its payload_bytes.
-  // Refusals: BAD_CHECKSUM; RETRY_AFTER - over max_bytes; INVALID - a fragment that is not there or
+  // Refusals: BAD_CHECKSUM; RETRY_AFTER - over budget; INVALID - a fragment that is not there or
   // has another size; a part that does not begin where the last one ended, or differs from the
   // first one in what names the contribution. ResourceExhausted - the peer broke off so many
   // fragments that its stream must end.
@@ -49,26 +53,24 @@ class Assembler {
   // The rest of a fragment begun is not wanted any more; what has come is freed.
   void Refuse(Step step, FragmentId fragment);
 
-  int64_t bytes() const { return bytes_; }  // held now
-
  private:
   using Key = std::pair<Step, FragmentId>;
   struct Part {
     FrameHeader first;  // of the first part
     WireBuffer value;
+    ByteBudget::Hold hold;
     int64_t received = 0;  // payload bytes
     int64_t wire_bytes = 0;
   };
 
   absl::StatusOr<Result> Refusal(const FrameHeader& header, Answer answer, std::string detail);
   Result Begin(const FrameHeader& header);
-  void Drop(const Key& key);
+  static bool Copy(const FrameHeader& header, Chunks payload, WireBuffer* value);
 
   const Layout* const layout_;
-  const int64_t max_bytes_;
+  const std::shared_ptr<ByteBudget> budget_;
   absl::flat_hash_map<Key, Part> open_;
   absl::flat_hash_map<Key, int64_t> refused_;  // -> where the next part would begin
-  int64_t bytes_ = 0;
 };
 
 }  // namespace sdp

@@ -89,6 +89,8 @@ absl::StatusOr<FrameHeader> DecodeHeader(absl::string_view bytes, size_t message
 uint64_t PayloadChecksum(Chunks payload);
 // Whether the payload is the one the header's checksum was made of.
 bool PayloadIntact(const FrameHeader& header, Chunks payload);
+// The same in one pass with a copy to `to` (payload_bytes, no overlap), which is made in any case.
+bool CopyChecked(const FrameHeader& header, Chunks payload, char* to);
 
 // ---- Headers of the five kinds ----
 

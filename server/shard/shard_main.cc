@@ -63,5 +63,6 @@ int main(int argc, char** argv) {
                  "address at which others reach it, if not the one it listens on");
   CLI11_PARSE(app, argc, argv);
   sdp::BeginRole(flags);
+  sdp::KeepFreedMemory();
   sdp::Leave(flags.name, sdp::Main(flags));
 }

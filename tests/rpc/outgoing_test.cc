@@ -77,6 +77,37 @@ TEST(OutgoingQueueTest, FirstLayersFirst_AndAFragmentBegunIsFinished) {
                        {9, 0}, {9, kMaxPayloadBytes}, {3, 0}, {5, 0}, {0, 0}}));
 }
 
+TEST(OutgoingQueueTest, OfValues_TheVersionAskedForLastWaits) {
+  OutgoingQueue queue;
+  const SharedValue older = Numbers(10), newer = Numbers(10, 5);
+  RequestKey key;
+  for (const auto& [step, numbers] : {std::pair(Step{3}, older), std::pair(Step{4}, newer)}) {
+    key.step = step;
+    queue.Add({ValueHeader(key, FragmentId(1), 10, WireType::kF32), numbers, ""});
+  }
+  EXPECT_EQ(older.use_count(), 1);  // not kept alive any more
+  EXPECT_EQ(ReceivedFrame::Read(queue.Next().message)->header().step, 4);
+  EXPECT_TRUE(queue.empty());
+}
+
+TEST(OutgoingQueueTest, WantsOfOneStep_JoinInOrder) {
+  OutgoingQueue queue;
+  RequestKey key;
+  const auto want = [&](Step step, int fragment) {
+    key.step = step;
+    const FragmentId id(fragment);
+    queue.Add({WantHeader(key, 1, WireType::kF32), nullptr, WantPayload({&id, 1})});
+  };
+  want(1, 7), want(1, 2), want(2, 3);
+  const EncodedFrame sent = queue.Next();
+  const auto first = ReceivedFrame::Read(sent.message);
+  ASSERT_TRUE(first.ok()) << first.status();
+  EXPECT_TRUE(PayloadIntact(first->header(), first->payload()));
+  EXPECT_EQ(ReadWantPayload(first->payload()), (std::vector{FragmentId(7), FragmentId(2)}));
+  EXPECT_EQ(ReceivedFrame::Read(queue.Next().message)->header().step, 2);
+  EXPECT_TRUE(queue.empty());
+}
+
 TEST(OutgoingQueueTest, TextGoesFirst) {
   OutgoingQueue queue;
   queue.Add(Push(1, 1, Numbers(10)));

@@ -10,6 +10,7 @@ namespace {
 ShardBinding Binding() {
   auto holders = std::make_shared<HolderSets>();
   holders->members = {Incarnation(7), Incarnation(3), Incarnation(9)};
+  holders->instances = {70, 30, 90};
   holders->sets = {{Incarnation(7), Incarnation(3), Incarnation(9)}, {Incarnation(3)}, {}};
   holders->set_of_unit = {0, 1, 2, 1};
   ShardBinding binding;
@@ -28,6 +29,7 @@ TEST(ShardConvertTest, BadBindings_Invalid) {
   const auto changes = std::vector<void (*)(proto::BindRequest&)>{
       [](proto::BindRequest& r) { r.set_step(-1); },
       [](proto::BindRequest& r) { r.set_plan(-1); },
+      [](proto::BindRequest& r) { r.mutable_holders()->mutable_instances()->RemoveLast(); },
       [](proto::BindRequest& r) { r.mutable_holders()->mutable_sets(0)->set_ranks(1, 3); },
       [](proto::BindRequest& r) { r.mutable_holders()->mutable_sets(0)->set_ranks(0, -1); },
       [](proto::BindRequest& r) {

@@ -34,6 +34,10 @@ Catalog TestCatalog() {
   return catalog;
 }
 
+StreamName TestName(int incarnation) {
+  return {Generation(1), Incarnation(incarnation), 1000 + static_cast<uint64_t>(incarnation)};
+}
+
 void RecordingLink::ReportReduced(const Reduced&) {}
 
 void RecordingLink::ReportStepDone(const StepDone& report) {
@@ -60,13 +64,12 @@ std::vector<NotFiniteReport> RecordingLink::not_finite() const {
 }
 
 TestShard::TestShard(const Catalog* catalog, const Layout* layout, const std::string& listen,
-                     int64_t assembly_bytes)
+                     const ShardService::Options& limits)
     : catalog_(catalog), layout_(layout) {
-  ShardService::Options options;
+  ShardService::Options options = limits;
   options.name = "shard-0";
   options.layout = layout;
   options.units = catalog->units.size();
-  options.assembly_bytes = assembly_bytes;
   service_ = std::make_unique<ShardService>(options, &logic_, &link_, [this] { finished_ = true; });
   auto server = RpcServer::Start(listen, {}, {service_.get()});
   if (!server.ok()) ADD_FAILURE() << server.status();
@@ -93,11 +96,15 @@ void TestShard::Begin() {
       options, [](FragmentId id, absl::Span<float> values, OptimizerState&) {
         std::fill(values.begin(), values.end(), static_cast<float>(id.value()));
       });
-  service_->Start({ShardId(0), 1, Generation(1), Term(1)}, std::move(shard));
+  ShardAdmission admission;
+  admission.shards = 1;
+  admission.generation = Generation(1);
+  admission.term = Term(1);
+  service_->Start(admission, std::move(shard));
   EXPECT_TRUE(link_.AwaitDone(-1));
 }
 
-void TestShard::Bind(Step step, int workers, bool evaluate) {
+void TestShard::Bind(Step step, int workers, bool evaluate, int members) {
   proto::BindRequest request;
   request.set_generation(1);
   request.set_view(1);
@@ -105,9 +112,10 @@ void TestShard::Bind(Step step, int workers, bool evaluate) {
   request.set_evaluate(evaluate);
   auto* holders = request.mutable_holders();
   auto* set = holders->add_sets();
-  for (int w = 0; w < workers; ++w) {
+  for (int w = 0; w < std::max(workers, members); ++w) {
     holders->add_members(w + 1);
-    set->add_ranks(w);
+    holders->add_instances(TestName(w + 1).instance);
+    if (w < workers) set->add_ranks(w);
   }
   for (size_t u = 0; u < catalog_->units.size(); ++u) holders->add_set_of_unit(0);
 
@@ -137,8 +145,8 @@ absl::Status TestShard::Finish(int64_t generation) {
 }
 
 TestWorker::TestWorker(const Layout* layout, const std::vector<std::string>& addresses,
-                       WireType push, WireType pull)
-    : push_type_(push) {
+                       WireType push, WireType pull, int incarnation)
+    : incarnation_(incarnation), push_type_(push) {
   ShardStreams::Events events;
   events.connected = [this](ShardId) {
     MutexLock lock(&mutex_);
@@ -168,6 +176,7 @@ TestWorker::TestWorker(const Layout* layout, const std::vector<std::string>& add
   };
   ShardStreams::Options options;
   options.layout = layout;
+  options.name = TestName(incarnation);
   options.addresses = addresses;
   options.pull_type = pull;
   options.first_pause = absl::Milliseconds(10);
@@ -204,15 +213,15 @@ PushKey TestWorker::Key(Step step, int fragment, int64_t terms, int incarnation)
   return key;
 }
 
-void TestWorker::Push(Step step, int fragment, float gradient, int64_t size, int incarnation) {
+void TestWorker::Push(Step step, int fragment, float gradient, int64_t size) {
   const std::vector<float> numbers(static_cast<size_t>(size), gradient);
-  streams_->Send(ShardId(0), Key(step, fragment, 8, incarnation),
+  streams_->Send(ShardId(0), Key(step, fragment, 8, incarnation_),
                  std::make_shared<const WireBuffer>(WireBuffer::Rounded(push_type_, numbers)));
 }
 
-void TestWorker::Pull(Step step, std::vector<int> fragments, int incarnation) {
+void TestWorker::Pull(Step step, std::vector<int> fragments) {
   PullRequest request;
-  static_cast<RequestKey&>(request) = Key(step, 0, 0, incarnation);
+  static_cast<RequestKey&>(request) = Key(step, 0, 0, incarnation_);
   for (const int fragment : fragments) request.fragments.emplace_back(fragment);
   streams_->Pull(ShardId(0), request);
 }

@@ -14,6 +14,7 @@
 #include "common/model/layout.h"
 #include "common/rpc/event_loop.h"
 #include "common/rpc/server.h"
+#include "common/rpc/stream_name.h"
 #include "server/shard/service/shard_service.h"
 #include "worker/service/shard_streams.h"
 
@@ -25,6 +26,9 @@ inline constexpr absl::Duration kTestDeadline = absl::Seconds(30);
 // One unit of 3 fragments of 700,001 elements (2.8 MB: three parts each), and one of 3 small ones.
 Catalog TestCatalog();
 inline constexpr int64_t kTestFragment = 700'001;
+
+// As which a worker of the tests' view opens its streams.
+StreamName TestName(int incarnation);
 
 // Records what the shard tells the coordinator. Threads: any.
 class RecordingLink final : public CoordinatorLink {
@@ -48,8 +52,9 @@ class RecordingLink final : public CoordinatorLink {
 // the fragment's number.
 class TestShard {
  public:
+  // `limits`: of its options, what bounds a peer.
   TestShard(const Catalog* catalog, const Layout* layout, const std::string& listen,
-            int64_t assembly_bytes = 64 << 20);
+            const ShardService::Options& limits = {});
   ~TestShard();
 
   const std::string& address() const { return server_->address(); }
@@ -57,8 +62,8 @@ class TestShard {
   bool finished() const { return finished_; }
 
   void Begin();  // without it the shard is not ready
-  // Binds `step` with the workers 1..n, who all hold everything.
-  void Bind(Step step, int workers, bool evaluate = false);
+  // Binds `step` with the workers 1..n, who all hold everything, in a view of `members` (0: n).
+  void Bind(Step step, int workers, bool evaluate = false, int members = 0);
   proto::ShardStatus Status();
   absl::Status Finish(int64_t generation);
 
@@ -77,7 +82,7 @@ class TestShard {
 class TestWorker {
  public:
   TestWorker(const Layout* layout, const std::vector<std::string>& addresses,
-             WireType push = WireType::kF32, WireType pull = WireType::kF32);
+             WireType push = WireType::kF32, WireType pull = WireType::kF32, int incarnation = 1);
   ~TestWorker();
 
   ShardStreams& streams() { return *streams_; }
@@ -98,10 +103,11 @@ class TestWorker {
 
   // As worker `incarnation` of the view that TestShard binds.
   static PushKey Key(Step step, int fragment, int64_t terms, int incarnation = 1);
-  void Push(Step step, int fragment, float gradient, int64_t size, int incarnation = 1);
-  void Pull(Step step, std::vector<int> fragments, int incarnation = 1);
+  void Push(Step step, int fragment, float gradient, int64_t size);
+  void Pull(Step step, std::vector<int> fragments);
 
  private:
+  const int incarnation_;
   Mutex mutex_;
   Seen seen_ ABSL_GUARDED_BY(mutex_);
   EventLoop owner_{"worker"};

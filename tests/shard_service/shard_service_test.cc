@@ -1,5 +1,4 @@
 #include <gmock/gmock.h>
-#include <grpcpp/generic/generic_stub.h>
 #include <gtest/gtest.h>
 
 #include <chrono>
@@ -15,6 +14,7 @@
 #include "common/rpc/shard_client.h"
 #include "common/rpc/status_code.h"
 #include "tests/shard_service/fixture.h"
+#include "tests/shard_service/raw_stream.h"
 
 // What a shard makes of a peer that does not keep to the protocol: raw frames against the real
 // service.
@@ -22,90 +22,6 @@ namespace sdp {
 namespace {
 
 using ::testing::HasSubstr;
-
-// A stream whose frames a test writes itself, byte by byte, and waits for one after the other.
-class RawStream {
- public:
-  RawStream(const std::string& address, const std::string& method)
-      : stub_(MakeChannel(address, {}).value()) {
-    context_.set_deadline(std::chrono::system_clock::now() + absl::ToChronoSeconds(kTestDeadline));
-    stream_ = stub_.PrepareCall(&context_, "/sdp.proto.Shard/" + method, &queue_);
-    stream_->StartCall(this);
-    Next();
-  }
-  ~RawStream() {
-    context_.TryCancel();
-    if (!ended_) (void)AwaitClosed();
-    queue_.Shutdown();
-    void* tag;
-    bool ok;
-    while (queue_.Next(&tag, &ok)) continue;
-  }
-
-  bool SendBytes(const std::string& bytes) {
-    const grpc::Slice slice(bytes);
-    stream_->Write(grpc::ByteBuffer(&slice, 1), this);
-    return Next();
-  }
-  // Fills in the payload's size and checksum.
-  void Send(FrameHeader header, const std::string& payload) {
-    const absl::string_view view = payload;
-    header.payload_bytes = static_cast<int64_t>(payload.size());
-    header.checksum = PayloadChecksum({&view, 1});
-    SendAsIs(header, payload);
-  }
-  void SendAsIs(const FrameHeader& header, const std::string& payload) {
-    const FrameHeaderBytes bytes = EncodeHeader(header);
-    SendBytes(std::string(bytes.data(), bytes.size()) + payload);
-  }
-  void SendFragment(const PushKey& key, const std::vector<float>& numbers) {
-    FrameHeader header = PushHeader(key, static_cast<int64_t>(numbers.size()), WireType::kF32);
-    const std::string all(reinterpret_cast<const char*>(numbers.data()), 4 * numbers.size());
-    do {
-      const std::string part = all.substr(static_cast<size_t>(header.offset), kMaxPayloadBytes);
-      Send(header, part);
-      header.offset += static_cast<int64_t>(part.size());
-    } while (header.offset < header.total);
-  }
-  std::pair<FrameHeader, std::string> AwaitFrame() {
-    grpc::ByteBuffer message;
-    stream_->Read(&message, this);
-    if (!Next()) {
-      ADD_FAILURE() << "no frame; " << AwaitClosed();
-      return {};
-    }
-    const auto frame = ReceivedFrame::Read(message);
-    if (!frame.ok()) {
-      ADD_FAILURE() << frame.status();
-      return {};
-    }
-    return {frame->header(), frame->Text()};
-  }
-  absl::Status AwaitClosed() {
-    grpc::Status status;
-    stream_->Finish(&status, this);
-    Next();
-    ended_ = true;
-    return FromGrpc(status);
-  }
-
- private:
-  bool Next() {
-    void* tag;
-    bool ok = false;
-    return queue_.Next(&tag, &ok) && ok;
-  }
-
-  grpc::CompletionQueue queue_;
-  grpc::ClientContext context_;
-  grpc::GenericStub stub_;
-  std::unique_ptr<grpc::GenericClientAsyncReaderWriter> stream_;
-  bool ended_ = false;
-};
-
-std::vector<float> Filled(int64_t size, float value) {
-  return std::vector<float>(static_cast<size_t>(size), value);
-}
 
 class ShardServiceTest : public ::testing::Test {
  protected:
@@ -115,11 +31,13 @@ class ShardServiceTest : public ::testing::Test {
   static constexpr int kSmall = 3;  // fragment of 301 elements
 };
 
-TEST_F(ShardServiceTest, NotReady_Unavailable) {
+TEST_F(ShardServiceTest, NotReady_StreamsWait_AndControlIsUnavailable) {
   RawStream push(shard_.address(), "Push");
   push.SendFragment(TestWorker::Key(0, kSmall, 0), {});
-  EXPECT_TRUE(absl::IsUnavailable(push.AwaitClosed()));
   EXPECT_TRUE(absl::IsUnavailable(shard_.Finish(1)));
+  shard_.Begin();
+  shard_.Bind(0, 1);
+  EXPECT_EQ(push.AwaitFrame().first.answer, Answer::kReceived);
 }
 
 TEST_F(ShardServiceTest, FrameOfAnotherKind_EndsTheStream) {
@@ -241,9 +159,9 @@ TEST_F(ShardServiceTest, PartsThatOverlap_Invalid_WithoutHarmToOthers) {
 // Its first part is enough for the answer; the rest is not kept, and there is no second answer.
 TEST_F(ShardServiceTest, RefusedLargeContribution_IsAnsweredOnce) {
   shard_.Begin();
-  shard_.Bind(0, 1);
-  RawStream push(shard_.address(), "Push");
-  PushKey stranger = TestWorker::Key(0, 0, 8, 77);
+  shard_.Bind(0, 1, false, 2);
+  RawStream push(shard_.address(), "Push", TestName(2));
+  PushKey stranger = TestWorker::Key(0, 0, 8, 2);
   push.SendFragment(stranger, Filled(kTestFragment, 1));
   const auto [header, detail] = push.AwaitFrame();
   EXPECT_EQ(header.answer, Answer::kInvalid);
@@ -299,6 +217,7 @@ TEST_F(ShardServiceTest, ShardControlClient_CallsInOrder_AcrossTheShardsStart) {
     binding.generation = Generation(1);
     auto holders = std::make_shared<HolderSets>();
     holders->members = {Incarnation(1)};
+    holders->instances = {1001};
     holders->sets = {{Incarnation(1)}};
     holders->set_of_unit = {0, 0};
     binding.holders = holders;

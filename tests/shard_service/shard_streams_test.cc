@@ -85,10 +85,10 @@ TEST_P(ShardStreamsTest, Refusals_Arrive) {
   shard->Bind(0, 1);
   TestWorker worker(&layout_, {shard->address()});
   ASSERT_TRUE(worker.AwaitConnected());
-  worker.Pull(0, {0}, 77);
+  worker.Pull(0, {99});
   ASSERT_TRUE(worker.Await([](const Seen& seen) { return seen.refused.size() == 1; }));
   EXPECT_TRUE(worker.Await(
-      [](const Seen& seen) { return seen.refused[0] == std::pair(0, Answer::kInvalid); }));
+      [](const Seen& seen) { return seen.refused[0] == std::pair(99, Answer::kStaleTerm); }));
 }
 
 TEST_P(ShardStreamsTest, StepsOfSeveralFragments_InParts) {
@@ -132,14 +132,14 @@ TEST_P(ShardStreamsTest, Duplicates_AreReceivedAndCountOnce) {
   shard->Begin();
   shard->Bind(0, 2);
   TestWorker one(&layout_, {shard->address()});
-  TestWorker two(&layout_, {shard->address()});
+  TestWorker two(&layout_, {shard->address()}, WireType::kF32, WireType::kF32, 2);
   ASSERT_TRUE(one.AwaitConnected());
   ASSERT_TRUE(two.AwaitConnected());
   for (int f = 0; f < kFragments; ++f) one.Push(0, f, 1, SizeOf(f));
   ASSERT_TRUE(one.Await([](const Seen& seen) { return seen.answers.size() == kFragments; }));
   for (int f = 0; f < kFragments; ++f) one.Push(0, f, 1, SizeOf(f));
   ASSERT_TRUE(one.Await([](const Seen& seen) { return seen.answers.size() == 2 * kFragments; }));
-  for (int f = 0; f < kFragments; ++f) two.Push(0, f, 3, SizeOf(f), 2);
+  for (int f = 0; f < kFragments; ++f) two.Push(0, f, 3, SizeOf(f));
   ASSERT_TRUE(shard->link().AwaitDone(0));
   one.Push(0, 0, 1, SizeOf(0));
   ASSERT_TRUE(
@@ -219,7 +219,7 @@ class HostileShard final : public proto::Shard::WithRawCallbackMethod_Push<
   ~HostileShard() override { frames_.Stop(); }
 
   Bidi* Push(grpc::CallbackServerContext* context) override {
-    return FrameStream::Serve(context, &frames_, Quiet());
+    return FrameStream::Serve(context, &frames_, Quiet(), {});
   }
   Bidi* Pull(grpc::CallbackServerContext* context) override {
     FrameStream::Events events = Quiet();
@@ -240,7 +240,7 @@ class HostileShard final : public proto::Shard::WithRawCallbackMethod_Push<
       stream.Send(std::move(outgoing));
       return absl::OkStatus();
     };
-    return FrameStream::Serve(context, &frames_, std::move(events));
+    return FrameStream::Serve(context, &frames_, std::move(events), {});
   }
 
  private:

@@ -63,7 +63,8 @@ class AssemblerTest : public ::testing::Test {
 
   const Catalog catalog_ = SmallCatalog();
   const Layout layout_{catalog_, 100};
-  Assembler assembler_{&layout_, 1000};
+  const std::shared_ptr<ByteBudget> budget_ = ByteBudget::Make(1000);
+  Assembler assembler_{&layout_, budget_};
 };
 
 TEST_F(AssemblerTest, BadChecksum_RefusesTheFragmentAndIgnoresItsRest) {
@@ -72,7 +73,7 @@ TEST_F(AssemblerTest, BadChecksum_RefusesTheFragmentAndIgnoresItsRest) {
   const auto refused = Add(damaged);
   EXPECT_EQ(refused.kind, Kind::kRefused);
   EXPECT_EQ(refused.answer, Answer::kBadChecksum);
-  EXPECT_EQ(assembler_.bytes(), 0);
+  EXPECT_EQ(budget_->used(), 0);
   EXPECT_EQ(Add(Push(0, 100, 200)).kind, Kind::kIgnored);
   EXPECT_EQ(Add(Push(0, 300, 100)).kind, Kind::kIgnored);
   // Sent again, it is fine.
@@ -95,7 +96,7 @@ TEST_F(AssemblerTest, PartsOutOfPlace_Invalid) {
     EXPECT_EQ(result.kind, Kind::kRefused) << offset;
     EXPECT_EQ(result.answer, Answer::kInvalid);
     EXPECT_THAT(result.detail, HasSubstr("does not continue"));
-    EXPECT_EQ(assembler_.bytes(), 0);
+    EXPECT_EQ(budget_->used(), 0);
   }
 }
 
@@ -129,16 +130,16 @@ TEST_F(AssemblerTest, WrongFragmentOrSize_Invalid) {
 TEST_F(AssemblerTest, OverBudget_RetryAfterWithoutHarmToOthers) {
   EXPECT_EQ(Add(Push(0, 0, 100)).kind, Kind::kBegun);
   EXPECT_EQ(Add(Push(1, 0, 100)).kind, Kind::kBegun);
-  EXPECT_EQ(assembler_.bytes(), 800);
+  EXPECT_EQ(budget_->used(), 800);
   const auto refused = Add(Push(0, 0, 100, WireType::kF32, 1));
   EXPECT_EQ(refused.kind, Kind::kRefused);
   EXPECT_EQ(refused.answer, Answer::kRetryAfter);
   EXPECT_EQ(Add(Push(0, 100, 300)).kind, Kind::kComplete);
-  EXPECT_EQ(assembler_.bytes(), 400);
+  EXPECT_EQ(budget_->used(), 400);
 }
 
 TEST_F(AssemblerTest, OverBudgetAlone_IsAdmitted) {
-  Assembler small(&layout_, 100);
+  Assembler small(&layout_, ByteBudget::Make(100));
   Part part = Push(0, 0, 400);
   EXPECT_EQ(small.Add(part.header, part.chunks())->kind, Kind::kComplete);
 }
@@ -152,11 +153,28 @@ TEST_F(AssemblerTest, EndlessRefusals_EndTheStream) {
   EXPECT_TRUE(absl::IsResourceExhausted(status)) << status;
 }
 
+TEST_F(AssemblerTest, EndlessBeginnings_EndTheStream) {
+  Assembler assembler(&layout_, ByteBudget::Make(int64_t{1} << 30));
+  absl::Status status;
+  for (Step step = 0; step < 10'000 && status.ok(); ++step) {
+    Part part = Push(0, 0, 100, WireType::kF32, step);
+    status = assembler.Add(part.header, part.chunks()).status();
+  }
+  EXPECT_TRUE(absl::IsResourceExhausted(status)) << status;
+}
+
+TEST_F(AssemblerTest, Complete_HoldsItsBytesUntilTheyAreGivenBack) {
+  auto result = Add(Push(0, 0, 400));
+  EXPECT_EQ(budget_->used(), 400);
+  result.hold = ByteBudget::Hold();
+  EXPECT_EQ(budget_->used(), 0);
+}
+
 TEST_F(AssemblerTest, Refuse_FreesAndIgnoresTheRest) {
   assembler_.Refuse(0, FragmentId(0));  // not begun: nothing
   EXPECT_EQ(Add(Push(0, 0, 100)).kind, Kind::kBegun);
   assembler_.Refuse(0, FragmentId(0));
-  EXPECT_EQ(assembler_.bytes(), 0);
+  EXPECT_EQ(budget_->used(), 0);
   EXPECT_EQ(Add(Push(0, 100, 300)).kind, Kind::kIgnored);
   EXPECT_EQ(Add(Push(0, 0, 400)).kind, Kind::kComplete);
 }
@@ -172,7 +190,7 @@ TEST_F(AssemblerTest, InterleavedFragments_Complete) {
   ASSERT_EQ(result.value.size(), 100);
   for (int i = 0; i < 100; ++i)
     EXPECT_EQ(result.value.floats()[static_cast<size_t>(i)], static_cast<float>(i));
-  EXPECT_EQ(assembler_.bytes(), 0);
+  EXPECT_EQ(budget_->used(), 400);  // the result's own hold
 }
 
 TEST_F(AssemblerTest, Bf16_IsKept_WhereverTheMessageIsCut) {

@@ -126,7 +126,8 @@ void ShardStreams::Impl::Connect(ShardId shard) {
   if (stopping_) return;
   Peer& to = peer(shard);
   to.connection = Connection();
-  to.connection.values = std::make_unique<Assembler>(options_.layout, kAssemblyBytes);
+  to.connection.values =
+      std::make_unique<Assembler>(options_.layout, ByteBudget::Make(kAssemblyBytes));
   streams_.Add();
   streams_.Add();
   FrameStream::Events push = StreamEvents(shard);
@@ -140,15 +141,15 @@ void ShardStreams::Impl::Connect(ShardId shard) {
   pull.received = [this, shard](FrameStream&, const ReceivedFrame& frame) {
     return PullFrame(shard, frame);
   };
-  to.connection.push =
-      FrameStream::Call(to.channel, "/sdp.proto.Shard/Push", &frames_, std::move(push));
-  to.connection.pull =
-      FrameStream::Call(to.channel, "/sdp.proto.Shard/Pull", &frames_, std::move(pull));
+  to.connection.push = FrameStream::Call(to.channel, "/sdp.proto.Shard/Push", options_.name,
+                                         &frames_, std::move(push));
+  to.connection.pull = FrameStream::Call(to.channel, "/sdp.proto.Shard/Pull", options_.name,
+                                         &frames_, std::move(pull));
 }
 
 FrameStream::Events ShardStreams::Impl::StreamEvents(ShardId shard) {
   FrameStream::Events events;
-  events.opened = [this, shard] { Opened(shard); };
+  events.opened = [this, shard](FrameStream&) { Opened(shard); };
   events.closed = [this, shard](FrameStream&, const absl::Status& why) {
     Closed(shard, why);
     streams_.Done();

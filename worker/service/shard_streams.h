@@ -16,6 +16,7 @@
 #include "common/protocol/messages.h"
 #include "common/rpc/address.h"
 #include "common/rpc/event_loop.h"
+#include "common/rpc/stream_name.h"
 
 namespace sdp {
 
@@ -46,6 +47,7 @@ class ShardStreams {
 
   struct Options {
     const Layout* layout = nullptr;      // outlives this object
+    StreamName name;                     // whose streams they are
     std::vector<std::string> addresses;  // by shard number
     SecurityOptions security;
     WireType pull_type = WireType::kF32;  // what shards are asked to send

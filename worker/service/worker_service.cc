@@ -91,6 +91,7 @@ void WorkerService::Admitted(const WorkerAdmission& admission) {
   broken_since_.assign(admission.shards.size(), absl::Now());
   ShardStreams::Options streams;
   streams.layout = options_.worker.layout;
+  streams.name = {admission.generation, admission.incarnation, options_.instance};
   streams.addresses = admission.shards;
   streams.security = options_.security;
   streams.pull_type = options_.precision;

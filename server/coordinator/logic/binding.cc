@@ -43,7 +43,12 @@ absl::Status Coordinator::MakePlanFor(int64_t rotation) {
   if (!plan.ok()) return plan.status();
   plan_ = std::make_shared<const Plan>(*std::move(plan));
   plan_number_ = rotation;
-  holders_ = std::make_shared<const HolderSets>(Intern(*plan_, members_));
+  HolderSets holders = Intern(*plan_, members_);
+  for (const Incarnation member : members_) {
+    const WorkerState* worker = FindWorker(member);
+    holders.instances.push_back(worker == nullptr ? 0 : worker->registration.instance);
+  }
+  holders_ = std::make_shared<const HolderSets>(std::move(holders));
   return absl::OkStatus();
 }
 

@@ -90,10 +90,11 @@ void Shard::Activate(const ShardBinding& binding, ShardActions* actions) {
   }
   TakeSnapshot(actions);
   if (auto pulls = early_pulls_.extract(step); !pulls.empty()) {
-    for (const PullRequest& request : pulls.mapped()) PullKnown(request, bound, actions);
+    for (const auto& [who, request] : pulls.mapped())
+      PullKnown(request, who.second, bound, actions);
   }
   if (auto headers = early_headers_.extract(step); !headers.empty()) {
-    for (const PushKey& key : headers.mapped()) PushKnown(key, FloatBuffer(), actions);
+    for (const auto& [who, key] : headers.mapped()) PushKnown(key, FloatBuffer(), actions);
   }
 }
 
@@ -159,9 +160,10 @@ ShardActions Shard::Pull(const PullRequest& request) {
     }
   }
   if (const auto bound = bindings_.find(request.step); bound != bindings_.end()) {
-    PullKnown(request, bound->second, &actions);
+    for (const FragmentId id : request.fragments) PullKnown(request, id, bound->second, &actions);
   } else if (request.step > committed_) {
-    early_pulls_[request.step].push_back(request);
+    for (const FragmentId id : request.fragments)
+      early_pulls_[request.step].insert_or_assign({request.worker, id}, request);
   } else {
     for (const FragmentId id : request.fragments) {
       actions.deliveries.push_back(
@@ -171,20 +173,16 @@ ShardActions Shard::Pull(const PullRequest& request) {
   return actions;
 }
 
-void Shard::PullKnown(const PullRequest& request, const Bound& bound, ShardActions* actions) {
-  for (const FragmentId id : request.fragments) {
-    const bool reads = bound.binding.evaluate ? bound.holders->members.contains(request.worker)
-                                              : Leaves(bound, id).contains(request.worker);
-    if (request.view != bound.binding.view || !reads) {
-      actions->deliveries.push_back(
-          {request.worker, request.step, id, nullptr, Answer::kInvalid,
-           absl::StrCat("worker incarnation ", request.worker.value(), " of view ",
-                        request.view.value(), " does not read ", Describe(id), " in step ",
-                        request.step)});
-      continue;
-    }
-    Deliver(request, id, fragments_.at(id), actions);
-  }
+void Shard::PullKnown(const RequestKey& request, FragmentId id, const Bound& bound,
+                      ShardActions* actions) {
+  const bool reads = bound.binding.evaluate ? bound.holders->members.contains(request.worker)
+                                            : Leaves(bound, id).contains(request.worker);
+  if (request.view == bound.binding.view && reads)
+    return Deliver(request, id, fragments_.at(id), actions);
+  actions->deliveries.push_back({request.worker, request.step, id, nullptr, Answer::kInvalid,
+                                 absl::StrCat("worker incarnation ", request.worker.value(),
+                                              " of view ", request.view.value(), " does not read ",
+                                              Describe(id), " in step ", request.step)});
 }
 
 void Shard::Deliver(const RequestKey& key, FragmentId id, Owned& owned, ShardActions* actions) {
@@ -218,7 +216,7 @@ ShardActions Shard::Push(const PushKey& key, FloatBuffer gradient) {
   if (bindings_.contains(key.step)) {
     PushKnown(key, std::move(gradient), &actions);
   } else {
-    early_headers_[key.step].push_back(key);
+    early_headers_[key.step].insert_or_assign({key.worker, key.fragment}, key);
   }
   return actions;
 }

@@ -141,7 +141,8 @@ class Shard {
   const absl::flat_hash_map<Incarnation, int>& Leaves(const Bound& bound, FragmentId id) const;
   Answer Check(const RequestKey& key, FragmentId id, std::string* detail) const;
   void Activate(const ShardBinding& binding, ShardActions* actions);
-  void PullKnown(const PullRequest& request, const Bound& bound, ShardActions* actions);
+  void PullKnown(const RequestKey& request, FragmentId id, const Bound& bound,
+                 ShardActions* actions);
   void Deliver(const RequestKey& key, FragmentId id, Owned& owned, ShardActions* actions);
   void PushKnown(const PushKey& key, FloatBuffer gradient, ShardActions* actions);
   bool OverBudget(const PushKey& key, int64_t bytes) const;
@@ -161,8 +162,9 @@ class Shard {
   std::map<Step, Bound> bindings_;          // until their step is done and evaluated
   std::map<Step, ShardBinding> unplanned_;  // their plan's holders have not come yet
   std::map<int64_t, std::shared_ptr<const Holders>> plans_;  // the last two
-  std::map<Step, std::vector<PullRequest>> early_pulls_;     // came before their binding
-  std::map<Step, std::vector<PushKey>> early_headers_;
+  // What came before its binding, each once, so that repeating it costs nothing.
+  std::map<Step, std::map<std::pair<Incarnation, FragmentId>, RequestKey>> early_pulls_;
+  std::map<Step, std::map<std::pair<Incarnation, FragmentId>, PushKey>> early_headers_;
   std::map<Step, Progress> progress_;
   Step committed_;                     // the last step that all owned fragments have finished
   std::vector<Reduced> last_reduced_;  // at most two, as last_done_

@@ -41,6 +41,8 @@ absl::Status ShardMember::Run() {
   service.name = options_.name;
   service.layout = &setup_->layout;
   service.units = setup_->catalog.units.size();
+  // Two of each worker, while it may have older ones that are not yet known to be broken.
+  service.waiting_streams = static_cast<size_t>(4 * setup_->config.cluster().workers() + 64);
   service_ = std::make_unique<ShardService>(
       std::move(service), loop_.get(), static_cast<CoordinatorLink*>(this), [this] {
         // The coordinator says so when it has all our reports; this only makes sure.

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <utility>
+#include <vector>
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/strings/str_cat.h"
@@ -10,6 +11,7 @@
 #include "common/control/heartbeats.h"
 #include "common/rpc/shard_convert.h"
 #include "common/rpc/status_code.h"
+#include "common/rpc/stream_name.h"
 #include "common/wire/frame.h"
 
 namespace sdp {
@@ -17,23 +19,55 @@ namespace {
 
 const char kNotReady[] = "the shard is not ready yet";
 
-// The first frame of a stream names its worker, and all others must be of the same one.
-absl::Status CheckWorker(Incarnation named, const FrameHeader& header) {
-  if (header.worker == named) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat(
-      "frame: worker incarnation ", header.worker.value(), " on the stream of ", named.value()));
+absl::Status CheckWorker(const StreamName& name, const FrameHeader& header) {
+  if (header.worker == name.worker) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("frame: worker incarnation ",
+                                                 header.worker.value(), " on the stream of ",
+                                                 name.worker.value()));
+}
+
+absl::StatusOr<StreamName> NameOf(const grpc::CallbackServerContext& context) {
+  const auto found = context.client_metadata().find(kStreamNameKey);
+  if (found == context.client_metadata().end()) return ParseStreamName("");
+  return ParseStreamName({found->second.data(), found->second.size()});
+}
+
+absl::Status TooMuch(const char* what, int64_t most) {
+  return absl::ResourceExhaustedError(
+      absl::StrCat("more than ", most, " ", what, " that have not been looked at yet"));
+}
+
+// A task can be copied, a buffer and a hold cannot.
+template <typename T>
+std::shared_ptr<T> Share(T value) {
+  return std::make_shared<T>(std::move(value));
 }
 
 }  // namespace
 
-// Confined to `frames_`.
+// Both are confined to `frames_`. `turns` counts what the logic has not looked at yet.
 struct ShardService::PushStream {
-  PushStream(const Layout* layout, int64_t assembly_bytes) : assembler(layout, assembly_bytes) {}
+  PushStream(const Options& options, std::shared_ptr<ByteBudget> all, int64_t most_asked)
+      : assembler(options.layout, ByteBudget::Make(options.worker_bytes, std::move(all))),
+        turns(ByteBudget::Make(most_asked)) {}
 
-  Incarnation worker;  // 0: not named yet
+  StreamName name;
+  bool admitted = false;
+  std::vector<PushKey> held;  // headers that came before
   Assembler assembler;
+  const std::shared_ptr<ByteBudget> turns;
   // Contributions begun -> whether the logic has refused it (confined to `logic_`).
   absl::flat_hash_map<std::pair<Step, FragmentId>, std::shared_ptr<bool>> begun;
+};
+
+struct ShardService::PullStream {
+  explicit PullStream(int64_t most_asked) : turns(ByteBudget::Make(most_asked)) {}
+
+  StreamName name;
+  bool admitted = false;
+  WireType wire_type = WireType::kF32;  // of what is held
+  std::vector<std::pair<PullRequest, ByteBudget::Hold>> held;
+  const std::shared_ptr<ByteBudget> turns;
 };
 
 ShardService::ShardService(Options options, EventLoop* logic, CoordinatorLink* coordinator,
@@ -42,6 +76,8 @@ ShardService::ShardService(Options options, EventLoop* logic, CoordinatorLink* c
       logic_(logic),
       coordinator_(coordinator),
       finished_(std::move(finished)),
+      incoming_(ByteBudget::Make(options_.incoming_bytes)),
+      workers_(options_.waiting_streams),
       frames_("shard-frames") {}
 
 void ShardService::Start(const ShardAdmission& admission, std::unique_ptr<Shard> shard) {
@@ -53,6 +89,7 @@ void ShardService::Start(const ShardAdmission& admission, std::unique_ptr<Shard>
                                       admission.generation};
     snapshots_ = std::make_unique<SnapshotWriter>(std::move(snapshots), logic_);
     started_ = true;
+    workers_.Begin(admission.generation);
     Execute(shard_->Start());
   });
 }
@@ -65,55 +102,72 @@ void ShardService::Reconnected() {
 
 // ---- The data path ----
 
-ShardService::Bidi* ShardService::Push(Context* context) {
-  auto state = std::make_shared<PushStream>(options_.layout, options_.assembly_bytes);
+template <typename State>
+ShardService::Bidi* ShardService::Open(WorkerStreams::Kind kind, Context* context,
+                                       std::shared_ptr<State> state) {
+  const absl::StatusOr<StreamName> name = NameOf(*context);
+  if (name.ok()) state->name = *name;
   FrameStream::Events events;
-  events.received = [this, state](FrameStream& stream, const ReceivedFrame& frame) {
-    return PushFrame(state, stream, frame);
+  events.opened = [this, kind, state, status = name.status()](FrameStream& stream) {
+    if (!status.ok()) return stream.Close(status);
+    const absl::StatusOr<bool> member =
+        workers_.Open(kind, state->name, stream.shared_from_this(),
+                      [this, state] { frames_.Post([this, state] { ReplayHeld(state); }); });
+    if (!member.ok()) return stream.Close(member.status());
+    state->admitted = *member;
   };
-  events.closed = [this, state](FrameStream& stream, const absl::Status&) {
-    workers_.Remove(WorkerStreams::Kind::kPush, state->worker, stream);
+  events.received = [this, state](FrameStream&, const ReceivedFrame& frame) {
+    return Received(state, frame);
   };
-  return FrameStream::Serve(context, &frames_, std::move(events));
+  events.closed = [this, kind, state](FrameStream& stream, const absl::Status&) {
+    workers_.Remove(kind, state->name.worker, stream);
+  };
+  FrameStream::Limits limits;
+  limits.queued_texts = static_cast<size_t>(MostAsked());
+  limits.stalled_write = options_.stalled_write;
+  return FrameStream::Serve(context, &frames_, std::move(events), limits);
+}
+
+ShardService::Bidi* ShardService::Push(Context* context) {
+  return Open(WorkerStreams::Kind::kPush, context,
+              std::make_shared<PushStream>(options_, incoming_, MostAsked()));
 }
 
 ShardService::Bidi* ShardService::Pull(Context* context) {
-  auto worker = std::make_shared<Incarnation>();
-  FrameStream::Events events;
-  events.received = [this, worker](FrameStream& stream, const ReceivedFrame& frame) {
-    return PullFrame(worker.get(), stream, frame);
-  };
-  events.closed = [this, worker](FrameStream& stream, const absl::Status&) {
-    workers_.Remove(WorkerStreams::Kind::kPull, *worker, stream);
-  };
-  return FrameStream::Serve(context, &frames_, std::move(events));
+  return Open(WorkerStreams::Kind::kPull, context, std::make_shared<PullStream>(MostAsked()));
 }
 
-absl::Status ShardService::PushFrame(const std::shared_ptr<PushStream>& state, FrameStream& stream,
-                                     const ReceivedFrame& frame) {
+absl::Status ShardService::Received(const std::shared_ptr<PushStream>& state,
+                                    const ReceivedFrame& frame) {
   const FrameHeader& header = frame.header();
-  if (!started_) return absl::UnavailableError(kNotReady);
   if (header.kind != FrameKind::kPushPart)
     return absl::InvalidArgumentError("frame: not a push part");
-  if (state->worker == Incarnation()) {
-    state->worker = header.worker;
-    workers_.Add(WorkerStreams::Kind::kPush, header.worker, stream.shared_from_this());
-  }
-  SDP_RETURN_IF_ERROR(CheckWorker(state->worker, header));
-
+  SDP_RETURN_IF_ERROR(CheckWorker(state->name, header));
   const PushKey key = PushKeyOf(header);
+  if (!state->admitted) {
+    // Nobody has been told a value that a gradient could be of.
+    if (header.total > 0)
+      return absl::FailedPreconditionError("a gradient before the first binding");
+    if (static_cast<int64_t>(state->held.size()) >= MostAsked())
+      return TooMuch("headers", MostAsked());
+    state->held.push_back(key);
+    return absl::OkStatus();
+  }
+
   const std::pair begun_key(key.step, key.fragment);
   SDP_ASSIGN_OR_RETURN(Assembler::Result result, state->assembler.Add(header, frame.payload()));
   switch (result.kind) {
     case Assembler::Result::Kind::kBegun: {
       auto& refused = state->begun[begun_key];
       refused = std::make_shared<bool>(false);
-      Admit(state, key, header.total / BytesPerElement(header.wire_type), refused);
-      break;
+      return Admit(state, key, header.total / BytesPerElement(header.wire_type), refused);
     }
     case Assembler::Result::Kind::kComplete: {
       const auto begun = state->begun.extract(begun_key);
-      Contribute(key, std::move(result.value).Widened(), begun.empty() ? nullptr : begun.mapped());
+      ByteBudget::Hold turn = state->turns->Take(1);
+      if (!turn) return TooMuch("contributions", MostAsked());
+      result.value = std::move(result.value).Widened();
+      Contribute(key, std::move(result), std::move(turn), begun.empty() ? nullptr : begun.mapped());
       break;
     }
     case Assembler::Result::Kind::kRefused:
@@ -128,12 +182,20 @@ absl::Status ShardService::PushFrame(const std::shared_ptr<PushStream>& state, F
   return absl::OkStatus();
 }
 
+void ShardService::ReplayHeld(const std::shared_ptr<PushStream>& state) {
+  state->admitted = true;
+  for (const PushKey& key : std::exchange(state->held, {}))
+    Contribute(key, Assembler::Result(), ByteBudget::Hold(), nullptr);
+}
+
 // Asks the logic about a contribution of which the first part is here. Meanwhile the others may
 // come, and all of it may be complete before the answer: then Contribute is behind us in the
 // logic's queue, and sees `refused`.
-void ShardService::Admit(const std::shared_ptr<PushStream>& state, const PushKey& key,
-                         int64_t elements, const std::shared_ptr<bool>& refused) {
-  logic_->Post([this, state, key, elements, refused] {
+absl::Status ShardService::Admit(const std::shared_ptr<PushStream>& state, const PushKey& key,
+                                 int64_t elements, const std::shared_ptr<bool>& refused) {
+  ByteBudget::Hold turn = state->turns->Take(1);
+  if (!turn) return TooMuch("contributions", MostAsked());
+  logic_->Post([this, state, key, elements, refused, turn = Share(std::move(turn))] {
     std::string detail;
     const Answer answer = shard_->Admit(key, elements, &detail);
     if (answer == Answer::kReceived) return;
@@ -146,34 +208,52 @@ void ShardService::Admit(const std::shared_ptr<PushStream>& state, const PushKey
     });
     workers_.Answer({key.worker, key.step, key.fragment, answer, detail});
   });
+  return absl::OkStatus();
 }
 
-void ShardService::Contribute(const PushKey& key, FloatBuffer gradient,
+void ShardService::Contribute(const PushKey& key, Assembler::Result complete, ByteBudget::Hold turn,
                               const std::shared_ptr<bool>& refused) {
-  auto owned = std::make_shared<FloatBuffer>(std::move(gradient));
-  logic_->Post([this, key, owned, refused] {
-    if (refused != nullptr && *refused) return;
-    Execute(shard_->Push(key, std::move(*owned)));
-  });
+  logic_->Post(
+      [this, key, owned = Share(std::move(complete)), turn = Share(std::move(turn)), refused] {
+        if (refused != nullptr && *refused) return;
+        Execute(shard_->Push(key, std::move(owned->value).Widened()));
+      });
 }
 
-absl::Status ShardService::PullFrame(Incarnation* worker, FrameStream& stream,
-                                     const ReceivedFrame& frame) {
+absl::Status ShardService::Received(const std::shared_ptr<PullStream>& state,
+                                    const ReceivedFrame& frame) {
   const FrameHeader& header = frame.header();
-  if (!started_) return absl::UnavailableError(kNotReady);
   if (header.kind != FrameKind::kPullWant) return absl::InvalidArgumentError("frame: not a pull");
   if (!PayloadIntact(header, frame.payload())) return absl::DataLossError("frame: damaged pull");
-  if (*worker == Incarnation()) {
-    *worker = header.worker;
-    workers_.Add(WorkerStreams::Kind::kPull, header.worker, stream.shared_from_this());
-  }
-  SDP_RETURN_IF_ERROR(CheckWorker(*worker, header));
-  workers_.SetWireType(header.worker, header.wire_type);
+  SDP_RETURN_IF_ERROR(CheckWorker(state->name, header));
   PullRequest request;
   static_cast<RequestKey&>(request) = RequestKeyOf(header);
   request.fragments = ReadWantPayload(frame.payload());
-  logic_->Post([this, request = std::move(request)] { Execute(shard_->Pull(request)); });
+  const auto asked = static_cast<int64_t>(request.fragments.size());
+  ByteBudget::Hold turn;
+  if (asked <= MostAsked()) turn = state->turns->Take(asked);
+  if (!turn) return TooMuch("fragments asked for", MostAsked());
+  if (!state->admitted) {
+    state->wire_type = header.wire_type;
+    state->held.emplace_back(std::move(request), std::move(turn));
+    return absl::OkStatus();
+  }
+  workers_.SetWireType(header.worker, header.wire_type);
+  Ask(std::move(request), std::move(turn));
   return absl::OkStatus();
+}
+
+void ShardService::ReplayHeld(const std::shared_ptr<PullStream>& state) {
+  state->admitted = true;
+  workers_.SetWireType(state->name.worker, state->wire_type);
+  for (auto& [request, turn] : std::exchange(state->held, {}))
+    Ask(std::move(request), std::move(turn));
+}
+
+void ShardService::Ask(PullRequest request, ByteBudget::Hold turn) {
+  logic_->Post([this, request = std::move(request), turn = Share(std::move(turn))] {
+    Execute(shard_->Pull(request));
+  });
 }
 
 void ShardService::Execute(ShardActions actions) {
@@ -220,6 +300,7 @@ grpc::ServerUnaryReactor* ShardService::Bind(Context* context, const proto::Bind
                                              proto::ControlResponse*) {
   return ControlOf(context, request->generation(), [this, request](Shard& shard) -> absl::Status {
     SDP_ASSIGN_OR_RETURN(const ShardBinding binding, FromProto(*request, options_.units));
+    if (binding.holders != nullptr) workers_.SetMembers(*binding.holders);
     Execute(shard.Bind(binding));
     return absl::OkStatus();
   });
@@ -290,6 +371,8 @@ void ShardService::FillStatus(const Shard& shard, proto::ShardStatus* status) co
   status->set_allocated_peak_bytes(Allocated().peak);
   status->set_push_streams(workers_.count(WorkerStreams::Kind::kPush));
   status->set_pull_streams(workers_.count(WorkerStreams::Kind::kPull));
+  status->set_waiting_streams(workers_.waiting());
+  status->set_incoming_bytes(incoming_->used());
 }
 
 }  // namespace sdp

@@ -1,11 +1,15 @@
 #pragma once
 
 #include <atomic>
+#include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <string>
 
 #include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "common/base/byte_budget.h"
 #include "common/base/ids.h"
 #include "common/model/layout.h"
 #include "common/protocol/messages.h"
@@ -30,15 +34,20 @@ using ShardServiceBase =
 
 // ShardService puts the shard's logic on the network: frames and calls in, the logic's actions out.
 // Until Start() it answers Unavailable. Threads: gRPC's only take messages; `frames_` puts
-// fragments together and writes them; `logic` alone runs the Shard, sums and optimizer. End it in
-// this order: the server, `logic`, this object.
+// fragments together and writes them; `logic` alone runs the Shard, sums and optimizer. What a peer
+// can make it keep is bounded, whatever the peer does (DESIGN.md, Hostile input). End it in this
+// order: the server, `logic`, this object.
 class ShardService final : public ShardServiceBase {
  public:
   struct Options {
     std::string name;
-    const Layout* layout = nullptr;              // outlives the service
-    size_t units = 0;                            // of the catalog
-    int64_t assembly_bytes = int64_t{64} << 20;  // incomplete contributions of one worker
+    const Layout* layout = nullptr;  // outlives the service
+    size_t units = 0;                // of the catalog
+    // What contributions that are incomplete, or wait to be added, may hold: of one worker, of all.
+    int64_t worker_bytes = int64_t{256} << 20;
+    int64_t incoming_bytes = int64_t{1} << 30;
+    size_t waiting_streams = 256;  // before the first binding; members have two each
+    absl::Duration stalled_write = absl::Seconds(60);  // then a peer that takes nothing is cut off
   };
 
   // `finished` is called on `logic` when the coordinator has said that the run is complete.
@@ -71,14 +80,23 @@ class ShardService final : public ShardServiceBase {
 
  private:
   struct PushStream;
+  struct PullStream;
   using Do = std::function<absl::Status(Shard&)>;
 
-  absl::Status PushFrame(const std::shared_ptr<PushStream>& state, FrameStream& stream,
-                         const ReceivedFrame& frame);
-  absl::Status PullFrame(Incarnation* worker, FrameStream& stream, const ReceivedFrame& frame);
-  void Admit(const std::shared_ptr<PushStream>& state, const PushKey& key, int64_t elements,
-             const std::shared_ptr<bool>& refused);
-  void Contribute(const PushKey& key, FloatBuffer gradient, const std::shared_ptr<bool>& refused);
+  template <typename State>
+  Bidi* Open(WorkerStreams::Kind kind, Context* context, std::shared_ptr<State> state);
+  absl::Status Received(const std::shared_ptr<PushStream>& state, const ReceivedFrame& frame);
+  absl::Status Received(const std::shared_ptr<PullStream>& state, const ReceivedFrame& frame);
+  // What came before the worker was a member.
+  void ReplayHeld(const std::shared_ptr<PushStream>& state);
+  void ReplayHeld(const std::shared_ptr<PullStream>& state);
+  absl::Status Admit(const std::shared_ptr<PushStream>& state, const PushKey& key, int64_t elements,
+                     const std::shared_ptr<bool>& refused);
+  void Contribute(const PushKey& key, Assembler::Result complete, ByteBudget::Hold turn,
+                  const std::shared_ptr<bool>& refused);
+  void Ask(PullRequest request, ByteBudget::Hold turn);
+  // How much a worker may have asked for and not been answered yet: fragments and headers.
+  int64_t MostAsked() const { return 1024 + 4 * int64_t{options_.layout->fragments()}; }
   // Runs `act` on the logic's executor and ends the call with its status.
   grpc::ServerUnaryReactor* Control(Context* context, Do act);
   grpc::ServerUnaryReactor* ControlOf(Context* context, int64_t generation, Do act);
@@ -90,11 +108,12 @@ class ShardService final : public ShardServiceBase {
   EventLoop* const logic_;
   CoordinatorLink* const coordinator_;
   const std::function<void()> finished_;
-  std::atomic<bool> started_ = false;
   std::string address_;  // confined to `logic_`, as the next two
   ShardAdmission admission_;
   std::unique_ptr<Shard> shard_;               // null until Start
   std::unique_ptr<SnapshotWriter> snapshots_;  // made before started_
+  std::atomic<bool> started_ = false;
+  const std::shared_ptr<ByteBudget> incoming_;
   WorkerStreams workers_;
   EventLoop frames_;  // last: its tasks use the rest
 };

@@ -1,24 +1,106 @@
 #include "server/shard/service/worker_streams.h"
 
 #include <utility>
+#include <vector>
 
+#include "absl/strings/str_cat.h"
+#include "common/base/status.h"
 #include "common/wire/frame.h"
 
 namespace sdp {
+namespace {
 
-void WorkerStreams::Add(Kind kind, Incarnation worker, const std::shared_ptr<FrameStream>& stream) {
-  std::shared_ptr<FrameStream> older;
+absl::Status OtherGeneration(Generation ours) {
+  return absl::AbortedError(
+      absl::StrCat("the shard is of generation ", ours.value(), ", the stream of another"));
+}
+
+}  // namespace
+
+void WorkerStreams::Begin(Generation generation) {
+  std::vector<std::shared_ptr<FrameStream>> others;
   {
     MutexLock lock(&mutex_);
-    older = std::exchange(Of(kind, workers_[worker]), stream);
+    generation_ = generation;
+    for (const Waiting& waiting : waiting_) {
+      if (waiting.name.generation != generation) others.push_back(waiting.stream);
+    }
   }
-  if (older != nullptr)
-    older->Close(absl::AbortedError("a newer stream of this worker takes its place"));
+  for (const auto& stream : others) stream->Close(OtherGeneration(generation));
+}
+
+absl::Status WorkerStreams::CheckMember(const StreamName& name) const {
+  const auto member = members_.find(name.worker);
+  if (member != members_.end() && member->second == name.instance) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      absl::StrCat("worker incarnation ", name.worker.value(),
+                   member == members_.end() ? " is no member of the run's view"
+                                            : " is a member of the view, but another process"));
+}
+
+absl::StatusOr<bool> WorkerStreams::Open(Kind kind, const StreamName& name,
+                                         const std::shared_ptr<FrameStream>& stream,
+                                         std::function<void()> admitted) {
+  std::shared_ptr<FrameStream> older;
+  absl::Status why = absl::AbortedError("a newer stream of this worker takes its place");
+  bool member = true;
+  {
+    MutexLock lock(&mutex_);
+    if (generation_ != Generation() && name.generation != generation_)
+      return OtherGeneration(generation_);
+    if (!members_.empty()) {
+      SDP_RETURN_IF_ERROR(CheckMember(name));
+      older = std::exchange(Of(kind, workers_[name.worker]), stream);
+    } else {
+      member = false;
+      waiting_.push_back({kind, name, stream, std::move(admitted)});
+      if (waiting_.size() > max_waiting_) {
+        older = std::move(waiting_.front().stream);
+        why = absl::ResourceExhaustedError(
+            absl::StrCat("more than ", max_waiting_, " streams wait for the first binding"));
+        waiting_.pop_front();
+      }
+    }
+  }
+  if (older != nullptr) older->Close(why);
+  return member;
+}
+
+void WorkerStreams::SetMembers(const HolderSets& holders) {
+  std::list<Waiting> waiting;
+  std::vector<std::pair<std::shared_ptr<FrameStream>, absl::Status>> ended;
+  {
+    MutexLock lock(&mutex_);
+    members_.clear();
+    for (size_t i = 0; i < holders.members.size(); ++i)
+      members_[holders.members[i]] = holders.instances[i];
+    waiting.swap(waiting_);
+    for (Waiting& stream : waiting) {
+      absl::Status why = CheckMember(stream.name);
+      if (why.ok()) {
+        why = absl::AbortedError("a newer stream of this worker takes its place");
+        std::swap(Of(stream.kind, workers_[stream.name.worker]), stream.stream);
+      } else {
+        stream.admitted = nullptr;
+      }
+      if (stream.stream != nullptr) ended.emplace_back(std::move(stream.stream), std::move(why));
+    }
+  }
+  for (const Waiting& stream : waiting) {
+    if (stream.admitted) stream.admitted();
+  }
+  for (const auto& [stream, why] : ended) stream->Close(why);
 }
 
 void WorkerStreams::Remove(Kind kind, Incarnation worker, const FrameStream& stream) {
-  std::shared_ptr<FrameStream> removed;
+  std::shared_ptr<FrameStream> removed;  // dropped without the lock, as is what waited
+  std::list<Waiting> waited;
   MutexLock lock(&mutex_);
+  for (auto it = waiting_.begin(); it != waiting_.end(); ++it) {
+    if (it->stream.get() != &stream) continue;
+    waited.splice(waited.begin(), waiting_, it);
+    return;
+  }
   const auto streams = workers_.find(worker);
   if (streams == workers_.end() || Of(kind, streams->second).get() != &stream) return;
   removed = std::move(Of(kind, streams->second));
@@ -78,6 +160,11 @@ int WorkerStreams::count(Kind kind) const {
     count += (kind == Kind::kPush ? streams.push : streams.pull) != nullptr ? 1 : 0;
   }
   return count;
+}
+
+int WorkerStreams::waiting() const {
+  MutexLock lock(&mutex_);
+  return static_cast<int>(waiting_.size());
 }
 
 }  // namespace sdp

@@ -1,0 +1,114 @@
+#pragma once
+
+#include <grpcpp/generic/generic_stub.h>
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "common/rpc/channel.h"
+#include "common/rpc/outgoing.h"
+#include "common/rpc/status_code.h"
+#include "common/rpc/stream_name.h"
+#include "tests/shard_service/fixture.h"
+
+namespace sdp {
+
+// A stream whose frames a test writes itself, byte by byte, and waits for one after the other.
+class RawStream {
+ public:
+  RawStream(const std::string& address, const std::string& method)
+      : RawStream(address, method, TestName(1)) {}
+  RawStream(const std::string& address, const std::string& method, const StreamName& name)
+      : RawStream(address, method, StreamNameText(name)) {}
+  // Connections are shared as gRPC likes.
+  RawStream(const std::string& address, const std::string& method, const std::string& name)
+      : stub_(MakeChannel(address, {}).value()) {
+    if (!name.empty()) context_.AddMetadata(kStreamNameKey, name);
+    context_.set_deadline(std::chrono::system_clock::now() + absl::ToChronoSeconds(kTestDeadline));
+    stream_ = stub_.PrepareCall(&context_, "/sdp.proto.Shard/" + method, &queue_);
+    stream_->StartCall(this);
+    Next();
+  }
+  ~RawStream() {
+    context_.TryCancel();
+    if (!ended_) (void)AwaitClosed();
+    queue_.Shutdown();
+    void* tag;
+    bool ok;
+    while (queue_.Next(&tag, &ok)) continue;
+  }
+
+  // False: the stream has ended.
+  bool SendBytes(const std::string& bytes) {
+    const grpc::Slice slice(bytes);
+    stream_->Write(grpc::ByteBuffer(&slice, 1), this);
+    return Next();
+  }
+  // Fills in the payload's size and checksum.
+  bool Send(FrameHeader header, const std::string& payload) {
+    const absl::string_view view = payload;
+    header.payload_bytes = static_cast<int64_t>(payload.size());
+    header.checksum = PayloadChecksum({&view, 1});
+    return SendAsIs(header, payload);
+  }
+  bool SendAsIs(const FrameHeader& header, const std::string& payload) {
+    const FrameHeaderBytes bytes = EncodeHeader(header);
+    return SendBytes(std::string(bytes.data(), bytes.size()) + payload);
+  }
+  void SendFragment(const PushKey& key, const std::vector<float>& numbers) {
+    FrameHeader header = PushHeader(key, static_cast<int64_t>(numbers.size()), WireType::kF32);
+    const std::string all(reinterpret_cast<const char*>(numbers.data()), 4 * numbers.size());
+    do {
+      const std::string part = all.substr(static_cast<size_t>(header.offset), kMaxPayloadBytes);
+      Send(header, part);
+      header.offset += static_cast<int64_t>(part.size());
+    } while (header.offset < header.total);
+  }
+  bool SendWant(const RequestKey& key, const std::vector<FragmentId>& fragments) {
+    return Send(WantHeader(key, fragments.size(), WireType::kF32), WantPayload(fragments));
+  }
+  std::pair<FrameHeader, std::string> AwaitFrame() {
+    grpc::ByteBuffer message;
+    stream_->Read(&message, this);
+    if (!Next()) {
+      ADD_FAILURE() << "no frame; " << AwaitClosed();
+      return {};
+    }
+    const auto frame = ReceivedFrame::Read(message);
+    if (!frame.ok()) {
+      ADD_FAILURE() << frame.status();
+      return {};
+    }
+    return {frame->header(), frame->Text()};
+  }
+  absl::Status AwaitClosed() {
+    grpc::Status status;
+    stream_->Finish(&status, this);
+    Next();
+    ended_ = true;
+    return FromGrpc(status);
+  }
+
+ private:
+  bool Next() {
+    void* tag;
+    bool ok = false;
+    return queue_.Next(&tag, &ok) && ok;
+  }
+
+  grpc::CompletionQueue queue_;
+  grpc::ClientContext context_;
+  grpc::GenericStub stub_;
+  std::unique_ptr<grpc::GenericClientAsyncReaderWriter> stream_;
+  bool ended_ = false;
+};
+
+inline std::vector<float> Filled(int64_t size, float value) {
+  return std::vector<float>(static_cast<size_t>(size), value);
+}
+
+}  // namespace sdp
