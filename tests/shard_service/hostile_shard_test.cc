@@ -210,7 +210,8 @@ TEST_F(HostileShardTest, AsksWithoutReading_IsCutOff) {
   TestWorker worker(&layout_, {address()});
   ASSERT_TRUE(worker.AwaitConnected());
   shard_->Bind(0, 1, false, 2);
-  RawStream pull(address(), "Pull", TestName(2));
+  // A writer that reads nothing may not hear of its end before its own deadline.
+  RawStream pull(address(), "Pull", TestName(2), absl::Seconds(5));
   // Worker 2 holds nothing: each of these is refused, with a text.
   const std::vector<FragmentId> some(200, FragmentId(0));
   while (pull.SendWant(TestWorker::Key(0, 0, 0, 2), some)) continue;
@@ -269,7 +270,7 @@ TEST_F(HostileShardTest, FramesThatCannotBe_EndTheirStreamOnly) {
     EXPECT_TRUE(absl::IsInvalidArgument(push.AwaitClosed()));
   }
   {
-    RawStream push(address(), "Push", TestName(2));  // of another worker
+    RawStream push(address(), "Push", TestName(2), absl::Seconds(5));  // of another worker
     push.SendFragment(TestWorker::Key(0, kSmall, 0, 1), {});
     EXPECT_TRUE(absl::IsInvalidArgument(push.AwaitClosed()));
   }

@@ -22,13 +22,15 @@ class RawStream {
  public:
   RawStream(const std::string& address, const std::string& method)
       : RawStream(address, method, TestName(1)) {}
-  RawStream(const std::string& address, const std::string& method, const StreamName& name)
-      : RawStream(address, method, StreamNameText(name)) {}
+  RawStream(const std::string& address, const std::string& method, const StreamName& name,
+            absl::Duration life = kTestDeadline)
+      : RawStream(address, method, StreamNameText(name), life) {}
   // Connections are shared as gRPC likes.
-  RawStream(const std::string& address, const std::string& method, const std::string& name)
+  RawStream(const std::string& address, const std::string& method, const std::string& name,
+            absl::Duration life = kTestDeadline)
       : stub_(MakeChannel(address, {}).value()) {
     if (!name.empty()) context_.AddMetadata(kStreamNameKey, name);
-    context_.set_deadline(std::chrono::system_clock::now() + absl::ToChronoSeconds(kTestDeadline));
+    context_.set_deadline(std::chrono::system_clock::now() + absl::ToChronoSeconds(life));
     stream_ = stub_.PrepareCall(&context_, "/sdp.proto.Shard/" + method, &queue_);
     stream_->StartCall(this);
     Next();
