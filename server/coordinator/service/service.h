@@ -13,6 +13,7 @@
 #include "absl/time/time.h"
 #include "common/plan/memory.h"
 #include "common/plan/plan.h"
+#include "common/plan/report.h"
 #include "common/rpc/address.h"
 #include "common/rpc/event_loop.h"
 #include "common/rpc/shard_client.h"
