@@ -131,7 +131,7 @@ class BenchWorker {
       auto gradient = std::make_shared<FloatBuffer>(layout->fragment(FragmentId(f)).size);
       for (int64_t i = 0; i < gradient->size(); ++i)
         gradient->data()[i] = 1e-3f * static_cast<float>(i % 1001 - 500 + number);
-      gradients_.push_back(std::move(gradient));
+      gradients_.push_back(std::make_shared<const WireBuffer>(std::move(*gradient)));
     }
     left_.assign(static_cast<size_t>(steps), layout->fragments());
     ShardStreams::Events events;
@@ -150,7 +150,7 @@ class BenchWorker {
       std::abort();
     };
     events.pushed = [](Step, int64_t) {};
-    events.value = [this](Step step, FragmentId fragment, FloatBuffer, int64_t) {
+    events.value = [this](Step step, FragmentId fragment, WireBuffer, int64_t) {
       OnValue(step, fragment);
     };
     ShardStreams::Options options;
@@ -214,7 +214,7 @@ class BenchWorker {
   const Layout* const layout_;
   const int number_;
   const int steps_;
-  std::vector<SharedValue> gradients_;
+  std::vector<SharedWire> gradients_;
   std::vector<int> left_;  // [steps] fragments that have not come
   Event connected_, first_, last_;
   EventLoop owner_{"worker"};
