@@ -61,8 +61,12 @@ TEST(ConvertTest, ShardRegistration_RoundTrip) {
 }
 
 TEST(ConvertTest, ShardAdmission_RoundTrip) {
-  const ShardAdmission got =
-      FromProto(OverTheWire(ToProto(ShardAdmission{ShardId(2), 3, Generation(4), Term(5)})));
+  const StartState start{70, "/run/checkpoints/step-70", "/init.safetensors"};
+  const ShardAdmission got = FromProto(OverTheWire(ToProto(
+      ShardAdmission{ShardId(2), 3, Generation(4), Term(5), start, "/run/checkpoints", 1000})));
+  EXPECT_EQ(got.start, start);
+  EXPECT_EQ(got.checkpoints, "/run/checkpoints");
+  EXPECT_EQ(got.steps, 1000);
   EXPECT_EQ(got.shard, ShardId(2));
   EXPECT_EQ(got.shards, 3);
   EXPECT_EQ(got.generation, Generation(4));
@@ -78,13 +82,15 @@ TEST(ConvertTest, WorkerRegistration_RoundTrip) {
 }
 
 TEST(ConvertTest, WorkerAdmission_RoundTrip) {
-  const WorkerAdmission want{Incarnation(7), Generation(1), Term(2), {"a:1", "b:2"}, {1, kInexact}};
+  const WorkerAdmission want{Incarnation(7), Generation(1), Term(2),
+                             {"a:1", "b:2"}, {1, kInexact}, 70};
   const WorkerAdmission got = FromProto(OverTheWire(ToProto(want)));
   EXPECT_EQ(got.incarnation, want.incarnation);
   EXPECT_EQ(got.generation, want.generation);
   EXPECT_EQ(got.term, want.term);
   EXPECT_EQ(got.shards, want.shards);
   EXPECT_EQ(got.coverage, want.coverage);
+  EXPECT_EQ(got.first_step, 70);
 }
 
 TEST(ConvertTest, DataSummary_RoundTrip) {
@@ -165,6 +171,21 @@ TEST(ConvertTest, StateHashes_RoundTrip) {
   EXPECT_EQ(got.shard, ShardId(1));
   EXPECT_EQ(got.step, 2);
   EXPECT_EQ(got.hashes, (std::vector<uint64_t>{kLarge, 0, 5}));
+}
+
+TEST(ConvertTest, CheckpointPart_RoundTrip) {
+  const CheckpointPart want{
+      ShardId(1),
+      500,
+      "",
+      {"a.safetensors", 1000, {{FragmentId(3), 10, 500, kLarge, {kLarge, 1}}}}};
+  const CheckpointPart got = FromProto(OverTheWire(ToProto(want)));
+  EXPECT_EQ(got.shard, want.shard);
+  EXPECT_EQ(got.step, want.step);
+  EXPECT_EQ(got.error, "");
+  EXPECT_EQ(got.file, want.file);
+  EXPECT_EQ(FromProto(OverTheWire(ToProto(CheckpointPart{ShardId(1), 5, "full", {}}))).error,
+            "full");
 }
 
 TEST(ConvertTest, StepReport_RoundTrip) {
