@@ -309,8 +309,13 @@ int Main(int argc, char** argv) {
   std::map<double, std::vector<Figures>> runs;
   for (int turn = 0; turn < options.repetitions; ++turn) {
     for (const double coverage : kCoverages) {
-      std::cerr << "turn " << turn + 1 << ", coverage " << coverage << std::endl;
-      runs[coverage].push_back(Train(options, folder, coverage));
+      const Figures figures = Train(options, folder, coverage);
+      // Of each run, so that a benchmark that is broken off was not for nothing.
+      std::cerr << absl::StrFormat(
+          "turn %d, coverage %g: step %.2f s, %.2f CPU-s, peak %.0f of %.0f bytes predicted\n",
+          turn + 1, coverage, figures.step_sec, figures.cpu_sec, figures.allocated,
+          figures.predicted);
+      runs[coverage].push_back(figures);
     }
   }
   std::cout << absl::StrFormat(
