@@ -83,7 +83,7 @@ TEST(OutgoingQueueTest, OfValues_TheVersionAskedForLastWaits) {
   RequestKey key;
   for (const auto& [step, numbers] : {std::pair(Step{3}, older), std::pair(Step{4}, newer)}) {
     key.step = step;
-    queue.Add({ValueHeader(key, FragmentId(1), 10, WireType::kF32), numbers, ""});
+    queue.Add({ValueHeader(key, FragmentId(1), 10, WireType::kF32), nullptr, numbers, ""});
   }
   EXPECT_EQ(older.use_count(), 1);  // not kept alive any more
   EXPECT_EQ(ReceivedFrame::Read(queue.Next().message)->header().step, 4);
@@ -96,7 +96,7 @@ TEST(OutgoingQueueTest, WantsOfOneStep_JoinInOrder) {
   const auto want = [&](Step step, int fragment) {
     key.step = step;
     const FragmentId id(fragment);
-    queue.Add({WantHeader(key, 1, WireType::kF32), nullptr, WantPayload({&id, 1})});
+    queue.Add({WantHeader(key, 1, WireType::kF32), nullptr, nullptr, WantPayload({&id, 1})});
   };
   want(1, 7), want(1, 2), want(2, 3);
   const EncodedFrame sent = queue.Next();

@@ -115,12 +115,12 @@ class EarlyExchange : public FakeExchange {
  public:
   explicit EarlyExchange(const LlamaCase& c) : FakeExchange(c.layout, c.Fragments(c.weights)) {}
   void Want(UnitId unit) override { early_[unit] = FakeExchange::Take(unit).value(); }
-  absl::StatusOr<std::vector<FloatBuffer>> Take(UnitId unit) override {
+  absl::StatusOr<std::vector<WireBuffer>> Take(UnitId unit) override {
     return std::move(early_.at(unit));
   }
 
  private:
-  absl::flat_hash_map<UnitId, std::vector<FloatBuffer>> early_;
+  absl::flat_hash_map<UnitId, std::vector<WireBuffer>> early_;
 };
 
 void ExpectPredicted(const Shape& shape, double tolerance) {
