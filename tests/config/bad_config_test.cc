@@ -272,7 +272,7 @@ INSTANTIATE_TEST_SUITE_P(
          kValid,
          {"--set: checkpoint.buffer is not built"},
          {"checkpoint.buffer='1GiB'"}},
-        {"KeepNone", kValid, {"checkpoint.keep_last", ">= 1"}, {"checkpoint.keep_last=0"}},
+        {"KeepNone", kValid, {"checkpoint.keep_last", "an integer in [1, 1e6]"}, {"checkpoint.keep_last=0"}},
         {"BadValue", kValid, {"--set: train.lr = \"fast\"", "a number"}, {"train.lr=fast"}},
         {"NoValue", kValid, {"--set: train.lr = \"\""}, {"train.lr="}},
         {"SecondLine", kValid, {"--set: train.lr = "}, {"train.lr=1\ny = 2"}},

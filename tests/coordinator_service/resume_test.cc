@@ -12,6 +12,7 @@
 #include "common/checkpoint/checkpoint_reader.h"
 #include "common/checkpoint/checkpoint_writer.h"
 #include "common/config/config.h"
+#include "common/data/file_checksum.h"
 #include "tests/cluster_process/temp_folder.h"
 #include "tests/data/files.h"
 
@@ -125,11 +126,10 @@ TEST_F(ResumeTest, WithoutACheckpoint_BeginsAgain_WithTheCoverageOfTheFirstStart
 
 TEST_F(ResumeTest, ChangedInitFile_IsRefused) {
   const std::string path = WriteFile("init", "first");
-  const auto begun = BeginRun(setup_, path);
-  ASSERT_TRUE(begun.ok());
+  EXPECT_FALSE(BeginRun(setup_, path).ok());  // it is no safetensors file
   auto& record = std::get<GenerationRecord>(request_.records[0]);
-  record.init_file = begun->start.state.init_file;
-  record.init_checksum = begun->start.init_checksum;
+  record.init_file = path;
+  record.init_checksum = *FileChecksum(path);
   EXPECT_TRUE(ResumeRun(setup_, request_).ok());
   WriteFile("init", "other");
   const absl::Status status = ResumeRun(setup_, request_).status();
@@ -148,7 +148,7 @@ TEST_F(ResumeTest, ChangedKeys_AreListed_AndThoseThatTrainSomethingElseNeedForce
   const RunSetup other = Setup({"train.lr=0.5", "sdp.coverage=0.75"});
   const absl::Status refused = ResumeRun(other, request_).status();
   EXPECT_TRUE(absl::IsFailedPrecondition(refused));
-  EXPECT_THAT(std::string(refused.message()), HasSubstr("train.lr: 0.0003 -> 0.5"));
+  EXPECT_THAT(std::string(refused.message()), HasSubstr("train.lr: 3e-4 -> 0.5"));
   request_.force = true;
   const auto forced = ResumeRun(other, request_);
   ASSERT_TRUE(forced.ok()) << forced.status();
