@@ -51,7 +51,7 @@ FrameHeader NextHeader(Script& script, std::string* payload) {
   header.step = script.Byte() % 4;
   header.fragment = FragmentId(script.Byte() % 6);
   header.worker = Incarnation(1 + (flags & 4 ? 1 : 0));
-  const int64_t element = ElementBytes(header.wire_type);
+  const int64_t element = BytesPerElement(header.wire_type);
   const int64_t elements = flags & 8 ? script.Byte()
                            : header.fragment.value() < TestLayout().fragments()
                                ? TestLayout().fragment(header.fragment).size
@@ -84,7 +84,7 @@ void RunScript(Script script) {
     SDP_FUZZ_CHECK(budget->used() <= kBudget);
     if (!result.ok()) return;
     if (result->kind == Assembler::Result::Kind::kComplete) {
-      const int64_t size = header.total / ElementBytes(header.wire_type);
+      const int64_t size = header.total / BytesPerElement(header.wire_type);
       SDP_FUZZ_CHECK(result->value.size() == size);
       SDP_FUZZ_CHECK(size == 0 || size == TestLayout().fragment(header.fragment).size);
       kept.push_back(std::move(result->hold));
