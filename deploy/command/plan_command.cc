@@ -23,7 +23,8 @@ absl::Status RunPlanCommand(const PlanCommand& command, std::ostream& out, std::
                        PlanInputFrom(setup, std::move(ranks), /*rotation=*/0));
   SDP_ASSIGN_OR_RETURN(const Plan plan, MakePlan(input));
 
-  const PlanReport report = MakePlanReport(input, plan, ElementBytesFrom(setup.precision), MemoryModelFrom(setup));
+  const PlanReport report =
+      MakePlanReport(input, plan, ElementBytesFrom(setup.precision), MemoryModelFrom(setup));
   for (const std::string& warning : report.warnings) warnings << "warning: " << warning << "\n";
   out << (command.format == PlanCommand::Format::kJson ? PlanJson(report) : PlanText(report));
   return absl::OkStatus();

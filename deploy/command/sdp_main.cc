@@ -47,7 +47,8 @@ CLI::App* AddTrain(CLI::App& app, Commands& commands) {
   train->footer([] {
     return absl::StrCat(
         "Example: sdp train run.toml --set train.steps=200 --set run.dir=runs/short\n"
-        "Ctrl-C stops at the next step, with a checkpoint; a second one at once.\n\nKeys of FILE:\n",
+        "Ctrl-C stops at the next step, with a checkpoint; a second one at once.\n\nKeys of "
+        "FILE:\n",
         sdp::DescribeKeys());
   });
   AddConfig(train, &commands.train.config_path, &commands.train.sets);

@@ -107,8 +107,7 @@ bool IsFinished(const RunConfig& config) {
   const absl::StatusOr<RunMetrics> metrics = ReadRunMetrics(config.run().dir());
   const absl::StatusOr<std::vector<Step>> checkpoints = ListCheckpoints(CheckpointsPath(config));
   return metrics.ok() && metrics->closed && metrics->last_step >= config.train().steps() &&
-         checkpoints.ok() && !checkpoints->empty() &&
-         checkpoints->back() >= config.train().steps();
+         checkpoints.ok() && !checkpoints->empty() && checkpoints->back() >= config.train().steps();
 }
 
 }  // namespace
