@@ -189,9 +189,9 @@ Figures Train(const Options& options, const fs::path& folder, double coverage) {
     figures.predicted = json["predicted_worker_allocated_bytes"];
     figures.process = json["max_worker_memory_bytes"];
   }
-  std::ifstream plan(run / "plan.json");
-  for (const Json& worker : Json::parse(plan)["workers"])
-    figures.macs += worker["macs"].get<double>();
+  std::ifstream file(run / "plan.json");
+  const Json plan = Json::parse(file);
+  for (const Json& worker : plan["workers"]) figures.macs += worker["macs"].get<double>();
   return figures;
 }
 
