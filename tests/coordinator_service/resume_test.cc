@@ -181,14 +181,16 @@ TEST_F(ResumeTest, RunThatNeverBegan_IsRefused) {
 TEST_F(ResumeTest, ClearTheWay_LeavesTheStartAndWhatIsBeforeIt) {
   for (const Step step : {10, 20, 30}) WriteCheckpoint(step, setup_);
   fs::create_directory(Path(15));
+  fs::create_directory(Path(25));  // killed while it was written
   GenerationStart start;
   start.generation = Generation(3);
   start.state.step = 20;
   const auto notes = ClearTheWay(request_.checkpoints, start);
   ASSERT_TRUE(notes.ok()) << notes.status();
-  EXPECT_THAT(*notes, ElementsAre(HasSubstr("step-30.before-gen-3"), HasSubstr("1 incomplete")));
+  EXPECT_THAT(*notes, ElementsAre(HasSubstr("step-30.before-gen-3"), HasSubstr("2 incomplete")));
   EXPECT_THAT(*ListCheckpoints(request_.checkpoints), ElementsAre(10, 20));
   EXPECT_FALSE(fs::exists(Path(15)));
+  EXPECT_FALSE(fs::exists(Path(25)));
 }
 
 // keep_last = 2 and the one being written: three; fewer when the run has fewer left.

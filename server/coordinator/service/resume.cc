@@ -176,12 +176,13 @@ absl::StatusOr<Beginning> ResumeRun(const RunSetup& setup, const ResumeRequest& 
 absl::StatusOr<std::vector<std::string>> ClearTheWay(const std::string& checkpoints,
                                                      const GenerationStart& start) {
   std::vector<std::string> notes;
+  // First, so that what was never completed is not kept for anyone.
+  SDP_ASSIGN_OR_RETURN(const int removed, RemoveIncompleteCheckpoints(checkpoints));
   SDP_ASSIGN_OR_RETURN(const std::vector<std::string> aside,
                        SetAsideCheckpoints(checkpoints, start.state.step, start.generation));
   for (const std::string& name : aside) {
     notes.push_back(absl::StrCat("set aside: ", checkpoints, "/", name));
   }
-  SDP_ASSIGN_OR_RETURN(const int removed, RemoveIncompleteCheckpoints(checkpoints));
   if (removed > 0) notes.push_back(absl::StrCat("removed ", removed, " incomplete checkpoint(s)"));
   return notes;
 }
