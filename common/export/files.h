@@ -27,7 +27,7 @@ class NewFolder {
   NewFolder(const NewFolder&) = delete;
   NewFolder& operator=(const NewFolder&) = delete;
 
-  // Where to put its files for now.
+  // Where its files go until Commit().
   const std::string& partial() const { return partial_; }
   // Gives it its name, durably. AlreadyExists - meanwhile someone else made one.
   absl::Status Commit();

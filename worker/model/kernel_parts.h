@@ -81,8 +81,8 @@ SDP_DEVICE void NormDx(const T* dy, const T* x, const T* weight, float rstd, flo
     Store(around + rstd * (Load(dy + i) * Load(weight + i) - Load(x + i) * mean), dx + i);
   }
 }
-// ---- SoftmaxLoss, one row: largest, exponentials and their sum, division; then one thread ends
-// ----
+
+// ---- SoftmaxLoss, one row: largest, exponentials and sum, division; then one thread's EndRow ----
 
 SDP_DEVICE float LargestOf(const float* logits, int64_t classes, Thread thread) {
   float largest = -INFINITY;

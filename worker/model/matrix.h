@@ -21,7 +21,7 @@ at::Tensor AddProduct(const at::Tensor& h, const at::Tensor& a, const at::Tensor
 // result = a b.   result [m, n] contiguous, not a part of a or b.
 void ProductInto(at::Tensor& result, const at::Tensor& a, const at::Tensor& b);
 
-// sum += factor * a b; `fresh`: sum = factor * a b.   sum [m, n] f32, whatever the operands' type.
+// sum += factor * a b; kFresh: sum = factor * a b.   sum [m, n] f32, whatever the operands' type.
 enum class Sum { kFresh, kContinued };
 void AccumulateProduct(at::Tensor& sum, const at::Tensor& a, const at::Tensor& b, double factor,
                        Sum state);

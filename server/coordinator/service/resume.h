@@ -41,8 +41,8 @@ struct ResumeRequest {
 //   NotFound, DataLoss - the checkpoint that was asked for by its step is not there, or damaged.
 absl::StatusOr<Beginning> ResumeRun(const RunSetup& setup, const ResumeRequest& request);
 
-// The generation will write checkpoints later than its start: moves those of these numbers out of
-// the way, and removes what was never completed before it. Returns notes for people.
+// The generation will write checkpoints later than its start: sets aside the complete ones that
+// have these numbers, and removes all that were never completed. Returns notes for people.
 absl::StatusOr<std::vector<std::string>> ClearTheWay(const std::string& checkpoints,
                                                      const GenerationStart& start);
 
