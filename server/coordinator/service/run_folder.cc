@@ -151,27 +151,12 @@ absl::StatusOr<std::unique_ptr<RunFolder>> RunFolder::Create(const std::string& 
   if (lock < 0) return InUse(path, owner);
   // Again, now that nobody else can begin here.
   absl::Status status = CheckEmpty(path);
-  const std::string process = absl::StrCat(getpid(), "\n");
-  if (status.ok() &&
-      (ftruncate(lock, 0) != 0 || pwrite(lock, process.data(), process.size(), 0) < 0)) {
-    status = Errno("write", lock_path);
-  }
   if (status.ok()) {
     fs::create_directories(path + "/logs", error);
     if (error)
       status = absl::UnavailableError(absl::StrCat("make ", path, "/logs: ", error.message()));
   }
-  std::FILE* metrics = nullptr;
-  const std::string metrics_path = path + "/metrics.jsonl";
-  if (status.ok()) {
-    metrics = std::fopen(metrics_path.c_str(), "ae");
-    if (metrics == nullptr) status = Errno("open", metrics_path);
-  }
-  if (!status.ok()) {
-    close(lock);
-    return status;
-  }
-  return std::unique_ptr<RunFolder>(new RunFolder(path, lock, metrics));
+  return Begin(path, lock, status);
 }
 
 absl::StatusOr<std::unique_ptr<RunFolder>> RunFolder::Open(const std::string& path) {
@@ -183,14 +168,19 @@ absl::StatusOr<std::unique_ptr<RunFolder>> RunFolder::Open(const std::string& pa
   std::string owner;
   SDP_ASSIGN_OR_RETURN(const int lock, Lock(path + "/lock", O_CREAT, &owner));
   if (lock < 0) return InUse(path, owner);
+  return Begin(path, lock, CutIncompleteLine(path + "/metrics.jsonl"));
+}
+
+absl::StatusOr<std::unique_ptr<RunFolder>> RunFolder::Begin(const std::string& path, int lock,
+                                                            absl::Status status) {
   const std::string process = absl::StrCat(getpid(), "\n");
-  absl::Status status;
-  if (ftruncate(lock, 0) != 0 || pwrite(lock, process.data(), process.size(), 0) < 0)
+  if (status.ok() &&
+      (ftruncate(lock, 0) != 0 || pwrite(lock, process.data(), process.size(), 0) < 0)) {
     status = Errno("write", path + "/lock");
-  const std::string metrics_path = path + "/metrics.jsonl";
-  if (status.ok()) status = CutIncompleteLine(metrics_path);
+  }
   std::FILE* metrics = nullptr;
   if (status.ok()) {
+    const std::string metrics_path = path + "/metrics.jsonl";
     metrics = std::fopen(metrics_path.c_str(), "ae");
     if (metrics == nullptr) status = Errno("open", metrics_path);
   }

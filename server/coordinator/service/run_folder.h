@@ -57,6 +57,9 @@ class RunFolder {
   void Discard();
 
  private:
+  // Of a folder that is locked and, if `status` says so, prepared; the lock is let go of otherwise.
+  static absl::StatusOr<std::unique_ptr<RunFolder>> Begin(const std::string& path, int lock,
+                                                          absl::Status status);
   RunFolder(std::string path, int lock, std::FILE* metrics);
 
   const std::string path_;
