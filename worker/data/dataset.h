@@ -40,4 +40,7 @@ absl::StatusOr<std::unique_ptr<Dataset>> OpenText(absl::Span<const std::string> 
 absl::StatusOr<std::unique_ptr<Dataset>> OpenTokens(absl::Span<const std::string> paths,
                                                     int64_t seq_len, int64_t vocab);
 
+// Whether a file begins as such a shard does, which no text can. False too if it cannot be read.
+bool IsTokenShard(const std::string& path);
+
 }  // namespace sdp

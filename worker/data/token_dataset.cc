@@ -2,6 +2,8 @@
 #include <bit>
 #include <cassert>
 #include <cstring>
+#include <fstream>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -93,6 +95,13 @@ absl::StatusOr<std::unique_ptr<Dataset>> OpenTokens(absl::Span<const std::string
   }
   SDP_RETURN_IF_ERROR(CheckLength(paths, bytes.size() / kTokenBytes, seq_len));
   return std::make_unique<TokenDataset>(std::move(bytes), seq_len, max_token);
+}
+
+bool IsTokenShard(const std::string& path) {
+  int32_t start[2] = {};
+  std::ifstream file(path, std::ios::binary);
+  file.read(reinterpret_cast<char*>(start), sizeof(start));
+  return file.gcount() == sizeof(start) && start[0] == kMagic && start[1] == kVersion;
 }
 
 }  // namespace sdp

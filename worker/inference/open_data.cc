@@ -1,22 +1,10 @@
 #include "worker/inference/open_data.h"
 
-#include <cstring>
 #include <fstream>
 
 #include "absl/strings/str_cat.h"
 
 namespace sdp {
-namespace {
-
-// The first bytes of a token shard (worker/data/dataset.h); no text has them.
-bool IsTokenShard(const std::string& path) {
-  int32_t start[2] = {};
-  std::ifstream file(path, std::ios::binary);
-  file.read(reinterpret_cast<char*>(start), sizeof(start));
-  return file.gcount() == sizeof(start) && start[0] == 20240520 && start[1] == 1;
-}
-
-}  // namespace
 
 absl::StatusOr<std::unique_ptr<Dataset>> OpenDataFor(const StoredModel& model,
                                                      const std::vector<std::string>& paths,
