@@ -199,12 +199,17 @@ proto::StepDoneReport ToProto(const StepDone& report) {
   message.set_shard(report.shard.value());
   message.set_step(report.step);
   message.set_uncovered(report.uncovered);
+  message.set_peak_memory_bytes(report.peak_memory_bytes);
+  message.set_allocated_peak_bytes(report.allocated_peak_bytes);
   return message;
 }
 
 StepDone FromProto(const proto::StepDoneReport& message) {
-  return {
-      .shard = ShardId(message.shard()), .step = message.step(), .uncovered = message.uncovered()};
+  return {.shard = ShardId(message.shard()),
+          .step = message.step(),
+          .uncovered = message.uncovered(),
+          .peak_memory_bytes = message.peak_memory_bytes(),
+          .allocated_peak_bytes = message.allocated_peak_bytes()};
 }
 
 proto::StateHashesReport ToProto(const StateHashes& report) {

@@ -129,7 +129,9 @@ struct Reduced {  // all of a shard's rounds of a step are closed
 struct StepDone {  // all of a shard's fragments have version step + 1
   ShardId shard;
   Step step = 0;
-  int64_t uncovered = 0;  // fragments nobody had samples for
+  int64_t uncovered = 0;          // fragments nobody had samples for
+  int64_t peak_memory_bytes = 0;  // as StepReport's
+  int64_t allocated_peak_bytes = 0;
 };
 
 struct StateHashes {  // of version `step`, at the closing binding

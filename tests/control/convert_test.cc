@@ -159,10 +159,13 @@ TEST(ConvertTest, Reduced_RoundTrip) {
 }
 
 TEST(ConvertTest, StepDone_OfTheStartState_RoundTrip) {
-  const StepDone got = FromProto(OverTheWire(ToProto(StepDone{ShardId(1), -1, 3})));
+  const StepDone got =
+      FromProto(OverTheWire(ToProto(StepDone{ShardId(1), -1, 3, int64_t{1} << 40, 7})));
   EXPECT_EQ(got.shard, ShardId(1));
   EXPECT_EQ(got.step, -1);
   EXPECT_EQ(got.uncovered, 3);
+  EXPECT_EQ(got.peak_memory_bytes, int64_t{1} << 40);
+  EXPECT_EQ(got.allocated_peak_bytes, 7);
 }
 
 TEST(ConvertTest, StateHashes_RoundTrip) {

@@ -63,7 +63,10 @@ class CoordinatorServiceTest : public ::testing::Test {
               if (step >= 0)
                 client.ReportReduced(
                     {ShardId(0), step, std::vector<double>(TestCoordinator::kFragments, 0.5)});
-              client.ReportStepDone({ShardId(0), step, 0});
+              client.ReportStepDone({.shard = ShardId(0),
+                                     .step = step,
+                                     .peak_memory_bytes = 2000 + step,
+                                     .allocated_peak_bytes = 1000 + step});
             })
             .ok());
   }
@@ -281,6 +284,23 @@ TEST_F(CoordinatorServiceTest, BeginStep_TwoStepsAhead_WaitsForTheCommitAndIsAsk
   ASSERT_TRUE(binding.ok()) << binding.status();
   EXPECT_EQ(binding->step, 2);
   EXPECT_TRUE(binding->closing);
+}
+
+// With the step that they are of, not with a heartbeat some time later.
+TEST_F(CoordinatorServiceTest, StepDone_BringsTheShardsPeaks_IntoTheStepsMetrics) {
+  StartShard();
+  StartWorkers();
+  for (size_t i = 0; i < 2; ++i) ASSERT_TRUE(workers_[i]->BeginStep(incarnations_[i], 0).ok());
+  EXPECT_TRUE(fake_shard_.AwaitCall("bind 0"));
+  for (size_t i = 0; i < 2; ++i) ReportWorker(i, 0);
+  ReportShard(0);
+  const proto::RunStatus status = GetStatus(coordinator_.address());
+  ASSERT_EQ(status.members(0).name(), "shard-0");
+  EXPECT_EQ(status.members(0).peak_memory_bytes(), 2000);
+  EXPECT_EQ(status.members(0).allocated_peak_bytes(), 1000);
+  const auto step = nlohmann::json::parse(ReadAll(coordinator_.file("metrics.jsonl")));
+  EXPECT_EQ(step["max_shard_memory_bytes"], 2000);
+  EXPECT_EQ(step["max_shard_allocated_bytes"], 1000);
 }
 
 TEST_F(CoordinatorServiceTest, WholeRun_LeavesMetricsPlanLinesCheckpointAndSummary) {

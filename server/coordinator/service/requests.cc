@@ -3,11 +3,23 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "common/base/status.h"
 #include "common/control/convert.h"
 #include "common/rpc/status_code.h"
 #include "server/coordinator/service/service.h"
 
 namespace sdp {
+namespace {
+
+// A member's peaks only grow; messages may come in another order than they were sent.
+template <typename Message, typename Member>
+void KeepPeaks(const Message& message, Member* member) {
+  member->peak_memory_bytes = std::max(member->peak_memory_bytes, message.peak_memory_bytes());
+  member->allocated_peak_bytes =
+      std::max(member->allocated_peak_bytes, message.allocated_peak_bytes());
+}
+
+}  // namespace
 
 absl::Status CoordinatorService::CheckGeneration(int64_t generation) const {
   if (Generation(generation) == generation_) return absl::OkStatus();
@@ -91,9 +103,11 @@ absl::Status CoordinatorService::OnReduced(const proto::ReducedReport& report) {
 
 absl::Status CoordinatorService::OnStepDone(const proto::StepDoneReport& report) {
   if (over_.has_value()) return over_->ok() ? absl::OkStatus() : Over();
-  const absl::Status valid = CheckReport(report.generation(), {Role::kShard, report.shard()});
-  if (valid.ok()) Execute(logic_.OnStepDone(FromProto(report), absl::Now()));
-  return valid;
+  const MemberKey key = {Role::kShard, report.shard()};
+  SDP_RETURN_IF_ERROR(CheckReport(report.generation(), key));
+  KeepPeaks(report, &members_[key]);  // before the step's metrics, which have them
+  Execute(logic_.OnStepDone(FromProto(report), absl::Now()));
+  return absl::OkStatus();
 }
 
 absl::Status CoordinatorService::OnStateHashes(const proto::StateHashesReport& report) {
@@ -113,12 +127,8 @@ absl::Status CoordinatorService::OnCheckpoint(const proto::CheckpointReport& rep
 absl::Status CoordinatorService::OnStep(const proto::WorkerStepReport& report) {
   if (over_.has_value()) return over_->ok() ? absl::OkStatus() : Over();
   const MemberKey key = {Role::kWorker, report.worker()};
-  const absl::Status valid = CheckReport(report.generation(), key);
-  if (!valid.ok()) return valid;
-  Member& member = members_[key];
-  member.peak_memory_bytes = std::max(member.peak_memory_bytes, report.peak_memory_bytes());
-  member.allocated_peak_bytes =
-      std::max(member.allocated_peak_bytes, report.allocated_peak_bytes());
+  SDP_RETURN_IF_ERROR(CheckReport(report.generation(), key));
+  KeepPeaks(report, &members_[key]);
   Execute(logic_.OnStepReport(FromProto(report), absl::Now()));
   return absl::OkStatus();
 }
@@ -143,14 +153,12 @@ absl::Status CoordinatorService::OnHeartbeat(const proto::HeartbeatRequest& requ
   const bool worker = request.has_worker();
   const MemberKey key = {worker ? Role::kWorker : Role::kShard,
                          worker ? request.worker() : request.shard()};
-  if (const absl::Status valid = CheckReport(request.generation(), key); !valid.ok()) return valid;
+  SDP_RETURN_IF_ERROR(CheckReport(request.generation(), key));
   const absl::Time now = absl::Now();
   Member& member = members_[key];
   member.heard = now;
   member.phase = request.phase();
-  member.peak_memory_bytes = std::max(member.peak_memory_bytes, request.peak_memory_bytes());
-  member.allocated_peak_bytes =
-      std::max(member.allocated_peak_bytes, request.allocated_peak_bytes());
+  KeepPeaks(request, &member);
   if (over_.has_value()) {
     response->set_over(true);
     response->set_code(static_cast<int>(over_->code()));

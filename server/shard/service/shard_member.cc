@@ -122,7 +122,10 @@ void ShardMember::Admitted(const ShardAdmission& admission) {
 
 void ShardMember::ReportStepDone(const StepDone& report) {
   step_ = report.step + 1;
-  coordinator_->ReportStepDone(report);
+  StepDone with_peaks = report;
+  with_peaks.peak_memory_bytes = PeakMemoryBytes();
+  with_peaks.allocated_peak_bytes = Allocated().peak;
+  coordinator_->ReportStepDone(with_peaks);
 }
 
 void ShardMember::End(const absl::Status& why) {
