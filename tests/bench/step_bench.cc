@@ -35,6 +35,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "tests/places/places.h"
 
 extern char** environ;
 
@@ -49,7 +50,7 @@ constexpr std::array<double, 4> kCoverages = {1, 0.75, 0.5, 0.25};
 constexpr int kWorkers = 4;
 
 struct Options {
-  std::string sdp = SDP_BIN_DIR "/sdp";
+  std::string sdp = BinFolder() / "sdp";
   int repetitions = 3;
   int steps = 3;  // measured ones; one more goes before
   int dim = 512, layers = 4, ffn_dim = 1408, seq_len = 256, tokens = 2048;

@@ -14,6 +14,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "tests/cluster_process/temp_folder.h"
+#include "tests/places/places.h"
 
 namespace sdp {
 namespace {
@@ -32,7 +33,7 @@ class LocalClusterTest : public ::testing::Test {
   LocalClusterTest() {
     fs::create_directory(folder_ / "bin");
     for (const char* role : {"sdp-coordinator", "sdp-shard", "sdp-worker"}) {
-      fs::create_symlink(SDP_BIN_DIR "/../tests/fake_role", folder_ / "bin/" + role);
+      fs::create_symlink(TestBinFolder() / "fake_role", folder_ / "bin/" + role);
     }
     options_.program_dir = folder_ / "bin";
     options_.config_path = folder_ / "run.toml";

@@ -14,6 +14,7 @@
 #include "deploy/cluster/process.h"
 #include "tests/cluster_process/temp_folder.h"
 #include "tests/command/fake_coordinator.h"
+#include "tests/places/places.h"
 
 namespace sdp {
 namespace {
@@ -27,10 +28,10 @@ class SdpMainTest : public ::testing::Test {
  protected:
   SdpMainTest() {
     fs::create_directory(folder_ / "bin");
-    fs::copy_file(SDP_BIN_DIR "/sdp",
+    fs::copy_file(BinFolder() / "sdp",
                   folder_ / "bin/sdp");  // A copy: it looks for the roles where it is.
     for (const char* role : {"sdp-coordinator", "sdp-shard", "sdp-worker"}) {
-      fs::create_symlink(SDP_BIN_DIR "/../tests/fake_role", folder_ / "bin/" + role);
+      fs::create_symlink(TestBinFolder() / "fake_role", folder_ / "bin/" + role);
     }
     WriteAll(folder_ / "text", std::string(100, 'a'));
   }

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "tests/data/files.h"
+#include "tests/places/places.h"
 
 namespace sdp {
 namespace {
@@ -147,11 +148,7 @@ TEST(DatasetTest, Checksum_IsOfTheTokens) {
 }
 
 TEST(DatasetTest, RealShard_Opens) {
-  const char* configured = std::getenv("SDP_TEST_DATA");
-  const std::filesystem::path folder =
-      configured != nullptr ? std::filesystem::path(configured)
-                            : std::filesystem::path(SDP_SOURCE_DIR) / ".." / "shared" / "data";
-  const std::string path = (folder / "tokens" / "linux_doc_gpt2_val_000000.bin").string();
+  const std::string path = TestDataFolder() / "tokens" / "linux_doc_gpt2_val_000000.bin";
   if (!std::filesystem::exists(path)) {
     GTEST_SKIP() << "no " << path << "; set SDP_TEST_DATA to a folder with the shared test data";
   }

@@ -19,6 +19,7 @@
 #include "tests/cluster/sim_cluster.h"
 #include "tests/data/files.h"
 #include "tests/end_to_end/train_fixture.h"
+#include "tests/places/places.h"
 #include "worker/data/dataset.h"
 #include "worker/model/make_model.h"
 
@@ -223,9 +224,7 @@ TEST_F(SdpTrainTest, Rotation_AndWholeLayers_AreReproducible) {
 
 // Real GPT-2 token shards, where the test data is.
 TEST_F(SdpTrainTest, TokenShards) {
-  const char* given = std::getenv("SDP_TEST_DATA");
-  const fs::path data =
-      given != nullptr ? fs::path(given) : fs::path(SDP_SOURCE_DIR) / ".." / "shared" / "data";
+  const fs::path data = TestDataFolder();
   const fs::path train = data / "tokens" / "linux_doc_gpt2_train_000001.bin";
   const fs::path validation = data / "tokens" / "linux_doc_gpt2_val_000000.bin";
   if (!fs::exists(train))

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "tests/places/places.h"
 
 // Runs of the real programs on a tiny model, in a folder that goes with the test.
 namespace sdp {
@@ -59,9 +60,7 @@ class TrainFixture : public testing::Test {
     outcome.exit_status = WEXITSTATUS(pclose(pipe));
     return outcome;
   }
-  static std::string Program(const std::string& name) {
-    return absl::StrCat(SDP_BIN_DIR, "/", name);
-  }
+  static std::string Program(const std::string& name) { return BinFolder() / name; }
 
   Outcome Train(const std::string& run, const std::string& more = "") const {
     return Shell(absl::StrCat(Program("sdp"), " train ", Config(),

@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "tests/places/places.h"
 #include "tests/structure/include_rules.h"
 
 namespace sdp {
@@ -20,7 +21,7 @@ using ::testing::HasSubstr;
 
 // All C++ and CUDA sources under the product folders, as paths from the root.
 std::vector<std::string> ProductSources() {
-  const std::filesystem::path root = SDP_SOURCE_DIR;
+  const std::filesystem::path root = SourceFolder();
   std::vector<std::string> files;
   for (const char* top : {"proto", "common", "server", "worker", "deploy"}) {
     for (const auto& entry : std::filesystem::recursive_directory_iterator(root / top)) {
@@ -35,9 +36,9 @@ std::vector<std::string> ProductSources() {
 
 TEST(LayeringTest, TheTree_HasNoForbiddenInclude) {
   const std::vector<std::string> files = ProductSources();
-  ASSERT_GT(files.size(), 20u) << "the sources were not found under " << SDP_SOURCE_DIR;
+  ASSERT_GT(files.size(), 20u) << "the sources were not found under " << SourceFolder();
   for (const std::string& file : files) {
-    std::ifstream source(absl::StrCat(SDP_SOURCE_DIR, "/", file));
+    std::ifstream source(SourceFolder() / file);
     std::set<std::string>
         reasons;  // Each once per file: a folder without a rule has the same for all lines.
     std::string line;
@@ -51,7 +52,7 @@ TEST(LayeringTest, TheTree_HasNoForbiddenInclude) {
 
 TEST(LayeringTest, EveryRule_IsForAFolderThatExists) {
   for (const std::string& folder : FoldersWithRules()) {
-    EXPECT_TRUE(std::filesystem::is_directory(absl::StrCat(SDP_SOURCE_DIR, "/", folder))) << folder;
+    EXPECT_TRUE(std::filesystem::is_directory(SourceFolder() / folder)) << folder;
   }
 }
 
