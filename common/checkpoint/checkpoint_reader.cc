@@ -2,14 +2,13 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <fstream>
-#include <sstream>
 #include <system_error>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "common/base/hash.h"
 #include "common/base/status.h"
+#include "common/data/small_file.h"
 
 namespace sdp {
 namespace {
@@ -17,27 +16,14 @@ namespace {
 namespace fs = std::filesystem;
 
 // Far above any manifest: 300 bytes a fragment, and a model of 10^12 parameters has 10^6 of them.
-constexpr std::streamoff kMaxManifestBytes = std::streamoff{1} << 30;
+constexpr size_t kLargestManifest = size_t{1} << 30;
 
 absl::StatusOr<std::string> ReadManifestText(const std::string& path) {
   std::error_code error;
   if (!fs::is_regular_file(path, error)) {
     return absl::NotFoundError(absl::StrCat(path, " is missing: the checkpoint is not complete"));
   }
-  std::ifstream file(path, std::ios::binary | std::ios::ate);
-  const std::streamoff size = file ? static_cast<std::streamoff>(file.tellg()) : -1;
-  if (size < 0 || size > kMaxManifestBytes) {
-    return absl::InvalidArgumentError(absl::StrCat(path, " cannot be read, or is too large"));
-  }
-  std::string text(static_cast<size_t>(size), '\0');
-  file.seekg(0);
-  if (!file.read(text.data(), size)) return absl::UnavailableError(absl::StrCat("read ", path));
-  return text;
-}
-
-std::string ValueName(FragmentId fragment) { return absl::StrCat(fragment.value(), ".value"); }
-std::string MomentName(FragmentId fragment, size_t moment) {
-  return absl::StrCat(fragment.value(), ".moment.", moment);
+  return ReadSmallFile(path, kLargestManifest);
 }
 
 }  // namespace
@@ -91,9 +77,9 @@ absl::Status CheckpointReader::OpenFile(const CheckpointManifest::File& file) {
       return absl::DataLossError(
           absl::StrCat(file.name, ": tensor ", name, " of ", entry.size, " F32 is not in it"));
     };
-    SDP_RETURN_IF_ERROR(check(ValueName(entry.fragment)));
+    SDP_RETURN_IF_ERROR(check(ValueTensor(entry.fragment)));
     for (size_t m = 0; m < entry.moments.size(); ++m) {
-      SDP_RETURN_IF_ERROR(check(MomentName(entry.fragment, m)));
+      SDP_RETURN_IF_ERROR(check(MomentTensor(entry.fragment, m)));
     }
     if (!places_.emplace(entry.fragment, Place{files_.size(), &entry}).second) {
       return absl::DataLossError(
@@ -140,7 +126,7 @@ absl::Status CheckpointReader::Read(const Place& place, const std::string& tenso
 
 absl::Status CheckpointReader::ReadValue(FragmentId fragment, absl::Span<float> out) const {
   SDP_ASSIGN_OR_RETURN(const Place place, Find(fragment));
-  return Read(place, ValueName(fragment), place.entry->value, out);
+  return Read(place, ValueTensor(fragment), place.entry->value, out);
 }
 
 absl::Status CheckpointReader::ReadMoment(FragmentId fragment, int moment,
@@ -152,7 +138,7 @@ absl::Status CheckpointReader::ReadMoment(FragmentId fragment, int moment,
                                             " has ", place.entry->moments.size(),
                                             " moments, number ", moment, " was asked for"));
   }
-  return Read(place, MomentName(fragment, index), place.entry->moments[index], out);
+  return Read(place, MomentTensor(fragment, index), place.entry->moments[index], out);
 }
 
 int CheckpointReader::moments(FragmentId fragment) const {

@@ -1,8 +1,6 @@
 #include "common/checkpoint/checkpoint_writer.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cstdio>
@@ -15,6 +13,7 @@
 #include "common/base/hash.h"
 #include "common/base/status.h"
 #include "common/checkpoint/checkpoint_reader.h"
+#include "common/data/small_file.h"
 
 namespace sdp {
 namespace {
@@ -25,27 +24,17 @@ absl::Status FromError(const std::error_code& error, const std::string& doing) {
   return error ? absl::ErrnoToStatus(error.value(), doing) : absl::OkStatus();
 }
 
-// Makes what was created, renamed or removed in a folder survive a crash of the machine.
-absl::Status SyncFolder(const std::string& path) {
-  const int folder = open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (folder < 0) return absl::ErrnoToStatus(errno, absl::StrCat("open ", path));
-  const bool synced = fsync(folder) == 0;
-  const int error = errno;
-  close(folder);
-  return synced ? absl::OkStatus() : absl::ErrnoToStatus(error, absl::StrCat("fsync ", path));
-}
-
 absl::string_view Bytes(absl::Span<const float> values) {
   return {reinterpret_cast<const char*>(values.data()), values.size() * sizeof(float)};
 }
 
 std::vector<SafetensorsWriter::Tensor> Tensors(
-    const std::vector<CheckpointFileWriter::Fragment>& fragments, int moments) {
+    const std::vector<CheckpointFileWriter::Fragment>& fragments, size_t moments) {
   std::vector<SafetensorsWriter::Tensor> tensors;
   for (const auto& fragment : fragments) {
-    tensors.push_back({absl::StrCat(fragment.id.value(), ".value"), "F32", {fragment.size}});
-    for (int m = 0; m < moments; ++m) {
-      tensors.push_back({absl::StrCat(fragment.id.value(), ".moment.", m), "F32", {fragment.size}});
+    tensors.push_back({ValueTensor(fragment.id), "F32", {fragment.size}});
+    for (size_t m = 0; m < moments; ++m) {
+      tensors.push_back({MomentTensor(fragment.id, m), "F32", {fragment.size}});
     }
   }
   return tensors;
@@ -61,7 +50,8 @@ absl::StatusOr<std::unique_ptr<CheckpointFileWriter>> CheckpointFileWriter::Crea
   SDP_RETURN_IF_ERROR(FromError(error, absl::StrCat("make ", path)));
   SDP_ASSIGN_OR_RETURN(
       std::unique_ptr<SafetensorsWriter> file,
-      SafetensorsWriter::Create(absl::StrCat(path, "/", name), Tensors(fragments, moments),
+      SafetensorsWriter::Create(absl::StrCat(path, "/", name),
+                                Tensors(fragments, static_cast<size_t>(moments)),
                                 {{"format", absl::StrCat("sdp checkpoint ", kCheckpointFormat)}}));
   std::unique_ptr<CheckpointFileWriter> writer(
       new CheckpointFileWriter(path, std::move(fragments), moments, std::move(file)));
@@ -106,16 +96,11 @@ absl::StatusOr<CheckpointManifest::File> CheckpointFileWriter::Finish() {
 absl::Status WriteManifest(const std::string& path, const CheckpointManifest& manifest) {
   const std::string target = absl::StrCat(path, "/", kManifestName);
   const std::string temporary = target + ".partial";
-  const std::string text = ManifestJson(manifest);
-  std::error_code ignored;
-  std::FILE* const file = std::fopen(temporary.c_str(), "wbe");
-  if (file == nullptr) return absl::ErrnoToStatus(errno, absl::StrCat("write ", temporary));
-  const bool written = std::fwrite(text.data(), 1, text.size(), file) == text.size() &&
-                       std::fflush(file) == 0 && fsync(fileno(file)) == 0;
-  const int error = errno;
-  if (std::fclose(file) != 0 || !written) {
+  const absl::Status written = WriteTextFile(temporary, ManifestJson(manifest));
+  if (!written.ok()) {
+    std::error_code ignored;
     fs::remove(temporary, ignored);
-    return absl::ErrnoToStatus(error, absl::StrCat("write ", temporary));
+    return written;
   }
   if (std::rename(temporary.c_str(), target.c_str()) != 0) {
     return absl::ErrnoToStatus(errno, absl::StrCat("rename to ", target));

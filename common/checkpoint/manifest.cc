@@ -194,19 +194,6 @@ absl::StatusOr<CheckpointManifest> ParseManifest(absl::string_view text) {
   return manifest;
 }
 
-uint64_t StateHash(const CheckpointManifest& manifest) {
-  std::vector<uint64_t> hashes;
-  for (const auto& file : manifest.files) {
-    for (const auto& entry : file.fragments) {
-      const auto index = static_cast<size_t>(entry.fragment.value());
-      if (hashes.size() <= index) hashes.resize(index + 1);
-      hashes[index] = entry.value;
-    }
-  }
-  return Hash64(
-      {reinterpret_cast<const char*>(hashes.data()), hashes.size() * sizeof(hashes.front())});
-}
-
 absl::Status CheckComplete(const CheckpointManifest& manifest, const Layout& layout) {
   std::vector<int64_t> sizes(static_cast<size_t>(layout.fragments()), -1);
   for (const auto& file : manifest.files) {
@@ -246,6 +233,12 @@ Step StepOfCheckpoint(absl::string_view name) {
 std::string CheckpointFileName(ShardId shard, int shards, Generation generation) {
   return absl::StrCat("shard-", shard.value(), "-of-", shards, ".gen-", generation.value(),
                       ".safetensors");
+}
+
+std::string ValueTensor(FragmentId fragment) { return absl::StrCat(fragment.value(), ".value"); }
+
+std::string MomentTensor(FragmentId fragment, size_t moment) {
+  return absl::StrCat(fragment.value(), ".moment.", moment);
 }
 
 }  // namespace sdp

@@ -50,10 +50,6 @@ std::string ManifestJson(const CheckpointManifest& manifest);
 // wrong where).
 absl::StatusOr<CheckpointManifest> ParseManifest(absl::string_view text);
 
-// XXH3 over the fragments' value checksums in fragment order: the run's `state_hash` at this
-// version. Precondition: CheckComplete is OK.
-uint64_t StateHash(const CheckpointManifest& manifest);
-
 // Every fragment of the layout is there once, in its size. DataLoss - says which is not.
 absl::Status CheckComplete(const CheckpointManifest& manifest, const Layout& layout);
 
@@ -64,5 +60,8 @@ Step StepOfCheckpoint(absl::string_view name);
 std::string CheckpointFileName(ShardId shard, int shards, Generation generation);
 
 inline constexpr char kManifestName[] = "manifest.json";
+// A fragment's tensors in a shard's file: "17.value", "17.moment.0".
+std::string ValueTensor(FragmentId fragment);
+std::string MomentTensor(FragmentId fragment, size_t moment);
 
 }  // namespace sdp

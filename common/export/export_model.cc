@@ -12,10 +12,11 @@
 #include "common/base/dtype.h"
 #include "common/base/status.h"
 #include "common/data/safetensors_writer.h"
+#include "common/data/small_file.h"
 #include "common/export/byte_tokenizer.h"
 #include "common/export/exported_model.h"
-#include "common/export/files.h"
 #include "common/export/llama_json.h"
+#include "common/export/new_folder.h"
 #include "common/export/parts.h"
 #include "common/export/tensor_stream.h"
 

@@ -14,8 +14,8 @@
 #include "common/base/status.h"
 #include "common/data/init_file.h"
 #include "common/data/safetensors.h"
+#include "common/data/small_file.h"
 #include "common/export/byte_tokenizer.h"
-#include "common/export/files.h"
 #include "common/export/llama_json.h"
 
 namespace sdp {

@@ -8,7 +8,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
-#include "common/base/hash.h"
 
 namespace sdp {
 namespace {
@@ -78,16 +77,6 @@ TEST(ManifestTest, WrongFields_AreNamed) {
   for (const char* text : {"", "[]", "7", "null", "{}", "{\"format\":[]}"}) {
     EXPECT_FALSE(ParseManifest(text).ok()) << text;
   }
-}
-
-// The definition of state_hash: XXH3 of the fragments' hashes in fragment order, whoever has them.
-TEST(ManifestTest, StateHash_IsThatOfTheFragmentsInOrder) {
-  CheckpointManifest manifest = Example();
-  const uint64_t hashes[] = {1, 4, 7};
-  const uint64_t expected = Hash64({reinterpret_cast<const char*>(hashes), sizeof(hashes)});
-  EXPECT_EQ(StateHash(manifest), expected);
-  std::swap(manifest.files[0], manifest.files[1]);
-  EXPECT_EQ(StateHash(manifest), expected);
 }
 
 TEST(ManifestTest, CheckComplete_NamesWhatIsMissingTwiceOrOfAnotherSize) {

@@ -1,23 +1,15 @@
 #pragma once
 
-#include <cstddef>
 #include <memory>
 #include <string>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/strings/string_view.h"
 
-// The file system, as an exported folder needs it. Errors name the path.
 namespace sdp {
 
-// All of a file. NotFound, ... - as the system says; InvalidArgument - more than `largest` bytes.
-absl::StatusOr<std::string> ReadSmallFile(const std::string& path, size_t largest);
-
-// The file is on the disk when this returns.
-absl::Status WriteTextFile(const std::string& path, absl::string_view text);
-
 // A folder that is there as a whole or not at all: it is filled under another name beside its own.
+// Errors name the path.
 class NewFolder {
  public:
   // AlreadyExists - `path` is there and not an empty folder. NotFound - its parent is not there.
