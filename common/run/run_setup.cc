@@ -135,10 +135,13 @@ MemoryModel MemoryModelFrom(const RunSetup& setup) {
   }
   model.layout = &setup.layout;
   model.shards = static_cast<int>(config.cluster().shards());
-  model.optimizer_moments = config.train().optimizer() == "adamw" ? 2
-                            : config.train().momentum() > 0       ? 1
-                                                                  : 0;
+  model.optimizer_moments = OptimizerMomentsFrom(config.train());
   return model;
+}
+
+int64_t OptimizerMomentsFrom(const RunConfig::Train& train) {
+  if (train.optimizer() == "adamw") return 2;
+  return train.momentum() > 0 ? 1 : 0;
 }
 
 int64_t RotationAt(const RunConfig::Sdp& sdp, Step step) {

@@ -51,6 +51,9 @@ absl::StatusOr<std::vector<Rank>> RanksFrom(const RunConfig& config);
 // The folder of the run's checkpoints: checkpoint.dir, or one in the run folder.
 std::string CheckpointsPath(const RunConfig& config);
 
+// f32 vectors of optimizer state per parameter: AdamW 2, SGD with momentum 1, without it 0.
+int64_t OptimizerMomentsFrom(const RunConfig::Train& train);
+
 // The redraw that step `step` trains with; 0 throughout if the run does not rotate.
 int64_t RotationAt(const RunConfig::Sdp& sdp, Step step);
 

@@ -188,8 +188,7 @@ absl::StatusOr<std::vector<std::string>> ClearTheWay(const std::string& checkpoi
 }
 
 int64_t CheckpointBytes(const RunSetup& setup) {
-  const RunConfig::Train& train = setup.config.train();
-  const int64_t moments = train.optimizer() == "adamw" ? 2 : train.momentum() > 0 ? 1 : 0;
+  const int64_t moments = OptimizerMomentsFrom(setup.config.train());
   // Headers and the manifest take less than 600 bytes a fragment.
   return setup.layout.elements() * 4 * (1 + moments) + setup.layout.fragments() * int64_t{600};
 }
