@@ -190,6 +190,21 @@ TEST(StoreTest, Read_AfterReopening_AllKindsInOrder) {
   EXPECT_EQ(Texts((*store)->Read().value()), Texts(expected));
 }
 
+// A number that cannot be read is not passed over: coverage would have a unit less, a view a
+// member.
+TEST(StoreTest, Read_DamagedList_DataLossWithTableAndValue) {
+  for (const std::string column : {"generations SET coverage", "views SET members"}) {
+    TempFolder folder;
+    const std::string path = folder / "state.db";
+    WriteRecords(**SqliteStore::Open(path), OneOfEach());
+    Execute(path, absl::StrCat("UPDATE ", column, " = '1 l.5'"));
+    const absl::Status status = (*SqliteStore::Open(path))->Read().status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss);
+    EXPECT_THAT(std::string(status.message()),
+                AllOf(HasSubstr(column.substr(0, column.find(' '))), HasSubstr("l.5")));
+  }
+}
+
 TEST(StoreTest, Write_MemberAgain_IsFine) {
   TempFolder folder;
   auto store = SqliteStore::Open(folder / "state.db");

@@ -170,8 +170,18 @@ void Bind(Statement& to, const ScaleRecord& record) {
   to.Bind(record.generation.value()).Bind(record.step).Bind(record.scale);
 }
 
+// Numbers with spaces between, as Bind wrote them. DataLoss - one is none.
+absl::StatusOr<std::vector<double>> ReadNumbers(const std::string& text) {
+  std::vector<double> numbers;
+  for (const auto part : absl::StrSplit(text, ' ', absl::SkipEmpty())) {
+    if (!absl::SimpleAtod(part, &numbers.emplace_back()))
+      return absl::DataLossError(absl::StrCat("\"", part, "\" in it is no number"));
+  }
+  return numbers;
+}
+
 // Braces evaluate from left to right, as the columns are.
-void ReadRow(Statement& row, GenerationRecord* record) {
+absl::Status ReadRow(Statement& row, GenerationRecord* record) {
   *record = {Generation(row.Integer()),
              Term(row.Integer()),
              row.Text(),
@@ -179,25 +189,26 @@ void ReadRow(Statement& row, GenerationRecord* record) {
              row.Text(),
              static_cast<uint64_t>(row.Integer()),
              {}};
-  for (const auto part : absl::StrSplit(row.Text(), ' ', absl::SkipEmpty())) {
-    double share = 0;
-    if (absl::SimpleAtod(part, &share)) record->coverage.push_back(share);
-  }
+  SDP_ASSIGN_OR_RETURN(record->coverage, ReadNumbers(row.Text()));
+  return absl::OkStatus();
 }
-void ReadRow(Statement& row, MemberRecord* record) {
+absl::Status ReadRow(Statement& row, MemberRecord* record) {
   *record = {Incarnation(row.Integer()), row.Text()};
+  return absl::OkStatus();
 }
-void ReadRow(Statement& row, ShardRecord* record) {
+absl::Status ReadRow(Statement& row, ShardRecord* record) {
   *record = {ShardId(static_cast<int32_t>(row.Integer())), row.Text(), row.Text()};
+  return absl::OkStatus();
 }
-void ReadRow(Statement& row, ViewRecord* record) {
+absl::Status ReadRow(Statement& row, ViewRecord* record) {
   record->view = ViewId(row.Integer());
-  for (const auto part : absl::StrSplit(row.Text(), ' ', absl::SkipEmpty())) {
-    int64_t member = 0;
-    if (absl::SimpleAtoi(part, &member)) record->members.push_back(Incarnation(member));
-  }
+  // Incarnations are far below 2^53, so a double has them exactly.
+  SDP_ASSIGN_OR_RETURN(const std::vector<double> members, ReadNumbers(row.Text()));
+  for (const double member : members)
+    record->members.push_back(Incarnation(static_cast<int64_t>(member)));
+  return absl::OkStatus();
 }
-void ReadRow(Statement& row, BindingRecord* record) {
+absl::Status ReadRow(Statement& row, BindingRecord* record) {
   *record = {Generation(row.Integer()),
              row.Integer(),
              ViewId(row.Integer()),
@@ -206,9 +217,11 @@ void ReadRow(Statement& row, BindingRecord* record) {
              row.Integer() != 0,
              row.Integer() != 0,
              row.Integer() != 0};
+  return absl::OkStatus();
 }
-void ReadRow(Statement& row, ScaleRecord* record) {
+absl::Status ReadRow(Statement& row, ScaleRecord* record) {
   *record = {Generation(row.Integer()), row.Integer(), row.Real()};
+  return absl::OkStatus();
 }
 
 template <size_t kind>
@@ -220,7 +233,8 @@ absl::Status ReadTable(sqlite3* db, std::vector<std::pair<int64_t, Record>>* rec
     if (!more) return absl::OkStatus();
     const int64_t seq = rows.Integer();
     std::variant_alternative_t<kind, Record> record;
-    ReadRow(rows, &record);
+    SDP_RETURN_IF_ERROR(
+        Context(ReadRow(rows, &record), absl::StrCat("table ", kKinds[kind].table, ", row ", seq)));
     records->emplace_back(seq, std::move(record));
   }
 }
