@@ -69,7 +69,7 @@ CoordinatorActions Coordinator::Stored(int64_t id, absl::Time now) {
   deferred->second.stored = true;
   // In order: a binding's message also depends on the records before it.
   while (!deferred_.empty() && deferred_.begin()->second.stored) {
-    Deferred next = std::move(deferred_.begin()->second);
+    DeferredActions next = std::move(deferred_.begin()->second);
     deferred_.erase(deferred_.begin());
     actions.Append(std::move(next.actions));
     if (next.bound.has_value()) {

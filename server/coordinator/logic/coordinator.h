@@ -4,7 +4,6 @@
 #include <map>
 #include <memory>
 #include <optional>
-#include <set>
 #include <string>
 #include <vector>
 
@@ -19,6 +18,7 @@
 #include "server/coordinator/logic/actions.h"
 #include "server/coordinator/logic/records.h"
 #include "server/coordinator/logic/run_status.h"
+#include "server/coordinator/logic/states.h"
 #include "server/coordinator/logic/step_metrics.h"
 
 namespace sdp {
@@ -33,12 +33,6 @@ struct GenerationStart {
   // Numbers that earlier generations have used: never again.
   Incarnation last_incarnation;
   ViewId last_view;
-};
-
-// A sum over loss terms, in nats.
-struct LossTotal {
-  double loss_sum = 0;
-  int64_t terms = 0;
 };
 
 // Coordinator is the one process that knows the members, the plan, the step and the data cursor. It
@@ -120,55 +114,6 @@ class Coordinator {
  private:
   enum class Phase { kShards, kStarting, kWorkers, kTraining, kEnding, kOver };
 
-  struct ShardState {
-    ShardRegistration registration;
-    size_t fragments = 0;
-    Step done = -2;  // all its fragments have version done + 1; the start state is one too
-    bool hashed = false;
-    bool finished = false;
-    absl::Time heard;
-    std::string phase;
-    int64_t peak_memory_bytes = 0;
-  };
-  struct WorkerState {
-    WorkerRegistration registration;
-    Incarnation incarnation;
-    bool ready = false;
-    bool told_finished = false;
-    absl::Time heard;
-    std::string phase;
-    Step reported = -1;
-    int64_t peak_memory_bytes = 0;
-    int64_t allocated_peak_bytes = 0;
-  };
-  struct StepState {
-    BindingRecord binding;
-    std::shared_ptr<const Plan> plan;
-    int64_t plan_number = 0;
-    bool durable = false;         // may be told
-    std::vector<double> squares;  // [fragments]
-    std::set<ShardId> reduced;
-    std::set<Incarnation> expect_reports, expect_evaluations;
-    std::map<Incarnation, StepReport> reports;
-    std::map<Incarnation, LossTotal> evaluations;
-    std::optional<double> full_loss;
-    double gradient_norm = 0, scale = 1;
-    int64_t uncovered = 0;
-    absl::Time committed_at = absl::InfiniteFuture();
-  };
-  struct CheckpointState {                    // under way
-    CheckpointManifest manifest;              // but for the files
-    std::map<ShardId, CheckpointFile> files;  // written
-    std::set<ShardId> expect;
-    std::string error;  // the first shard's that failed
-  };
-  // What waits for a record to be stored; `bound`: the step that may then be told.
-  struct Deferred {
-    bool stored = false;
-    CoordinatorActions actions;
-    std::optional<Step> bound;
-  };
-
   // registration.cc
   void AdmitShards(CoordinatorActions* actions);
   void AdmitShard(ShardId shard, CoordinatorActions* actions);
@@ -241,7 +186,7 @@ class Coordinator {
   std::string checkpoint_error_;
 
   int64_t next_record_ = 1;
-  std::map<int64_t, Deferred> deferred_;
+  std::map<int64_t, DeferredActions> deferred_;
 
   bool stop_requested_ = false;
   std::string stop_reason_;

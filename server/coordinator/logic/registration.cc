@@ -138,7 +138,7 @@ void Coordinator::AdmitWorker(const WorkerState& worker, CoordinatorActions* act
   Persist(MemberRecord{worker.incarnation, worker.registration.name}, std::move(then), actions);
 }
 
-Coordinator::WorkerState* Coordinator::FindWorker(Incarnation incarnation) {
+WorkerState* Coordinator::FindWorker(Incarnation incarnation) {
   for (auto& [name, worker] : workers_) {
     if (worker.incarnation == incarnation) return &worker;
   }

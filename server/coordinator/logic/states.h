@@ -1,0 +1,82 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "common/base/ids.h"
+#include "common/plan/plan.h"
+#include "common/protocol/messages.h"
+#include "server/coordinator/logic/actions.h"
+#include "server/coordinator/logic/records.h"
+
+// What the coordinator remembers of a shard, a worker, a bound step, a checkpoint: plain data,
+// which only Coordinator changes.
+namespace sdp {
+
+// A sum over loss terms, in nats.
+struct LossTotal {
+  double loss_sum = 0;
+  int64_t terms = 0;
+};
+
+struct ShardState {
+  ShardRegistration registration;
+  size_t fragments = 0;
+  Step done = -2;  // all its fragments have version done + 1; the start state is one too
+  bool hashed = false;
+  bool finished = false;
+  absl::Time heard;
+  std::string phase;
+  int64_t peak_memory_bytes = 0;
+};
+
+struct WorkerState {
+  WorkerRegistration registration;
+  Incarnation incarnation;
+  bool ready = false;
+  bool told_finished = false;
+  absl::Time heard;
+  std::string phase;
+  Step reported = -1;
+  int64_t peak_memory_bytes = 0;
+  int64_t allocated_peak_bytes = 0;
+};
+
+struct StepState {
+  BindingRecord binding;
+  std::shared_ptr<const Plan> plan;
+  int64_t plan_number = 0;
+  bool durable = false;         // may be told
+  std::vector<double> squares;  // [fragments]
+  std::set<ShardId> reduced;
+  std::set<Incarnation> expect_reports, expect_evaluations;
+  std::map<Incarnation, StepReport> reports;
+  std::map<Incarnation, LossTotal> evaluations;
+  std::optional<double> full_loss;
+  double gradient_norm = 0, scale = 1;
+  int64_t uncovered = 0;
+  absl::Time committed_at = absl::InfiniteFuture();
+};
+
+struct CheckpointState {                    // under way
+  CheckpointManifest manifest;              // but for the files
+  std::map<ShardId, CheckpointFile> files;  // written
+  std::set<ShardId> expect;
+  std::string error;  // the first shard's that failed
+};
+
+// What waits for a record to be stored; `bound`: the step that may then be told.
+struct DeferredActions {
+  bool stored = false;
+  CoordinatorActions actions;
+  std::optional<Step> bound;
+};
+
+}  // namespace sdp
