@@ -161,5 +161,41 @@ TEST_F(ResumeRunTest, CheckpointThatCannotBeWritten_TrainingGoesOn_ExitStatusTel
   EXPECT_TRUE(fs::exists(folder_ / "disk" / "step-20" / "manifest.json"));
 }
 
+// A file system of its own that is too small, then one that is filled while the run trains and has
+// room again later.
+TEST_F(ResumeRunTest, FullDisk_RefusedAtTheStart_LaterTrainingGoesOn) {
+  fs::create_directories(folder_ / "disk");
+  const std::string disk = (folder_ / "disk").string();
+  const auto mount = [&](const char* size) {
+    return absl::StrCat("mount -t tmpfs -o size=", size, " tmpfs ", disk, " && ");
+  };
+  if (Shell(absl::StrCat("unshare -m bash -c '", mount("1m"), "true'")).exit_status != 0) {
+    GTEST_SKIP() << "needs a mount namespace of its own (root)";
+  }
+  const std::string train = absl::StrCat(
+      Program("sdp"), " train ", Config(), " --set train.eval_every=0 --set train.steps=400",
+      " --set checkpoint.every=20 --set checkpoint.dir=", disk, " --set run.dir=");
+
+  const Outcome refused = Shell(
+      absl::StrCat("unshare -m bash -c '", mount("256k"), train, RunDir("small").string(), "'"));
+  EXPECT_EQ(refused.exit_status, 1);
+  EXPECT_THAT(refused.output, AllOf(HasSubstr("no room for checkpoints"), HasSubstr(disk)));
+  EXPECT_FALSE(fs::exists(RunDir("small")));
+
+  const std::string lines = (RunDir("run") / "metrics.jsonl").string();
+  const Outcome outcome = Shell(absl::StrCat(
+      "unshare -m bash -c '", mount("4m"), "{ ", train, RunDir("run").string(),
+      " > out 2>&1 & top=$!; ", "for i in $(seq 3000); do test -s ", lines,
+      " && break; sleep 0.02; done; ", "cat /dev/zero > disk/filler; ",
+      "for i in $(seq 3000); do grep -q \"No space left\" run/logs/coordinator.log && break; sleep "
+      "0.02; done; rm disk/filler; ",
+      "wait $top; echo exit=$?; tail -5 out; test -s disk/step-400/manifest.json && "
+      "echo last-one-written; }'"));
+  EXPECT_THAT(outcome.output,
+              AllOf(HasSubstr("exit=1"), HasSubstr("No space left"),
+                    HasSubstr("trained to step 400"), HasSubstr("last-one-written")));
+  EXPECT_TRUE(Metrics("run").back().contains("state_hash"));
+}
+
 }  // namespace
 }  // namespace sdp

@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "common/base/status.h"
 #include "common/rpc/channel.h"
 #include "common/rpc/outgoing.h"
 #include "common/rpc/status_code.h"
@@ -73,19 +74,23 @@ class RawStream {
   bool SendWant(const RequestKey& key, const std::vector<FragmentId>& fragments) {
     return Send(WantHeader(key, fragments.size(), WireType::kF32), WantPayload(fragments));
   }
-  std::pair<FrameHeader, std::string> AwaitFrame() {
+  using Frame = std::pair<FrameHeader, std::string>;
+  // The next frame, or with what status the stream has ended (OutOfRange instead of OK).
+  absl::StatusOr<Frame> NextFrame() {
     grpc::ByteBuffer message;
     stream_->Read(&message, this);
     if (!Next()) {
-      ADD_FAILURE() << "no frame; " << AwaitClosed();
-      return {};
+      const absl::Status end = AwaitClosed();
+      return end.ok() ? absl::OutOfRangeError("the stream ended") : end;
     }
-    const auto frame = ReceivedFrame::Read(message);
-    if (!frame.ok()) {
-      ADD_FAILURE() << frame.status();
-      return {};
-    }
-    return {frame->header(), frame->Text()};
+    SDP_ASSIGN_OR_RETURN(const auto frame, ReceivedFrame::Read(message));
+    return Frame(frame.header(), frame.Text());
+  }
+  Frame AwaitFrame() {
+    absl::StatusOr<Frame> frame = NextFrame();
+    if (frame.ok()) return *std::move(frame);
+    ADD_FAILURE() << "no frame; " << frame.status();
+    return {};
   }
   absl::Status AwaitClosed() {
     grpc::Status status;
