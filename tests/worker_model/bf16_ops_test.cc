@@ -3,7 +3,7 @@
 
 #include "gtest/gtest.h"
 #include "tests/worker_model/naive_llama.h"
-#include "torch/torch.h"
+#include "torch/autograd.h"
 #include "worker/model/causal_attention.h"
 #include "worker/model/embedding.h"
 #include "worker/model/head_loss.h"
@@ -41,7 +41,7 @@ double Difference(const at::Tensor& a, const at::Tensor& b) {
 
 class Bf16OpsTest : public ::testing::Test {
  protected:
-  Bf16OpsTest() { torch::manual_seed(5); }
+  Bf16OpsTest() { at::manual_seed(5); }
 };
 
 TEST_F(Bf16OpsTest, MixedTypes_Throw) {

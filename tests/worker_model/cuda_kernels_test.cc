@@ -3,7 +3,7 @@
 #include <utility>
 
 #include "gtest/gtest.h"
-#include "torch/torch.h"
+#include "torch/autograd.h"
 #include "worker/model/causal_attention.h"
 #include "worker/model/device.h"
 #include "worker/model/embedding.h"
@@ -22,7 +22,7 @@ class CudaKernelsTest : public ::testing::TestWithParam<std::tuple<at::ScalarTyp
   void SetUp() override {
     const absl::StatusOr<at::Device> device = OpenDevice(Device::kCuda);
     if (!device.ok()) GTEST_SKIP() << device.status().message();
-    torch::manual_seed(3);
+    at::manual_seed(3);
   }
   at::ScalarType type() const { return std::get<0>(GetParam()); }
   int64_t rows() const { return std::get<1>(GetParam()).first; }

@@ -9,7 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/model/llama.h"
-#include "torch/torch.h"
+#include "torch/autograd.h"
 
 // LLaMA written down with plain differentiable torch operations, nothing shared with the product:
 // the reference of its tests. Works in the type of the weights; tests use f64, so that differences

@@ -3,10 +3,11 @@
 #include <cmath>
 #include <limits>
 
+#include "ATen/Parallel.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/worker_model/naive_llama.h"
-#include "torch/torch.h"
+#include "torch/autograd.h"
 
 // References are plain torch operations in f64 on the same f32 inputs. Tolerances: a row of up to a
 // few hundred terms summed in f32 is off by some 1e-7 times its largest terms; 2e-6 leaves room for
@@ -24,7 +25,7 @@ at::Tensor Leaf(const at::Tensor& x) { return x.to(at::kDouble).requires_grad_()
 
 class RowOpsTest : public ::testing::TestWithParam<std::pair<int64_t, int64_t>> {  // rows, width
  protected:
-  RowOpsTest() { torch::manual_seed(3); }
+  RowOpsTest() { at::manual_seed(3); }
   int64_t rows() const { return GetParam().first; }
   int64_t width() const { return GetParam().second; }
 };

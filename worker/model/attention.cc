@@ -2,7 +2,7 @@
 
 #include <utility>
 
-#include "torch/torch.h"
+#include "torch/autograd.h"
 #include "worker/model/causal_attention.h"
 #include "worker/model/matrix.h"
 

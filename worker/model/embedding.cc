@@ -1,6 +1,6 @@
 #include "worker/model/embedding.h"
 
-#include "torch/torch.h"
+#include "torch/autograd.h"
 #include "worker/model/row_ops.h"
 
 namespace sdp {

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <vector>
 
-#include "torch/torch.h"
+#include "torch/autograd.h"
 #include "worker/model/matrix.h"
 #include "worker/model/row_ops.h"
 

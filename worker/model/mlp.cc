@@ -2,7 +2,7 @@
 
 #include <utility>
 
-#include "torch/torch.h"
+#include "torch/autograd.h"
 #include "worker/model/matrix.h"
 #include "worker/model/row_ops.h"
 

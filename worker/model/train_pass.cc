@@ -8,7 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/base/status.h"
-#include "torch/torch.h"
+#include "torch/autograd.h"
 
 namespace sdp {
 namespace {
