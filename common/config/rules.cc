@@ -90,7 +90,8 @@ std::vector<Rule> MakeRules() {
       Number("sdp.coverage", "0.5", kIn, kShare, "share of workers that hold a unit", {"auto"}),
       Number("sdp.holders", "", kIn, kPositive, "workers that hold a unit, instead of coverage"),
       Choice("sdp.assignment", "'resolvable'", kIn, {"resolvable", "cyclic", "random"}, {}, "who holds which unit"),
-      Choice("sdp.rescale", "'eval'", kIn, {"eval", "none"}, {"inverted", "sqrt"}, "where outputs are scaled"),
+      Choice("sdp.rescale", "'eval'", kIn, {"eval", "none", "inverted", "sqrt"}, {},
+             "factor of units at coverage c: eval: c in evaluation, inverted: 1/c in training, sqrt: sqrt(c) in evaluation"),
       Number("sdp.rotate_every", "0", kIn, kSteps, "steps; 0: the same subnetworks for the whole run"),
 
       Choice("data.kind", "'text'", kIn, {"text", "tokens"}, {"cifar10", "cifar100", "images"},

@@ -46,10 +46,9 @@ absl::StatusOr<StoredModel> FromCheckpoint(std::shared_ptr<const CheckpointReade
                                             manifest.coverage.size(), " units, the model has ",
                                             units));
   }
-  const bool rescaled = setup.config.sdp().rescale() == "eval";
-  std::vector<double> factors(units, 1.0);
-  for (size_t unit = 0; unit < units; ++unit) {
-    if (rescaled && !setup.catalog.units[unit].shared) factors[unit] = manifest.coverage[unit];
+  std::vector<double> factors;
+  for (const double coverage : manifest.coverage) {
+    factors.push_back(EvaluationFactor(setup.rescale, coverage));
   }
   return StoredModel{
       .name = reader->path(),

@@ -31,7 +31,7 @@ struct PlanInput {
 struct Plan {
   std::vector<std::vector<int>> holders;   // [units], ascending ranks; p_j = holders[j].size()
   std::vector<std::vector<UnitId>> units;  // [N], ascending
-  // [units] c_j N / p_j: scale of a unit's output in training with `eval` rescaling
+  // [units] c_j N / p_j: 1 where p_j is what the coverage wants; the training factors (rescale.h)
   std::vector<double> factors;
   std::vector<std::string> warnings;  // e.g. p = 1: workers share nothing but the shared units
   uint64_t hash = 0;                  // of holders, coverage, names, seed, rotation

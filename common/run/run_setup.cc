@@ -22,13 +22,15 @@ absl::StatusOr<RunSetup> MakeRunSetup(const RunConfig& config) {
   SDP_ASSIGN_OR_RETURN(std::vector<double> coverage, CoverageFrom(config, catalog));
   Layout layout(catalog);
   SDP_ASSIGN_OR_RETURN(const WireType precision, PrecisionFrom(config.train()));
+  SDP_ASSIGN_OR_RETURN(const Rescale rescale, RescaleFrom(config.sdp()));
   return RunSetup{.config = config,
                   .config_hash = ConfigHash(config),
                   .llama = llama,
                   .catalog = std::move(catalog),
                   .layout = std::move(layout),
                   .coverage = std::move(coverage),
-                  .precision = precision};
+                  .precision = precision,
+                  .rescale = rescale};
 }
 
 LlamaSpec LlamaSpecFrom(const RunConfig::Model& model) {
@@ -59,6 +61,16 @@ absl::StatusOr<Assignment> AssignmentFrom(const RunConfig::Sdp& sdp) {
   return absl::InvalidArgumentError(
       absl::StrCat("sdp.assignment = \"", sdp.assignment(),
                    "\": allowed are \"resolvable\", \"cyclic\", \"random\""));
+}
+
+absl::StatusOr<Rescale> RescaleFrom(const RunConfig::Sdp& sdp) {
+  if (sdp.rescale() == "eval") return Rescale::kEval;
+  if (sdp.rescale() == "none") return Rescale::kNone;
+  if (sdp.rescale() == "inverted") return Rescale::kInverted;
+  if (sdp.rescale() == "sqrt") return Rescale::kSqrt;
+  return absl::InvalidArgumentError(
+      absl::StrCat("sdp.rescale = \"", sdp.rescale(),
+                   "\": allowed are \"eval\", \"none\", \"inverted\", \"sqrt\""));
 }
 
 absl::StatusOr<WireType> PrecisionFrom(const RunConfig::Train& train) {

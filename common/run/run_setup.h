@@ -13,6 +13,7 @@
 #include "common/plan/memory.h"
 #include "common/plan/plan.h"
 #include "common/plan/report.h"
+#include "common/plan/rescale.h"
 #include "proto/config.pb.h"
 
 // What a RunConfig means, in the types of the code: every process of a run derives the same from
@@ -30,6 +31,7 @@ struct RunSetup {
   Layout layout;
   std::vector<double> coverage;  // [units] c_j
   WireType precision;            // of weights and gradients on workers and on the wire
+  Rescale rescale;
 };
 
 absl::StatusOr<RunSetup> MakeRunSetup(const RunConfig& config);
@@ -37,6 +39,7 @@ absl::StatusOr<RunSetup> MakeRunSetup(const RunConfig& config);
 LlamaSpec LlamaSpecFrom(const RunConfig::Model& model);
 absl::StatusOr<TransformerUnit> TransformerUnitFrom(const RunConfig::Sdp& sdp);
 absl::StatusOr<Assignment> AssignmentFrom(const RunConfig::Sdp& sdp);
+absl::StatusOr<Rescale> RescaleFrom(const RunConfig::Sdp& sdp);
 absl::StatusOr<WireType> PrecisionFrom(const RunConfig::Train& train);
 // What `precision` means for a plan's bytes.
 ElementBytes ElementBytesFrom(WireType precision);

@@ -179,8 +179,6 @@ INSTANTIATE_TEST_SUITE_P(
          {"run.toml:6: sdp.masking = \"backward\" is not built yet", "\"forward\""}},
         {"Neuron", Plus("[sdp]\ngranularity = 'neuron'"), {"\"neuron\" is not built yet"}},
         {"CoverageAuto", Plus("[sdp]\ncoverage = 'auto'"), {"\"auto\" is not built yet", "(0, 1]"}},
-        {"Inverted", Plus("[sdp]\nrescale = 'inverted'"), {"\"inverted\" is not built yet"}},
-        {"Sqrt", Plus("[sdp]\nrescale = 'sqrt'"), {"\"sqrt\" is not built yet"}},
         {"Cifar10", Plus("kind = 'cifar10'"), {"\"cifar10\" is not built yet", "\"tokens\""}},
         {"Cifar100", Plus("kind = 'cifar100'"), {"\"cifar100\" is not built yet"}},
         {"Images", Plus("kind = 'images'"), {"\"images\" is not built yet"}},

@@ -188,6 +188,22 @@ TEST_F(CoordinatorTest, Ranks_AreInNaturalOrderOfNames_PortionsDifferByOne) {
   EXPECT_EQ(Begin(c, 1, 0, one.plan).bind_workers.at(0).binding.units, nullptr);  // as before
 }
 
+// Of two workers one holds each unit, as coverage 1/2 wants: a share of 1/2 of its outputs is
+// there.
+TEST_F(CoordinatorTest, Binding_HasTheFactorsOfTheRescaling) {
+  for (const auto& [rescale, factor] :
+       {std::pair{Rescale::kEval, 1.0}, {Rescale::kNone, 1.0}, {Rescale::kInverted, 2.0}}) {
+    options_.rescale = rescale;
+    Coordinator c(options_);
+    Gather(c);
+    const auto units = Begin(c, 1, 0).bind_workers.at(0).binding.units;
+    ASSERT_EQ(units->size(), 2u + 4u);  // embedding, head, half of 8 sub-layers
+    for (const UnitFactor& unit : *units) {
+      EXPECT_EQ(unit.factor, catalog_.unit(unit.unit).shared ? 1 : factor);
+    }
+  }
+}
+
 TEST_F(CoordinatorTest, TwoStepsInFlight_NoMore) {
   Coordinator c(options_);
   Gather(c);

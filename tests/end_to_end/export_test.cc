@@ -2,6 +2,7 @@
 #include <filesystem>
 #include <fstream>
 #include <map>
+#include <set>
 #include <string>
 
 #include "absl/strings/str_cat.h"
@@ -87,6 +88,21 @@ TEST_F(ExportTest, EvalOfTheFolder_IsTheRunsFullLoss) {
   const Outcome again = Sdp("export run --out model");
   EXPECT_EQ(again.exit_status, 2);
   EXPECT_THAT(again.output, HasSubstr("model is there already"));
+}
+
+// Whatever is multiplied where: the folder, which has no factors, computes what the run evaluated.
+// 0.6 of 4 workers are 2 or 3 holders, so training has factors other than 1 too.
+TEST_F(ExportTest, EveryRescaling_EvalOfTheFolderIsTheRunsFullLoss) {
+  std::set<double> losses;
+  for (const char* rescale : {"none", "eval", "inverted", "sqrt"}) {
+    ExpectOk(Train(rescale, absl::StrCat("--set sdp.coverage=0.6 --set train.eval_every=0 ",
+                                         "--set sdp.rescale=", rescale)));
+    ExpectOk(Sdp(absl::StrCat("export ", rescale, " --out ", rescale, "-model")));
+    const double full = Metrics(rescale).back().at("full_loss");
+    EXPECT_NEAR(Loss(absl::StrCat(rescale, "-model")), full, 1e-5 * full) << rescale;
+    losses.insert(full);
+  }
+  EXPECT_EQ(losses.size(), 4u);  // four different networks
 }
 
 TEST_F(ExportTest, Generate_SameSeedSameText_OfRunAndFolder) {

@@ -122,19 +122,22 @@ TEST_F(ExportModelTest, OnePart_HasTheTensorsWithFactorsFoldedIn) {
   EXPECT_EQ(folded, 4);
 }
 
-TEST_F(ExportModelTest, RescaleNone_FoldsNothing) {
-  const StoredRun run({"sdp.rescale='none'"});
-  run.WriteCheckpoint(7);
-  const std::string out = run.folder() / "out";
-  ASSERT_TRUE(Export(run, {.out = out}).ok());
-  const auto model = OpenExported(out);
-  ASSERT_TRUE(model.ok()) << model.status();
-  for (int id = 0; id < model->layout.fragments(); ++id) {
-    FloatBuffer values(model->layout.fragment(FragmentId(id)).size);
-    ASSERT_EQ(model->read(FragmentId(id), values.span()), absl::OkStatus());
-    EXPECT_EQ(values.span(), run.Fragment(FragmentId(id), 7).span());
+TEST_F(ExportModelTest, RescaleNoneOrInTraining_FoldsNothing) {
+  for (const char* rescale : {"none", "inverted"}) {
+    const StoredRun run({absl::StrCat("sdp.rescale=", rescale)});
+    run.WriteCheckpoint(7);
+    const std::string out = run.folder() / "out";
+    ASSERT_TRUE(Export(run, {.out = out}).ok());
+    const auto model = OpenExported(out);
+    ASSERT_TRUE(model.ok()) << model.status();
+    for (int id = 0; id < model->layout.fragments(); ++id) {
+      FloatBuffer values(model->layout.fragment(FragmentId(id)).size);
+      ASSERT_EQ(model->read(FragmentId(id), values.span()), absl::OkStatus());
+      EXPECT_EQ(values.span(), run.Fragment(FragmentId(id), 7).span());
+    }
+    EXPECT_THAT(ReadAll(out + "/model.safetensors"),
+                HasSubstr("\"sdp.coverage_factors\":\"none\""));
   }
-  EXPECT_THAT(ReadAll(out + "/model.safetensors"), HasSubstr("\"sdp.coverage_factors\":\"none\""));
 }
 
 TEST_F(ExportModelTest, SmallParts_AreWithinTheLimitAndIndexed) {

@@ -72,6 +72,16 @@ TEST(RunSetupTest, Precision_HalvesThePlansBytes) {
   EXPECT_THAT(MakeRunSetup(config).status().message(), HasSubstr("train.precision = \"fp8\""));
 }
 
+TEST(RunSetupTest, Rescale_ByItsName) {
+  EXPECT_EQ(MakeRunSetup(Config({}))->rescale, Rescale::kEval);
+  EXPECT_EQ(MakeRunSetup(Config({"sdp.rescale=none"}))->rescale, Rescale::kNone);
+  EXPECT_EQ(MakeRunSetup(Config({"sdp.rescale=inverted"}))->rescale, Rescale::kInverted);
+  EXPECT_EQ(MakeRunSetup(Config({"sdp.rescale=sqrt"}))->rescale, Rescale::kSqrt);
+  RunConfig config = Config({});
+  config.mutable_sdp()->set_rescale("mean");
+  EXPECT_THAT(MakeRunSetup(config).status().message(), HasSubstr("sdp.rescale = \"mean\""));
+}
+
 TEST(RunSetupTest, HoldersAreASharePerWorkerCount) {
   RunConfig config = Config({"cluster.workers=8"});
   config.mutable_sdp()->clear_coverage();

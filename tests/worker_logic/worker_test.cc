@@ -40,6 +40,28 @@ TEST_F(WorkerTest, Start_AsksForTheGenerationsFirstStep) {
   EXPECT_EQ(actions.ask[0].step, 12);
 }
 
+// The full model's factors follow from the run's coverage, whatever this worker holds.
+TEST_F(WorkerTest, Evaluation_HasTheFactorsOfTheRescaling) {
+  admission_.coverage[1] = 0.25;
+  for (const auto& [rescale, factor] :
+       {std::pair{Rescale::kEval, 0.25}, {Rescale::kSqrt, 0.5}, {Rescale::kInverted, 1.0}}) {
+    options_.rescale = rescale;
+    Worker worker(options_, admission_, {10, 1, 2, 1});
+    worker.Start();
+    WorkerBinding binding;
+    binding.generation = Generation(2);
+    binding.step = 12;
+    binding.units = std::make_shared<std::vector<UnitFactor>>();
+    binding.evaluate = true;
+    binding.validation_samples = 2;
+    const WorkerActions actions = worker.OnBinding(binding, absl::UnixEpoch());
+    ASSERT_EQ(actions.evaluate.size(), 1u);
+    ASSERT_EQ(actions.evaluate[0].units.size(), catalog_.units.size());
+    EXPECT_EQ(actions.evaluate[0].units[0].factor, 1);
+    EXPECT_EQ(actions.evaluate[0].units[1].factor, factor);
+  }
+}
+
 // protocol.md 2.9: a loss that is not finite is reported, and the coordinator ends the run with the
 // step and the worker named; a worker that just left would look lost.
 TEST_F(WorkerTest, ValidationLossNotFinite_IsReported) {

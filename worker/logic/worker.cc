@@ -44,8 +44,8 @@ WorkerActions Worker::OnBinding(const WorkerBinding& binding, absl::Time /*now*/
     EvaluateTask task;
     task.step = binding.step;
     for (size_t unit = 0; unit < options_.catalog->units.size(); ++unit) {
-      task.units.push_back(
-          {UnitId(static_cast<int32_t>(unit)), options_.rescale ? admission_.coverage[unit] : 1});
+      task.units.push_back({UnitId(static_cast<int32_t>(unit)),
+                            EvaluationFactor(options_.rescale, admission_.coverage[unit])});
     }
     task.first_sample = binding.first_validation;
     task.samples = binding.validation_samples;

@@ -16,6 +16,7 @@
 #include "common/data/sample_order.h"
 #include "common/model/catalog.h"
 #include "common/model/layout.h"
+#include "common/plan/rescale.h"
 #include "common/protocol/messages.h"
 #include "worker/logic/local_model.h"
 
@@ -64,8 +65,8 @@ class Worker {
     std::string name;
     const Catalog* catalog = nullptr;  // outlives the worker
     const Layout* layout = nullptr;    // outlives the worker
-    bool rescale = true;               // evaluation factors c_j; false: 1
-    uint64_t seed = 0;                 // of the sample order
+    Rescale rescale = Rescale::kEval;
+    uint64_t seed = 0;  // of the sample order
     bool shuffle = true;
     int64_t terms_per_sample = 1;  // loss terms
     absl::Duration retry_delay = absl::Milliseconds(100);

@@ -196,8 +196,7 @@ WorkerBinding Coordinator::BindingFor(const StepState& step, int rank, int64_t k
   if (known_plan != step.plan_number) {
     auto units = std::make_shared<std::vector<UnitFactor>>();
     for (const UnitId unit : step.plan->units[static_cast<size_t>(rank)]) {
-      units->push_back(
-          {unit, options_.rescale ? step.plan->factors[static_cast<size_t>(unit.value())] : 1});
+      units->push_back({unit, TrainingFactor(options_.rescale, *step.plan, unit)});
     }
     binding.units = std::move(units);
   }

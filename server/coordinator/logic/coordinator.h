@@ -14,6 +14,7 @@
 #include "common/model/catalog.h"
 #include "common/model/layout.h"
 #include "common/plan/plan.h"
+#include "common/plan/rescale.h"
 #include "common/protocol/messages.h"
 #include "server/coordinator/logic/actions.h"
 #include "server/coordinator/logic/records.h"
@@ -48,7 +49,7 @@ class Coordinator {
     int shards = 1;
     int workers = 1;               // N of the first view
     std::vector<double> coverage;  // [units] c_j
-    bool rescale = true;           // factors c_j N / p_j; false: 1
+    Rescale rescale = Rescale::kEval;
     Assignment assignment = Assignment::kResolvable;
     uint64_t seed = 0;
     int64_t rotate_every = 0;
