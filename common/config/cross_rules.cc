@@ -77,6 +77,24 @@ void CheckPlan(const RunConfig& config, Checks* checks) {
   }
 }
 
+void CheckTraining(const RunConfig& config, Checks* checks) {
+  const RunConfig::Train& train = config.train();
+  const auto steps = static_cast<double>(train.steps());
+  const auto warmup = static_cast<double>(train.warmup_steps());
+  if (warmup > steps) {
+    checks->Fail({"train.warmup_steps", "train.steps"},
+                 "the warm-up must end before training does");
+  } else if (train.schedule() == "wsd" && warmup + train.decay_fraction() * steps > steps) {
+    checks->Fail({"train.warmup_steps", "train.decay_fraction", "train.steps"},
+                 "the warm-up must end before the last decay_fraction of the steps begins");
+  }
+  if (train.nesterov() && train.optimizer() != "sgd") {
+    checks->Fail({"train.nesterov", "train.optimizer"}, "only sgd has it");
+  } else if (train.nesterov() && train.momentum() == 0) {
+    checks->Fail({"train.nesterov", "train.momentum"}, "it needs a momentum above 0");
+  }
+}
+
 // Products that the planner, the cursor and the predictions compute in int64.
 void CheckSizes(const RunConfig& config, Checks* checks) {
   const RunConfig::Model& model = config.model();
@@ -117,9 +135,7 @@ std::vector<std::string> CheckTogether(const LoadedConfig& loaded) {
   if (config.data().kind() == "text" && !config.data().tokenizer().empty()) {
     checks.Fail({"data.tokenizer", "data.kind"}, "text needs none: a token is a byte");
   }
-  if (config.train().warmup_steps() > config.train().steps()) {
-    checks.Fail({"train.warmup_steps", "train.steps"}, "the warm-up must end before training does");
-  }
+  CheckTraining(config, &checks);
   return checks.TakeErrors();
 }
 

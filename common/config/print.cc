@@ -78,7 +78,7 @@ std::string DescribeKeys() {
   std::string out;
   ForEachKey(&out, [&](const Rule& rule, absl::string_view name) {
     const auto fallback = config::ReadValue(rule.fallback);
-    absl::StrAppendFormat(&out, "%-12s  %-12s  %s (%s)\n", name,
+    absl::StrAppendFormat(&out, "%-14s  %-12s  %s (%s)\n", name,
                           fallback.ok() ? config::TomlText(*fallback) : "-", rule.help,
                           config::Allowed(rule));
   });

@@ -102,8 +102,10 @@ TEST(ConfigTest, DefaultsOfTrain_AreThoseOfTheDesign) {
   EXPECT_THAT(train.betas(), ElementsAre(0.9, 0.95));
   EXPECT_EQ(train.eps(), 1e-8);
   EXPECT_EQ(train.momentum(), 0.9);
+  EXPECT_FALSE(train.nesterov());
   EXPECT_EQ(train.schedule(), "constant");
   EXPECT_EQ(train.warmup_steps(), 0);
+  EXPECT_EQ(train.decay_fraction(), 0.2);
   EXPECT_EQ(train.clip_norm(), 0);
   EXPECT_EQ(train.eval_every(), 100);
   EXPECT_EQ(train.eval_samples(), 0);
@@ -274,7 +276,7 @@ TEST(DescribeKeysTest, NamesEveryKey) {
   const std::string text = DescribeKeys();
   EXPECT_THAT(text, HasSubstr("[train]\n"));
   EXPECT_THAT(text, HasSubstr("(a number in (0, 1e6])"));
-  EXPECT_THAT(text, HasSubstr("optimizer     \"adamw\""));
+  EXPECT_THAT(text, HasSubstr("optimizer       \"adamw\""));
 }
 
 }  // namespace

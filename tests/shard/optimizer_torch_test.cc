@@ -68,23 +68,30 @@ TEST(OptimizerTest, AdamW_AsTorch) {
 }
 
 TEST(OptimizerTest, Sgd_AsTorch) {
-  for (const double momentum : {0.0, 0.9}) {
+  for (const auto& [momentum, nesterov] :
+       {std::pair{0.0, false}, {0.9, false}, {0.9, true}, {0.3, true}}) {
     OptimizerOptions options{.kind = OptimizerOptions::Kind::kSgd,
                              .lr = 0.05,
                              .weight_decay = 5e-4,
                              .momentum = momentum,
+                             .nesterov = nesterov,
+                             .schedule = OptimizerOptions::Schedule::kWarmupStableDecay,
+                             .warmup_steps = 10,
                              .steps = 100};
     torch::Tensor weights = torch::randn({kSize}).requires_grad_(true);
-    torch::optim::SGD reference(
-        {weights},
-        torch::optim::SGDOptions(options.lr).momentum(momentum).weight_decay(options.weight_decay));
+    torch::optim::SGD reference({weights}, torch::optim::SGDOptions(options.lr)
+                                               .momentum(momentum)
+                                               .nesterov(nesterov)
+                                               .weight_decay(options.weight_decay));
     EXPECT_LT(LargestDifference(options, reference, weights, 100), kTolerance);
   }
 }
 
 TEST(OptimizerTest, InPlace_SameBitsAsIntoAnotherBuffer) {
-  for (const auto kind : {OptimizerOptions::Kind::kAdamW, OptimizerOptions::Kind::kSgd}) {
-    const auto optimizer = MakeOptimizer({.kind = kind});
+  using Kind = OptimizerOptions::Kind;
+  for (const OptimizerOptions& options :
+       {OptimizerOptions{}, {.kind = Kind::kSgd}, {.kind = Kind::kSgd, .nesterov = true}}) {
+    const auto optimizer = MakeOptimizer(options);
     FloatBuffer value(kSize), gradient(kSize), next(kSize);
     for (int64_t i = 0; i < kSize; ++i) {
       value.data()[i] = std::sin(static_cast<float>(i));
@@ -108,6 +115,31 @@ TEST(OptimizerTest, Schedules) {
   EXPECT_NEAR(LearningRate(options, 11), 1 + std::cos(M_PI * 7 / 8), 1e-15);
   options.schedule = OptimizerOptions::Schedule::kConstant;
   EXPECT_DOUBLE_EQ(LearningRate(options, 11), 2);
+}
+
+// Walked step by step: up by equal amounts, level, then down by equal amounts that reach 0 behind
+// the last step.
+TEST(OptimizerTest, WarmupStableDecay_IsThreeStraightLines) {
+  const OptimizerOptions options{.lr = 0.75,
+                                 .schedule = OptimizerOptions::Schedule::kWarmupStableDecay,
+                                 .warmup_steps = 5,
+                                 .decay_fraction = 0.2,
+                                 .steps = 50};
+  double rate = 0;
+  for (Step t = 0; t < 50; ++t) {
+    if (t < 5) rate += 0.75 / 5;
+    if (t > 40) rate -= 0.75 / 10;
+    EXPECT_NEAR(LearningRate(options, t), rate, 1e-14) << t;
+  }
+  EXPECT_NEAR(rate, 0.075, 1e-14);
+  // A decay of 2.5 steps: those that begin 2 and 1 steps before the end are in it.
+  const OptimizerOptions part{.lr = 1,
+                              .schedule = OptimizerOptions::Schedule::kWarmupStableDecay,
+                              .decay_fraction = 0.25,
+                              .steps = 10};
+  EXPECT_EQ(LearningRate(part, 7), 1);
+  EXPECT_DOUBLE_EQ(LearningRate(part, 8), 0.8);
+  EXPECT_DOUBLE_EQ(LearningRate(part, 9), 0.4);
 }
 
 }  // namespace

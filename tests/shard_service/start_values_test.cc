@@ -125,6 +125,14 @@ TEST(OptimizerOptionsTest, AreTheConfigs) {
   EXPECT_EQ(options.weight_decay, 0.125);
   EXPECT_EQ(options.steps, 7);
   EXPECT_EQ(options.warmup_steps, 2);
+  EXPECT_FALSE(options.nesterov);
+  train.set_nesterov(true);
+  train.set_schedule("wsd");
+  train.set_decay_fraction(0.75);
+  options = OptimizerOptionsOf(train);
+  EXPECT_TRUE(options.nesterov);
+  EXPECT_EQ(options.schedule, OptimizerOptions::Schedule::kWarmupStableDecay);
+  EXPECT_EQ(options.decay_fraction, 0.75);
   train.set_optimizer("adamw");
   train.set_schedule("constant");
   train.add_betas(0.8);

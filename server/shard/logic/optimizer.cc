@@ -1,5 +1,6 @@
 #include "server/shard/logic/optimizer.h"
 
+#include <algorithm>
 #include <cmath>
 #include <numbers>
 
@@ -43,6 +44,18 @@ SDP_VECTORIZE void SgdMomentumLoop(const float* value, const float* gradient, fl
     const float m_next = momentum * m[i] + (gradient[i] * scale + decay * value[i]);
     m[i] = m_next;
     next[i] = value[i] - rate * m_next;
+  }
+}
+
+SDP_VECTORIZE void SgdNesterovLoop(const float* value, const float* gradient, float* next, float* m,
+                                   int64_t begin, int64_t end, float scale, float rate, float decay,
+                                   float momentum) {
+  SDP_INDEPENDENT
+  for (int64_t i = begin; i < end; ++i) {
+    const float g = gradient[i] * scale + decay * value[i];
+    const float m_next = momentum * m[i] + g;
+    m[i] = m_next;
+    next[i] = value[i] - rate * (g + momentum * m_next);
   }
 }
 
@@ -98,8 +111,11 @@ class Sgd final : public Optimizer {
     const float decay = static_cast<float>(weight_decay);
     if (state.moments.empty())
       return SgdLoop(value, gradient, next, begin, end, scale, rate, decay);
-    SgdMomentumLoop(value, gradient, next, state.moments[0].data(), begin, end, scale, rate, decay,
-                    static_cast<float>(options_.momentum));
+    const auto momentum = static_cast<float>(options_.momentum);
+    float* const m = state.moments[0].data();
+    if (options_.nesterov)
+      return SgdNesterovLoop(value, gradient, next, m, begin, end, scale, rate, decay, momentum);
+    SgdMomentumLoop(value, gradient, next, m, begin, end, scale, rate, decay, momentum);
   }
 
  private:
@@ -112,10 +128,21 @@ double LearningRate(const OptimizerOptions& options, Step step) {
   if (step < options.warmup_steps) {
     return options.lr * static_cast<double>(step + 1) / static_cast<double>(options.warmup_steps);
   }
-  if (options.schedule == OptimizerOptions::Schedule::kConstant) return options.lr;
-  const double length = static_cast<double>(options.steps - options.warmup_steps);
-  const double done = static_cast<double>(step - options.warmup_steps) / length;
-  return options.lr * (1 + std::cos(std::numbers::pi * done)) / 2;
+  const auto steps = static_cast<double>(options.steps);
+  switch (options.schedule) {
+    case OptimizerOptions::Schedule::kConstant:
+      return options.lr;
+    case OptimizerOptions::Schedule::kCosine: {
+      const double length = static_cast<double>(options.steps - options.warmup_steps);
+      const double done = static_cast<double>(step - options.warmup_steps) / length;
+      return options.lr * (1 + std::cos(std::numbers::pi * done)) / 2;
+    }
+    case OptimizerOptions::Schedule::kWarmupStableDecay: {
+      const double left = static_cast<double>(options.steps - step);
+      return options.lr * std::min(1.0, left / (options.decay_fraction * steps));
+    }
+  }
+  return options.lr;
 }
 
 std::unique_ptr<Optimizer> MakeOptimizer(const OptimizerOptions& options) {

@@ -12,19 +12,24 @@ namespace sdp {
 
 struct OptimizerOptions {
   enum class Kind { kAdamW, kSgd };
-  enum class Schedule { kConstant, kCosine };
+  enum class Schedule { kConstant, kCosine, kWarmupStableDecay };
   Kind kind = Kind::kAdamW;
   double lr = 3e-4;
   double weight_decay = 0.1;
   double beta1 = 0.9, beta2 = 0.95, eps = 1e-8;  // AdamW
   double momentum = 0.9;                         // SGD
+  bool nesterov = false;                         // SGD
   Schedule schedule = Schedule::kConstant;
   int64_t warmup_steps = 0;
-  int64_t steps = 1;  // of the whole run
+  double decay_fraction = 0.2;  // of the steps, the last ones: kWarmupStableDecay
+  int64_t steps = 1;            // of the whole run
 };
 
-// lr (t + 1) / warmup during warm-up; then lr, or lr (1 + cos(pi (t - warmup) / (steps - warmup)))
-// / 2.
+// The rate of step t, from 0 on. During warm-up lr (t + 1) / warmup; then
+//   kConstant           lr
+//   kCosine             lr (1 + cos(pi (t - warmup) / (steps - warmup))) / 2
+//   kWarmupStableDecay  lr min(1, (steps - t) / (decay_fraction steps))
+// The last two would be 0 at t = steps, which no step has.
 double LearningRate(const OptimizerOptions& options, Step step);
 
 // A fragment's optimizer state: moments, each [n] f32 and zero at birth, and the number of updates
@@ -48,8 +53,8 @@ class Optimizer {
 };
 
 // AdamW: decoupled decay first, then the bias-corrected step (Loshchilov & Hutter, ICLR 2019;
-// arithmetic of torch.optim.AdamW). SGD: coupled decay, momentum without dampening
-// (torch.optim.SGD).
+// arithmetic of torch.optim.AdamW). SGD: coupled decay, momentum without dampening, Nesterov's if
+// asked for (torch.optim.SGD).
 std::unique_ptr<Optimizer> MakeOptimizer(const OptimizerOptions& options);
 
 }  // namespace sdp

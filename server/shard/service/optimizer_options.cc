@@ -14,8 +14,11 @@ OptimizerOptions OptimizerOptionsOf(const RunConfig::Train& train) {
   }
   options.eps = train.eps();
   options.momentum = train.momentum();
+  options.nesterov = train.nesterov();
   options.schedule = train.schedule() == "cosine" ? OptimizerOptions::Schedule::kCosine
+                     : train.schedule() == "wsd"  ? OptimizerOptions::Schedule::kWarmupStableDecay
                                                   : OptimizerOptions::Schedule::kConstant;
+  options.decay_fraction = train.decay_fraction();
   options.warmup_steps = train.warmup_steps();
   options.steps = train.steps();
   return options;
