@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <fstream>
+#include <set>
 #include <string>
 #include <system_error>
 #include <utility>
@@ -203,6 +204,21 @@ absl::StatusOr<LoadedConfig> LoadConfigText(absl::string_view text, absl::string
   }
   loader.Resolve();
   return std::move(loader).Finish();
+}
+
+absl::StatusOr<std::set<std::string>> GivenKeys(const std::string& path,
+                                                absl::Span<const std::string> sets) {
+  SDP_ASSIGN_OR_RETURN(const std::string text, ReadFile(path));
+  SDP_ASSIGN_OR_RETURN(std::vector<Setting> settings, config::ReadToml(text, path));
+  for (const std::string& argument : sets) {
+    SDP_ASSIGN_OR_RETURN(Setting setting, config::ReadOverride(argument));
+    settings.push_back(std::move(setting));
+  }
+  std::set<std::string> keys;
+  for (const Setting& setting : settings) {
+    if (!setting.is_empty_section) keys.insert(absl::StrCat(setting.section, ".", setting.key));
+  }
+  return keys;
 }
 
 absl::StatusOr<LoadedConfig> LoadConfig(const std::string& path,

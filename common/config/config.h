@@ -9,6 +9,7 @@
 
 #include <cstdint>
 #include <map>
+#include <set>
 #include <string>
 
 #include "absl/status/status.h"
@@ -39,6 +40,11 @@ absl::StatusOr<LoadedConfig> LoadConfig(const std::string& path,
 // The same for text that is no file; `name` stands for it in origins and errors.
 absl::StatusOr<LoadedConfig> LoadConfigText(absl::string_view text, absl::string_view name,
                                             absl::Span<const std::string> sets);
+
+// The keys that the file and `sets` give, as "train.lr", whatever their values. Errors: as
+// LoadConfig, of what cannot be read as settings.
+absl::StatusOr<std::set<std::string>> GivenKeys(const std::string& path,
+                                                absl::Span<const std::string> sets);
 
 // Every value and, as a comment, where it came from (`--print-config`). It is TOML that loads as
 // the same RunConfig.

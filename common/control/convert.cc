@@ -60,7 +60,8 @@ proto::RegisterShardResponse::Admission ToProto(const ShardAdmission& admission)
   message.set_term(admission.term.value());
   message.set_first_step(admission.start.step);
   message.set_checkpoint(admission.start.checkpoint);
-  message.set_init_file(admission.start.init_file);
+  message.set_init_path(admission.start.init_path);
+  message.mutable_factors()->Assign(admission.start.factors.begin(), admission.start.factors.end());
   message.set_checkpoints(admission.checkpoints);
   message.set_steps(admission.steps);
   return message;
@@ -73,7 +74,8 @@ ShardAdmission FromProto(const proto::RegisterShardResponse::Admission& message)
           .term = Term(message.term()),
           .start = {.step = message.first_step(),
                     .checkpoint = message.checkpoint(),
-                    .init_file = message.init_file()},
+                    .init_path = message.init_path(),
+                    .factors = {message.factors().begin(), message.factors().end()}},
           .checkpoints = message.checkpoints(),
           .steps = message.steps()};
 }

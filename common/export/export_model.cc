@@ -27,12 +27,6 @@ namespace fs = std::filesystem;
 
 static_assert(std::endian::native == std::endian::little, "safetensors is little-endian");
 
-// What a tokenizer is made of, as its authors name the files.
-constexpr absl::string_view kTokenizerFiles[] = {
-    kTokenizerName,      kTokenizerConfigName, "special_tokens_map.json",
-    "added_tokens.json", "tokenizer.model",    "vocab.json",
-    "vocab.txt",         "merges.txt",         "chat_template.jinja"};
-
 std::vector<SafetensorsWriter::Tensor> Tensors(const Catalog& catalog, ExportType type) {
   std::vector<SafetensorsWriter::Tensor> tensors;
   for (const TensorSpec& tensor : catalog.tensors) {
@@ -122,9 +116,7 @@ absl::Status CopyTokenizer(const StoredModel& model, const fs::path& folder) {
   std::error_code ignored;
   int copied = 0;
   if (fs::is_directory(from, ignored)) {
-    for (const absl::string_view file : kTokenizerFiles) {
-      const fs::path name(file.begin(), file.end());
-      if (!fs::exists(from / name, ignored)) continue;
+    for (const std::string& name : TokenizerFiles(from.string())) {
       SDP_RETURN_IF_ERROR(Copy(from / name, folder / name));
       ++copied;
     }

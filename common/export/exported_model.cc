@@ -1,22 +1,18 @@
 #include "common/export/exported_model.h"
 
 #include <filesystem>
-#include <memory>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <system_error>
 #include <utility>
+#include <vector>
 
-#include "absl/container/flat_hash_map.h"
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
 #include "common/base/status.h"
 #include "common/data/init_file.h"
-#include "common/data/safetensors.h"
 #include "common/data/small_file.h"
 #include "common/export/byte_tokenizer.h"
-#include "common/export/llama_json.h"
 
 namespace sdp {
 namespace {
@@ -59,60 +55,18 @@ absl::StatusOr<std::set<std::string>> PartNames(const std::string& path) {
   return parts;
 }
 
-// All parts of a folder's weights: which has which tensor. Immutable.
-class Parts {
- public:
-  static absl::StatusOr<std::shared_ptr<const Parts>> Open(const fs::path& folder) {
-    std::set<std::string> names = {kWeightsName};
-    if (!Exists(folder / kWeightsName)) {
-      if (!Exists(folder / kIndexName)) {
-        return absl::NotFoundError(
-            absl::StrCat(folder.string(), " has neither ", kWeightsName, " nor ", kIndexName));
-      }
-      SDP_ASSIGN_OR_RETURN(names, PartNames((folder / kIndexName).string()));
-    }
-    auto parts = std::make_shared<Parts>();
-    for (const std::string& name : names) {
-      SDP_ASSIGN_OR_RETURN(std::unique_ptr<SafetensorsReader> reader,
-                           SafetensorsReader::Open((folder / name).string()));
-      for (const SafetensorsReader::Tensor& tensor : reader->tensors()) {
-        if (!parts->of_.emplace(tensor.name, reader.get()).second) {
-          return absl::InvalidArgumentError(absl::StrCat(
-              reader->path(), ": tensor ", absl::Utf8SafeCEscape(tensor.name.substr(0, 200)),
-              " is in another part too"));
-        }
-      }
-      parts->readers_.push_back(std::move(reader));
-    }
-    return parts;
+absl::StatusOr<std::vector<std::string>> WeightPaths(const fs::path& folder) {
+  if (Exists(folder / kWeightsName)) return std::vector{(folder / kWeightsName).string()};
+  if (!Exists(folder / kIndexName)) {
+    return absl::NotFoundError(
+        absl::StrCat(folder.string(), " has neither ", kWeightsName, " nor ", kIndexName));
   }
-
-  // Exactly the catalog's tensors. `folder` is for errors.
-  absl::Status Check(const Catalog& catalog, const std::string& folder) const {
-    absl::flat_hash_map<std::string, const SafetensorsReader*> rest = of_;
-    for (const TensorSpec& tensor : catalog.tensors) {
-      const auto it = rest.find(tensor.name);
-      if (it == rest.end()) {
-        return absl::NotFoundError(absl::StrCat(folder, ": tensor ", tensor.name, " [",
-                                                absl::StrJoin(tensor.shape, ", "),
-                                                "] of the model is missing"));
-      }
-      SDP_RETURN_IF_ERROR(CheckTensor(*it->second, tensor));
-      rest.erase(it);
-    }
-    if (rest.empty()) return absl::OkStatus();
-    return absl::InvalidArgumentError(
-        absl::StrCat(rest.begin()->second->path(), ": tensor ",
-                     absl::Utf8SafeCEscape(rest.begin()->first.substr(0, 200)),
-                     " is none of a LLaMA's of this configuration"));
-  }
-
-  const SafetensorsReader& of(const std::string& tensor) const { return *of_.at(tensor); }
-
- private:
-  std::vector<std::unique_ptr<SafetensorsReader>> readers_;
-  absl::flat_hash_map<std::string, const SafetensorsReader*> of_;
-};
+  SDP_ASSIGN_OR_RETURN(const std::set<std::string> names,
+                       PartNames((folder / kIndexName).string()));
+  std::vector<std::string> paths;
+  for (const std::string& name : names) paths.push_back((folder / name).string());
+  return paths;
+}
 
 absl::StatusOr<TokenKind> ReadTokenKind(const fs::path& folder) {
   const fs::path path = folder / kTokenizerName;
@@ -123,35 +77,47 @@ absl::StatusOr<TokenKind> ReadTokenKind(const fs::path& folder) {
 
 }  // namespace
 
-absl::StatusOr<StoredModel> OpenExported(const std::string& folder) {
+std::vector<std::string> TokenizerFiles(const std::string& folder) {
+  std::vector<std::string> found;
+  for (const char* const name :
+       {kTokenizerName, kTokenizerConfigName, "special_tokens_map.json", "added_tokens.json",
+        "tokenizer.model", "vocab.json", "vocab.txt", "merges.txt", "chat_template.jinja"}) {
+    if (Exists(fs::path(folder) / name)) found.emplace_back(name);
+  }
+  return found;
+}
+
+absl::StatusOr<ExportedFolder> ReadExportedFolder(const std::string& folder) {
+  ExportedFolder read;
   const std::string path = (fs::path(folder) / kConfigName).string();
   SDP_ASSIGN_OR_RETURN(const std::string text, ReadSmallFile(path, kLargestConfig));
   const absl::StatusOr<LlamaFolderConfig> config = ParseLlamaConfig(text);
   if (!config.ok()) return Context(config.status(), path);
-  SDP_ASSIGN_OR_RETURN(const std::shared_ptr<const Parts> parts, Parts::Open(folder));
-  Catalog catalog = LlamaCatalog(config->spec, TransformerUnit::kSublayer, config->positions);
-  SDP_RETURN_IF_ERROR(parts->Check(catalog, folder));
-  SDP_ASSIGN_OR_RETURN(const TokenKind tokens, ReadTokenKind(folder));
+  read.config = *config;
+  SDP_ASSIGN_OR_RETURN(const std::vector<std::string> weights, WeightPaths(folder));
+  SDP_ASSIGN_OR_RETURN(read.weights, TensorFiles::Open(folder, weights));
+  SDP_ASSIGN_OR_RETURN(read.tokens, ReadTokenKind(folder));
+  return read;
+}
 
+absl::StatusOr<StoredModel> OpenExported(const std::string& folder) {
+  SDP_ASSIGN_OR_RETURN(const ExportedFolder opened, ReadExportedFolder(folder));
+  const LlamaFolderConfig& config = opened.config;
+  Catalog catalog = LlamaCatalog(config.spec, TransformerUnit::kSublayer, config.positions);
+  SDP_RETURN_IF_ERROR(CheckAgainst(*opened.weights, catalog));
   Layout layout(catalog);
   std::vector<double> factors(catalog.units.size(), 1.0);
-  const auto read = [parts, catalog, layout](FragmentId fragment, absl::Span<float> out) {
-    for (const Piece& piece : layout.pieces(fragment)) {
-      const std::string& name = catalog.tensors[static_cast<size_t>(piece.tensor)].name;
-      SDP_RETURN_IF_ERROR(
-          parts->of(name).Read(name, piece.tensor_offset,
-                               out.subspan(static_cast<size_t>(piece.fragment_offset),
-                                           static_cast<size_t>(piece.size))));
-    }
-    return absl::OkStatus();
+  const auto read = [weights = opened.weights, catalog, layout](FragmentId fragment,
+                                                                absl::Span<float> out) {
+    return ReadFragment(*weights, catalog, layout, fragment, out);
   };
   return StoredModel{.name = folder,
-                     .llama = config->spec,
+                     .llama = config.spec,
                      .catalog = std::move(catalog),
                      .layout = std::move(layout),
                      .factors = std::move(factors),
-                     .positions = config->positions,
-                     .tokens = tokens,
+                     .positions = config.positions,
+                     .tokens = opened.tokens,
                      .step = std::nullopt,
                      .tokenizer = "",
                      .read = read};

@@ -83,7 +83,10 @@ struct ShardRegistration {
 struct StartState {
   Step step = 0;           // the generation's first step
   std::string checkpoint;  // the folder of checkpoint `step`; empty at step 0
-  std::string init_file;   // at step 0: a safetensors file of initial values; empty: drawn
+  // At step 0: a safetensors file of raw values, or the folder of a dense model, which is divided
+  // by `factors`; empty: values are drawn.
+  std::string init_path;
+  std::vector<double> factors;  // [units] the full model's (common/plan/rescale.h)
 
   friend bool operator==(const StartState&, const StartState&) = default;
 };

@@ -57,6 +57,12 @@ CLI::App* AddTrain(CLI::App& app, Commands& commands) {
                    "Start from the weights of a safetensors file (Hugging Face names)")
       ->type_name("FILE");
   train
+      ->add_option("--from-pretrained", commands.train.pretrained,
+                   "Start from the dense LLaMA in a folder of Hugging Face's (config.json, "
+                   "safetensors); [model] may be left out of FILE")
+      ->type_name("DIR")
+      ->excludes("--init");
+  train
       ->add_option_function<std::vector<std::string>>(
           "--resume",
           [&commands](const std::vector<std::string>& given) {
@@ -175,8 +181,10 @@ int main(int argc, char** argv) {
     if (commands.train.force && commands.train.resume.empty()) {
       return Report(absl::InvalidArgumentError("--force goes with --resume"));
     }
-    if (!commands.train.resume.empty() && !commands.train.init_path.empty()) {
-      return Report(absl::InvalidArgumentError("--init is for a new run, not with --resume"));
+    const bool given = !commands.train.init_path.empty() || !commands.train.pretrained.empty();
+    if (!commands.train.resume.empty() && given) {
+      return Report(absl::InvalidArgumentError(
+          "--init and --from-pretrained are for a new run, not with --resume"));
     }
     using Action = sdp::TrainCommand::Action;
     using Transport = sdp::TrainCommand::Transport;

@@ -2,16 +2,23 @@
 
 #include <stdlib.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <filesystem>
 #include <memory>
+#include <set>
 #include <utility>
+#include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "common/base/status.h"
 #include "common/checkpoint/checkpoint_reader.h"
 #include "common/config/config.h"
+#include "common/config/value.h"
+#include "common/export/exported_model.h"
+#include "common/export/pretrained.h"
 #include "common/plan/plan.h"
 #include "common/run/run_setup.h"
 #include "deploy/cluster/local_cluster.h"
@@ -72,6 +79,9 @@ absl::Status RunCluster(const TrainCommand& command, const RunConfig& config,
     options.sets.push_back(absl::StrCat("worker.threads=", ThreadsPerWorker(workers)));
   }
   if (!command.init_path.empty()) options.coordinator_args = {"--init", command.init_path};
+  if (!command.pretrained.empty()) {
+    options.coordinator_args = {"--from-pretrained", command.pretrained};
+  }
   if (!command.resume.empty()) options.coordinator_args = {"--resume", command.resume};
   if (command.force) options.coordinator_args.push_back("--force");
   options.run_dir = config.run().dir();
@@ -102,6 +112,27 @@ absl::Status WithResumeCommand(const absl::Status& outcome, const TrainCommand& 
                                                    ResumeCommand(config, command.command_name)));
 }
 
+// What the configuration leaves out and the folder says, as overrides, which all processes get.
+absl::StatusOr<std::vector<std::string>> SetsFromPretrained(const TrainCommand& command) {
+  SDP_ASSIGN_OR_RETURN(const std::set<std::string> given,
+                       GivenKeys(command.config_path, command.sets));
+  std::vector<std::string> sets = command.sets;
+  const auto is_model = [](const std::string& key) { return absl::StartsWith(key, "model."); };
+  if (std::none_of(given.begin(), given.end(), is_model)) {
+    SDP_ASSIGN_OR_RETURN(const std::vector<std::string> model, ModelSettings(command.pretrained));
+    sets.insert(sets.end(), model.begin(), model.end());
+  }
+  SDP_ASSIGN_OR_RETURN(const LoadedConfig loaded, LoadConfig(command.config_path, sets));
+  if (loaded.config.data().kind() == "tokens" && !given.contains("data.tokenizer") &&
+      !TokenizerFiles(command.pretrained).empty()) {
+    const std::string folder = std::filesystem::absolute(command.pretrained).string();
+    sets.push_back(absl::StrCat("data.tokenizer=", config::Quoted(folder)));
+  }
+  SDP_ASSIGN_OR_RETURN(const RunSetup setup, MakeRunSetup(loaded.config));
+  SDP_RETURN_IF_ERROR(CheckPretrained(command.pretrained, setup));
+  return sets;
+}
+
 // All steps are done and their result is kept: a last checkpoint that failed is to be made up for.
 bool IsFinished(const RunConfig& config) {
   const absl::StatusOr<RunMetrics> metrics = ReadRunMetrics(config.run().dir());
@@ -112,8 +143,13 @@ bool IsFinished(const RunConfig& config) {
 
 }  // namespace
 
-absl::Status RunTrainCommand(const TrainCommand& command, std::ostream& out,
-                             std::ostream& messages) {
+absl::Status RunTrainCommand(const TrainCommand& given, std::ostream& out, std::ostream& messages) {
+  TrainCommand command = given;
+  if (!command.pretrained.empty()) {
+    absl::StatusOr<std::vector<std::string>> sets = SetsFromPretrained(given);
+    if (!sets.ok()) return Context(sets.status(), "--from-pretrained");
+    command.sets = *std::move(sets);
+  }
   SDP_ASSIGN_OR_RETURN(const LoadedConfig loaded, LoadConfig(command.config_path, command.sets));
   if (command.action == TrainCommand::Action::kPrintConfig) {
     out << PrintConfig(loaded);

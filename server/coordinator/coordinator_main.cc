@@ -34,7 +34,7 @@ struct Flags : RoleFlags {
   std::string listen = "127.0.0.1:0";
   std::string advertise;     // "": where it listens
   std::string address_file;  // "": none
-  std::string init;          // of a first start; "": values are drawn
+  StartFrom start;           // of a first start
   std::string resume;        // "latest" or a step; "": a first start
   bool force = false;        // with resume
 };
@@ -77,7 +77,7 @@ struct Opened {
 
 absl::StatusOr<Opened> OpenNew(const Flags& flags, const RunSetup& setup) {
   Opened opened;
-  SDP_ASSIGN_OR_RETURN(opened.beginning, BeginRun(setup, flags.init));
+  SDP_ASSIGN_OR_RETURN(opened.beginning, BeginRun(setup, flags.start));
   const std::string checkpoints = CheckpointsPath(setup.config);
   SDP_ASSIGN_OR_RETURN(const std::vector<Step> others, ListCheckpoints(checkpoints));
   if (!others.empty()) {
@@ -201,8 +201,11 @@ absl::Status Main(const Flags& flags) {
   SDP_RETURN_IF_ERROR(CheckPlan(setup));
   SDP_RETURN_IF_ERROR(Context(CheckAddress(flags.listen, {flags.insecure}), "--listen"));
   const bool resume = !flags.resume.empty();
-  if (resume && !flags.init.empty())
-    return absl::InvalidArgumentError("--init is for a run's first start, not with --resume");
+  const bool given = !flags.start.init_file.empty() || !flags.start.pretrained.empty();
+  if (resume && given) {
+    return absl::InvalidArgumentError(
+        "--init and --from-pretrained are for a run's first start, not with --resume");
+  }
   absl::StatusOr<Opened> opened = resume ? OpenAgain(flags, setup) : OpenNew(flags, setup);
   if (!opened.ok()) return opened.status();
   bool began = false;
@@ -231,8 +234,12 @@ int main(int argc, char** argv) {
   app.add_option("--address-file", flags.address_file,
                  "file into which the address is written once it listens");
   app.add_option(
-      "--init", flags.init,
+      "--init", flags.start.init_file,
       "initial values: a safetensors file with the model's tensors, which shards see too");
+  app.add_option("--from-pretrained", flags.start.pretrained,
+                 "start from the dense LLaMA in a folder of Hugging Face's, which shards see too; "
+                 "[model] must be its")
+      ->excludes("--init");
   app.add_option("--resume", flags.resume,
                  "go on with the run of the run folder: latest, or the step of a checkpoint");
   app.add_flag("--force", flags.force, "with --resume: also with another configuration or data");

@@ -15,6 +15,7 @@
 #include "google/protobuf/util/message_differencer.h"
 #include "gtest/gtest.h"
 #include "proto/config.pb.h"
+#include "tests/data/files.h"
 
 namespace sdp {
 namespace {
@@ -88,6 +89,15 @@ TEST(ConfigTest, Defaults_AreThoseOfTheDesign) {
   EXPECT_EQ(config.worker().threads(), 0);
   EXPECT_EQ(config.worker().memory(), "");
   EXPECT_EQ(config.run().dir(), "runs/first");
+}
+
+TEST(ConfigTest, GivenKeys_AreThoseOfFileAndSets) {
+  const std::string path = WriteFile("given.toml", "[model]\n[train]\nlr = 1\nno_key = 7\n");
+  const auto keys = GivenKeys(path, {"data.seq_len=8", "train.lr=2"});
+  ASSERT_TRUE(keys.ok()) << keys.status();
+  EXPECT_THAT(*keys, ElementsAre("data.seq_len", "train.lr", "train.no_key"));
+  EXPECT_FALSE(GivenKeys(path, {"data"}).ok());
+  EXPECT_EQ(GivenKeys("nowhere.toml", {}).status().code(), absl::StatusCode::kNotFound);
 }
 
 TEST(ConfigTest, DefaultsOfTrain_AreThoseOfTheDesign) {

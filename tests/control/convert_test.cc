@@ -61,7 +61,7 @@ TEST(ConvertTest, ShardRegistration_RoundTrip) {
 }
 
 TEST(ConvertTest, ShardAdmission_RoundTrip) {
-  const StartState start{70, "/run/checkpoints/step-70", "/init.safetensors"};
+  const StartState start{70, "/run/checkpoints/step-70", "/init.safetensors", {1, 0.75}};
   const ShardAdmission got = FromProto(OverTheWire(ToProto(
       ShardAdmission{ShardId(2), 3, Generation(4), Term(5), start, "/run/checkpoints", 1000})));
   EXPECT_EQ(got.start, start);

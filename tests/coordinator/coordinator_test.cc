@@ -244,6 +244,30 @@ TEST_F(CoordinatorTest, Evaluation_IsPartOfItsStep_AndReleasesTheVersion) {
   EXPECT_DOUBLE_EQ(*done.metrics[0].full_loss, 3);
 }
 
+TEST_F(CoordinatorTest, GivenValues_AreEvaluatedBeforeTheFirstStep) {
+  for (const auto& [path, every, evaluated] :
+       {std::tuple{"", 2, false}, {"/model", 2, true}, {"/model", 0, false}}) {
+    options_.start.state.init_path = path;
+    options_.eval_every = every;
+    Coordinator c(options_);
+    Gather(c);
+    EXPECT_EQ(Begin(c, 1, 0).bind_workers.at(0).binding.evaluate, evaluated);
+  }
+}
+
+// A dense model is divided by what its full model will be multiplied by.
+TEST_F(CoordinatorTest, Admission_HasTheFullModelsFactors) {
+  options_.rescale = Rescale::kSqrt;
+  options_.coverage = *ResolveCoverage(catalog_, 0.25, 0, 4);
+  Coordinator c(options_);
+  const auto actions = Settle(c, c.RegisterShard({"shard-0", "here:1", "cafe", 5}, now_));
+  const StartState& start = actions.admit_shards.at(0).admission->start;
+  ASSERT_EQ(start.factors.size(), catalog_.units.size());
+  EXPECT_EQ(start.factors.front(), 1);
+  EXPECT_EQ(start.factors[1], 0.5);
+  EXPECT_EQ(start.factors.back(), 1);
+}
+
 TEST_F(CoordinatorTest, Clipping_ScaleIsSentOnceItIsStored) {
   options_.clip_norm = 0.5;
   Coordinator c(options_);

@@ -15,6 +15,7 @@
 #include "common/data/file_checksum.h"
 #include "tests/cluster_process/temp_folder.h"
 #include "tests/data/files.h"
+#include "tests/export/dense_folder.h"
 
 namespace sdp {
 namespace {
@@ -126,15 +127,40 @@ TEST_F(ResumeTest, WithoutACheckpoint_BeginsAgain_WithTheCoverageOfTheFirstStart
 
 TEST_F(ResumeTest, ChangedInitFile_IsRefused) {
   const std::string path = WriteFile("init", "first");
-  EXPECT_FALSE(BeginRun(setup_, path).ok());  // it is no safetensors file
+  EXPECT_FALSE(BeginRun(setup_, {.init_file = path}).ok());  // it is no safetensors file
   auto& record = std::get<GenerationRecord>(request_.records[0]);
-  record.init_file = path;
+  record.init_path = path;
   record.init_checksum = *FileChecksum(path);
   EXPECT_TRUE(ResumeRun(setup_, request_).ok());
   WriteFile("init", "other");
   const absl::Status status = ResumeRun(setup_, request_).status();
   EXPECT_TRUE(absl::IsFailedPrecondition(status));
   EXPECT_THAT(std::string(status.message()), HasSubstr(path));
+}
+
+TEST_F(ResumeTest, ChangedFolder_IsRefused) {
+  DenseFolder dense;
+  dense.spec = setup_.llama;
+  dense.positions = 256;
+  const std::string path = folder_ / "model";
+  EXPECT_TRUE(absl::IsNotFound(BeginRun(setup_, {.pretrained = path}).status()));
+  dense.Write(path);
+  const auto begun = BeginRun(setup_, {.pretrained = path});
+  ASSERT_TRUE(begun.ok()) << begun.status();
+  EXPECT_EQ(begun->start.state.init_path, path);
+  EXPECT_THAT(begun->notes, Contains(HasSubstr(path)));
+
+  auto& record = std::get<GenerationRecord>(request_.records[0]);
+  record.init_path = begun->start.state.init_path;
+  record.init_checksum = begun->start.init_checksum;
+  const auto again = ResumeRun(setup_, request_);
+  ASSERT_TRUE(again.ok()) << again.status();
+  EXPECT_EQ(again->start.state.init_path, path);
+  const std::string part = path + "/" + DenseFolder::PartName(2);
+  std::string bytes = ReadAll(part);
+  bytes.back() ^= 1;
+  WriteAll(part, bytes);
+  EXPECT_TRUE(absl::IsFailedPrecondition(ResumeRun(setup_, request_).status()));
 }
 
 TEST_F(ResumeTest, ChangedKeys_AreListed_AndThoseThatTrainSomethingElseNeedForce) {

@@ -48,7 +48,7 @@ std::string Text(const Record& record) {
   struct {
     std::string operator()(const GenerationRecord& r) {
       return absl::StrCat("generation ", r.generation.value(), " ", r.term.value(), " ",
-                          r.config_hash, " ", r.step, " ", r.init_file, " ", r.init_checksum, " ",
+                          r.config_hash, " ", r.step, " ", r.init_path, " ", r.init_checksum, " ",
                           r.coverage.size(), r.coverage == std::vector<double>{1, 1.0 / 3});
     }
     std::string operator()(const MemberRecord& r) {

@@ -37,18 +37,19 @@ std::vector<TensorToWrite> Contents(const Catalog& catalog) {
   return tensors;
 }
 
-std::unique_ptr<SafetensorsReader> Open(const std::vector<TensorToWrite>& tensors) {
-  auto reader = SafetensorsReader::Open(WriteFile("init.safetensors", SafetensorsBytes(tensors)));
-  EXPECT_TRUE(reader.ok()) << reader.status();
-  return *std::move(reader);
+std::unique_ptr<const TensorFiles> Open(const std::vector<TensorToWrite>& tensors) {
+  const std::string path = WriteFile("init.safetensors", SafetensorsBytes(tensors));
+  auto files = TensorFiles::Open(path, {path});
+  EXPECT_TRUE(files.ok()) << files.status();
+  return *std::move(files);
 }
 
-absl::Status ReadAll(const SafetensorsReader& reader, const Catalog& catalog) {
+absl::Status ReadAll(const TensorFiles& files, const Catalog& catalog) {
   const Layout layout(catalog, 50);
   for (int f = 0; f < layout.fragments(); ++f) {
     std::vector<float> values(static_cast<size_t>(layout.fragment(FragmentId(f)).size));
     const absl::Status status =
-        ReadFragment(reader, catalog, layout, FragmentId(f), absl::MakeSpan(values));
+        ReadFragment(files, catalog, layout, FragmentId(f), absl::MakeSpan(values));
     if (!status.ok()) return status;
   }
   return absl::OkStatus();
@@ -60,8 +61,8 @@ void ExpectRefused(const std::function<void(TensorToWrite&)>& change, absl::Stat
   const Catalog catalog = Model();
   std::vector<TensorToWrite> tensors = Contents(catalog);
   change(tensors[4]);
-  const auto reader = Open(tensors);
-  for (const absl::Status& status : {CheckAgainst(*reader, catalog), ReadAll(*reader, catalog)}) {
+  const auto files = Open(tensors);
+  for (const absl::Status& status : {CheckAgainst(*files, catalog), ReadAll(*files, catalog)}) {
     EXPECT_EQ(status.code(), code) << status;
     for (const std::string& part : parts) {
       EXPECT_THAT(std::string(status.message()), HasSubstr(part));
@@ -113,14 +114,14 @@ TEST(InitFileTest, ValueThatIsNotFinite_IsNamedWithItsPlace) {
 
 TEST(InitFileTest, Fragments_GetTheirElements) {
   const Catalog catalog = Model();
-  const auto reader = Open(Contents(catalog));
-  EXPECT_TRUE(CheckAgainst(*reader, catalog).ok());
+  const auto files = Open(Contents(catalog));
+  EXPECT_TRUE(CheckAgainst(*files, catalog).ok());
   for (const int64_t max_fragment : {1, 7, 1 << 20}) {
     const Layout layout(catalog, max_fragment);
     for (int f = 0; f < layout.fragments(); ++f) {
       std::vector<float> values(static_cast<size_t>(layout.fragment(FragmentId(f)).size));
       const absl::Status status =
-          ReadFragment(*reader, catalog, layout, FragmentId(f), absl::MakeSpan(values));
+          ReadFragment(*files, catalog, layout, FragmentId(f), absl::MakeSpan(values));
       ASSERT_TRUE(status.ok()) << status;
       for (const Piece& piece : layout.pieces(FragmentId(f))) {
         for (int64_t i = 0; i < piece.size; ++i) {
@@ -130,6 +131,33 @@ TEST(InitFileTest, Fragments_GetTheirElements) {
       }
     }
   }
+}
+
+// A tensor is found in whichever file it lies.
+TEST(InitFileTest, SeveralFiles_AreOneModel) {
+  const Catalog catalog = Model();
+  const std::vector<TensorToWrite> all = Contents(catalog);
+  std::vector<std::string> paths;
+  for (size_t i = 0; i < 3; ++i) {
+    std::vector<TensorToWrite> some;
+    for (size_t t = i; t < all.size(); t += 3) some.push_back(all[t]);
+    paths.push_back(WriteFile(absl::StrCat("part", i), SafetensorsBytes(some)));
+  }
+  const auto files = TensorFiles::Open("folder", paths);
+  ASSERT_TRUE(files.ok()) << files.status();
+  EXPECT_EQ(CheckAgainst(**files, catalog), absl::OkStatus());
+  EXPECT_EQ(ReadAll(**files, catalog), absl::OkStatus());
+
+  const auto two = TensorFiles::Open("folder", absl::MakeSpan(paths).first(2));
+  ASSERT_TRUE(two.ok()) << two.status();
+  const absl::Status missing = CheckAgainst(**two, catalog);
+  EXPECT_EQ(missing.code(), absl::StatusCode::kNotFound);
+  EXPECT_THAT(std::string(missing.message()), HasSubstr("folder: tensor model."));
+
+  paths.push_back(paths[1]);
+  const absl::Status twice = TensorFiles::Open("folder", paths).status();
+  EXPECT_EQ(twice.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(twice.message()), HasSubstr("another part"));
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-"""Compares an exported folder as transformers computes it with what `sdp eval --logits` wrote (see ./transformers).
+"""Compares a folder as transformers computes it with what `sdp eval --logits` wrote (see ./transformers).
 
 Tolerances, relative to the largest logit: f32 5e-6, since both sum in f32, in another order, over a few layers; bf16 the same,
 as both widen the same bf16 weights to f32. Losses 1e-6 relative. Text must survive the tokenizer byte by byte.
@@ -83,6 +83,47 @@ def compare_saved(model, folder, sdp):
     return check(abs(again - loss) <= LOSS_TOLERANCE * loss, f"{saved}: saved by transformers and read by sdp: loss {again:.7f}")
 
 
+def make_random(folder, tied):
+    """A LLaMA of random weights, large enough that its logits differ; in bf16 and several files."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(7)
+    config = LlamaConfig(hidden_size=64, num_hidden_layers=3, num_attention_heads=8, num_key_value_heads=2, intermediate_size=96,
+                         vocab_size=256, max_position_embeddings=128, rope_theta=2e4, initializer_range=0.2,
+                         tie_word_embeddings=tied, pad_token_id=None, bos_token_id=None, eos_token_id=None)
+    LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder, max_shard_size="100KB")
+
+
+def compare_pretrained(folder, run, text):
+    """The full model of a run that has just started from the folder is the folder's model."""
+    import torch
+    from safetensors.torch import load_file
+    from transformers import AutoModelForCausalLM
+
+    ours = load_file(run + ".safetensors")
+    samples, length = ours["tokens"].shape
+    ids = torch.tensor(list(text.encode("utf-8"))[: samples * length + 1])
+    good = check(torch.equal(ids[:-1].view(samples, length), ours["tokens"]), f"{folder}: same tokens")
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    with torch.no_grad():
+        logits = model(ours["tokens"]).logits
+    largest = ours["logits"].abs().max().item()
+    difference = (logits - ours["logits"]).abs().max().item()
+    good &= check(difference <= TOLERANCE * largest,
+                  f"{run}: logits differ by at most {difference:.2e}, of {largest:.2f}: {difference / largest:.2e} relative")
+    with open(run + "/metrics.jsonl") as file:
+        loss = json.loads(file.readline())["full_loss"]
+    # The run evaluates the whole text, in samples that lie one behind the other.
+    everything = torch.tensor(list(text.encode("utf-8")))
+    whole = (len(everything) - 1) // length
+    with torch.no_grad():
+        logits = model(everything[: whole * length].view(whole, length)).logits
+    theirs = torch.nn.functional.cross_entropy(logits.double().flatten(0, 1), everything[1 : whole * length + 1]).item()
+    return good & check(abs(theirs - loss) <= LOSS_TOLERANCE * loss,
+                        f"{run}: full loss at step 0 {loss:.7f}, theirs {theirs:.7f}: {abs(theirs - loss) / loss:.2e} relative")
+
+
 def compare_generation(model, folder, head):
     from transformers import AutoTokenizer
 
@@ -100,12 +141,20 @@ def main():
     parser.add_argument("--head")
     parser.add_argument("--text")
     parser.add_argument("--sdp")
+    parser.add_argument("--make-random")
+    parser.add_argument("--pretrained")
+    parser.add_argument("--run")
     arguments = parser.parse_args()
     if arguments.write_text:
         write_text(arguments.write_text)
         return 0
+    if arguments.make_random:
+        make_random(arguments.make_random, arguments.head == "tied")
+        return 0
     with open(arguments.text, "rb") as file:
         text = file.read().decode("utf-8")
+    if arguments.pretrained:
+        return 0 if compare_pretrained(arguments.pretrained, arguments.run, text) else 1
     good = compare_tokenizer(arguments.head + "-f32", text)
     for kind in ("f32", "bf16", "parts"):
         folder = f"{arguments.head}-{kind}"

@@ -3,12 +3,16 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <filesystem>
 #include <fstream>
 #include <string>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "common/checkpoint/checkpoint_writer.h"
+#include "common/model/llama.h"
 #include "server/shard/service/optimizer_options.h"
+#include "tests/export/dense_folder.h"
 
 namespace sdp {
 namespace {
@@ -43,7 +47,8 @@ class StartValuesTest : public ::testing::Test {
   const Layout layout_{catalog_, 4};
   static StartState InitFile(const std::string& path) {
     StartState start;
-    start.init_file = path;
+    start.init_path = path;
+    start.factors = {0.5};  // of a dense model; a file's values are raw
     return start;
   }
   StartValues values_{&catalog_, &layout_, 1};
@@ -72,6 +77,64 @@ TEST_F(StartValuesTest, Read_OnlyTheFragment) {
   values_.Fill(FragmentId(1), absl::MakeSpan(values), state_);
   EXPECT_TRUE(values_.status().ok()) << values_.status();
   EXPECT_EQ(values, (std::vector<float>{5, 6}));
+}
+
+// The full model multiplies each branch by its unit's factor, so what ends the branch is divided.
+TEST(StartFromFolderTest, LastMapOfABranch_IsDividedByItsUnitsFactor) {
+  const std::string path = ::testing::TempDir() + "/start_values_test-folder";
+  const DenseFolder dense;
+  dense.Write(path);
+  for (const TransformerUnit unit : {TransformerUnit::kSublayer, TransformerUnit::kLayer}) {
+    const Catalog catalog = LlamaCatalog(dense.spec, unit, 8);
+    const Layout layout(catalog, 100);
+    StartState start;
+    start.init_path = path;
+    for (size_t u = 0; u < catalog.units.size(); ++u) {
+      start.factors.push_back(catalog.units[u].shared ? 1 : 1.0 / static_cast<double>(u + 1));
+    }
+    StartValues values(&catalog, &layout, 1);
+    ASSERT_EQ(values.ReadFrom(start), absl::OkStatus());
+    int divided = 0;
+    OptimizerState state;
+    for (int f = 0; f < layout.fragments(); ++f) {
+      std::vector<float> read(static_cast<size_t>(layout.fragment(FragmentId(f)).size));
+      values.Fill(FragmentId(f), absl::MakeSpan(read), state);
+      const int owner = layout.fragment(FragmentId(f)).unit.value();
+      for (const Piece& piece : layout.pieces(FragmentId(f))) {
+        const std::string& name = catalog.tensors[static_cast<size_t>(piece.tensor)].name;
+        const bool last = absl::StrContains(name, "o_proj") || absl::StrContains(name, "down_proj");
+        divided += last ? 1 : 0;
+        const float divisor = last ? 1.0f / static_cast<float>(owner + 1) : 1.0f;
+        for (int64_t i = 0; i < piece.size; ++i) {
+          ASSERT_EQ(read[static_cast<size_t>(piece.fragment_offset + i)],
+                    DenseFolder::Value(name, piece.tensor_offset + i) / divisor)
+              << name;
+        }
+      }
+    }
+    EXPECT_EQ(values.status(), absl::OkStatus());
+    EXPECT_GT(divided, 0);
+  }
+  std::filesystem::remove_all(path);
+}
+
+TEST(StartFromFolderTest, FolderThatCannotBe_IsNamed) {
+  const std::string path = ::testing::TempDir() + "/start_values_test-folder";
+  DenseFolder dense;
+  dense.Write(path);
+  const Catalog catalog = LlamaCatalog(dense.spec, TransformerUnit::kSublayer, 8);
+  const Layout layout(catalog);
+  StartState start;
+  start.init_path = path;
+  StartValues values(&catalog, &layout, 1);
+  EXPECT_THAT(values.ReadFrom(start).message(), HasSubstr("factors of 0 units"));
+  start.factors.assign(catalog.units.size(), 1);
+  dense.spec.layers = 5;
+  dense.Write(path);
+  EXPECT_THAT(values.ReadFrom(start).message(), HasSubstr("model.layers.4."));
+  std::filesystem::remove(path + "/config.json");
+  EXPECT_THAT(values.ReadFrom(start).message(), HasSubstr(path + "/config.json"));
+  std::filesystem::remove_all(path);
 }
 
 // A checkpoint's values and optimizer state come back, whatever the number of shards that wrote it.

@@ -85,7 +85,9 @@ void Coordinator::TryBind(absl::Time now, CoordinatorActions* actions) {
 void Coordinator::BindStep(absl::Time now, CoordinatorActions* actions) {
   const Step t = next_step_++;
   const bool closing = t >= options_.steps || stop_requested_;
-  const bool due = options_.eval_every > 0 && t > 0 && t % options_.eval_every == 0;
+  // Weights that were given are worth knowing before the first step changes them.
+  const Step first = options_.start.state.init_path.empty() ? 1 : 0;
+  const bool due = options_.eval_every > 0 && t >= first && t % options_.eval_every == 0;
   if (const int64_t rotation = RotationAt(t); rotation != plan_number_ && !closing) {
     if (const absl::Status status = MakePlanFor(rotation); !status.ok())
       return End(status, actions);

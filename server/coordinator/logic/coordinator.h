@@ -30,7 +30,7 @@ struct GenerationStart {
   StartState state;
   int64_t cursor = 0;               // first position of the first step's samples
   std::optional<DataSummary> data;  // that workers must have; none: the first worker's counts
-  uint64_t init_checksum = 0;       // of state.init_file
+  uint64_t init_checksum = 0;       // of state.init_path
   // Numbers that earlier generations have used: never again.
   Incarnation last_incarnation;
   ViewId last_view;

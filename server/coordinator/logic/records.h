@@ -17,7 +17,7 @@ struct GenerationRecord {
   Term term;
   std::string config_hash;
   Step step = 0;          // its first one
-  std::string init_file;  // that step 0 starts from; empty: initial values are drawn
+  std::string init_path;  // file or folder that step 0 starts from; empty: values are drawn
   uint64_t init_checksum = 0;
   std::vector<double> coverage;  // [units] c_j, resolved at the run's first start
 };

@@ -6,6 +6,7 @@
 #include "absl/strings/str_join.h"
 #include "common/base/hash.h"
 #include "common/base/natural_order.h"
+#include "common/plan/rescale.h"
 #include "server/coordinator/logic/coordinator.h"
 
 namespace sdp {
@@ -69,7 +70,7 @@ void Coordinator::AdmitShards(CoordinatorActions* actions) {
   phase_ = Phase::kStarting;
   const GenerationStart& start = options_.start;
   Persist(GenerationRecord{generation_, term_, options_.config_hash, start.state.step,
-                           start.state.init_file, start.init_checksum, options_.coverage},
+                           start.state.init_path, start.init_checksum, options_.coverage},
           {}, actions);
   for (size_t s = 0; s < shards_.size(); ++s) AdmitShard(ShardId(static_cast<int32_t>(s)), actions);
   for (const auto& [name, worker] : workers_) AdmitWorker(worker, actions);
@@ -77,10 +78,14 @@ void Coordinator::AdmitShards(CoordinatorActions* actions) {
 
 void Coordinator::AdmitShard(ShardId shard, CoordinatorActions* actions) {
   const ShardRegistration& registration = shards_[static_cast<size_t>(shard.value())].registration;
+  StartState start = options_.start.state;
+  for (const double coverage : options_.coverage) {
+    start.factors.push_back(EvaluationFactor(options_.rescale, coverage));
+  }
   CoordinatorActions then;
   then.admit_shards.push_back(
       {registration.name, registration.instance, registration.address,
-       ShardAdmission{shard, options_.shards, generation_, term_, options_.start.state,
+       ShardAdmission{shard, options_.shards, generation_, term_, std::move(start),
                       options_.checkpoints, options_.steps}});
   Persist(ShardRecord{shard, registration.name, registration.address}, std::move(then), actions);
 }

@@ -15,9 +15,9 @@
 #include "common/checkpoint/checkpoint_reader.h"
 #include "common/checkpoint/checkpoint_writer.h"
 #include "common/config/changes.h"
-#include "common/data/file_checksum.h"
 #include "common/data/init_file.h"
-#include "common/data/safetensors.h"
+#include "common/data/tensor_files.h"
+#include "common/export/pretrained.h"
 
 namespace sdp {
 namespace {
@@ -100,12 +100,12 @@ absl::StatusOr<std::optional<CheckpointManifest>> Choose(const RunSetup& setup,
   return std::nullopt;
 }
 
-absl::Status CheckInitFile(const GenerationRecord& record) {
-  if (record.init_file.empty()) return absl::OkStatus();
-  SDP_ASSIGN_OR_RETURN(const uint64_t checksum, FileChecksum(record.init_file));
+absl::Status CheckUnchanged(const GenerationRecord& record) {
+  if (record.init_path.empty()) return absl::OkStatus();
+  SDP_ASSIGN_OR_RETURN(const uint64_t checksum, StartChecksum(record.init_path));
   if (checksum == record.init_checksum) return absl::OkStatus();
   return absl::FailedPreconditionError(
-      absl::StrCat("the run's initial values, ", record.init_file, ", have changed: checksum ",
+      absl::StrCat("the run's initial values, ", record.init_path, ", have changed: checksum ",
                    HashText(checksum), ", at its start ", HashText(record.init_checksum)));
 }
 
@@ -116,17 +116,22 @@ bool ChangesCoverage(const ConfigChange& change) {
 
 }  // namespace
 
-absl::StatusOr<Beginning> BeginRun(const RunSetup& setup, const std::string& init_file) {
+absl::StatusOr<Beginning> BeginRun(const RunSetup& setup, const StartFrom& from) {
   Beginning beginning;
   beginning.coverage = setup.coverage;
-  if (init_file.empty()) return beginning;
+  const std::string& given = from.pretrained.empty() ? from.init_file : from.pretrained;
+  if (given.empty()) return beginning;
   std::error_code error;
-  beginning.start.state.init_file = fs::absolute(init_file, error).string();
-  SDP_ASSIGN_OR_RETURN(const std::unique_ptr<SafetensorsReader> file,
-                       SafetensorsReader::Open(beginning.start.state.init_file));
-  SDP_RETURN_IF_ERROR(CheckAgainst(*file, setup.catalog));
-  SDP_ASSIGN_OR_RETURN(beginning.start.init_checksum,
-                       FileChecksum(beginning.start.state.init_file));
+  const std::string path = fs::absolute(given, error).lexically_normal().string();
+  if (from.pretrained.empty()) {
+    SDP_ASSIGN_OR_RETURN(const auto files, TensorFiles::Open(path, {path}));
+    SDP_RETURN_IF_ERROR(CheckAgainst(*files, setup.catalog));
+  } else {
+    SDP_RETURN_IF_ERROR(CheckPretrained(path, setup));
+    beginning.notes.push_back(absl::StrCat("starting from the dense model in ", path));
+  }
+  beginning.start.state.init_path = path;
+  SDP_ASSIGN_OR_RETURN(beginning.start.init_checksum, StartChecksum(path));
   return beginning;
 }
 
@@ -146,7 +151,7 @@ absl::StatusOr<Beginning> ResumeRun(const RunSetup& setup, const ResumeRequest& 
   start.generation = Generation(history.last->generation.value() + 1);
   start.last_incarnation = history.last_incarnation;
   start.last_view = history.last_view;
-  start.state.init_file = history.last->init_file;
+  start.state.init_path = history.last->init_path;
   start.init_checksum = history.last->init_checksum;
   beginning.coverage = history.last->coverage;
   if (manifest.has_value()) {
@@ -161,7 +166,7 @@ absl::StatusOr<Beginning> ResumeRun(const RunSetup& setup, const ResumeRequest& 
     beginning.notes.push_back(absl::StrCat("going on from checkpoint ", manifest->step,
                                            ", generation ", start.generation.value()));
   } else {
-    SDP_RETURN_IF_ERROR(CheckInitFile(*history.last));
+    SDP_RETURN_IF_ERROR(CheckUnchanged(*history.last));
     beginning.notes.push_back(absl::StrCat("beginning again from the initial values, generation ",
                                            start.generation.value()));
   }

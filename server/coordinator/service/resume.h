@@ -21,9 +21,14 @@ struct Beginning {
   std::vector<std::string> notes;  // for people: what was found, changed, set aside
 };
 
-// A run's first start, from `init_file` (a path) or, if that is empty, from drawn values. Errors:
-// the file's.
-absl::StatusOr<Beginning> BeginRun(const RunSetup& setup, const std::string& init_file);
+// What a run's first step starts from; at most one is given, as a path. None: drawn values.
+struct StartFrom {
+  std::string init_file = "";   // --init: raw values
+  std::string pretrained = "";  // --from-pretrained: the folder of a dense model
+};
+
+// A run's first start. Errors: those of the file or the folder.
+absl::StatusOr<Beginning> BeginRun(const RunSetup& setup, const StartFrom& from);
 
 struct ResumeRequest {
   std::optional<Step> step;     // none: the newest checkpoint that is whole; 0: the initial values
@@ -37,7 +42,8 @@ struct ResumeRequest {
 // next generation. Damaged checkpoints are noted and the one before is taken; with none the run
 // begins again from its initial values. Changes nothing on the disk.
 //   FailedPrecondition - a key that is in the config hash has changed, or the checkpoint is of
-//   another model, and no force; the run never began; its init file is another one now.
+//   another model, and no force; the run never began; what it started from is
+//   something else now.
 //   NotFound, DataLoss - the checkpoint that was asked for by its step is not there, or damaged.
 absl::StatusOr<Beginning> ResumeRun(const RunSetup& setup, const ResumeRequest& request);
 

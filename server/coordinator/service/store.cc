@@ -138,7 +138,7 @@ void Bind(Statement& to, const GenerationRecord& record) {
       .Bind(record.term.value())
       .Bind(record.config_hash)
       .Bind(record.step)
-      .Bind(record.init_file)
+      .Bind(record.init_path)
       .Bind(static_cast<int64_t>(record.init_checksum));
   // 17 digits give the same double again.
   const auto number = [](std::string* out, double share) {
