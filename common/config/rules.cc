@@ -126,6 +126,9 @@ std::vector<Rule> MakeRules() {
       Number("checkpoint.keep_last", "2", kOut, {1, 1e6}, "older ones are removed"),
       String("checkpoint.dir", "''", kOut, Text::kAny, "folder that coordinator and shards see; empty: in the run folder"),
 
+      Number("diagnostics.every", "0", kOut, kSteps,
+             "steps that also evaluate and tell how far a unit's holders agree; 0: none"),
+
       Number("cluster.workers", "4", kOut, {1, 1e5}, "worker processes"),
       Number("cluster.shards", "2", kOut, {1, 1e5}, "shard processes"),
 

@@ -187,13 +187,16 @@ proto::ReducedReport ToProto(const Reduced& report) {
   message.set_shard(report.shard.value());
   message.set_step(report.step);
   message.mutable_squares()->Assign(report.squares.begin(), report.squares.end());
+  message.mutable_holder_squares()->Assign(report.holder_squares.begin(),
+                                           report.holder_squares.end());
   return message;
 }
 
 Reduced FromProto(const proto::ReducedReport& message) {
   return {.shard = ShardId(message.shard()),
           .step = message.step(),
-          .squares = {message.squares().begin(), message.squares().end()}};
+          .squares = {message.squares().begin(), message.squares().end()},
+          .holder_squares = {message.holder_squares().begin(), message.holder_squares().end()}};
 }
 
 proto::StepDoneReport ToProto(const StepDone& report) {

@@ -121,12 +121,15 @@ struct ShardBinding {
   bool evaluate = false;    // version `step` stays until ReleaseEvaluation
   bool closing = false;     // no rounds; report the hashes of version `step`
   bool checkpoint = false;  // version `step` is written before any fragment goes beyond it
+  bool diagnose = false;    // report the holders' norms
 };
 
 struct Reduced {  // all of a shard's rounds of a step are closed
   ShardId shard;
   Step step = 0;
   std::vector<double> squares;  // of the reduced gradients, per owned fragment in fragment order
+  // Of each holder's gradient, fragment by fragment, in the order of its set: if asked for.
+  std::vector<double> holder_squares;
 };
 
 struct StepDone {  // all of a shard's fragments have version step + 1

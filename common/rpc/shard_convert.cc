@@ -58,6 +58,7 @@ proto::BindRequest ToProto(const ShardBinding& binding) {
   request.set_evaluate(binding.evaluate);
   request.set_closing(binding.closing);
   request.set_checkpoint(binding.checkpoint);
+  request.set_diagnose(binding.diagnose);
   if (binding.holders == nullptr) return request;
 
   auto* holders = request.mutable_holders();
@@ -84,6 +85,7 @@ absl::StatusOr<ShardBinding> FromProto(const proto::BindRequest& request, size_t
   binding.evaluate = request.evaluate();
   binding.closing = request.closing();
   binding.checkpoint = request.checkpoint();
+  binding.diagnose = request.diagnose();
   if (binding.step < 0 || binding.plan < 0) return Invalid("a negative number");
   if (request.has_holders()) {
     auto holders = ReadHolders(request.holders(), units);

@@ -60,6 +60,7 @@ absl::StatusOr<Coordinator::Options> LogicOptions(const RunSetup& setup) {
   options.eval_every = config.train().eval_every();
   options.eval_samples = config.train().eval_samples();
   options.validation = config.data().validation_size() > 0;
+  options.diagnostics_every = config.diagnostics().every();
   options.clip_norm = config.train().clip_norm();
   options.checkpoint_every = config.checkpoint().every();
   std::error_code error;

@@ -152,10 +152,12 @@ TEST(ConvertTest, WorkerBinding_UnitsAsBeforeAndNoUnits_StayDifferent) {
 }
 
 TEST(ConvertTest, Reduced_RoundTrip) {
-  const Reduced got = FromProto(OverTheWire(ToProto(Reduced{ShardId(1), 2, {kInexact, 0, 1e300}})));
+  const Reduced got =
+      FromProto(OverTheWire(ToProto(Reduced{ShardId(1), 2, {kInexact, 0, 1e300}, {4, kInexact}})));
   EXPECT_EQ(got.shard, ShardId(1));
   EXPECT_EQ(got.step, 2);
   EXPECT_EQ(got.squares, (std::vector<double>{kInexact, 0, 1e300}));
+  EXPECT_EQ(got.holder_squares, (std::vector<double>{4, kInexact}));
 }
 
 TEST(ConvertTest, StepDone_OfTheStartState_RoundTrip) {

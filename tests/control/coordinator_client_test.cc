@@ -163,7 +163,7 @@ TEST_F(CoordinatorClientTest, Report_Refused_EndsReportingOnce) {
   options_.on_report_error = [&error](absl::Status status) { error.set_value(std::move(status)); };
   Serve();
   loop_.Post([this] {
-    client_->ReportReduced({ShardId(0), 1, {}});
+    client_->ReportReduced({ShardId(0), 1, {}, {}});
     client_->ReportStepDone({ShardId(0), 1, 0});
   });
   EXPECT_EQ(Reported().code(), absl::StatusCode::kAborted);
@@ -199,9 +199,9 @@ TEST_F(CoordinatorClientTest, Reports_ServerBusyForAWhile_RepeatedInOrder) {
   fake_.report_status = {grpc::StatusCode::UNAVAILABLE, "busy"};
   Serve();
   loop_.Post([this] {
-    client_->ReportReduced({ShardId(0), 1, {}});
+    client_->ReportReduced({ShardId(0), 1, {}, {}});
     client_->ReportStepDone({ShardId(0), 1, 0});
-    client_->ReportReduced({ShardId(0), 2, {}});
+    client_->ReportReduced({ShardId(0), 2, {}, {}});
   });
   EXPECT_TRUE(Reported().ok());
   EXPECT_THAT(fake_.calls(),

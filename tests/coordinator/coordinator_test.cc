@@ -87,8 +87,10 @@ class CoordinatorTest : public testing::Test {
       all.Append(Settle(c, c.OnStepReport(report, now_)));
     }
     all.Append(
-        Settle(c, c.OnReduced({ShardId(0), step,
-                               std::vector<double>(static_cast<size_t>(layout_.fragments()), 1.0)},
+        Settle(c, c.OnReduced({ShardId(0),
+                               step,
+                               std::vector<double>(static_cast<size_t>(layout_.fragments()), 1.0),
+                               {}},
                               now_)));
     all.Append(Settle(c, c.OnStepDone({ShardId(0), step, 0}, now_)));
     return all;
@@ -274,7 +276,8 @@ TEST_F(CoordinatorTest, Clipping_ScaleIsSentOnceItIsStored) {
   Gather(c);
   Begin(c, 1, 0);
   CoordinatorActions actions = c.OnReduced(
-      {ShardId(0), 0, std::vector<double>(static_cast<size_t>(layout_.fragments()), 4.0)}, now_);
+      {ShardId(0), 0, std::vector<double>(static_cast<size_t>(layout_.fragments()), 4.0), {}},
+      now_);
   EXPECT_TRUE(actions.scales.empty());
   actions = Settle(c, std::move(actions));
   ASSERT_EQ(actions.scales.size(), 1u);

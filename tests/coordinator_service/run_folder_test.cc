@@ -170,6 +170,15 @@ TEST(MetricsJsonTest, TrainedStep_HasAllKeys) {
   EXPECT_FALSE(json.contains("predicted_worker_allocated_bytes"));
 }
 
+TEST(MetricsJsonTest, DiagnosedStep_HasItsBlocks) {
+  StepMetrics metrics = Trained();
+  EXPECT_FALSE(nlohmann::json::parse(MetricsJson(metrics)).contains("blocks"));
+  metrics.blocks = {{"layers.0.mlp", 3, 0.5, 0.25, 0.125}, {"layers.1.mlp", 1, 2, {}, {}}};
+  EXPECT_EQ(nlohmann::json::parse(MetricsJson(metrics))["blocks"].dump(),
+            "[{\"cosine\":0.25,\"gradient_norm\":0.5,\"holders\":3,\"unit\":\"layers.0.mlp\","
+            "\"variance\":0.125},{\"gradient_norm\":2.0,\"holders\":1,\"unit\":\"layers.1.mlp\"}]");
+}
+
 TEST(MetricsJsonTest, Memory_IsInBytes) {
   StepMetrics metrics = Trained();
   metrics.max_worker_memory_bytes = 5;

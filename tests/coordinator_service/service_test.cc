@@ -62,7 +62,7 @@ class CoordinatorServiceTest : public ::testing::Test {
             .Report([step](CoordinatorClient& client) {
               if (step >= 0)
                 client.ReportReduced(
-                    {ShardId(0), step, std::vector<double>(TestCoordinator::kFragments, 0.5)});
+                    {ShardId(0), step, std::vector<double>(TestCoordinator::kFragments, 0.5), {}});
               client.ReportStepDone({.shard = ShardId(0),
                                      .step = step,
                                      .peak_memory_bytes = 2000 + step,

@@ -254,6 +254,33 @@ TEST_F(SdpTrainTest, Metrics_FollowTheSchema_AndLossFalls) {
   EXPECT_EQ(plan.at("workers").size(), 4u);
 }
 
+// Looking at the gradients changes nothing.
+TEST_F(SdpTrainTest, Diagnostics_AreInTheMetrics_AndTheBitsAreTheSame) {
+  const std::string more = "--set sdp.holders=3 --set train.eval_every=0 ";
+  ASSERT_EQ(Train("plain", more).exit_status, 0);
+  ASSERT_EQ(Train("looked", more + "--set diagnostics.every=4").exit_status, 0);
+  EXPECT_EQ(StateHash("looked"), StateHash("plain"));
+  for (const Json& line : Metrics("looked")) {
+    const int64_t step = line.at("step");
+    EXPECT_EQ(line.contains("blocks"), step == 0 || step == 4) << step;
+    EXPECT_EQ(line.contains("full_loss"), step % 4 == 0 || step == 6) << step;
+    if (!line.contains("blocks")) continue;
+    ASSERT_EQ(line["blocks"].size(), 10u);  // embedding, head, 8 sub-layers
+    double squares = 0;
+    for (const Json& block : line["blocks"]) {
+      const bool shared = block.at("unit") == "embed" || block.at("unit") == "head";
+      EXPECT_EQ(block.at("holders"), shared ? 4 : 3) << block;
+      squares += std::pow(block.at("gradient_norm").get<double>(), 2);
+      const double cosine = block.at("cosine"), variance = block.at("variance");
+      EXPECT_GT(cosine, 0) << block;  // of one text, so much of the gradient is common
+      EXPECT_LT(cosine, 1) << block;
+      EXPECT_GT(variance, 0) << block;
+    }
+    const double norm = line.at("gradient_norm");
+    EXPECT_NEAR(squares, norm * norm, 1e-9 * norm * norm);
+  }
+}
+
 // Bytes on the wire are those of the held blocks: 4 bytes a parameter each way; headers are within
 // 2% at these sizes.
 TEST_F(SdpTrainTest, Bytes_AreThoseOfTheSubnetworks) {

@@ -64,12 +64,15 @@ TEST(ShardConvertTest, RoundTrip) {
   EXPECT_EQ(back->plan, 4);
   EXPECT_TRUE(back->evaluate);
   EXPECT_FALSE(back->closing);
+  EXPECT_FALSE(back->diagnose);
   EXPECT_EQ(back->holders->members, binding.holders->members);
   EXPECT_EQ(back->holders->sets, binding.holders->sets);
   EXPECT_EQ(back->holders->set_of_unit, binding.holders->set_of_unit);
 
   ShardBinding same_plan = binding;
   same_plan.holders = nullptr;
+  same_plan.diagnose = true;
+  EXPECT_TRUE(FromProto(ToProto(same_plan), 4)->diagnose);
   EXPECT_EQ(FromProto(ToProto(same_plan), 4)->holders, nullptr);
 
   const auto scale = FromProto(ToProto(ClipScale{Generation(1), 2, 0.1}));

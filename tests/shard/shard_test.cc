@@ -185,6 +185,34 @@ TEST_F(ShardTest, Update_IsTheMeanOverHoldersWeightedByTerms) {
   EXPECT_EQ((*shard.value(Masked())).data()[0], 1 - 4);
 }
 
+// In the order of the set, not of arrival; a holder without samples counts 0.
+TEST_F(ShardTest, Diagnosed_ReportsEachHoldersNorm) {
+  Shard& shard = Make();
+  ShardBinding binding = Binding(0);
+  binding.diagnose = true;
+  shard.Bind(binding);
+  std::vector<Reduced> reports;
+  std::vector<double> expected;
+  for (const FragmentId id : shard.owned()) {
+    const bool shared = catalog_.unit(layout_.fragment(id).unit).shared;
+    const auto size = static_cast<double>(layout_.fragment(id).size);
+    for (const int64_t worker :
+         shared ? std::vector<int64_t>{13, 12, 11} : std::vector<int64_t>{12, 11}) {
+      const ShardActions actions =
+          worker == 12 ? shard.Push(Key(worker, id, 0, 0), FloatBuffer())
+                       : shard.Push(Key(worker, id, 0, 3), Gradient(id, worker == 11 ? 2 : 5));
+      for (const Reduced& reduced : actions.reduced) reports.push_back(reduced);
+    }
+    expected.insert(expected.end(), {4 * size, 0});
+    if (shared) expected.push_back(25 * size);
+  }
+  ASSERT_EQ(reports.size(), 1u);
+  EXPECT_EQ(reports[0].holder_squares, expected);
+
+  shard.Bind(Binding(1));  // not diagnosed
+  EXPECT_TRUE(PushAll(shard, 1, 1).reduced.at(0).holder_squares.empty());
+}
+
 TEST_F(ShardTest, NobodyHasSamples_VersionAdvancesValueStays) {
   Shard& shard = Make();
   shard.Bind(Binding(0));

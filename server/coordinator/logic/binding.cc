@@ -87,7 +87,10 @@ void Coordinator::BindStep(absl::Time now, CoordinatorActions* actions) {
   const bool closing = t >= options_.steps || stop_requested_;
   // Weights that were given are worth knowing before the first step changes them.
   const Step first = options_.start.state.init_path.empty() ? 1 : 0;
-  const bool due = options_.eval_every > 0 && t >= first && t % options_.eval_every == 0;
+  const bool diagnose =
+      options_.diagnostics_every > 0 && !closing && t % options_.diagnostics_every == 0;
+  const bool due =
+      diagnose || (options_.eval_every > 0 && t >= first && t % options_.eval_every == 0);
   if (const int64_t rotation = RotationAt(t); rotation != plan_number_ && !closing) {
     if (const absl::Status status = MakePlanFor(rotation); !status.ok())
       return End(status, actions);
@@ -101,6 +104,7 @@ void Coordinator::BindStep(absl::Time now, CoordinatorActions* actions) {
                                options_.validation && (closing ? !stop_requested_ : due),
                                closing,
                                CheckpointDue(t, closing)};
+  step.diagnose = diagnose;
   step.plan = plan_;
   step.plan_number = plan_number_;
   cursor_ += step.binding.samples;
@@ -109,6 +113,7 @@ void Coordinator::BindStep(absl::Time now, CoordinatorActions* actions) {
   } else {
     step.expect_reports.insert(members_.begin(), members_.end());
     step.squares.resize(place_.size());
+    if (diagnose) step.holder_squares.resize(place_.size());
   }
   if (step.binding.evaluate) {
     for (size_t rank = 0; rank < members_.size(); ++rank) {
@@ -127,7 +132,8 @@ void Coordinator::BindStep(absl::Time now, CoordinatorActions* actions) {
                          plan_sent_ == plan_number_ ? nullptr : holders_,
                          step.binding.evaluate,
                          closing,
-                         step.binding.checkpoint};
+                         step.binding.checkpoint,
+                         diagnose};
     then.bind_shards.push_back({ShardId(static_cast<int32_t>(s)), std::move(binding)});
   }
   plan_sent_ = plan_number_;

@@ -93,9 +93,17 @@ CoordinatorActions Coordinator::OnReduced(const Reduced& reduced, absl::Time now
   }
   StepState& step = it->second;
   if (!step.reduced.insert(reduced.shard).second) return actions;
-  size_t next = 0;
+  size_t next = 0, next_holder = 0;
   for (size_t f = 0; f < place_.size(); ++f) {
-    if (place_[f] == reduced.shard) step.squares[f] = reduced.squares[next++];
+    if (place_[f] != reduced.shard) continue;
+    step.squares[f] = reduced.squares[next++];
+    if (!step.diagnose) continue;
+    const UnitId unit = options_.layout->fragment(FragmentId(static_cast<int32_t>(f))).unit;
+    const size_t holders = step.plan->holders[static_cast<size_t>(unit.value())].size();
+    const auto squares = absl::MakeConstSpan(reduced.holder_squares).subspan(next_holder, holders);
+    next_holder += squares.size();
+    step.holder_squares[f].assign(squares.begin(), squares.end());
+    step.holder_squares[f].resize(holders);
   }
   Progress(now);
   const auto owners =

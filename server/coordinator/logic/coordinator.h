@@ -58,8 +58,9 @@ class Coordinator {
     int64_t micro_batch = 0;
     int64_t tokens_per_sample = 0;  // for throughput
     int64_t eval_every = 0;
-    int64_t eval_samples = 0;  // 0: all
-    bool validation = false;   // there is validation data
+    int64_t eval_samples = 0;       // 0: all
+    bool validation = false;        // there is validation data
+    int64_t diagnostics_every = 0;  // steps; 0: never
     double clip_norm = 0;
     int64_t checkpoint_every = 0;  // steps, and always at the end; 0: only there
     std::string checkpoints;       // the folder, as shards see it
@@ -139,6 +140,7 @@ class Coordinator {
   // watch.cc
   void ReportSteps(absl::Time now, CoordinatorActions* actions);
   StepMetrics MetricsOf(const StepState& step, absl::Time now);
+  std::vector<BlockDiagnostics> BlocksOf(const StepState& step) const;
   std::string WaitingFor() const;
 
   // coordinator.cc

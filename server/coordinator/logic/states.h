@@ -53,8 +53,10 @@ struct StepState {
   BindingRecord binding;
   std::shared_ptr<const Plan> plan;
   int64_t plan_number = 0;
-  bool durable = false;         // may be told
-  std::vector<double> squares;  // [fragments]
+  bool durable = false;  // may be told
+  bool diagnose = false;
+  std::vector<double> squares;                      // [fragments]
+  std::vector<std::vector<double>> holder_squares;  // [fragments][holders], to diagnose
   std::set<ShardId> reduced;
   std::set<Incarnation> expect_reports, expect_evaluations;
   std::map<Incarnation, StepReport> reports;

@@ -7,6 +7,7 @@
 
 #include "absl/time/time.h"
 #include "common/base/ids.h"
+#include "server/coordinator/logic/diagnostics.h"
 
 namespace sdp {
 
@@ -39,6 +40,7 @@ struct StepMetrics {
   int64_t max_shard_memory_bytes = 0;
   int64_t max_shard_allocated_bytes = 0;
   uint64_t plan_hash = 0;
+  std::vector<BlockDiagnostics> blocks;  // of all units, if asked for
 };
 
 }  // namespace sdp

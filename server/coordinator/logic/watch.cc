@@ -67,7 +67,30 @@ StepMetrics Coordinator::MetricsOf(const StepState& step, absl::Time now) {
   metrics.samples = step.binding.samples;
   metrics.tokens = step.binding.samples * options_.tokens_per_sample;
   metrics.elapsed = step.committed_at - last_commit_;
+  if (step.diagnose) metrics.blocks = BlocksOf(step);
   return metrics;
+}
+
+std::vector<BlockDiagnostics> Coordinator::BlocksOf(const StepState& step) const {
+  std::vector<BlockDiagnostics> blocks;
+  for (size_t unit = 0; unit < step.plan->holders.size(); ++unit) {
+    HolderGradients gradients;
+    for (const int rank : step.plan->holders[unit]) {
+      const Incarnation member = members_[static_cast<size_t>(rank)];
+      gradients.terms.push_back(step.reports.at(member).terms);
+    }
+    gradients.squares.resize(gradients.terms.size());
+    const UnitId id(static_cast<int32_t>(unit));
+    for (const FragmentId fragment : options_.layout->block(id)) {
+      const auto f = static_cast<size_t>(fragment.value());
+      gradients.mean_square += step.squares[f];
+      for (size_t a = 0; a < gradients.squares.size(); ++a) {
+        gradients.squares[a] += step.holder_squares[f][a];
+      }
+    }
+    blocks.push_back(Diagnose(options_.catalog->unit(id).name, gradients));
+  }
+  return blocks;
 }
 
 // If nobody looked for so long, this process was stopped or its machine asleep: what members sent

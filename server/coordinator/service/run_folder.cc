@@ -131,6 +131,14 @@ std::string MetricsJson(const StepMetrics& metrics) {
   json["max_shard_memory_bytes"] = metrics.max_shard_memory_bytes;
   json["max_shard_allocated_bytes"] = metrics.max_shard_allocated_bytes;
   json["plan_hash"] = HashText(metrics.plan_hash);
+  for (const BlockDiagnostics& block : metrics.blocks) {
+    nlohmann::ordered_json& entry = json["blocks"].emplace_back();
+    entry["unit"] = block.unit;
+    entry["holders"] = block.holders;
+    entry["gradient_norm"] = block.gradient_norm;
+    if (block.cosine.has_value()) entry["cosine"] = *block.cosine;
+    if (block.variance.has_value()) entry["variance"] = *block.variance;
+  }
   return json.dump();
 }
 

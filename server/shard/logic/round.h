@@ -1,6 +1,7 @@
 #pragma once
 
 #include <utility>
+#include <vector>
 
 #include "common/base/float_buffer.h"
 #include "server/shard/logic/tree_sum.h"
@@ -21,7 +22,8 @@ struct Round {
 
   TreeSum sum;
   bool closed = false;
-  FloatBuffer mean;  // [n] once closed; empty if nobody had samples
+  FloatBuffer mean;             // [n] once closed; empty if nobody had samples
+  std::vector<double> squares;  // [holders] of their gradients, in a step that is diagnosed
 };
 
 }  // namespace sdp

@@ -68,6 +68,8 @@ void Shard::CloseReady(FragmentId id, ShardActions* actions) {
         {options_.name, step, absl::StrCat("the mean gradient of ", Describe(id)), Incarnation()});
     return;
   }
+  progress.holder_squares.resize(owned_.size());
+  progress.holder_squares[owned.index] = std::move(round.squares);
   ++progress.closed;
   if (round.mean.empty()) ++progress.uncovered;
   Report(step, actions);
@@ -162,7 +164,10 @@ void Shard::Advance(FragmentId id, Step step, double scale, ShardActions* action
 void Shard::Report(Step step, ShardActions* actions) {
   Progress& progress = progress_[step];
   if (progress.closed == owned_.size() && !progress.squares.empty()) {
-    Reduced reduced{options_.shard, step, std::exchange(progress.squares, {})};
+    Reduced reduced{options_.shard, step, std::exchange(progress.squares, {}), {}};
+    for (const std::vector<double>& squares : progress.holder_squares) {
+      reduced.holder_squares.insert(reduced.holder_squares.end(), squares.begin(), squares.end());
+    }
     Remember(last_reduced_, reduced);
     actions->reduced.push_back(std::move(reduced));
   }

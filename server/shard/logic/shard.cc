@@ -248,6 +248,10 @@ void Shard::PushKnown(const PushKey& key, FloatBuffer gradient, ShardActions* ac
     return;
   }
   if (OverBudget(key, gradient.bytes())) return answer(Answer::kRetryAfter);
+  if (bindings_.at(key.step).binding.diagnose) {
+    round.squares.resize(leaves.size());
+    round.squares[static_cast<size_t>(leaf)] = SumOfSquares(gradient.span());
+  }
   round_bytes_ -= round.bytes();
   round.sum.Add(leaf, std::move(gradient), key.terms);
   round_bytes_ += round.bytes();

@@ -136,6 +136,7 @@ class Shard {
     size_t closed = 0, done = 0;
     int64_t uncovered = 0;
     std::vector<double> squares;
+    std::vector<std::vector<double>> holder_squares;  // [owned], if they are wanted
   };
 
   const absl::flat_hash_map<Incarnation, int>& Leaves(const Bound& bound, FragmentId id) const;
