@@ -59,6 +59,11 @@ struct PullRequest : RequestKey {
   std::vector<FragmentId> fragments;  // wanted at version `step`, most urgent first
 };
 
+// Backward masking: the worker reads no version up to and including `step` any more. It says so to
+// each shard once it has all that it wants from it, at once where it has no samples; what it said
+// last holds for all that it said before.
+struct ReadsDone : RequestKey {};
+
 // A fragment's value on its way to a worker, or (value null) why there is none.
 struct Delivery {
   Incarnation worker;

@@ -72,6 +72,9 @@ absl::Status CheckKind(const FrameHeader& header) {
       if (!whole || header.total > static_cast<int64_t>(kMaxDetailBytes))
         return Invalid("the detail of an answer");
       return absl::OkStatus();
+    case FrameKind::kReadsDone:
+      if (!whole || header.total != 0) return Invalid("reads done with a payload");
+      return absl::OkStatus();
   }
   return Invalid("unknown kind");
 }
@@ -156,7 +159,8 @@ absl::StatusOr<FrameHeader> DecodeHeader(absl::string_view bytes, size_t message
   const auto kind = Get<uint8_t>(bytes, 6);
   const auto wire_type = Get<uint8_t>(bytes, 7);
   const auto answer = Get<uint8_t>(bytes, 88);
-  if (kind > static_cast<uint8_t>(FrameKind::kRefusal)) return Invalid(absl::StrCat("kind ", kind));
+  if (kind > static_cast<uint8_t>(FrameKind::kReadsDone))
+    return Invalid(absl::StrCat("kind ", kind));
   if (wire_type > static_cast<uint8_t>(WireType::kBf16))
     return Invalid(absl::StrCat("wire type ", wire_type));
   if (answer > static_cast<uint8_t>(Answer::kInvalid))
@@ -250,6 +254,8 @@ FrameHeader WantHeader(const RequestKey& key, size_t fragments, WireType wire_ty
   header.total = static_cast<int64_t>(4 * fragments);
   return header;
 }
+
+FrameHeader ReadsDoneHeader(const ReadsDone& done) { return HeaderOf(FrameKind::kReadsDone, done); }
 
 std::string WantPayload(absl::Span<const FragmentId> fragments) {
   std::string payload(4 * fragments.size(), '\0');

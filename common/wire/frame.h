@@ -22,7 +22,8 @@
 //   byte size field
 //      0    4 magic "SDPF"
 //      4    2 version of this format: 1
-//      6    1 kind: 0 push part, 1 push answer, 2 pull want, 3 value part, 4 refusal (of a pull)
+//      6    1 kind: 0 push part, 1 push answer, 2 pull want, 3 value part, 4 refusal (of a pull),
+//           5 reads done: of versions up to `step`
 //      7    1 wire type of the payload's numbers: 0 f32, 1 bf16. In a pull want: the type wanted
 //      8    8 generation
 //     16    8 view
@@ -41,7 +42,10 @@
 // Payload: push and value parts: numbers; a fragment's parts follow each other in order of offset,
 // possibly with frames of other fragments between. A push with n = 0 is one frame with total 0.
 // Pull want: fragments as 4-byte integers, most urgent first. Push answer and refusal: the detail,
-// UTF-8.
+// UTF-8. Reads done: none.
+//
+// Kind 5 came later, with backward masking; a process that does not know it refuses the
+// configuration of a run that has it, so the version stays.
 //
 // A damaged header leaves nothing to answer to: the stream is closed. A damaged payload harms only
 // its fragment.
@@ -52,7 +56,14 @@ inline constexpr int64_t kMaxPayloadBytes = int64_t{1} << 20;
 inline constexpr size_t kMaxDetailBytes = 4096;
 inline constexpr uint16_t kFrameVersion = 1;
 
-enum class FrameKind : uint8_t { kPushPart, kPushAnswer, kPullWant, kValuePart, kRefusal };
+enum class FrameKind : uint8_t {
+  kPushPart,
+  kPushAnswer,
+  kPullWant,
+  kValuePart,
+  kRefusal,
+  kReadsDone
+};
 
 struct FrameHeader {
   FrameKind kind = FrameKind::kPushPart;
@@ -92,7 +103,7 @@ bool PayloadIntact(const FrameHeader& header, Chunks payload);
 // The same in one pass with a copy to `to` (payload_bytes, no overlap), which is made in any case.
 bool CopyChecked(const FrameHeader& header, Chunks payload, char* to);
 
-// ---- Headers of the five kinds ----
+// ---- Headers of the six kinds ----
 
 // Of a whole contribution of `elements` numbers; the sender fills in each part (offset, payload
 // bytes, checksum).
@@ -104,6 +115,8 @@ FrameHeader AnswerHeader(const PushAnswer& answer);
 FrameHeader RefusalHeader(const Delivery& refusal);
 // The payload is WantPayload(fragments). At most kMaxPayloadBytes / 4 fragments fit.
 FrameHeader WantHeader(const RequestKey& key, size_t fragments, WireType wire_type);
+
+FrameHeader ReadsDoneHeader(const ReadsDone& done);
 
 std::string WantPayload(absl::Span<const FragmentId> fragments);
 // Precondition: a decoded header of a pull want.

@@ -82,12 +82,13 @@ TestShard::~TestShard() {
   logic_.Stop();
 }
 
-void TestShard::Begin() {
+void TestShard::Begin(Masking masking) {
   Shard::Options options;
   options.name = "shard-0";
   options.catalog = catalog_;
   options.layout = layout_;
   options.generation = Generation(1);
+  options.masking = masking;
   options.optimizer.kind = OptimizerOptions::Kind::kSgd;
   options.optimizer.lr = 1;
   options.optimizer.momentum = 0;
@@ -225,5 +226,7 @@ void TestWorker::Pull(Step step, std::vector<int> fragments) {
   for (const int fragment : fragments) request.fragments.emplace_back(fragment);
   streams_->Pull(ShardId(0), request);
 }
+
+void TestWorker::Done(Step step) { streams_->Done(ShardId(0), {Key(step, 0, 0, incarnation_)}); }
 
 }  // namespace sdp

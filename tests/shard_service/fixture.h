@@ -61,7 +61,7 @@ class TestShard {
   RecordingLink& link() { return link_; }
   bool finished() const { return finished_; }
 
-  void Begin();  // without it the shard is not ready
+  void Begin(Masking masking = Masking::kForward);  // without it the shard is not ready
   // Binds `step` with the workers 1..n, who all hold everything, in a view of `members` (0: n).
   void Bind(Step step, int workers, bool evaluate = false, int members = 0);
   proto::ShardStatus Status();
@@ -105,6 +105,7 @@ class TestWorker {
   static PushKey Key(Step step, int fragment, int64_t terms, int incarnation = 1);
   void Push(Step step, int fragment, float gradient, int64_t size);
   void Pull(Step step, std::vector<int> fragments);
+  void Done(Step step);
 
  private:
   const int incarnation_;

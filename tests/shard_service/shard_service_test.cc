@@ -61,6 +61,11 @@ TEST_F(ShardServiceTest, StreamOfTwoWorkers_Ends) {
   EXPECT_EQ(push.AwaitFrame().first.answer, Answer::kReceived);
   push.SendFragment(TestWorker::Key(0, kSmall, 0, 2), {});
   EXPECT_TRUE(absl::IsInvalidArgument(push.AwaitClosed()));
+
+  // Nobody ends another one's reads.
+  RawStream pull(shard_.address(), "Pull");
+  pull.Send(ReadsDoneHeader({TestWorker::Key(0, kSmall, 0, 2)}), "");
+  EXPECT_TRUE(absl::IsInvalidArgument(pull.AwaitClosed()));
 }
 
 TEST_F(ShardServiceTest, NewerStream_TakesTheOlderOnesPlace) {

@@ -190,6 +190,63 @@ TEST_P(ShardStreamsTest, Bf16_HalfTheBytes) {
   });
 }
 
+// A worker that reads what it does not hold finds its version until it says that it is done.
+TEST_P(ShardStreamsTest, BackwardMasking_VersionWaitsForItsReaders) {
+  const auto shard = MakeShard(Listen());
+  shard->Begin(Masking::kBackward);
+  TestWorker holder(&layout_, {shard->address()});
+  TestWorker reader(&layout_, {shard->address()}, WireType::kF32, WireType::kF32, 2);
+  ASSERT_TRUE(holder.AwaitConnected());
+  ASSERT_TRUE(reader.AwaitConnected());
+  const int64_t all = 4 * (3 * kTestFragment + 301);
+  shard->Bind(0, 1, false, 2);
+  for (int f = 0; f < kFragments; ++f) holder.Push(0, f, 0.5, SizeOf(f));
+  ASSERT_TRUE(shard->link().AwaitDone(0));
+  EXPECT_EQ(shard->Status().retained_bytes(), all);
+  reader.Pull(0, {kSmall});
+  ASSERT_TRUE(reader.Await([](const Seen& seen) { return seen.values_seen == 1; }));
+  reader.Await([](const Seen& seen) {
+    EXPECT_TRUE(AllEqual(seen.values.at({0, kSmall}), 3));
+    return true;
+  });
+  shard->Bind(1, 1, false, 2);
+  // What comes on a stream is looked at in order: with the value's coming, done was heard.
+  for (TestWorker* worker : {&reader, &holder}) {
+    worker->Done(0);
+    worker->Pull(1, {kSmall});
+    ASSERT_TRUE(worker->Await([](const Seen& seen) { return seen.values.contains({1, kSmall}); }));
+  }
+  EXPECT_EQ(shard->Status().retained_bytes(), 0);
+  reader.Pull(0, {kSmall});
+  EXPECT_TRUE(reader.Await([](const Seen& seen) {
+    return seen.refused == std::vector{std::pair(kSmall, Answer::kStepClosed)};
+  }));
+}
+
+// Said before the first binding, when nobody is known to be a member yet, it is kept.
+TEST_P(ShardStreamsTest, BackwardMasking_DoneBeforeTheBinding_Counts) {
+  const auto shard = MakeShard(Listen());
+  shard->Begin(Masking::kBackward);
+  TestWorker holder(&layout_, {shard->address()});
+  TestWorker reader(&layout_, {shard->address()}, WireType::kF32, WireType::kF32, 2);
+  ASSERT_TRUE(holder.AwaitConnected());
+  ASSERT_TRUE(reader.AwaitConnected());
+  for (TestWorker* worker : {&reader, &holder}) {
+    worker->Done(0);
+    worker->Pull(0, {kSmall});
+  }
+  shard->Bind(0, 1, false, 2);
+  for (TestWorker* worker : {&reader, &holder})
+    ASSERT_TRUE(worker->Await([](const Seen& seen) { return seen.values_seen == 1; }));
+  shard->Bind(1, 1, false, 2);
+  for (TestWorker* worker : {&reader, &holder}) worker->Pull(1, {kSmall});
+  for (int f = 0; f < kFragments; ++f) holder.Push(0, f, 0.5, SizeOf(f));
+  for (TestWorker* worker : {&reader, &holder})
+    ASSERT_TRUE(worker->Await([](const Seen& seen) { return seen.values_seen == 2; }));
+  ASSERT_TRUE(shard->link().AwaitDone(0));
+  EXPECT_EQ(shard->Status().retained_bytes(), 0);
+}
+
 TEST_P(ShardStreamsTest, ShardRestarts_StreamsOpenAgain) {
   auto shard = MakeShard(Listen());
   const std::string address = shard->address();

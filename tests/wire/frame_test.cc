@@ -108,7 +108,7 @@ TEST(FrameTest, Decode_NotAFrame_Invalid) {
 
 TEST(FrameTest, Decode_BrokenRules_Invalid) {
   const std::vector<std::pair<std::string, std::function<void(FrameHeader&)>>> changes = {
-      {"kind", [](FrameHeader& h) { h.kind = static_cast<FrameKind>(5); }},
+      {"kind", [](FrameHeader& h) { h.kind = static_cast<FrameKind>(6); }},
       {"wire type", [](FrameHeader& h) { h.wire_type = static_cast<WireType>(2); }},
       {"answer", [](FrameHeader& h) { h.answer = static_cast<Answer>(10); }},
       {"negative step", [](FrameHeader& h) { h.step = -1; }},
@@ -141,6 +141,12 @@ TEST(FrameTest, Decode_BrokenRules_Invalid) {
       {"empty list",
        [](FrameHeader& h) {
          h.kind = FrameKind::kPullWant, h.terms = h.total = h.offset = h.payload_bytes = 0;
+       }},
+      {"reads done with a payload",
+       [](FrameHeader& h) { h.kind = FrameKind::kReadsDone, h.terms = h.offset = 0; }},
+      {"reads done with a total",
+       [](FrameHeader& h) {
+         h.kind = FrameKind::kReadsDone, h.terms = h.offset = h.payload_bytes = 0;
        }},
       {"long detail",
        [](FrameHeader& h) {
@@ -200,6 +206,10 @@ TEST(FrameTest, RoundTrip_AnswerRefusalWantAndHeaderOnly) {
   key.terms = 0;
   const FrameHeader header_only = PushHeader(key, 0, WireType::kF32);
   EXPECT_EQ(DecodeHeader(Bytes(header_only), kFrameHeaderBytes).value(), header_only);
+
+  const FrameHeader done = ReadsDoneHeader({RequestKeyOf(PushPart())});
+  EXPECT_EQ(done.step, 5);
+  EXPECT_EQ(DecodeHeader(Bytes(done), kFrameHeaderBytes).value(), done);
 }
 
 // The offsets that the table in frame.h and proto/shard.proto promises to other implementations.

@@ -38,6 +38,7 @@ class ShardStreams::Impl : public std::enable_shared_from_this<Impl> {
   void Stop();                                                        // likewise
   void Send(ShardId shard, const PushKey& key, SharedWire gradient);  // any thread
   void Pull(ShardId shard, const PullRequest& request);               // any thread
+  void Done(ShardId shard, const ReadsDone& reads);                   // any thread
 
  private:
   // The two streams to a shard, from an attempt to open them until both are closed.
@@ -258,6 +259,15 @@ void ShardStreams::Impl::Pull(ShardId shard, const PullRequest& request) {
   });
 }
 
+void ShardStreams::Impl::Done(ShardId shard, const ReadsDone& reads) {
+  frames_.Post([this, shard, reads] {
+    if (!connected(shard)) return;
+    Outgoing outgoing;
+    outgoing.header = ReadsDoneHeader(reads);
+    peer(shard).connection.pull->Send(std::move(outgoing));
+  });
+}
+
 absl::StatusOr<std::unique_ptr<ShardStreams>> ShardStreams::Create(Options options, Events events,
                                                                    EventLoop* owner) {
   auto impl = std::make_shared<Impl>(std::move(options), std::move(events), owner);
@@ -275,5 +285,7 @@ void ShardStreams::Send(ShardId shard, const PushKey& key, SharedWire gradient) 
 }
 
 void ShardStreams::Pull(ShardId shard, const PullRequest& request) { impl_->Pull(shard, request); }
+
+void ShardStreams::Done(ShardId shard, const ReadsDone& reads) { impl_->Done(shard, reads); }
 
 }  // namespace sdp

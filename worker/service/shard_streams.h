@@ -68,6 +68,8 @@ class ShardStreams {
   // Asks for fragments; each comes as `value` or `refused`, in any order. Dropped while the shard
   // is disconnected.
   void Pull(ShardId shard, const PullRequest& request);
+  // Ends this worker's reads of versions up to a step. Dropped while the shard is disconnected.
+  void Done(ShardId shard, const ReadsDone& reads);
 
  private:
   class Impl;

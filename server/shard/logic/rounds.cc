@@ -1,4 +1,5 @@
 // Shard: closing rounds, making versions, and telling the coordinator.
+#include <algorithm>
 #include <atomic>
 #include <cmath>
 #include <utility>
@@ -135,7 +136,7 @@ void Shard::Advance(FragmentId id, Step step, double scale, ShardActions* action
   Owned& owned = fragments_.at(id);
   Round& round = owned.rounds.at(step);
   const auto bound = bindings_.find(step);
-  if (bound != bindings_.end() && bound->second.evaluating) owned.retained[step] = owned.value;
+  if (bound != bindings_.end() && Reads(bound->second, id)) owned.retained[step] = owned.value;
   if (!round.mean.empty()) {
     // In place only if nobody else holds this version: not a send under way, not an evaluation.
     std::shared_ptr<FloatBuffer> next = owned.value;
@@ -197,17 +198,26 @@ void Shard::ReportHashes(ShardActions* actions) {
 }
 
 ShardActions Shard::ReleaseEvaluation(Step step) {
-  for (auto& [id, owned] : fragments_) owned.retained.erase(step);
   if (const auto bound = bindings_.find(step); bound != bindings_.end())
     bound->second.evaluating = false;
   Forget(step);
   return {};
 }
 
+// A holder's contribution ends its reads, so only others are looked for among the readers.
+bool Shard::Reads(const Bound& bound, FragmentId id) const {
+  const auto& leaves = Leaves(bound, id);
+  return bound.evaluating ||
+         std::any_of(bound.reading.begin(), bound.reading.end(),
+                     [&](Incarnation reader) { return !leaves.contains(reader); });
+}
+
 void Shard::Forget(Step step) {
   const auto bound = bindings_.find(step);
-  if (bound != bindings_.end() && step <= committed_ && !bound->second.evaluating)
-    bindings_.erase(bound);
+  if (bound == bindings_.end() || bound->second.evaluating || !bound->second.reading.empty())
+    return;
+  for (auto& [id, owned] : fragments_) owned.retained.erase(step);
+  if (step <= committed_) bindings_.erase(bound);
 }
 
 }  // namespace sdp

@@ -81,6 +81,12 @@ void Shard::Activate(const ShardBinding& binding, ShardActions* actions) {
   bound.holders = plans_.at(binding.plan);
   bound.evaluating = binding.evaluate;
   bound.writing = binding.checkpoint;
+  if (options_.masking == Masking::kBackward && !binding.closing) {
+    for (const Incarnation member : bound.holders->members) {
+      const auto done = done_.find(member);
+      if (done == done_.end() || done->second < step) bound.reading.insert(member);
+    }
+  }
   // Bindings may come in another order than they were made: the plan before the newest may still be
   // needed.
   std::erase_if(plans_, [&](const auto& plan) { return plan.first < binding.plan - 1; });
@@ -175,8 +181,10 @@ ShardActions Shard::Pull(const PullRequest& request) {
 
 void Shard::PullKnown(const RequestKey& request, FragmentId id, const Bound& bound,
                       ShardActions* actions) {
-  const bool reads = bound.binding.evaluate ? bound.holders->members.contains(request.worker)
-                                            : Leaves(bound, id).contains(request.worker);
+  const bool all =
+      bound.binding.evaluate || (options_.masking == Masking::kBackward && !bound.binding.closing);
+  const bool reads = all ? bound.holders->members.contains(request.worker)
+                         : Leaves(bound, id).contains(request.worker);
   if (request.view == bound.binding.view && reads)
     return Deliver(request, id, fragments_.at(id), actions);
   actions->deliveries.push_back({request.worker, request.step, id, nullptr, Answer::kInvalid,
@@ -203,6 +211,20 @@ void Shard::Deliver(const RequestKey& key, FragmentId id, Owned& owned, ShardAct
     delivery.answer = Answer::kStepClosed;
   }
   actions->deliveries.push_back(std::move(delivery));
+}
+
+void Shard::Done(const ReadsDone& done) {
+  if (options_.masking != Masking::kBackward || done.generation != options_.generation ||
+      done.step > committed_ + 1 + kMaxStepsAhead) {
+    return;
+  }
+  Step& last = done_.try_emplace(done.worker, done.step).first->second;
+  last = std::max(last, done.step);
+  std::vector<Step> ended;
+  for (auto& [step, bound] : bindings_) {
+    if (step <= done.step && bound.reading.erase(done.worker) > 0) ended.push_back(step);
+  }
+  for (const Step step : ended) Forget(step);
 }
 
 ShardActions Shard::Push(const PushKey& key, FloatBuffer gradient) {

@@ -13,6 +13,7 @@
 #include "common/base/ids.h"
 #include "common/model/catalog.h"
 #include "common/model/layout.h"
+#include "common/model/masking.h"
 #include "common/protocol/messages.h"
 #include "server/shard/logic/optimizer.h"
 #include "server/shard/logic/round.h"
@@ -57,7 +58,8 @@ class Shard {
     int shards = 1;
     Generation generation;
     Term term;
-    Step first_step = 0;  // of the generation: version of the start state
+    Step first_step = 0;                  // of the generation: version of the start state
+    Masking masking = Masking::kForward;  // kBackward: all members read all fragments
     OptimizerOptions optimizer;
     bool clip = false;        // updates wait for the coordinator's scale
     int64_t round_bytes = 0;  // budget for sums of open rounds; 0: unlimited
@@ -80,6 +82,10 @@ class Shard {
   // if 0). Idempotent per (generation, step, worker, fragment). The last expected holder closes the
   // round.
   ShardActions Push(const PushKey& key, FloatBuffer gradient);
+  // Backward masking: ends the worker's reads. Until all members of a step's view have said so, or
+  // contributed to the fragment, its version stays. One that makes no sense (another generation, a
+  // step far ahead) is dropped.
+  void Done(const ReadsDone& done);
   ShardActions Scale(const ClipScale& scale);
   // The evaluation of version `step` is complete.
   ShardActions ReleaseEvaluation(Step step);
@@ -115,7 +121,7 @@ class Shard {
     Step version = 0;
     std::vector<Range> ranges;
     std::map<Step, Round> rounds;          // of `version`, and the next one's headers
-    std::map<Step, SharedValue> retained;  // older versions that an evaluation still reads
+    std::map<Step, SharedValue> retained;  // older versions that somebody still reads
     std::vector<RequestKey> waiting;       // pulls of versions that do not exist yet
   };
   // A plan's holders with the leaf of each in its set's sum.
@@ -128,6 +134,7 @@ class Shard {
     ShardBinding binding;
     std::shared_ptr<const Holders> holders;
     bool evaluating = false;
+    absl::flat_hash_set<Incarnation> reading;  // backward masking: members that are not done
     bool writing = false;  // its checkpoint is not on the disk yet: no fragment goes beyond it
     bool snapshotted = false;
     std::optional<double> scale;  // of clipping, that came meanwhile
@@ -142,6 +149,9 @@ class Shard {
   const absl::flat_hash_map<Incarnation, int>& Leaves(const Bound& bound, FragmentId id) const;
   Answer Check(const RequestKey& key, FragmentId id, std::string* detail) const;
   void Activate(const ShardBinding& binding, ShardActions* actions);
+  // Whether somebody may still ask for the fragment at the bound step's version once its round is
+  // closed.
+  bool Reads(const Bound& bound, FragmentId id) const;
   void PullKnown(const RequestKey& request, FragmentId id, const Bound& bound,
                  ShardActions* actions);
   void Deliver(const RequestKey& key, FragmentId id, Owned& owned, ShardActions* actions);
@@ -153,6 +163,7 @@ class Shard {
   void Advance(FragmentId id, Step step, double scale, ShardActions* actions);
   void Report(Step step, ShardActions* actions);
   void ReportHashes(ShardActions* actions);
+  // Version `step` goes, and its binding once it is committed, if nobody reads it any more.
   void Forget(Step step);
   std::string Describe(FragmentId id) const;
 
@@ -160,12 +171,13 @@ class Shard {
   const std::unique_ptr<Optimizer> optimizer_;
   std::vector<FragmentId> owned_;  // ascending
   absl::flat_hash_map<FragmentId, Owned> fragments_;
-  std::map<Step, Bound> bindings_;          // until their step is done and evaluated
+  std::map<Step, Bound> bindings_;          // until their step is done, and read by all its readers
   std::map<Step, ShardBinding> unplanned_;  // their plan's holders have not come yet
   std::map<int64_t, std::shared_ptr<const Holders>> plans_;  // the last two
   // What came before its binding, each once, so that repeating it costs nothing.
   std::map<Step, std::map<std::pair<Incarnation, FragmentId>, RequestKey>> early_pulls_;
   std::map<Step, std::map<std::pair<Incarnation, FragmentId>, PushKey>> early_headers_;
+  absl::flat_hash_map<Incarnation, Step> done_;  // backward masking: what each reader said last
   std::map<Step, Progress> progress_;
   Step committed_;                     // the last step that all owned fragments have finished
   std::vector<Reduced> last_reduced_;  // at most two, as last_done_

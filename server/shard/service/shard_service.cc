@@ -1,6 +1,7 @@
 #include "server/shard/service/shard_service.h"
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -67,6 +68,7 @@ struct ShardService::PullStream {
   bool admitted = false;
   WireType wire_type = WireType::kF32;  // of what is held
   std::vector<std::pair<PullRequest, ByteBudget::Hold>> held;
+  std::optional<ReadsDone> held_done;  // the last one: it holds for those before
   const std::shared_ptr<ByteBudget> turns;
 };
 
@@ -223,6 +225,7 @@ void ShardService::Contribute(const PushKey& key, Assembler::Result complete, By
 absl::Status ShardService::Received(const std::shared_ptr<PullStream>& state,
                                     const ReceivedFrame& frame) {
   const FrameHeader& header = frame.header();
+  if (header.kind == FrameKind::kReadsDone) return ReceivedDone(state, header);
   if (header.kind != FrameKind::kPullWant) return absl::InvalidArgumentError("frame: not a pull");
   if (!PayloadIntact(header, frame.payload())) return absl::DataLossError("frame: damaged pull");
   SDP_RETURN_IF_ERROR(CheckWorker(state->name, header));
@@ -243,11 +246,30 @@ absl::Status ShardService::Received(const std::shared_ptr<PullStream>& state,
   return absl::OkStatus();
 }
 
+absl::Status ShardService::ReceivedDone(const std::shared_ptr<PullStream>& state,
+                                        const FrameHeader& header) {
+  SDP_RETURN_IF_ERROR(CheckWorker(state->name, header));
+  const ReadsDone done{RequestKeyOf(header)};
+  if (!state->admitted) {
+    state->held_done = done;
+    return absl::OkStatus();
+  }
+  ByteBudget::Hold turn = state->turns->Take(1);
+  if (!turn) return TooMuch("requests", MostAsked());
+  EndReads(done, std::move(turn));
+  return absl::OkStatus();
+}
+
+void ShardService::EndReads(const ReadsDone& done, ByteBudget::Hold turn) {
+  logic_->Post([this, done, turn = Share(std::move(turn))] { shard_->Done(done); });
+}
+
 void ShardService::ReplayHeld(const std::shared_ptr<PullStream>& state) {
   state->admitted = true;
   workers_.SetWireType(state->name.worker, state->wire_type);
   for (auto& [request, turn] : std::exchange(state->held, {}))
     Ask(std::move(request), std::move(turn));
+  if (state->held_done.has_value()) EndReads(*state->held_done, ByteBudget::Hold());
 }
 
 void ShardService::Ask(PullRequest request, ByteBudget::Hold turn) {

@@ -87,6 +87,7 @@ class ShardService final : public ShardServiceBase {
   Bidi* Open(WorkerStreams::Kind kind, Context* context, std::shared_ptr<State> state);
   absl::Status Received(const std::shared_ptr<PushStream>& state, const ReceivedFrame& frame);
   absl::Status Received(const std::shared_ptr<PullStream>& state, const ReceivedFrame& frame);
+  absl::Status ReceivedDone(const std::shared_ptr<PullStream>& state, const FrameHeader& header);
   // What came before the worker was a member.
   void ReplayHeld(const std::shared_ptr<PushStream>& state);
   void ReplayHeld(const std::shared_ptr<PullStream>& state);
@@ -95,6 +96,7 @@ class ShardService final : public ShardServiceBase {
   void Contribute(const PushKey& key, Assembler::Result complete, ByteBudget::Hold turn,
                   const std::shared_ptr<bool>& refused);
   void Ask(PullRequest request, ByteBudget::Hold turn);
+  void EndReads(const ReadsDone& done, ByteBudget::Hold turn);
   // How much a worker may have asked for and not been answered yet: fragments and headers.
   int64_t MostAsked() const { return 1024 + 4 * int64_t{options_.layout->fragments()}; }
   // Runs `act` on the logic's executor and ends the call with its status.
