@@ -13,6 +13,7 @@ namespace sdp {
 // that a gradient tells which weights, samples and factors it was made of. Loss terms: one per
 // sample.
 //   gradient[i] = factor * mean over samples of (value[i] - Target(sample, fragment, i))
+//                 + mean of all values that are read only
 class FakeModel final : public LocalModel {
  public:
   explicit FakeModel(const Layout* layout, WireType type = WireType::kF32)
@@ -47,7 +48,26 @@ class FakeModel final : public LocalModel {
         gradients.emplace_back(block[f], std::move(gradient));
       }
     }
+    double sum = 0;
+    int64_t count = 0;
+    for (const UnitId unit : task.read_only) {
+      auto values = exchange.Take(unit);
+      if (!values.ok()) return values.status();
+      for (WireBuffer& fragment : *values) {
+        const FloatBuffer value = std::move(fragment).Widened();
+        for (const float element : value.span()) sum += element;
+        count += value.size();
+      }
+    }
+    if (count > 0) {
+      const auto mean = static_cast<float>(sum / static_cast<double>(count));
+      for (auto& [id, gradient] : gradients) {
+        for (float& element : gradient.span()) element += mean;
+      }
+    }
     exchange.BackwardBegins();
+    for (auto unit = task.read_only.rbegin(); unit != task.read_only.rend(); ++unit)
+      exchange.Released(*unit);
     for (auto it = gradients.rbegin(); it != gradients.rend(); ++it)
       exchange.Gradient(it->first, WireBuffer::Rounded(type_, it->second.span()));
     return result;

@@ -52,6 +52,11 @@ class SimCluster::Compute {
       for (const WireBuffer& fragment : it->second) copy.push_back(fragment.Clone());
       return copy;
     }
+    void Released(UnitId unit) override {
+      events.push_back([compute = compute_, step = step_, unit] {
+        return compute->worker().OnReleased(step, unit);
+      });
+    }
     void BackwardBegins() override {
       events.push_back(
           [compute = compute_, step = step_] { return compute->worker().OnBackwardBegins(step); });
@@ -76,6 +81,9 @@ class SimCluster::Compute {
     if (const auto* train = std::get_if<TrainTask>(&tasks_.front())) {
       for (const HeldUnit& unit : train->units) {
         if (!units_.contains({train->step, unit.unit})) return;
+      }
+      for (const UnitId unit : train->read_only) {
+        if (!units_.contains({train->step, unit})) return;
       }
       busy_ = true;
       Recorder recorder(this, train->step);
@@ -226,6 +234,7 @@ void SimCluster::StartShard(size_t s, const ShardAdmission& admission) {
   options.clip = options_.run.clip_norm > 0;
   options.round_bytes = options_.round_bytes;
   options.first_step = admission.start.step;
+  options.masking = options_.masking;
   shards_[s] = std::make_unique<Shard>(
       options, [&](FragmentId id, absl::Span<float> values, OptimizerState& state) {
         if (admission.start.checkpoint.empty()) {
@@ -248,6 +257,7 @@ void SimCluster::StartWorker(size_t w, const WorkerAdmission& admission) {
   options.name = absl::StrCat("worker-", w);
   options.catalog = options_.run.catalog;
   options.layout = options_.run.layout;
+  options.masking = options_.masking;
   options.rescale = options_.run.rescale;
   options.seed = options_.seed;
   options.shuffle = options_.shuffle;
@@ -426,6 +436,13 @@ void SimCluster::Do(size_t w, WorkerActions actions) {
   for (const auto& pull : actions.pulls) {
     const size_t s = static_cast<size_t>(pull.shard.value());
     Send([=, this] { Do(s, shards_[s]->Pull(pull.request)); });
+  }
+  for (const auto& done : actions.done) {
+    const size_t s = static_cast<size_t>(done.shard.value());
+    Send([=, this] {
+      most_retained_bytes_ = std::max(most_retained_bytes_, shards_[s]->counts().retained_bytes);
+      shards_[s]->Done(done.reads);
+    });
   }
   for (const auto& push : actions.pushes) {
     const size_t s = static_cast<size_t>(push.shard.value());

@@ -47,6 +47,7 @@ class SimCluster {
     int64_t terms_per_sample = 1;
     DataSummary data;
     int64_t round_bytes = 0;
+    Masking masking = Masking::kForward;
     WireType wire = WireType::kF32;  // of values; gradients come as the model gives them
     uint64_t schedule_seed = 0;
     double duplicates = 0.1;  // share of messages that come twice
@@ -76,6 +77,8 @@ class SimCluster {
   int64_t pushed_bytes(int worker) const { return pushed_bytes_[static_cast<size_t>(worker)]; }
   // Fragments for which the version did not advance by exactly one at a time.
   int version_jumps() const { return version_jumps_; }
+  // The most that a shard kept of older versions when a reader said that it is done.
+  int64_t most_retained_bytes() const { return most_retained_bytes_; }
   const Coordinator& coordinator() const { return *coordinator_; }
   int64_t events() const { return events_done_; }
 
@@ -119,6 +122,7 @@ class SimCluster {
   std::map<std::pair<size_t, FragmentId>, Step> versions_;
   std::set<std::tuple<size_t, Step, FragmentId>> counted_;
   int version_jumps_ = 0;
+  int64_t most_retained_bytes_ = 0;
   SimDisk own_disk_;
   SimDisk& disk_;
   int64_t events_done_ = 0;

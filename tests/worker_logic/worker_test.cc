@@ -2,7 +2,10 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
+#include <memory>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "common/model/llama.h"
@@ -25,6 +28,35 @@ class WorkerTest : public testing::Test {
     admission_.shards = {"here:1"};
     admission_.coverage.assign(catalog_.units.size(), 1.0);
     admission_.first_step = 12;
+  }
+
+  // Of step 12 on, with the shared units and the MLP, on both of two shards.
+  WorkerBinding Binding(Step step, int64_t samples) const {
+    WorkerBinding binding;
+    binding.generation = Generation(2);
+    binding.step = step;
+    binding.plan = 0;
+    binding.samples = samples;
+    binding.units = std::make_shared<std::vector<UnitFactor>>(
+        std::vector<UnitFactor>{{UnitId(0), 1}, {UnitId(2), 1}, {UnitId(3), 1}});
+    return binding;
+  }
+  // Has been told its binding, and what to do about it.
+  WorkerActions Bound(Worker& worker, Step step, int64_t samples) const {
+    return worker.OnBinding(Binding(step, samples), absl::UnixEpoch());
+  }
+  std::vector<int> Asked(const WorkerActions& actions) const {
+    std::vector<int> asked;
+    for (const auto& pull : actions.pulls) {
+      for (const FragmentId id : pull.request.fragments) asked.push_back(id.value());
+    }
+    std::sort(asked.begin(), asked.end());
+    return asked;
+  }
+  WorkerActions Value(Worker& worker, Step step, int fragment) const {
+    const FragmentId id(fragment);
+    return worker.OnValue(step, id, WireBuffer(WireType::kF32, layout_.fragment(id).size), 100,
+                          absl::UnixEpoch());
   }
 
   const Catalog catalog_;
@@ -81,6 +113,91 @@ TEST_F(WorkerTest, ValidationLossNotFinite_IsReported) {
   EXPECT_EQ(actions.not_finite[0].member, "worker-0");
   EXPECT_EQ(actions.not_finite[0].step, 12);
   EXPECT_EQ(actions.not_finite[0].worker, Incarnation(7));
+}
+
+// ---- Backward masking. One fragment a unit: 0 embed, 1 attention (not held), 2 mlp, 3 head. ----
+
+TEST_F(WorkerTest, Backward_PullsEverything_HoldsWhatItHolds) {
+  options_.masking = Masking::kBackward;
+  Worker worker(options_, admission_, {10, 1, 2, 1});
+  worker.Start();
+  const WorkerActions actions = Bound(worker, 12, 2);
+  EXPECT_EQ(Asked(actions), (std::vector<int>{0, 1, 2, 3}));
+  ASSERT_EQ(actions.train.size(), 1u);
+  EXPECT_EQ(actions.train[0].units.size(), 3u);
+  EXPECT_EQ(actions.train[0].read_only, std::vector<UnitId>{UnitId(1)});
+  for (const int fragment : {3, 1, 0}) EXPECT_TRUE(Value(worker, 12, fragment).done.empty());
+  const WorkerActions last = Value(worker, 12, 2);
+  ASSERT_EQ(last.done.size(), 1u);
+  EXPECT_EQ(last.done[0].shard, ShardId(0));
+  EXPECT_EQ(last.done[0].reads.step, 12);
+  EXPECT_EQ(last.done[0].reads.worker, Incarnation(7));
+  EXPECT_EQ(last.done[0].reads.generation, Generation(2));
+  EXPECT_TRUE(Value(worker, 12, 2).done.empty());  // twice
+  // Its connection broke: what it said last may be lost.
+  const WorkerActions again = worker.Reconnected(ShardId(0));
+  ASSERT_EQ(again.done.size(), 1u);
+  EXPECT_EQ(again.done[0].reads.step, 12);
+}
+
+TEST_F(WorkerTest, Backward_SaysDoneToEachShardByItself) {
+  options_.masking = Masking::kBackward;
+  admission_.shards = {"here:1", "here:2"};
+  const std::vector<ShardId> place = layout_.Place(2);
+  Worker worker(options_, admission_, {10, 1, 2, 1});
+  worker.Start();
+  Bound(worker, 12, 2);
+  for (const int shard : {1, 0}) {
+    size_t said = 0;
+    for (int fragment = 0; fragment < layout_.fragments(); ++fragment) {
+      if (place[static_cast<size_t>(fragment)] != ShardId(shard)) continue;
+      for (const auto& done : Value(worker, 12, fragment).done) {
+        EXPECT_EQ(done.shard, ShardId(shard));
+        ++said;
+      }
+    }
+    EXPECT_EQ(said, 1u);
+  }
+}
+
+TEST_F(WorkerTest, Backward_WithoutSamples_IsDoneAtOnce) {
+  options_.masking = Masking::kBackward;
+  Worker worker(options_, admission_, {10, 1, 2, 1});
+  worker.Start();
+  const WorkerActions actions = Bound(worker, 12, 0);
+  EXPECT_TRUE(actions.pulls.empty());
+  EXPECT_EQ(actions.pushes.size(), 3u);
+  ASSERT_EQ(actions.done.size(), 1u);
+  EXPECT_EQ(actions.done[0].reads.step, 12);
+}
+
+// A weight has one place: the next version of what is not held is asked for once this one is
+// released; of what is held, once its gradient has left.
+TEST_F(WorkerTest, Backward_NextVersion_IsAskedForOnceThisOneIsReleased) {
+  options_.masking = Masking::kBackward;
+  Worker worker(options_, admission_, {10, 1, 2, 1});
+  worker.Start();
+  Bound(worker, 12, 2);
+  for (int fragment = 0; fragment < 4; ++fragment) Value(worker, 12, fragment);
+  worker.OnBackwardBegins(12);
+  EXPECT_TRUE(Bound(worker, 13, 2).pulls.empty());
+  EXPECT_EQ(Asked(worker.OnReleased(12, UnitId(1))), std::vector<int>{1});
+  EXPECT_TRUE(worker.OnReleased(12, UnitId(1)).pulls.empty());
+  worker.OnGradient(12, FragmentId(2), WireBuffer(WireType::kF32, 1));
+  PushAnswer answer;
+  answer.step = 12;
+  answer.fragment = FragmentId(2);
+  EXPECT_EQ(Asked(worker.OnPushAnswer(answer, absl::UnixEpoch())), std::vector<int>{2});
+}
+
+TEST_F(WorkerTest, Forward_ReadsAndSaysNothingOfWhatItDoesNotHold) {
+  Worker worker(options_, admission_, {10, 1, 2, 1});
+  worker.Start();
+  const WorkerActions actions = Bound(worker, 12, 2);
+  EXPECT_EQ(Asked(actions), (std::vector<int>{0, 2, 3}));
+  EXPECT_TRUE(actions.train.at(0).read_only.empty());
+  for (const int fragment : {0, 2, 3}) EXPECT_TRUE(Value(worker, 12, fragment).done.empty());
+  EXPECT_TRUE(worker.Reconnected(ShardId(0)).done.empty());
 }
 
 }  // namespace

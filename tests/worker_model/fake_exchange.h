@@ -20,7 +20,7 @@ namespace sdp {
 // happens, in order. Takes always succeed unless a failure was set. Threads: confined to one.
 class FakeExchange : public Exchange {
  public:
-  enum class Kind { kWant, kTake, kBackward, kGradient };
+  enum class Kind { kWant, kTake, kBackward, kReleased, kGradient };
   struct Event {
     Kind kind;
     int id = 0;  // of the unit or fragment
@@ -46,6 +46,7 @@ class FakeExchange : public Exchange {
     return fragments;
   }
   void BackwardBegins() override { events_.push_back({Kind::kBackward}); }
+  void Released(UnitId unit) override { events_.push_back({Kind::kReleased, unit.value()}); }
   void Gradient(FragmentId fragment, WireBuffer gradient) override {
     EXPECT_EQ(gradient.type(), type_);
     events_.push_back({Kind::kGradient, fragment.value()});

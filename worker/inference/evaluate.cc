@@ -35,6 +35,7 @@ class StoredExchange : public Exchange {
     return ReadBlock(model_, unit);
   }
   void BackwardBegins() override { assert(false && "evaluation has no backward pass"); }
+  void Released(UnitId) override { assert(false && "evaluation has no backward pass"); }
   void Gradient(FragmentId, WireBuffer) override { assert(false && "evaluation has no gradients"); }
 
  private:

@@ -21,7 +21,10 @@ struct HeldUnit {
 // identity.
 struct TrainTask {
   Step step = 0;
-  std::vector<HeldUnit> units;   // ascending
+  std::vector<HeldUnit> units;  // ascending
+  // Backward masking: the units that are not held, ascending. They are computed with, at factor 1,
+  // but get no gradient.
+  std::vector<UnitId> read_only;
   std::vector<int64_t> samples;  // indices in the training set, in order; not empty
   int64_t micro_batch = 0;       // samples computed at once; 0: all
 };
@@ -59,6 +62,9 @@ class Exchange {
   virtual absl::StatusOr<std::vector<WireBuffer>> Take(UnitId unit) = 0;
   // The last micro-batch's backward pass begins: from here on gradients become final.
   virtual void BackwardBegins() = 0;
+  // Nothing reads the weights of a unit that is not held any more: there is room for the next
+  // version's. Once per read-only unit, while the last micro-batch's backward pass goes down.
+  virtual void Released(UnitId unit) = 0;
   // A fragment's final mean gradient over the task's loss terms, [n] in the wire's type. Once per
   // held fragment, any order.
   virtual void Gradient(FragmentId fragment, WireBuffer gradient) = 0;

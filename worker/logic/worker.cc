@@ -1,6 +1,7 @@
 #include "worker/logic/worker.h"
 
 #include <algorithm>
+#include <set>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -65,30 +66,60 @@ void Worker::Begin(StepState& state, WorkerActions* actions) {
     return Ask(step + 1, actions);
   }
   if (state.binding.samples == 0) {
-    for (const UnitFactor& unit : state.units) {
-      for (const FragmentId id : options_.layout->block(unit.unit)) {
-        state.unacknowledged[id] = nullptr;
-        PushFragment(state, id, absl::ZeroDuration(), actions);
-      }
-    }
+    PushHeaders(state, actions);
     return Ask(step + 1, actions);
   }
+  TrainTask task = TaskOf(state);
+  const auto read = [&](UnitId unit, absl::flat_hash_set<FragmentId>& until) {
+    Expect(state, unit);
+    for (const FragmentId id : options_.layout->block(unit)) {
+      state.unasked.insert(id);
+      until.insert(id);
+      if (options_.masking == Masking::kBackward) ++state.awaited[PlaceOf(id)];
+    }
+  };
+  for (const HeldUnit& unit : task.units) read(unit.unit, state.due);
+  for (const UnitId unit : task.read_only) read(unit, state.in_use);
+  actions->train.push_back(std::move(task));
+  PullFree(actions);
+}
+
+TrainTask Worker::TaskOf(const StepState& state) const {
   TrainTask task;
-  task.step = step;
+  task.step = state.binding.step;
   task.micro_batch = state.binding.micro_batch;
+  std::vector<bool> held(options_.catalog->units.size());
   for (const UnitFactor& unit : state.units) {
     task.units.push_back({unit.unit, unit.factor});
-    Expect(state, unit.unit);
-    for (const FragmentId id : options_.layout->block(unit.unit)) {
-      state.unasked.insert(id);
-      state.due.insert(id);
+    held[static_cast<size_t>(unit.unit.value())] = true;
+  }
+  if (options_.masking == Masking::kBackward) {
+    for (size_t unit = 0; unit < held.size(); ++unit) {
+      if (!held[unit]) task.read_only.emplace_back(static_cast<int32_t>(unit));
     }
   }
   for (int64_t i = 0; i < state.binding.samples; ++i) {
     task.samples.push_back(order_.Sample(state.binding.first_position + i));
   }
-  actions->train.push_back(std::move(task));
-  PullFree(actions);
+  return task;
+}
+
+// Without samples there is nothing to read, and nothing but that to say.
+void Worker::PushHeaders(StepState& state, WorkerActions* actions) {
+  for (const UnitFactor& unit : state.units) {
+    for (const FragmentId id : options_.layout->block(unit.unit)) {
+      state.unacknowledged[id] = nullptr;
+      PushFragment(state, id, absl::ZeroDuration(), actions);
+    }
+  }
+  if (options_.masking == Masking::kForward) return;
+  const std::set<ShardId> shards(place_.begin(), place_.end());
+  for (const ShardId shard : shards) SayDone(state, shard, actions);
+}
+
+void Worker::SayDone(const StepState& state, ShardId shard, WorkerActions* actions) {
+  static_cast<RequestKey&>(done_[shard]) = Key(state);
+  actions->done.push_back({shard, done_[shard]});
 }
 
 void Worker::Expect(StepState& state, UnitId unit) {
@@ -101,7 +132,10 @@ void Worker::Expect(StepState& state, UnitId unit) {
 bool Worker::Busy(Step before, FragmentId fragment) const {
   for (const auto& [step, state] : steps_) {
     if (step >= before) break;
-    if (state.due.contains(fragment) || state.unacknowledged.contains(fragment)) return true;
+    if (state.due.contains(fragment) || state.in_use.contains(fragment) ||
+        state.unacknowledged.contains(fragment)) {
+      return true;
+    }
   }
   return false;
 }
@@ -125,8 +159,7 @@ void Worker::PullFree(WorkerActions* actions) {
 void Worker::PullFragments(const StepState& state, const std::vector<FragmentId>& fragments,
                            WorkerActions* actions) const {
   std::map<ShardId, std::vector<FragmentId>> by_shard;
-  for (const FragmentId id : fragments)
-    by_shard[place_[static_cast<size_t>(id.value())]].push_back(id);
+  for (const FragmentId id : fragments) by_shard[PlaceOf(id)].push_back(id);
   for (auto& [shard, wanted] : by_shard) {
     std::sort(wanted.begin(), wanted.end());  // forward order: first layers are the most urgent
     PullRequest request;
@@ -156,7 +189,13 @@ WorkerActions Worker::OnValue(Step step, FragmentId fragment, WireBuffer value, 
     return actions;
   }
   // An evaluation's traffic is not the step's: the full model passes by.
-  if (!state.evaluating) state.pulled_bytes += wire_bytes;
+  if (!state.evaluating) {
+    state.pulled_bytes += wire_bytes;
+    if (const auto from = state.awaited.find(PlaceOf(fragment));
+        from != state.awaited.end() && --from->second == 0) {
+      SayDone(state, from->first, &actions);
+    }
+  }
   const FragmentId first = options_.layout->block(spec.unit).front();
   state.parts[spec.unit][static_cast<size_t>(fragment.value() - first.value())] = std::move(value);
   if (--state.missing[spec.unit] == 0) {
@@ -222,6 +261,15 @@ WorkerActions Worker::OnBackwardBegins(Step step) {
   return actions;
 }
 
+WorkerActions Worker::OnReleased(Step step, UnitId unit) {
+  WorkerActions actions;
+  const auto it = steps_.find(step);
+  if (it == steps_.end()) return actions;
+  for (const FragmentId id : options_.layout->block(unit)) it->second.in_use.erase(id);
+  PullFree(&actions);
+  return actions;
+}
+
 WorkerActions Worker::OnGradient(Step step, FragmentId fragment, WireBuffer gradient) {
   WorkerActions actions;
   const auto it = steps_.find(step);
@@ -238,8 +286,7 @@ void Worker::PushFragment(const StepState& state, FragmentId fragment, absl::Dur
   static_cast<RequestKey&>(key) = Key(state);
   key.fragment = fragment;
   key.terms = state.binding.samples * options_.terms_per_sample;
-  actions->pushes.push_back({place_[static_cast<size_t>(fragment.value())], key,
-                             state.unacknowledged.at(fragment), delay});
+  actions->pushes.push_back({PlaceOf(fragment), key, state.unacknowledged.at(fragment), delay});
 }
 
 void Worker::OnPushed(Step step, int64_t wire_bytes) {
@@ -323,9 +370,9 @@ void Worker::TryComplete(StepState& state, absl::Time now, WorkerActions* action
 
 WorkerActions Worker::Reconnected(ShardId shard) {
   WorkerActions actions;
-  const auto there = [&](FragmentId id) {
-    return place_[static_cast<size_t>(id.value())] == shard;
-  };
+  const auto there = [&](FragmentId id) { return PlaceOf(id) == shard; };
+  if (const auto done = done_.find(shard); done != done_.end())
+    actions.done.push_back({shard, done->second});
   for (const auto& [step, state] : steps_) {
     std::vector<FragmentId> wanted;
     for (const FragmentId id : state.asked) {

@@ -16,6 +16,7 @@
 #include "common/data/sample_order.h"
 #include "common/model/catalog.h"
 #include "common/model/layout.h"
+#include "common/model/masking.h"
 #include "common/plan/rescale.h"
 #include "common/protocol/messages.h"
 #include "worker/logic/local_model.h"
@@ -38,6 +39,10 @@ struct WorkerActions {
     SharedWire gradient;
     absl::Duration delay;
   };  // gradient null: header only
+  struct Done {
+    ShardId shard;
+    ReadsDone reads;
+  };
   struct UnitHere {
     Step step;
     UnitId unit;
@@ -47,6 +52,7 @@ struct WorkerActions {
   std::vector<Ask> ask;
   std::vector<Pull> pulls;
   std::vector<Push> pushes;
+  std::vector<Done> done;
   std::vector<UnitHere> units;
   std::vector<EvaluateTask> evaluate;  // to the compute thread, which works in order
   std::vector<TrainTask> train;
@@ -56,15 +62,16 @@ struct WorkerActions {
   std::optional<absl::Status> exit;  // OK: the run is finished
 };
 
-// Worker is the life of a training step on one worker: ask for the binding, pull the subnetwork,
-// compute, push each gradient as it is ready, report. Event-driven; the computation itself, sockets
-// and files are outside. Threads: confined to one.
+// Worker is the life of a training step on one worker: ask for the binding, pull the subnetwork
+// (with backward masking: the model), compute, push each gradient as it is ready, report.
+// Event-driven; the computation itself, sockets and files are outside. Threads: confined to one.
 class Worker {
  public:
   struct Options {
     std::string name;
     const Catalog* catalog = nullptr;  // outlives the worker
     const Layout* layout = nullptr;    // outlives the worker
+    Masking masking = Masking::kForward;
     Rescale rescale = Rescale::kEval;
     uint64_t seed = 0;  // of the sample order
     bool shuffle = true;
@@ -84,6 +91,7 @@ class Worker {
   // From the compute thread, in its order.
   WorkerActions OnWant(Step step, UnitId unit);
   WorkerActions OnBackwardBegins(Step step);
+  WorkerActions OnReleased(Step step, UnitId unit);
   WorkerActions OnGradient(Step step, FragmentId fragment, WireBuffer gradient);
   WorkerActions OnEvaluated(Step step, const absl::StatusOr<LossSum>& result);
   WorkerActions OnTrained(Step step, const absl::StatusOr<TrainResult>& result, absl::Time now);
@@ -107,8 +115,10 @@ class Worker {
     absl::flat_hash_set<FragmentId> unasked, asked;
     absl::flat_hash_map<UnitId, std::vector<WireBuffer>> parts;
     absl::flat_hash_map<UnitId, size_t> missing;  // fragments of a unit that have not come
-    // Gradients. due: not computed yet; unacknowledged: kept until the shard has them.
-    absl::flat_hash_set<FragmentId> due;
+    absl::flat_hash_map<ShardId, int> awaited;    // backward masking: fragments to come from it
+    // Gradients. due: not computed yet; unacknowledged: kept until the shard has them. in_use:
+    // there will be none, as the unit is not held, and the weights are not released yet.
+    absl::flat_hash_set<FragmentId> due, in_use;
     absl::flat_hash_map<FragmentId, SharedWire> unacknowledged;
     std::optional<TrainResult> result;
     absl::Time trained_at;
@@ -116,9 +126,15 @@ class Worker {
   };
 
   RequestKey Key(const StepState& state) const;
+  ShardId PlaceOf(FragmentId fragment) const {
+    return place_[static_cast<size_t>(fragment.value())];
+  }
   void Ask(Step step, WorkerActions* actions);
   void Begin(StepState& state, WorkerActions* actions);
+  TrainTask TaskOf(const StepState& state) const;
+  void PushHeaders(StepState& state, WorkerActions* actions);
   void Expect(StepState& state, UnitId unit);
+  void SayDone(const StepState& state, ShardId shard, WorkerActions* actions);
   bool Busy(Step before, FragmentId fragment) const;
   void PullFree(WorkerActions* actions);
   void PullFragments(const StepState& state, const std::vector<FragmentId>& fragments,
@@ -133,8 +149,9 @@ class Worker {
   const SampleOrder order_;
   int64_t plan_ = -1;  // number of the plan whose units we know
   std::vector<UnitFactor> units_;
-  std::optional<Step> asked_;        // the step whose binding is awaited
-  std::map<Step, StepState> steps_;  // bound, until reported; at most two
+  std::optional<Step> asked_;          // the step whose binding is awaited
+  std::map<ShardId, ReadsDone> done_;  // backward masking: what it was told last
+  std::map<Step, StepState> steps_;    // bound, until reported; at most two
 };
 
 }  // namespace sdp

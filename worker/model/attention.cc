@@ -65,6 +65,9 @@ Forward Compute(const at::Tensor& h, const AttentionWeights& w, const Rotary& ro
   return f;
 }
 
+// Of `backward`: which weights' gradients are wanted, by their place among forward's tensors.
+enum Input : size_t { kH, kNorm, kQkv, kO };
+
 class AttentionFunction : public torch::autograd::Function<AttentionFunction> {
  public:
   static at::Tensor forward(AutogradContext* context, const at::Tensor& h, const at::Tensor& norm,
@@ -92,7 +95,9 @@ class AttentionFunction : public torch::autograd::Function<AttentionFunction> {
 
     const at::Tensor dy = gradients[0].contiguous();
     const at::Tensor dy_rows = Rows(dy);
-    at::Tensor do_weight = ScaledProduct(dy_rows.t(), ByToken(attended.out), factor);
+    at::Tensor do_weight;
+    if (context->needs_input_grad(kO))
+      do_weight = ScaledProduct(dy_rows.t(), ByToken(attended.out), factor);
     at::Tensor dout = ScaledProduct(dy_rows, o_weight, factor)
                           .view({h.size(0), h.size(1), heads.query, heads.size})
                           .transpose(1, 2);
@@ -107,15 +112,19 @@ class AttentionFunction : public torch::autograd::Function<AttentionFunction> {
     rotary->ApplyInverse(dqkv, heads.query + heads.key);
     dqkv = dqkv.view({h.size(0) * h.size(1), qkv_weight.size(0)});
 
-    at::Tensor rows = Rows(RmsNorm(h, norm, context->saved_data["eps"].toDouble()).y);
-    at::Tensor dqkv_weight = Product(dqkv.t(), rows);
+    at::Tensor rows, dqkv_weight;
+    if (context->needs_input_grad(kQkv)) {
+      rows = Rows(RmsNorm(h, norm, context->saved_data["eps"].toDouble()).y);
+      dqkv_weight = Product(dqkv.t(), rows);
+    } else {
+      rows = at::empty_like(Rows(h));
+    }
     ProductInto(rows, dqkv, qkv_weight);  // The normed input's gradient takes its place.
     dqkv.reset();
     RmsNormGradients through = RmsNormGradient(rows, h, norm, rstd, dy);
-    return {through.dx,   through.dweight.to(norm.scalar_type()),
-            dqkv_weight,  do_weight,
-            at::Tensor(), at::Tensor(),
-            at::Tensor()};
+    at::Tensor dnorm;
+    if (context->needs_input_grad(kNorm)) dnorm = through.dweight.to(norm.scalar_type());
+    return {through.dx, dnorm, dqkv_weight, do_weight, at::Tensor(), at::Tensor(), at::Tensor()};
   }
 };
 

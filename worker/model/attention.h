@@ -12,6 +12,10 @@ namespace sdp {
 // (d), 1 / rms (1), q, k, v after rotation ((H + 2 K) e), the heads' output (H e) and their
 // log-sum-exp (H). The normed input is made anew: a pass over memory against d more elements per
 // token.
+//
+// Weights that require no gradient (a unit that is read only) get none, nor what only that would
+// take: the products with the normed input and the heads' output. What is kept is the same, since
+// h's gradient needs all of it.
 struct AttentionWeights {
   at::Tensor norm;  // [d]
   at::Tensor qkv;   // [(H + 2 K) e, d]

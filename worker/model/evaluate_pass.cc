@@ -20,7 +20,7 @@ EvaluatePass::EvaluatePass(const TorchWalk& walk, const BatchSource& source, int
       sizes_(EvaluationSizesFor(walk.catalog, source.terms_per_sample(), task.micro_batch,
                                 memory_bytes, BytesPerElement(walk.placement.type))),
       last_(LastUses(walk.catalog)),
-      weights_(walk.layout, walk.map, SlimWeights::Use::kEvaluate, walk.placement),
+      weights_(walk.layout, walk.map, walk.placement),
       wanted_(walk.catalog.units.size()) {}
 
 absl::StatusOr<LossSum> EvaluatePass::Run() {
@@ -105,7 +105,7 @@ absl::Status EvaluatePass::TakeUnits(size_t stage) {
     absl::StatusOr<std::vector<WireBuffer>> fragments = exchange_.Take(unit);
     if (!fragments.ok()) return Context(fragments.status(), doing_);
     wanted_[static_cast<size_t>(unit.value())] = false;
-    SDP_RETURN_IF_ERROR(weights_.Unpack(unit, *std::move(fragments)));
+    SDP_RETURN_IF_ERROR(weights_.Unpack(unit, *std::move(fragments), SlimWeights::Use::kRead));
   }
   return absl::OkStatus();
 }

@@ -24,7 +24,8 @@ double SumOfLosses(const std::vector<at::Tensor>& losses) {
   return sum;
 }
 
-// The unscaled sum of losses. Fills `gradients`, scaled, unless it is null.
+// The unscaled sum of losses. Fills `gradients`, scaled, unless it is null: of h, and of weights
+// that require one.
 double Compute(const at::Tensor& h, const at::Tensor& target, const HeadWeights& w, double eps,
                double scale, int64_t chunk, Gradients* gradients) {
   const at::Tensor rows = Rows(h);
@@ -32,8 +33,9 @@ double Compute(const at::Tensor& h, const at::Tensor& target, const HeadWeights&
   if (gradients != nullptr) {
     // Sums over chunks are f32 whatever the type.
     const at::TensorOptions sums = h.options().dtype(at::kFloat);
-    *gradients = {at::empty_like(h), at::zeros(w.norm.sizes(), sums),
-                  at::empty(w.projection.sizes(), sums)};
+    gradients->h = at::empty_like(h);
+    if (w.norm.requires_grad()) gradients->norm = at::zeros(w.norm.sizes(), sums);
+    if (w.projection.requires_grad()) gradients->projection = at::empty(w.projection.sizes(), sums);
   }
   const at::ScalarType type = h.scalar_type();
   std::vector<at::Tensor> losses;
@@ -45,17 +47,20 @@ double Compute(const at::Tensor& h, const at::Tensor& target, const HeadWeights&
     losses.push_back(SoftmaxLoss(logits, targets.narrow(0, begin, n)));
     if (gradients == nullptr) continue;
     const at::Tensor dlogits = logits.to(type);
-    AccumulateProduct(gradients->projection, dlogits.t(), normed.y, scale,
-                      begin == 0 ? Sum::kFresh : Sum::kContinued);
+    if (gradients->projection.defined()) {
+      AccumulateProduct(gradients->projection, dlogits.t(), normed.y, scale,
+                        begin == 0 ? Sum::kFresh : Sum::kContinued);
+    }
     const at::Tensor dnormed = ScaledProduct(dlogits, w.projection, scale);
     const RmsNormGradients through =
         RmsNormGradient(dnormed, part, w.norm, normed.rstd, at::Tensor());
     Rows(gradients->h).narrow(0, begin, n).copy_(through.dx);
-    gradients->norm.add_(through.dweight);
+    if (gradients->norm.defined()) gradients->norm.add_(through.dweight);
   }
   if (gradients != nullptr) {
-    gradients->norm = gradients->norm.to(type);
-    gradients->projection = gradients->projection.to(type);
+    for (at::Tensor* sum : {&gradients->norm, &gradients->projection}) {
+      if (sum->defined()) *sum = sum->to(type);
+    }
   }
   return SumOfLosses(losses);
 }
@@ -75,7 +80,9 @@ class HeadLossFunction : public torch::autograd::Function<HeadLossFunction> {
     variable_list saved = context->get_saved_variables();
     const double factor = outer[0].item<double>();
     if (factor != 1) {
-      for (at::Tensor& gradient : saved) gradient.mul_(factor);
+      for (at::Tensor& gradient : saved) {
+        if (gradient.defined()) gradient.mul_(factor);
+      }
     }
     return {saved[0], at::Tensor(), saved[1], saved[2], at::Tensor(), at::Tensor(), at::Tensor()};
   }

@@ -16,7 +16,7 @@ namespace sdp {
 // Softmax in f32, the sum of losses in f64. In bf16 the logits and their gradients are widened and
 // rounded for that by explicit casts, and sums over chunks (the weights' gradients) stay in f32
 // until the last: 6 bytes per element of the projection for a while. Keeps per token: the gradient
-// of h (d) in h's place.
+// of h (d) in h's place. A weight that requires no gradient has none made.
 struct HeadWeights {
   at::Tensor norm;        // [d]
   at::Tensor projection;  // [V, d]

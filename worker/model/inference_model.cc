@@ -27,12 +27,12 @@ class TorchInference : public InferenceModel {
         network_(std::move(network)),
         map_(std::move(map)),
         uses_(std::move(uses)),
-        weights_(stored.layout, map_, SlimWeights::Use::kEvaluate, Placement()),
+        weights_(stored.layout, map_, Placement()),
         caches_(network_.stages.size()) {}
 
   absl::Status LoadUnit(const StoredModel& stored, UnitId unit) {
     SDP_ASSIGN_OR_RETURN(std::vector<WireBuffer> fragments, ReadBlock(stored, unit));
-    return weights_.Unpack(unit, std::move(fragments));
+    return weights_.Unpack(unit, std::move(fragments), SlimWeights::Use::kRead);
   }
 
   absl::StatusOr<absl::Span<const float>> Logits(absl::Span<const int32_t> tokens) override {

@@ -28,6 +28,9 @@ Forward Compute(const at::Tensor& h, const MlpWeights& w, double eps, double fac
   return f;
 }
 
+// Of `backward`: which weights' gradients are wanted, by their place among forward's tensors.
+enum Input : size_t { kH, kNorm, kGateUp, kDown };
+
 class MlpFunction : public torch::autograd::Function<MlpFunction> {
  public:
   static at::Tensor forward(AutogradContext* context, const at::Tensor& h, const at::Tensor& norm,
@@ -50,16 +53,22 @@ class MlpFunction : public torch::autograd::Function<MlpFunction> {
     at::Tensor product =
         ScaledProduct(Rows(dy), down, factor);  // Its gradient, until the next line.
     at::Tensor dgate_up = SwiGluGradient(gate_up, product);
-    at::Tensor ddown = ScaledProduct(Rows(dy).t(), product, factor);
+    at::Tensor ddown;
+    if (context->needs_input_grad(kDown)) ddown = ScaledProduct(Rows(dy).t(), product, factor);
     product.reset();
-    at::Tensor rows = Rows(RmsNorm(h, norm, context->saved_data["eps"].toDouble()).y);
-    at::Tensor dgate_up_weight = Product(dgate_up.t(), rows);
+    at::Tensor rows, dgate_up_weight;
+    if (context->needs_input_grad(kGateUp)) {
+      rows = Rows(RmsNorm(h, norm, context->saved_data["eps"].toDouble()).y);
+      dgate_up_weight = Product(dgate_up.t(), rows);
+    } else {
+      rows = at::empty_like(Rows(h));
+    }
     ProductInto(rows, dgate_up, gate_up_weight);  // The normed input's gradient takes its place.
     dgate_up.reset();
     RmsNormGradients through = RmsNormGradient(rows, h, norm, rstd, dy);
-    return {through.dx,      through.dweight.to(norm.scalar_type()),
-            dgate_up_weight, ddown,
-            at::Tensor(),    at::Tensor()};
+    at::Tensor dnorm;
+    if (context->needs_input_grad(kNorm)) dnorm = through.dweight.to(norm.scalar_type());
+    return {through.dx, dnorm, dgate_up_weight, ddown, at::Tensor(), at::Tensor()};
   }
 };
 

@@ -8,6 +8,7 @@ namespace sdp {
 //   h + factor * (silu(gate) * up) down^T,  [gate, up] = norm(h) gate_up^T      h [B, L, d]
 // Keeps for the backward pass, per token: h (d), 1 / rms (1), gate and up (2 f). The normed input
 // and the product are made anew: a pass over memory each against d + f more elements per token.
+// Weights that require no gradient get none, as in attention.h: what is kept is the same.
 struct MlpWeights {
   at::Tensor norm;     // [d]
   at::Tensor gate_up;  // [2 f, d]: gate, then up

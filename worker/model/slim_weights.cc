@@ -47,6 +47,7 @@ absl::StatusOr<WeightMap> WeightMap::Make(const Catalog& catalog, const Layout& 
   }
   WeightMap map;
   map.stages_.resize(catalog.stages.size());
+  map.first_.resize(catalog.stages.size());
   map.units_.resize(catalog.units.size());
   map.weight_of_.assign(catalog.tensors.size(), -1);
   for (size_t stage = 0; stage < catalog.stages.size(); ++stage) {
@@ -124,6 +125,7 @@ absl::Status WeightMap::Add(const Catalog& catalog, size_t stage, const WeightNa
   for (const Part& part : weight.parts) weight_of_[static_cast<size_t>(part.tensor)] = index;
   weights_.push_back(std::move(weight));
   stages_[stage].push_back(index);
+  first_[stage].push_back(index);
   return absl::OkStatus();
 }
 
@@ -155,16 +157,14 @@ void WeightMap::FindSpent(const Network& network) {
   }
 }
 
-SlimWeights::SlimWeights(const Layout& layout, const WeightMap& map, Use use,
-                         const Placement& placement)
+SlimWeights::SlimWeights(const Layout& layout, const WeightMap& map, const Placement& placement)
     : layout_(layout),
       map_(map),
-      use_(use),
       placement_(placement),
       tensors_(map.weights().size()),
       here_(map.unit_count()) {}
 
-absl::Status SlimWeights::Unpack(UnitId unit, std::vector<WireBuffer> fragments) {
+absl::Status SlimWeights::Unpack(UnitId unit, std::vector<WireBuffer> fragments, Use use) {
   const std::vector<FragmentId>& block = layout_.block(unit);
   if (fragments.size() != block.size()) {
     return absl::InternalError(absl::StrCat("block ", unit.value(), " came in ", fragments.size(),
@@ -193,7 +193,7 @@ absl::Status SlimWeights::Unpack(UnitId unit, std::vector<WireBuffer> fragments)
                   Bytes(place.size, placement_.type));
     }
     at::Tensor tensor = ToDevice(host, placement_.device);
-    tensor.requires_grad_(use_ == Use::kTrain);
+    tensor.requires_grad_(use == Use::kTrain);
     tensors_[static_cast<size_t>(weight)] = std::move(tensor);
   }
   here_[static_cast<size_t>(unit.value())] = true;

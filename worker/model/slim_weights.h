@@ -48,6 +48,8 @@ class WeightMap {
   const std::vector<int>& stage(size_t index) const {
     return stages_[index];
   }  // in the order the stage expects
+  // Those of them that no earlier stage reads: no later backward pass needs their values.
+  const std::vector<int>& first(size_t stage) const { return first_[stage]; }
   // The weights that nothing reads any more, not even a backward pass, when this stage's forward is
   // done.
   const std::vector<int>& spent(size_t stage) const { return spent_[stage]; }
@@ -64,6 +66,7 @@ class WeightMap {
 
   std::vector<Weight> weights_;
   std::vector<std::vector<int>> stages_;
+  std::vector<std::vector<int>> first_;  // [stages]
   std::vector<std::vector<int>> spent_;  // [stages]
   std::vector<std::vector<int>> units_;
   std::vector<std::vector<Place>> places_;  // [weights]
@@ -73,13 +76,13 @@ class WeightMap {
 // The weights of the units that are here now. Threads: confined to one.
 class SlimWeights {
  public:
-  enum class Use { kTrain, kEvaluate };  // kTrain: leaves that require gradients
-  SlimWeights(const Layout& layout, const WeightMap& map, Use use, const Placement& placement);
+  SlimWeights(const Layout& layout, const WeightMap& map, const Placement& placement);
 
   bool Has(UnitId unit) const { return here_[static_cast<size_t>(unit.value())]; }
-  // Copies the fragments of a unit's block, in order, and frees them. Internal - wrong number,
-  // size or type.
-  absl::Status Unpack(UnitId unit, std::vector<WireBuffer> fragments);
+  // Copies the fragments of a unit's block, in order, and frees them. kTrain: the weights are
+  // leaves that require gradients. Internal - wrong number, size or type.
+  enum class Use { kTrain, kRead };
+  absl::Status Unpack(UnitId unit, std::vector<WireBuffer> fragments, Use use);
   void Drop(UnitId unit);
   // Frees a weight's values although the graph of the backward pass still refers to the tensor, of
   // which shape and gradient stay.
@@ -90,7 +93,6 @@ class SlimWeights {
  private:
   const Layout& layout_;
   const WeightMap& map_;
-  const Use use_;
   const Placement placement_;
   std::vector<at::Tensor> tensors_;  // [weights]; undefined: not here
   std::vector<bool> here_;           // [units]

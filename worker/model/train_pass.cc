@@ -77,12 +77,15 @@ TrainPass::TrainPass(const TorchWalk& walk, const BatchSource& source, const Tra
       task_(task),
       exchange_(exchange),
       terms_(static_cast<int64_t>(task.samples.size()) * source.terms_per_sample()),
+      first_(FirstUses(walk.catalog)),
+      read_only_(walk.catalog.units.size()),
       sums_(walk.map.weights().size()),
-      weights_(walk.layout, walk.map, SlimWeights::Use::kTrain, walk.placement) {}
+      weights_(walk.layout, walk.map, walk.placement) {}
 
 absl::StatusOr<TrainResult> TrainPass::Run() {
   Doing("start", "");
-  SDP_ASSIGN_OR_RETURN(uses_, PlanWalk(walk_.catalog, task_.units));
+  SDP_ASSIGN_OR_RETURN(uses_, PlanWalk(walk_.catalog, task_.units, task_.read_only));
+  for (const UnitId unit : task_.read_only) read_only_[static_cast<size_t>(unit.value())] = true;
   const absl::Span<const int64_t> samples = task_.samples;
   if (samples.empty()) return absl::InvalidArgumentError("a training task without samples");
   const size_t micro =
@@ -126,6 +129,7 @@ absl::StatusOr<at::Tensor> TrainPass::Forward(const Batch& batch, Micro micro) {
     if (!uses_[stage].present) continue;
     SDP_RETURN_IF_ERROR(TakeUnits(stage));
     Doing("forward of ", walk_.catalog.stages[stage].name);
+    if (micro == Micro::kLast) ReleaseAfterBackward(stage, h);
     h = walk_.network.stages[stage]->Forward(h, weights_.OfStage(stage), uses_[stage].factor);
     if (micro == Micro::kLast) ReleaseSpent(stage);
   }
@@ -142,6 +146,21 @@ void TrainPass::ReleaseSpent(size_t stage) {
   for (const int weight : walk_.map.spent(stage)) weights_.Release(weight);
 }
 
+void TrainPass::ReleaseAfterBackward(size_t stage, const at::Tensor& input) {
+  std::vector<int> weights;
+  for (const int weight : walk_.map.first(stage)) {
+    if (!weights_.tensor(weight).requires_grad()) weights.push_back(weight);
+  }
+  if (weights.empty()) return;
+  input.register_hook([this, stage, weights](const at::Tensor&) {
+    for (const int weight : weights) weights_.Release(weight);
+    for (const UnitId unit : walk_.catalog.stages[stage].units) {
+      const auto index = static_cast<size_t>(unit.value());
+      if (read_only_[index] && first_[index] == stage) exchange_.Released(unit);
+    }
+  });
+}
+
 absl::Status TrainPass::TakeUnits(size_t stage) {
   for (const UnitId unit : walk_.catalog.stages[stage].units) {
     if (weights_.Has(unit)) continue;
@@ -152,7 +171,10 @@ absl::Status TrainPass::TakeUnits(size_t stage) {
       fragments = exchange_.Take(unit);
     }
     if (!fragments.ok()) return Context(fragments.status(), doing_);
-    SDP_RETURN_IF_ERROR(weights_.Unpack(unit, *std::move(fragments)));
+    const bool read_only = read_only_[static_cast<size_t>(unit.value())];
+    SDP_RETURN_IF_ERROR(
+        weights_.Unpack(unit, *std::move(fragments),
+                        read_only ? SlimWeights::Use::kRead : SlimWeights::Use::kTrain));
   }
   return absl::OkStatus();
 }
@@ -160,7 +182,7 @@ absl::Status TrainPass::TakeUnits(size_t stage) {
 void TrainPass::HandOutGradients(GradientPacker& packer) {
   for (size_t w = 0; w < walk_.map.weights().size(); ++w) {
     const int weight = static_cast<int>(w);
-    if (!weights_.tensor(weight).defined()) continue;
+    if (!HasGradient(weight)) continue;
     torch::autograd::impl::set_post_acc_grad_hooks(
         weights_.tensor(weight), std::make_unique<HandOutHook>(weights_, packer, weight, sums_[w]));
   }
@@ -168,9 +190,10 @@ void TrainPass::HandOutGradients(GradientPacker& packer) {
 
 void TrainPass::SumGradients() {
   for (size_t w = 0; w < walk_.map.weights().size(); ++w) {
-    const at::Tensor& tensor = weights_.tensor(static_cast<int>(w));
-    if (!tensor.defined()) continue;
-    torch::autograd::impl::set_post_acc_grad_hooks(tensor, std::make_unique<SumHook>(sums_[w]));
+    const int weight = static_cast<int>(w);
+    if (!HasGradient(weight)) continue;
+    torch::autograd::impl::set_post_acc_grad_hooks(weights_.tensor(weight),
+                                                   std::make_unique<SumHook>(sums_[w]));
   }
 }
 

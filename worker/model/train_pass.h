@@ -19,7 +19,9 @@ namespace sdp {
 // that reads them; gradients add up over the micro-batches in order and in f32, and in the last one
 // each is handed out and freed as soon as it is final. The last one also frees each weight once
 // nothing reads it any more, so a parameter is a weight or a gradient on its way out, not both:
-// what comes in for the next step meanwhile finds room. common/plan/memory.cc walks the same way to
+// what comes in for the next step meanwhile finds room. Units that are read only (backward masking)
+// take part in both passes, but have no gradients: their weights go when the backward pass of the
+// first stage that reads them is done. common/plan/memory.cc walks the same way to
 // predict the peak. Threads: confined to one; backward hooks run on it too.   Errors: as
 // LocalModel::Train; LibTorch's exceptions pass through.
 class TrainPass {
@@ -37,18 +39,27 @@ class TrainPass {
   absl::StatusOr<at::Tensor> Forward(const Batch& batch, Micro micro);
   absl::Status TakeUnits(size_t stage);
   void ReleaseSpent(size_t stage);
+  // The weights without gradients that `stage` was the first to read go once the gradient of its
+  // input is there, as do their units. Precondition: `input` requires a gradient: a shared unit,
+  // which is held, is below.
+  void ReleaseAfterBackward(size_t stage, const at::Tensor& input);
   // Gradients are final when the next backward pass makes them: hand them out there.
   void HandOutGradients(GradientPacker& packer);
   // bf16: gradients of the micro-batches before the last add up in f32 beside the weights.
   void SumGradients();
+  bool HasGradient(int weight) const {
+    return weights_.tensor(weight).defined() && weights_.tensor(weight).requires_grad();
+  }
   void Doing(const char* what, const std::string& where);
 
   const TorchWalk& walk_;
   const BatchSource& source_;
   const TrainTask& task_;
   Exchange& exchange_;
-  const int64_t terms_;           // targets of the whole task
-  std::vector<at::Tensor> sums_;  // [weights] f32, of earlier micro-batches; only in bf16
+  const int64_t terms_;              // targets of the whole task
+  const std::vector<size_t> first_;  // [units] the first stage that reads it
+  std::vector<bool> read_only_;      // [units]
+  std::vector<at::Tensor> sums_;     // [weights] f32, of earlier micro-batches; only in bf16
   std::vector<StageUse> uses_;
   SlimWeights weights_;
   TrainResult result_;

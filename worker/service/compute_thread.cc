@@ -95,6 +95,10 @@ void ComputeThread::BackwardBegins() {
   owner_->Post([this, step = step_] { events_.backward_begins(step); });
 }
 
+void ComputeThread::Released(UnitId unit) {
+  owner_->Post([this, step = step_, unit] { events_.released(step, unit); });
+}
+
 void ComputeThread::Gradient(FragmentId fragment, WireBuffer gradient) {
   // Shared only because a posted task must be copyable.
   auto shared = std::make_shared<WireBuffer>(std::move(gradient));

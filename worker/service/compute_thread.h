@@ -26,6 +26,7 @@ class ComputeThread final : private Exchange {
   struct Events {  // on the owner's loop
     std::function<void(Step, UnitId)> want;
     std::function<void(Step)> backward_begins;
+    std::function<void(Step, UnitId)> released;
     std::function<void(Step, FragmentId, WireBuffer)> gradient;
     std::function<void(Step, const absl::StatusOr<LossSum>&)> evaluated;
     std::function<void(Step, const absl::StatusOr<TrainResult>&)> trained;
@@ -54,6 +55,7 @@ class ComputeThread final : private Exchange {
   void Want(UnitId unit) override;
   absl::StatusOr<std::vector<WireBuffer>> Take(UnitId unit) override ABSL_LOCKS_EXCLUDED(mutex_);
   void BackwardBegins() override;
+  void Released(UnitId unit) override;
   void Gradient(FragmentId fragment, WireBuffer gradient) override;
 
   LocalModel* const model_;

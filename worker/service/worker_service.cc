@@ -144,6 +144,7 @@ void WorkerService::Do(WorkerActions actions) {
   }
   for (const auto& pull : actions.pulls) streams_->Pull(pull.shard, pull.request);
   for (const auto& push : actions.pushes) Push(push);
+  for (const auto& done : actions.done) streams_->Done(done.shard, done.reads);
   for (auto& unit : actions.units)
     compute_->UnitHere(unit.step, unit.unit, std::move(unit.fragments));
   for (EvaluateTask& task : actions.evaluate) compute_->Add(std::move(task));
@@ -173,6 +174,7 @@ ComputeThread::Events WorkerService::ComputeEvents() {
   ComputeThread::Events events;
   events.want = [this](Step step, UnitId unit) { Do(worker_->OnWant(step, unit)); };
   events.backward_begins = [this](Step step) { Do(worker_->OnBackwardBegins(step)); };
+  events.released = [this](Step step, UnitId unit) { Do(worker_->OnReleased(step, unit)); };
   events.gradient = [this](Step step, FragmentId fragment, WireBuffer gradient) {
     Do(worker_->OnGradient(step, fragment, std::move(gradient)));
   };
