@@ -78,6 +78,7 @@ absl::Status Main(const RoleFlags& flags) {
   options.worker.name = flags.name;
   options.worker.catalog = &setup.catalog;
   options.worker.layout = &setup.layout;
+  options.worker.masking = setup.masking;
   options.worker.rescale = setup.rescale;
   options.worker.seed = static_cast<uint64_t>(setup.config.train().seed());
   options.worker.shuffle = setup.config.data().shuffle();

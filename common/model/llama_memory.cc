@@ -71,12 +71,17 @@ StageMemory Attention(const Sizes& s) {
   m.forward = m.evaluate = std::max(
       /*norm, then projection*/ s.row * s.d + s.statistic + qkv,
       /*attention, then o_proj onto the residual*/ m.stored + std::max(scratch.forward, m.output));
-  m.backward = std::max({
-      /*attention*/ o_weight + s.row * s.d + qkv + scratch.backward,
-      /*dq, dk, dv into one*/ o_weight + 2 * qkv,
-      /*qkv's gradient*/ o_weight + qkv + s.row * s.d + qkv_weight,
-      /*norm*/ o_weight + qkv_weight + 2 * s.row * s.d + s.norm_sums,
-  });
+  // Without weights' gradients there is room in place of the normed input for its gradient.
+  const auto backward = [&](int64_t do_weight, int64_t dqkv_weight) {
+    return std::max({
+        /*attention*/ do_weight + s.row * s.d + qkv + scratch.backward,
+        /*dq, dk, dv into one*/ do_weight + 2 * qkv,
+        /*qkv's gradient*/ do_weight + qkv + s.row * s.d + dqkv_weight,
+        /*norm*/ do_weight + dqkv_weight + 2 * s.row * s.d + s.norm_sums,
+    });
+  };
+  m.backward = backward(o_weight, qkv_weight);
+  m.backward_read_only = backward(0, 0);
   return m;
 }
 
@@ -89,11 +94,15 @@ StageMemory Mlp(const Sizes& s) {
   m.forward = m.evaluate = std::max(
       /*norm, then gate and up*/ s.row * s.d + m.stored,
       /*product, then down onto the residual*/ m.stored + s.row * s.f + m.output);
-  m.backward = std::max({
-      /*product and gradient of gate, up, then down's gradient*/ 3 * s.row * s.f + matrix,
-      /*gradient of gate_up*/ matrix + 2 * s.row * s.f + s.row * s.d + 2 * matrix,
-      /*norm*/ 3 * matrix + 2 * s.row * s.d + s.norm_sums,
-  });
+  const auto backward = [&](int64_t of_matrix) {
+    return std::max({
+        /*product and gradient of gate, up, then down's gradient*/ 3 * s.row * s.f + of_matrix,
+        /*gradient of gate_up*/ 2 * s.row * s.f + s.row * s.d + 3 * of_matrix,
+        /*norm*/ 3 * of_matrix + 2 * s.row * s.d + s.norm_sums,
+    });
+  };
+  m.backward = backward(matrix);
+  m.backward_read_only = backward(0);
   return m;
 }
 

@@ -36,6 +36,7 @@ struct StageMemory {
   int64_t forward = 0;
   int64_t evaluate = 0;
   int64_t backward = 0;
+  int64_t backward_read_only = 0;  // where the weights are not held, and so have no gradients
   // Of the loss: weights' gradients that its forward pass makes, within `stored`. Those of a tied
   // weight wait for the stage that reads it first.
   int64_t early_gradients = 0;

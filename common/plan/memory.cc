@@ -29,26 +29,28 @@ class Meter {
   MemoryPeak peak_;
 };
 
-enum class Gradients { kNone, kHeld };  // from micro-batches before
+enum class Gradients { kNone, kKept };  // from micro-batches before
 
 // One micro-batch of a training step, as TrainPass walks it.
 class MicroBatch {
  public:
-  MicroBatch(const Catalog& catalog, const std::vector<bool>& present, const MemoryModel& model,
+  // `held`: stages whose weights have gradients.
+  MicroBatch(const Catalog& catalog, const std::vector<bool>& held, const MemoryModel& model,
              int64_t samples)
-      : catalog_(catalog), model_(model), memories_(model.stages(samples)) {
+      : catalog_(catalog), model_(model), trained_(held), memories_(model.stages(samples)) {
     for (size_t stage = 0; stage < memories_.size(); ++stage) {
-      if (present[stage]) stages_.push_back(stage);
+      if (held[stage] || model.masking == Masking::kBackward) stages_.push_back(stage);
     }
     meter_.Add(model.table_bytes + 2 * samples * model.sample_bytes);
   }
 
   MemoryPeak Peak(Gradients gradients, bool last) {
-    held_ = gradients == Gradients::kHeld;
+    kept_ = gradients == Gradients::kKept;
     last_ = last;
     for (const size_t stage : stages_) {
-      meter_.Add(memories_[stage].parameters *
-                 (held_ ? model_.sizes.weight + model_.sizes.gradient : model_.sizes.fragment));
+      const int64_t elements = memories_[stage].parameters;
+      meter_.Add(kept_ ? Weights(elements) : elements * model_.sizes.fragment);
+      if (kept_ && trained_[stage]) meter_.Add(Gradient(elements));
     }
     Forward();
     Backward();
@@ -64,7 +66,7 @@ class MicroBatch {
     int64_t input = 0;  // the first stage's is the batch
     for (const size_t stage : stages_) {
       const StageMemory& memory = memories_[stage];
-      if (!held_) {  // its weights come: a unit's fragments go when all are unpacked
+      if (!kept_) {  // its weights come: a unit's fragments go when all are unpacked
         meter_.Moment(input + Weights(memory.parameters), "weights of ", Name(stage));
         meter_.Add(Weights(memory.parameters) - memory.parameters * model_.sizes.fragment);
       }
@@ -85,9 +87,15 @@ class MicroBatch {
     meter_.Free(loss.stored - waiting);
     for (size_t i = stages_.size() - 1; i-- > 0;) {
       const StageMemory& memory = memories_[stages_[i]];
-      meter_.Moment(gradient + memory.backward, "backward of ", Name(stages_[i]));
+      const bool trained = trained_[stages_[i]];
+      meter_.Moment(gradient + (trained ? memory.backward : memory.backward_read_only),
+                    "backward of ", Name(stages_[i]));
       meter_.Free(memory.stored + (memory.stores_input ? inputs_[i] : 0));
       gradient = inputs_[i];
+      if (!trained) {
+        if (last_) NextVersion(memory);
+        continue;
+      }
       meter_.Add(gradient + Gradient(memory.parameters));
       if (i == 0) meter_.Free(std::exchange(waiting, 0));  // Added to that of the first stage.
       HandOut(memory, stages_[i]);
@@ -95,11 +103,17 @@ class MicroBatch {
     }
   }
 
+  // The stage's weights, which have no gradients, go; the next step's may come at once.
+  void NextVersion(const StageMemory& memory) {
+    meter_.Free(Weights(memory.spent_backward));
+    meter_.Add(memory.parameters * model_.sizes.fragment);
+  }
+
   // The stage's gradients, counted by the caller, are final for this micro-batch.
   void HandOut(const StageMemory& memory, size_t stage) {
     const int64_t elements = memory.parameters;
     if (!last_) {
-      if (!held_) meter_.Add(Gradient(elements));  // They stay.
+      if (!kept_) meter_.Add(Gradient(elements));  // They stay.
       return;
     }
     // Weight by weight: its values go unless they went before, its gradient is copied into
@@ -110,29 +124,31 @@ class MicroBatch {
     meter_.Free(Weights(memory.spent_backward));
     meter_.Add(elements * model_.sizes.fragment);
     meter_.Moment(0, "gradients of ", Name(stage));
-    if (held_) meter_.Free(Gradient(elements));
+    if (kept_) meter_.Free(Gradient(elements));
   }
 
   const Catalog& catalog_;
   const MemoryModel& model_;
+  const std::vector<bool>& trained_;  // [stages]
   const std::vector<StageMemory> memories_;
   std::vector<size_t> stages_;   // present ones
   std::vector<int64_t> inputs_;  // [stages_], bytes
-  bool held_ = false;
+  bool kept_ = false;
   bool last_ = false;
   Meter meter_;
 };
 
-std::vector<bool> Present(const Catalog& catalog, absl::Span<const UnitId> units) {
+// [stages] whether all units of a stage are held.
+std::vector<bool> HeldStages(const Catalog& catalog, absl::Span<const UnitId> units) {
   std::vector<bool> held(catalog.units.size());
   for (const UnitId unit : units) held[static_cast<size_t>(unit.value())] = true;
-  std::vector<bool> present;
+  std::vector<bool> stages;
   for (const StageSpec& stage : catalog.stages) {
-    present.push_back(std::all_of(stage.units.begin(), stage.units.end(), [&](UnitId unit) {
+    stages.push_back(std::all_of(stage.units.begin(), stage.units.end(), [&](UnitId unit) {
       return held[static_cast<size_t>(unit.value())];
     }));
   }
-  return present;
+  return stages;
 }
 
 const MemoryPeak& Larger(const MemoryPeak& a, const MemoryPeak& b) {
@@ -162,13 +178,13 @@ EvaluationSizes EvaluationSizesFor(const Catalog& catalog, int64_t terms_per_sam
 
 MemoryPeak TrainingMemory(const Catalog& catalog, absl::Span<const UnitId> units,
                           const MemoryModel& model, int64_t samples) {
-  const std::vector<bool> present = Present(catalog, units);
+  const std::vector<bool> held = HeldStages(catalog, units);
   if (samples == 0) return {};
   const int64_t micro = model.micro_batch > 0 ? std::min(model.micro_batch, samples) : samples;
   const int64_t count = (samples + micro - 1) / micro;
   const auto peak = [&](int64_t index) {
-    MicroBatch walk(catalog, present, model, std::min(micro, samples - index * micro));
-    return walk.Peak(index == 0 ? Gradients::kNone : Gradients::kHeld, index == count - 1);
+    MicroBatch walk(catalog, held, model, std::min(micro, samples - index * micro));
+    return walk.Peak(index == 0 ? Gradients::kNone : Gradients::kKept, index == count - 1);
   };
   // Those in the middle are alike.
   MemoryPeak worst = peak(0);

@@ -8,6 +8,7 @@
 #include "common/base/ids.h"
 #include "common/model/catalog.h"
 #include "common/model/layout.h"
+#include "common/model/masking.h"
 #include "common/model/stage_memory.h"
 
 // How much memory a plan takes: the peak of Allocated() (common/base/allocated.h) that a worker or
@@ -32,6 +33,7 @@ EvaluationSizes EvaluationSizesFor(const Catalog& catalog, int64_t terms_per_sam
 
 struct MemoryModel {
   StageMemories stages;  // null: nothing is known of this architecture
+  Masking masking = Masking::kForward;
   ElementSizes sizes;
   int64_t table_bytes = 0;   // resident on a worker
   int64_t sample_bytes = 0;  // of a sample's input; its target has as many
@@ -51,9 +53,11 @@ struct MemoryPeak {
 };
 
 // Of a worker that holds `units` (ascending, shared ones included) and trains `samples` per step.
+// With backward masking it has the weights of all units, and stores what all of them store.
 // Assumes the worst of the network: all its weights are there when the forward pass begins, and no
 // gradient of the step is acknowledged before its end (or its place taken by the next step's
-// weight, which is asked for then: a parameter has one place).
+// weight, which is asked for then: a parameter has one place; that of a weight without gradient is
+// taken again as soon as it is released).
 MemoryPeak TrainingMemory(const Catalog& catalog, absl::Span<const UnitId> units,
                           const MemoryModel& model, int64_t samples);
 

@@ -32,19 +32,32 @@ PlanReport::Unit DescribeUnit(const PlanInput& input, const UnitSpec& unit,
   return described;
 }
 
+void Add(const UnitSpec& unit, PlanReport::Worker* sums) {
+  sums->params += unit.params;
+  sums->macs += unit.macs;
+  sums->activation_elements += unit.activation_elements;
+}
+
 PlanReport::Worker DescribeWorker(const PlanInput& input, const std::string& name,
-                                  const std::vector<UnitId>& units, ElementBytes bytes) {
-  PlanReport::Worker described;
-  described.id = name;
+                                  const std::vector<UnitId>& units, ElementBytes bytes,
+                                  Masking masking) {
+  PlanReport::Worker held, all;
+  for (const UnitSpec& unit : input.catalog->units) Add(unit, &all);
   for (const UnitId id : units) {
-    const UnitSpec& unit = input.catalog->unit(id);
-    described.units.push_back(unit.name);
-    described.params += unit.params;
-    described.macs += unit.macs;
-    described.activation_elements += unit.activation_elements;
+    Add(input.catalog->unit(id), &held);
+    held.units.push_back(input.catalog->unit(id).name);
   }
-  described.push_bytes = described.params * bytes.gradient;
-  described.pull_bytes = described.params * bytes.weight;
+  // Attention's scores have no weights, yet count as if they had: a share of a few per cent.
+  const double share =
+      all.macs > 0 ? static_cast<double>(held.macs) / static_cast<double>(all.macs) : 1;
+  const PlanReport::Worker& computed = masking == Masking::kForward ? held : all;
+  PlanReport::Worker described = computed;
+  described.id = name;
+  described.units = held.units;
+  described.params = held.params;
+  described.push_bytes = held.params * bytes.gradient;
+  described.pull_bytes = computed.params * bytes.weight;
+  described.flops_share = masking == Masking::kForward ? share : (2 + share) / 3;
   return described;
 }
 
@@ -119,7 +132,8 @@ PlanReport MakePlanReport(const PlanInput& input, const Plan& plan, ElementBytes
   const Catalog& catalog = *input.catalog;
   PlanReport report;
   for (size_t i = 0; i < plan.units.size(); ++i) {
-    report.workers.push_back(DescribeWorker(input, input.ranks[i].name, plan.units[i], bytes));
+    report.workers.push_back(
+        DescribeWorker(input, input.ranks[i].name, plan.units[i], bytes, memory.masking));
   }
   for (size_t j = 0; j < catalog.units.size(); ++j) {
     report.units.push_back(DescribeUnit(input, catalog.units[j], plan.holders[j]));
@@ -135,6 +149,7 @@ PlanReport MakePlanReport(const PlanInput& input, const Plan& plan, ElementBytes
   report.seed = input.seed;
   report.hash = HashText(plan.hash);
   report.warnings = plan.warnings;
+  report.masking = memory.masking;
   report.assignment = input.assignment;
   return report;
 }

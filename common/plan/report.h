@@ -21,8 +21,10 @@ struct PlanReport {
   struct Worker {
     std::string id;
     std::vector<std::string>
-        units;  // In forward order, shared ones included; so are the sums below.
+        units;  // Held, in forward order, shared ones included; so are the sums below.
     int64_t params = 0;
+    // With backward masking a worker computes with all units, so these and pull_bytes are those of
+    // the full model.
     int64_t macs = 0;                 // Of the forward pass, per sample.
     int64_t activation_elements = 0;  // Stored for the backward pass, per sample.
     int64_t push_bytes = 0;           // Per step, without frame headers.
@@ -31,6 +33,9 @@ struct PlanReport {
         0;  // Predicted peak of tensors and buffers. 0: not known; absent in JSON.
 
     // Not in the JSON form.
+    // Of a training step, over those of the full model's: forward and gradients of activations of
+    // what it computes with, gradients of the weights that it holds, each one third.
+    double flops_share = 1;
     std::string memory_when;  // The moment of that peak: "backward of layers.3.mlp".
   };
   struct Shard {
@@ -70,10 +75,12 @@ struct PlanReport {
 
   // Not in the JSON form.
   std::vector<std::string> warnings;
+  Masking masking = Masking::kForward;
   Assignment assignment = Assignment::kResolvable;
 };
 
-// `plan` is what MakePlan gave for `input`. Without `memory.stages` no memory is predicted.
+// `plan` is what MakePlan gave for `input`, the masking is the memory model's. Without
+// `memory.stages` no memory is predicted.
 PlanReport MakePlanReport(const PlanInput& input, const Plan& plan, ElementBytes bytes,
                           const MemoryModel& memory = {});
 

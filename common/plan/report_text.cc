@@ -140,6 +140,19 @@ std::string Loads(const PlanReport& report, const PlanReport::Worker& model) {
   return Table(rows);
 }
 
+// What backward masking leaves of a step's work.
+std::string Work(const PlanReport& report) {
+  if (report.masking == Masking::kForward) return "";
+  const auto [least, most] = std::minmax_element(
+      report.workers.begin(), report.workers.end(),
+      [](const auto& a, const auto& b) { return a.flops_share < b.flops_share; });
+  return absl::StrFormat(
+      "backward masking: each worker reads and computes the full model, without the weight "
+      "gradients "
+      "of what it does not hold: %.1f-%.1f%% of a step's FLOPs\n",
+      100 * least->flops_share, 100 * most->flops_share);
+}
+
 // What the processes need, and when the worker with the most needs it.
 std::string Memory(const PlanReport& report) {
   if (report.shards.empty()) return "";
@@ -188,8 +201,8 @@ std::string PlanText(const PlanReport& report) {
     model.params += unit.params;
     model.macs += unit.macs;
   }
-  std::string text =
-      absl::StrCat(Summary(report, model.params), "\n", Loads(report, model), Memory(report));
+  std::string text = absl::StrCat(Summary(report, model.params), "\n", Loads(report, model),
+                                  Work(report), Memory(report));
   if (report.workers.size() <= kPictureWorkers && report.units.size() <= kPictureUnits) {
     absl::StrAppend(&text, "\n", Picture(report));
   }

@@ -23,6 +23,7 @@ absl::StatusOr<RunSetup> MakeRunSetup(const RunConfig& config) {
   Layout layout(catalog);
   SDP_ASSIGN_OR_RETURN(const WireType precision, PrecisionFrom(config.train()));
   SDP_ASSIGN_OR_RETURN(const Rescale rescale, RescaleFrom(config.sdp()));
+  SDP_ASSIGN_OR_RETURN(const Masking masking, MaskingFrom(config.sdp()));
   return RunSetup{.config = config,
                   .config_hash = ConfigHash(config),
                   .llama = llama,
@@ -30,6 +31,7 @@ absl::StatusOr<RunSetup> MakeRunSetup(const RunConfig& config) {
                   .layout = std::move(layout),
                   .coverage = std::move(coverage),
                   .precision = precision,
+                  .masking = masking,
                   .rescale = rescale};
 }
 
@@ -54,6 +56,13 @@ absl::StatusOr<TransformerUnit> TransformerUnitFrom(const RunConfig::Sdp& sdp) {
       absl::StrCat("sdp.unit = \"", sdp.unit(), "\": allowed are \"sublayer\", \"layer\""));
 }
 
+absl::StatusOr<Masking> MaskingFrom(const RunConfig::Sdp& sdp) {
+  if (sdp.masking() == "forward") return Masking::kForward;
+  if (sdp.masking() == "backward") return Masking::kBackward;
+  return absl::InvalidArgumentError(
+      absl::StrCat("sdp.masking = \"", sdp.masking(), "\": allowed are \"forward\", \"backward\""));
+}
+
 absl::StatusOr<Assignment> AssignmentFrom(const RunConfig::Sdp& sdp) {
   if (sdp.assignment() == "resolvable") return Assignment::kResolvable;
   if (sdp.assignment() == "cyclic") return Assignment::kCyclic;
@@ -64,6 +73,7 @@ absl::StatusOr<Assignment> AssignmentFrom(const RunConfig::Sdp& sdp) {
 }
 
 absl::StatusOr<Rescale> RescaleFrom(const RunConfig::Sdp& sdp) {
+  if (sdp.masking() == "backward") return Rescale::kNone;
   if (sdp.rescale() == "eval") return Rescale::kEval;
   if (sdp.rescale() == "none") return Rescale::kNone;
   if (sdp.rescale() == "inverted") return Rescale::kInverted;
@@ -128,6 +138,7 @@ MemoryModel MemoryModelFrom(const RunSetup& setup) {
   model.stages = [llama = setup.llama, seq_len, sizes = model.sizes, threads](int64_t samples) {
     return LlamaMemory(llama, seq_len, samples, sizes, threads);
   };
+  model.masking = setup.masking;
   model.table_bytes = LlamaTableBytes(setup.llama, seq_len);
   model.sample_bytes = seq_len * static_cast<int64_t>(sizeof(int64_t));
   model.global_batch = config.train().global_batch();

@@ -10,6 +10,7 @@
 #include "common/model/catalog.h"
 #include "common/model/layout.h"
 #include "common/model/llama.h"
+#include "common/model/masking.h"
 #include "common/plan/memory.h"
 #include "common/plan/plan.h"
 #include "common/plan/report.h"
@@ -31,6 +32,7 @@ struct RunSetup {
   Layout layout;
   std::vector<double> coverage;  // [units] c_j
   WireType precision;            // of weights and gradients on workers and on the wire
+  Masking masking;
   Rescale rescale;
 };
 
@@ -38,7 +40,9 @@ absl::StatusOr<RunSetup> MakeRunSetup(const RunConfig& config);
 
 LlamaSpec LlamaSpecFrom(const RunConfig::Model& model);
 absl::StatusOr<TransformerUnit> TransformerUnitFrom(const RunConfig::Sdp& sdp);
+absl::StatusOr<Masking> MaskingFrom(const RunConfig::Sdp& sdp);
 absl::StatusOr<Assignment> AssignmentFrom(const RunConfig::Sdp& sdp);
+// Backward masking: kNone, since every worker trains the full model.
 absl::StatusOr<Rescale> RescaleFrom(const RunConfig::Sdp& sdp);
 absl::StatusOr<WireType> PrecisionFrom(const RunConfig::Train& train);
 // What `precision` means for a plan's bytes.

@@ -37,6 +37,7 @@ class MemoryWalkTest : public ::testing::Test {
     branch.forward = 30000;
     branch.evaluate = 30000;
     branch.backward = 50000;
+    branch.backward_read_only = 40000;
     StageMemory loss{.parameters = 1000, .spent_forward = 1000};
     loss.stores_input = false;
     loss.early_gradients = 4000;
@@ -75,6 +76,24 @@ TEST_F(MemoryWalkTest, AbsentBranch_TakesNothing) {
   const MemoryPeak peak = Training({UnitId(0), UnitId(2), UnitId(3)}, 1);
   EXPECT_EQ(peak.when, "backward of b");
   EXPECT_EQ(peak.bytes, 16 + 2 * 4000 + 20100 + 100 + 50000);
+}
+
+// What is read only has its weights and stores as much; its gradient is neither made nor kept.
+TEST_F(MemoryWalkTest, BackwardMasking_AllWeights_HeldGradients) {
+  model_.masking = Masking::kBackward;
+  const MemoryPeak b_held = Training({UnitId(0), UnitId(2), UnitId(3)}, 1);
+  EXPECT_EQ(b_held.when, "backward of b");
+  EXPECT_EQ(b_held.bytes, 16 + 3 * 4000 + 2 * 20100 + 100 + 50000);
+  const MemoryPeak a_held = Training({UnitId(0), UnitId(1), UnitId(3)}, 1);
+  EXPECT_EQ(a_held.when, "backward of b");
+  EXPECT_EQ(a_held.bytes, 16 + 3 * 4000 + 2 * 20100 + 100 + 40000);
+  // Several micro-batches: gradients of what is held wait, in both beside the weights.
+  model_.micro_batch = 1;
+  EXPECT_EQ(Training({UnitId(0), UnitId(1), UnitId(3)}, 3).bytes,
+            16 + 4 * 4000 + 3 * 4000 + 2 * 20100 + 100 + 40000);
+  model_.masking = Masking::kForward;
+  EXPECT_EQ(Training({UnitId(0), UnitId(1), UnitId(3)}, 3).bytes,
+            16 + 3 * 4000 + 3 * 4000 + 20100 + 100 + 50000);
 }
 
 TEST_F(MemoryWalkTest, MicroBatches_HoldAllGradients) {

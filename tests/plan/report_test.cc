@@ -125,6 +125,27 @@ TEST_F(ReportTest, Json_Values) {
   EXPECT_EQ(json["gap_weighted"], SpectralGap(catalog_, plan_, UnitWeight::kParams));
 }
 
+// Everything comes in and is computed with; what is held goes out.
+TEST_F(ReportTest, BackwardMasking_FullModelInHeldBlocksOut) {
+  MemoryModel memory = Memory();
+  memory.masking = Masking::kBackward;
+  const PlanReport report = MakePlanReport(input_, plan_, {.weight = 2, .gradient = 4}, memory);
+  const PlanReport::Worker& worker = report.workers[1];
+  const PlanReport::Worker& forward = report_.workers[1];
+  EXPECT_EQ(worker.units, forward.units);
+  EXPECT_EQ(worker.params, forward.params);
+  EXPECT_EQ(worker.push_bytes, forward.push_bytes);
+  EXPECT_EQ(worker.pull_bytes, 2 * 132);
+  EXPECT_EQ(worker.macs, 22);
+  EXPECT_EQ(worker.activation_elements, 110);
+  EXPECT_EQ(worker.memory_bytes, 6000);  // All six stages' for one sample.
+  EXPECT_DOUBLE_EQ(worker.flops_share, (2 + 20.0 / 22) / 3);
+  EXPECT_DOUBLE_EQ(forward.flops_share, 20.0 / 22);
+  EXPECT_THAT(PlanText(report),
+              HasSubstr("of what it does not hold: 97.0-97.0% of a step's FLOPs"));
+  EXPECT_THAT(PlanText(report_), Not(HasSubstr("backward masking")));
+}
+
 TEST_F(ReportTest, Json_SplitForGood_ConnectedThroughSharedUnitsOnly) {
   const Catalog catalog = FakeModel(2);
   const PlanInput input = FakeInput(catalog, 4, 0.5, Assignment::kResolvable);

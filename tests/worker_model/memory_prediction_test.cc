@@ -5,6 +5,8 @@
 #include <thread>
 #include <vector>
 
+#include "absl/algorithm/container.h"
+#include "absl/strings/str_cat.h"
 #include "common/base/allocated.h"
 #include "common/model/llama_memory.h"
 #include "common/plan/memory.h"
@@ -81,6 +83,7 @@ struct Shape {
   int64_t seq_len = 128;
   int64_t samples = 4;
   int64_t micro_batch = 0;
+  Masking masking = Masking::kForward;  // kBackward: what is absent is read
 };
 
 // Units a worker does without at coverage 1/2 and 1/4.
@@ -110,11 +113,17 @@ std::vector<UnitId> Ids(const std::vector<HeldUnit>& held) {
   return ids;
 }
 
-// A worker with a fast network: it has weights as soon as they are wanted, and keeps all gradients.
+// A worker with a fast network: it has weights as soon as they are wanted, the next step's as soon
+// as there is room, and keeps all gradients.
 class EarlyExchange : public FakeExchange {
  public:
   explicit EarlyExchange(const LlamaCase& c) : FakeExchange(c.layout, c.Fragments(c.weights)) {}
   void Want(UnitId unit) override { early_[unit] = FakeExchange::Take(unit).value(); }
+  void Released(UnitId unit) override { Want(unit); }
+  void Restart() {
+    Forget();
+    early_.clear();
+  }
   absl::StatusOr<std::vector<WireBuffer>> Take(UnitId unit) override {
     return std::move(early_.at(unit));
   }
@@ -128,21 +137,28 @@ void ExpectPredicted(const Shape& shape, double tolerance) {
   const LlamaCase c(shape.spec, TransformerUnit::kSublayer, shape.seq_len);
   TrainTask task;
   task.units = c.Held(shape.absent);
+  const bool backward = shape.masking == Masking::kBackward;
+  for (const HeldUnit& unit : c.Held()) {
+    const std::string& name = c.catalog.unit(unit.unit).name;
+    if (backward && absl::c_linear_search(shape.absent, name)) task.read_only.push_back(unit.unit);
+  }
   task.micro_batch = shape.micro_batch;
   for (int64_t i = 0; i < shape.samples; ++i) task.samples.push_back(i);
   EarlyExchange exchange(c);
   int64_t measured = 0;
   for (int repetition = 0; repetition < 2; ++repetition) {  // The first warms what torch keeps.
-    exchange.Forget();
+    exchange.Restart();
     const int64_t before = Allocated().now;
     RestartAllocatedPeak();
     for (const HeldUnit& unit : task.units) exchange.Want(unit.unit);
+    for (const UnitId unit : task.read_only) exchange.Want(unit);
     const absl::StatusOr<TrainResult> result = c.model->Train(task, exchange);
     ASSERT_TRUE(result.ok()) << result.status();
     measured = Allocated().peak - before;
   }
-  const MemoryPeak predicted =
-      TrainingMemory(c.catalog, Ids(task.units), ModelOf(c, shape.micro_batch), shape.samples);
+  MemoryModel model = ModelOf(c, shape.micro_batch);
+  model.masking = shape.masking;
+  const MemoryPeak predicted = TrainingMemory(c.catalog, Ids(task.units), model, shape.samples);
   if (std::getenv("SDP_TEST_PRINT") != nullptr) {
     std::cout << "measured " << measured << " predicted " << predicted.bytes << " "
               << static_cast<double>(measured) / static_cast<double>(predicted.bytes) << " "
@@ -194,6 +210,29 @@ TEST(MemoryPredictionTest, Training_MicroBatches) {
       shape.spec.tied = tied;
       ExpectPredicted(shape, kTolerance);
       shape.absent = Half();
+      ExpectPredicted(shape, kTolerance);
+    }
+  }
+}
+
+// All weights and what all stages store; gradients of what is held.
+TEST(MemoryPredictionTest, Training_BackwardMasking) {
+  std::vector<std::string> all = ThreeQuarters();
+  all.insert(all.end(), {"layers.1.mlp", "layers.2.attention"});
+  for (const std::vector<std::string>& absent : {{}, Half(), ThreeQuarters(), all}) {
+    for (const int64_t micro_batch : {0, 1, 3}) {
+      SCOPED_TRACE(absl::StrCat(absent.size(), " not held, micro-batch ", micro_batch));
+      Shape shape{.absent = absent, .micro_batch = micro_batch, .masking = Masking::kBackward};
+      ExpectPredicted(shape, kTolerance);
+      shape.spec.kv_heads = 1;
+      shape.spec.vocab = 3000;
+      shape.spec.tied = true;
+      ExpectPredicted(shape, kTolerance);
+      shape = {.absent = absent,  // weights outweigh activations
+               .seq_len = 16,
+               .samples = 2,
+               .micro_batch = micro_batch,
+               .masking = Masking::kBackward};
       ExpectPredicted(shape, kTolerance);
     }
   }

@@ -104,6 +104,7 @@ void ShardMember::Admitted(const ShardAdmission& admission) {
   logic.first_step = admission.start.step;
   logic.optimizer = OptimizerOptionsOf(train);
   logic.optimizer.steps = admission.steps;  // that all shards have the same
+  logic.masking = setup_->masking;
   logic.clip = train.clip_norm() > 0;
   const absl::Time begin = absl::Now();
   if (const absl::Status opened = start_values_->ReadFrom(admission.start); !opened.ok())
