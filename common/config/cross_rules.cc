@@ -58,6 +58,18 @@ void CheckModel(const RunConfig& config, Checks* checks) {
   }
 }
 
+// Every worker computes the full model then: there is nothing to scale up for.
+void CheckBackward(const RunConfig::Sdp& sdp, Checks* checks) {
+  if (sdp.granularity() != "block") {
+    checks->Fail({"sdp.masking", "sdp.granularity"},
+                 "backward masking is built for granularity \"block\"");
+  }
+  if (sdp.rescale() != "eval" && sdp.rescale() != "none") {
+    checks->Fail({"sdp.masking", "sdp.rescale"},
+                 "with backward masking every factor is 1; allowed are \"eval\" and \"none\"");
+  }
+}
+
 void CheckPlan(const RunConfig& config, Checks* checks) {
   const RunConfig::Sdp& sdp = config.sdp();
   const int64_t workers = config.cluster().workers();
@@ -75,6 +87,7 @@ void CheckPlan(const RunConfig& config, Checks* checks) {
         absl::StrCat("some units would have no holder; coverage must be at least 1 / workers = ",
                      TomlText({1.0 / static_cast<double>(workers)})));
   }
+  if (sdp.masking() == "backward") CheckBackward(sdp, checks);
 }
 
 void CheckTraining(const RunConfig& config, Checks* checks) {

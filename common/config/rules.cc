@@ -84,7 +84,8 @@ std::vector<Rule> MakeRules() {
       Number("model.norm_eps", "1e-5", kIn, kShare, "added under the root of RMSNorm"),
       Flag("model.tied", "false", kIn, "the head uses the embedding's tensor"),
 
-      Choice("sdp.masking", "'forward'", kIn, {"forward"}, {"backward"}, "what a worker leaves out"),
+      Choice("sdp.masking", "'forward'", kIn, {"forward", "backward"}, {},
+             "what a worker leaves out of what it does not hold: all, or its weights' gradients"),
       Choice("sdp.granularity", "'block'", kIn, {"block"}, {"neuron"}, "what a unit is made of"),
       Choice("sdp.unit", "'sublayer'", kIn, {"sublayer", "layer"}, {}, "units of transformers"),
       Number("sdp.coverage", "0.5", kIn, kShare, "share of workers that hold a unit", {"auto"}),

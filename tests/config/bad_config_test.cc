@@ -177,9 +177,6 @@ INSTANTIATE_TEST_SUITE_P(
 INSTANTIATE_TEST_SUITE_P(
     NotBuilt, BadConfigTest,
     ::testing::ValuesIn(std::vector<BadCase>{
-        {"Backward",
-         Plus("[sdp]\nmasking = 'backward'"),
-         {"run.toml:6: sdp.masking = \"backward\" is not built yet", "\"forward\""}},
         {"Neuron", Plus("[sdp]\ngranularity = 'neuron'"), {"\"neuron\" is not built yet"}},
         {"CoverageAuto", Plus("[sdp]\ncoverage = 'auto'"), {"\"auto\" is not built yet", "(0, 1]"}},
         {"Cifar10", Plus("kind = 'cifar10'"), {"\"cifar10\" is not built yet", "\"tokens\""}},
@@ -214,6 +211,9 @@ INSTANTIATE_TEST_SUITE_P(
         {"NesterovOfAdamW",
          Plus("[train]\nnesterov = true"),
          {"train.nesterov = true (run.toml:6), train.optimizer = \"adamw\"", "only sgd"}},
+        {"BackwardScaledUp",
+         Plus("[sdp]\nmasking = 'backward'\nrescale = 'sqrt'"),
+         {"sdp.masking = \"backward\" (run.toml:6), sdp.rescale = \"sqrt\"", "every factor is 1"}},
         {"NesterovWithoutMomentum",
          Plus("[train]\noptimizer = 'sgd'\nnesterov = true\nmomentum = 0"),
          {"train.nesterov = true (run.toml:7), train.momentum = 0", "above 0"}},

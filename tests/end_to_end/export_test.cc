@@ -105,6 +105,14 @@ TEST_F(ExportTest, EveryRescaling_EvalOfTheFolderIsTheRunsFullLoss) {
   EXPECT_EQ(losses.size(), 4u);  // four different networks
 }
 
+TEST_F(ExportTest, BackwardMasking_NoFactors_EvalIsTheRunsFullLoss) {
+  ExpectOk(Train("run", "--set sdp.masking=backward"));
+  ExpectOk(Sdp("export run --out model"));
+  const double full = FullLosses().at(6);
+  EXPECT_NEAR(Loss("run"), full, 1e-5 * full);
+  EXPECT_NEAR(Loss("model"), full, 1e-5 * full);
+}
+
 TEST_F(ExportTest, Generate_SameSeedSameText_OfRunAndFolder) {
   ExpectOk(Train("run", "--set sdp.unit=layer --set model.tied=true --set data.seq_len=31"));
   ExpectOk(Sdp("export run --out model"));

@@ -98,6 +98,15 @@ TEST_F(ResumeRunTest, KilledAtRandomMoments_OtherShards_SameBits) {
   EXPECT_THAT(again.output, HasSubstr("is finished"));
 }
 
+TEST_F(ResumeRunTest, BackwardMasking_KilledAndResumed_SameBits) {
+  const std::string run = absl::StrCat(kRun, "--set sdp.masking=backward --set train.steps=20 ");
+  ASSERT_EQ(Train("whole", run).exit_status, 0);
+  TrainAndKill("killed", absl::StrCat(run, "--set cluster.shards=3"), 8);
+  const Outcome end = Train("killed", absl::StrCat(run, "--resume"));
+  EXPECT_EQ(end.exit_status, 0) << end.output;
+  ExpectSameRun("killed", "whole");
+}
+
 TEST_F(ResumeRunTest, Interrupt_WritesACheckpoint_ResumeGoesOnFromThere) {
   ASSERT_EQ(Train("whole", kRun).exit_status, 0);
   const Outcome stopped =

@@ -28,7 +28,47 @@ namespace {
 
 using ::testing::HasSubstr;
 
-class SdpTrainTest : public TrainFixture {};
+class SdpTrainTest : public TrainFixture {
+ protected:
+  // The state hash of the run's cluster over a simulated network. Its configuration is the
+  // fixture's but for the masking.
+  std::string SimulatedHash(const std::string& run) const {
+    const auto loaded = LoadConfig((RunDir(run) / "config.toml").string(), {});
+    if (!loaded.ok()) return loaded.status().ToString();
+    const auto setup = MakeRunSetup(loaded->config);
+    if (!setup.ok()) return setup.status().ToString();
+    const auto training = OpenText({(folder_ / "train.txt").string()}, 15);
+    const auto validation = OpenText({(folder_ / "validation.txt").string()}, 15);
+    if (!training.ok() || !validation.ok()) return "no data";
+    SimCluster::Options options;
+    options.run.catalog = &setup->catalog;
+    options.run.layout = &setup->layout;
+    options.run.shards = 2;
+    options.run.workers = 4;
+    options.run.coverage = setup->coverage;
+    options.run.rescale = setup->rescale;
+    options.run.steps = 6;
+    options.run.global_batch = 10;
+    options.run.clip_norm = 1;
+    options.run.eval_every = 3;
+    options.run.validation = true;
+    options.masking = setup->masking;
+    options.optimizer.lr = 0.01;
+    options.optimizer.steps = 6;
+    options.terms_per_sample = 15;
+    options.data = {(*training)->samples(), 1, (*validation)->samples(), 1};
+    options.schedule_seed = 77;
+    SimCluster cluster(options, [&](int) {
+      auto model = MakeTorchModel(setup->catalog, setup->layout, setup->llama, training->get(),
+                                  validation->get(), {.threads = 1});
+      EXPECT_TRUE(model.ok()) << model.status();
+      return *std::move(model);
+    });
+    EXPECT_EQ(cluster.Run(), absl::OkStatus());
+    return absl::StrCat(
+        absl::Hex(cluster.metrics().back().state_hash.value_or(0), absl::kZeroPad16));
+  }
+};
 
 TEST_F(SdpTrainTest, BadInput_IsOneClearErrorAndNothingTrains) {
   const struct {
@@ -112,45 +152,21 @@ TEST_F(SdpTrainTest, SameBits_TwiceAnyShardsAnyTransport_AndSimulated) {
     }
   }
 
-  const auto loaded = LoadConfig((RunDir("one") / "config.toml").string(), {});
-  ASSERT_TRUE(loaded.ok()) << loaded.status();
-  const auto setup = MakeRunSetup(loaded->config);
-  ASSERT_TRUE(setup.ok()) << setup.status();
-  const auto training = OpenText({(folder_ / "train.txt").string()}, 15);
-  const auto validation = OpenText({(folder_ / "validation.txt").string()}, 15);
-  ASSERT_TRUE(training.ok() && validation.ok());
-  SimCluster::Options options;
-  options.run.catalog = &setup->catalog;
-  options.run.layout = &setup->layout;
-  options.run.shards = 2;
-  options.run.workers = 4;
-  options.run.coverage = setup->coverage;
-  options.run.steps = 6;
-  options.run.global_batch = 10;
-  options.run.clip_norm = 1;
-  options.run.eval_every = 3;
-  options.run.validation = true;
-  options.optimizer.lr = 0.01;
-  options.optimizer.steps = 6;
-  options.terms_per_sample = 15;
-  options.data = {(*training)->samples(), 1, (*validation)->samples(), 1};
-  options.schedule_seed = 77;
-  SimCluster cluster(options, [&](int) {
-    auto model = MakeTorchModel(setup->catalog, setup->layout, setup->llama, training->get(),
-                                validation->get(), {.threads = 1});
-    EXPECT_TRUE(model.ok()) << model.status();
-    return *std::move(model);
-  });
-  ASSERT_EQ(cluster.Run(), absl::OkStatus());
-  EXPECT_EQ(absl::StrCat(absl::Hex(*cluster.metrics().back().state_hash, absl::kZeroPad16)), hash);
+  EXPECT_EQ(SimulatedHash("one"), hash);
 }
 
 // What the allocator counted on the worst worker and on the shards, against what the plan says.
-TEST_F(SdpTrainTest, Memory_IsThatOfThePlan) {
+class SdpTrainMemoryTest : public SdpTrainTest,
+                           public ::testing::WithParamInterface<const char*> {};
+INSTANTIATE_TEST_SUITE_P(Masking, SdpTrainMemoryTest, ::testing::Values("forward", "backward"),
+                         [](const auto& info) { return std::string(info.param); });
+
+TEST_P(SdpTrainMemoryTest, IsThatOfThePlan) {
   const Outcome outcome =
-      Train("run",
-            "--set model.dim=64 --set model.ffn_dim=172 --set data.seq_len=60 --set "
-            "data.validation=[] --set sdp.coverage=0.5 --set train.global_batch=32");
+      Train("run", absl::StrCat("--set model.dim=64 --set model.ffn_dim=172 --set data.seq_len=60 "
+                                "--set data.validation=[] --set sdp.coverage=0.5 --set "
+                                "train.global_batch=32 --set sdp.masking=",
+                                GetParam()));
   ASSERT_EQ(outcome.exit_status, 0) << outcome.output;
   EXPECT_THAT(outcome.output, HasSubstr("tensors and buffers, peak/predicted: shard-0 "));
   const Json step = Metrics("run").at(5);
@@ -300,6 +316,44 @@ TEST_F(SdpTrainTest, Bytes_AreThoseOfTheSubnetworks) {
   for (size_t t = 0; t + 1 < lines.size(); ++t) {
     EXPECT_NEAR(lines[t].at("pulled_bytes").get<double>() / pull, 1, 0.02) << "step " << t;
     EXPECT_NEAR(lines[t].at("pushed_bytes").get<double>() / push, 1, 0.02) << "step " << t;
+  }
+}
+
+// Everything comes in, held blocks go out; the bits are those of any number of shards, of unix
+// sockets, and of the simulated cluster.
+TEST_F(SdpTrainTest, BackwardMasking_SameBitsAnyShards_BytesOfThePlan) {
+  const std::string backward = "--set sdp.masking=backward ";
+  ASSERT_EQ(Train("one", backward).exit_status, 0);
+  EXPECT_EQ(Train("single", backward + "--set cluster.shards=1").exit_status, 0);
+  EXPECT_EQ(Train("three", backward + "--set cluster.shards=3 --unix-sockets").exit_status, 0);
+  const std::string hash = StateHash("one");
+  EXPECT_EQ(hash.size(), 16u);
+  EXPECT_EQ(StateHash("single"), hash);
+  EXPECT_EQ(StateHash("three"), hash);
+  EXPECT_EQ(SimulatedHash("one"), hash);
+
+  ASSERT_EQ(Train("wide", backward + "--set model.dim=64 --set model.ffn_dim=172").exit_status, 0);
+  const Json plan = Json::parse(std::ifstream(RunDir("wide") / "plan.json"));
+  double params = 0, held = 0;
+  for (const Json& unit : plan.at("units")) params += unit.at("params").get<double>();
+  for (const Json& worker : plan.at("workers")) held += worker.at("params").get<double>();
+  EXPECT_LT(held, 0.8 * 4 * params);
+  const std::vector<Json> lines = Metrics("wide");
+  for (size_t t = 0; t + 1 < lines.size(); ++t) {
+    EXPECT_NEAR(lines[t].at("pulled_bytes").get<double>() / (4 * 4 * params), 1, 0.02) << t;
+    EXPECT_NEAR(lines[t].at("pushed_bytes").get<double>() / (4 * held), 1, 0.02) << t;
+  }
+}
+
+TEST_F(SdpTrainTest, BackwardMasking_AtCoverage1_HasTheBitsOfForward) {
+  ASSERT_EQ(Train("forward", "--set sdp.coverage=1").exit_status, 0);
+  ASSERT_EQ(Train("backward", "--set sdp.coverage=1 --set sdp.masking=backward").exit_status, 0);
+  EXPECT_EQ(StateHash("backward"), StateHash("forward"));
+  const std::vector<Json> a = Metrics("forward"), b = Metrics("backward");
+  ASSERT_EQ(a.size(), b.size());
+  for (size_t t = 0; t < a.size(); ++t) {
+    EXPECT_EQ(a[t].value("loss", 0.0), b[t].value("loss", 0.0));
+    EXPECT_EQ(a[t].value("full_loss", 0.0), b[t].value("full_loss", 0.0));
   }
 }
 

@@ -122,9 +122,9 @@ TEST_F(ExportModelTest, OnePart_HasTheTensorsWithFactorsFoldedIn) {
   EXPECT_EQ(folded, 4);
 }
 
-TEST_F(ExportModelTest, RescaleNoneOrInTraining_FoldsNothing) {
-  for (const char* rescale : {"none", "inverted"}) {
-    const StoredRun run({absl::StrCat("sdp.rescale=", rescale)});
+TEST_F(ExportModelTest, WithoutFactorsOrInTraining_FoldsNothing) {
+  for (const char* without : {"sdp.rescale=none", "sdp.rescale=inverted", "sdp.masking=backward"}) {
+    const StoredRun run({without});
     run.WriteCheckpoint(7);
     const std::string out = run.folder() / "out";
     ASSERT_TRUE(Export(run, {.out = out}).ok());

@@ -89,6 +89,34 @@ TEST_F(PlanCommandTest, Json_Llama134m) {
   }
 }
 
+// The plan is forward masking's; everything comes in and is computed with.
+TEST_F(PlanCommandTest, BackwardMasking_Llama134m) {
+  command_.format = PlanCommand::Format::kJson;
+  ASSERT_TRUE(Run().ok());
+  const nlohmann::json forward = nlohmann::json::parse(out_.str());
+  command_.sets = {"sdp.masking=backward"};
+  ASSERT_TRUE(Run().ok());
+  const nlohmann::json json = nlohmann::json::parse(out_.str());
+  EXPECT_EQ(json["hash"], forward["hash"]);
+  int64_t params = 0, macs = 0;
+  for (const auto& unit : json["units"]) {
+    params += unit["params"].get<int64_t>();
+    macs += unit["macs"].get<int64_t>();
+  }
+  for (size_t w = 0; w < 8; ++w) {
+    const auto &worker = json["workers"][w], &held = forward["workers"][w];
+    EXPECT_EQ(worker["units"], held["units"]);
+    EXPECT_EQ(worker["push_bytes"], held["push_bytes"]);
+    EXPECT_EQ(worker["pull_bytes"], 4 * params);
+    EXPECT_EQ(worker["macs"], macs);
+    EXPECT_GT(worker["activation_elements"], held["activation_elements"]);
+    EXPECT_GT(worker["memory_bytes"], held["memory_bytes"]);
+  }
+  command_.format = PlanCommand::Format::kTable;
+  ASSERT_TRUE(Run().ok());
+  EXPECT_THAT(out_.str(), HasSubstr("86.8-86.8% of a step's FLOPs"));  // (2 + .603) / 3
+}
+
 TEST_F(PlanCommandTest, Workers_OverridesConfig) {
   command_.workers = 6;
   ASSERT_TRUE(Run().ok());

@@ -82,6 +82,17 @@ TEST(RunSetupTest, Rescale_ByItsName) {
   EXPECT_THAT(MakeRunSetup(config).status().message(), HasSubstr("sdp.rescale = \"mean\""));
 }
 
+TEST(RunSetupTest, BackwardMasking_HasNoFactors) {
+  EXPECT_EQ(MakeRunSetup(Config({}))->masking, Masking::kForward);
+  const RunSetup setup = *MakeRunSetup(Config({"sdp.masking=backward"}));
+  EXPECT_EQ(setup.masking, Masking::kBackward);
+  EXPECT_EQ(setup.rescale, Rescale::kNone);
+  EXPECT_EQ(MemoryModelFrom(setup).masking, Masking::kBackward);
+  RunConfig config = Config({});
+  config.mutable_sdp()->set_masking("sideways");
+  EXPECT_THAT(MakeRunSetup(config).status().message(), HasSubstr("sdp.masking = \"sideways\""));
+}
+
 TEST(RunSetupTest, HoldersAreASharePerWorkerCount) {
   RunConfig config = Config({"cluster.workers=8"});
   config.mutable_sdp()->clear_coverage();
