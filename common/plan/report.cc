@@ -14,7 +14,7 @@ namespace {
 // Keeps its keys in the order in which they were added.
 using Json = nlohmann::ordered_json;
 
-PlanReport::Unit DescribeUnit(const PlanInput& input, const UnitSpec& unit,
+PlanReport::Unit DescribeUnit(const PlanInput& input, const UnitSpec& unit, double coverage,
                               const std::vector<int>& holders) {
   PlanReport::Unit described;
   described.name = unit.name;
@@ -22,6 +22,7 @@ PlanReport::Unit DescribeUnit(const PlanInput& input, const UnitSpec& unit,
   described.params = unit.params;
   described.macs = unit.macs;
   described.shared = unit.shared;
+  described.coverage = coverage;
   for (const int worker : holders) {
     described.holders.push_back(input.ranks[static_cast<size_t>(worker)].name);
   }
@@ -88,8 +89,8 @@ double MeanCoverage(const PlanInput& input) {
   return uniform ? last : sum / count;  // The sum's rounding stays out of the usual case.
 }
 
-void PredictMemory(const PlanInput& input, const Plan& plan, const MemoryModel& memory,
-                   PlanReport* report) {
+void PredictMemory(const PlanInput& input, const Plan& plan, ElementBytes bytes,
+                   const MemoryModel& memory, PlanReport* report) {
   const int ranks = static_cast<int>(plan.units.size());
   for (int rank = 0; rank < ranks; ++rank) {
     const auto i = static_cast<size_t>(rank);
@@ -101,9 +102,28 @@ void PredictMemory(const PlanInput& input, const Plan& plan, const MemoryModel& 
     report->shards.push_back(
         {absl::StrCat("shard-", report->shards.size()), load.params, load.memory_bytes});
   }
+  // Each fragment travels to and from each of its holders.
+  const std::vector<ShardId> place = memory.layout->Place(memory.shards);
+  for (int id = 0; id < memory.layout->fragments(); ++id) {
+    const Fragment& fragment = memory.layout->fragment(FragmentId(id));
+    const auto holders = plan.holders[static_cast<size_t>(fragment.unit.value())].size();
+    const int64_t elements = fragment.size * static_cast<int64_t>(holders);
+    PlanReport::Shard& shard =
+        report->shards[static_cast<size_t>(place[static_cast<size_t>(id)].value())];
+    shard.push_bytes += elements * bytes.gradient;
+    shard.pull_bytes += elements * bytes.weight;
+  }
 }
 
-Json WorkerJson(const PlanReport::Worker& worker) {
+// Adds how long a worker's or a shard's link is busy in each direction, if that is asked for.
+template <typename Member>
+void AddLinkTime(const PlanReport& report, const Member& member, Json& json) {
+  if (report.bandwidth <= 0) return;
+  json["push_seconds"] = static_cast<double>(member.push_bytes) / report.bandwidth;
+  json["pull_seconds"] = static_cast<double>(member.pull_bytes) / report.bandwidth;
+}
+
+Json WorkerJson(const PlanReport& report, const PlanReport::Worker& worker) {
   Json json = {{"id", worker.id},
                {"units", worker.units},
                {"params", worker.params},
@@ -112,6 +132,33 @@ Json WorkerJson(const PlanReport::Worker& worker) {
                {"push_bytes", worker.push_bytes},
                {"pull_bytes", worker.pull_bytes}};
   if (worker.memory_bytes > 0) json["memory_bytes"] = worker.memory_bytes;
+  AddLinkTime(report, worker, json);
+  return json;
+}
+
+Json ShardJson(const PlanReport& report, const PlanReport::Shard& shard) {
+  Json json = {{"id", shard.id},
+               {"params", shard.params},
+               {"memory_bytes", shard.memory_bytes},
+               {"push_bytes", shard.push_bytes},
+               {"pull_bytes", shard.pull_bytes}};
+  AddLinkTime(report, shard, json);
+  return json;
+}
+
+Json PhaseJson(const PlanReport::Phase& phase) {
+  Json json = {
+      {"from", phase.from}, {"coverage", phase.coverage},     {"params", phase.params},
+      {"macs", phase.macs}, {"push_bytes", phase.push_bytes}, {"pull_bytes", phase.pull_bytes}};
+  if (phase.memory_bytes > 0) json["memory_bytes"] = phase.memory_bytes;
+  json["gap"] = phase.gap;
+  return json;
+}
+
+Json RivalJson(const PlanReport::Rival& rival) {
+  Json json = {
+      {"name", rival.name}, {"size", rival.size}, {"params", rival.params}, {"macs", rival.macs}};
+  if (rival.memory_bytes > 0) json["memory_bytes"] = rival.memory_bytes;
   return json;
 }
 
@@ -136,16 +183,24 @@ PlanReport MakePlanReport(const PlanInput& input, const Plan& plan, ElementBytes
         DescribeWorker(input, input.ranks[i].name, plan.units[i], bytes, memory.masking));
   }
   for (size_t j = 0; j < catalog.units.size(); ++j) {
-    report.units.push_back(DescribeUnit(input, catalog.units[j], plan.holders[j]));
+    report.units.push_back(
+        DescribeUnit(input, catalog.units[j], input.coverage[j], plan.holders[j]));
   }
-  if (memory.stages != nullptr) PredictMemory(input, plan, memory, &report);
+  if (memory.stages != nullptr) PredictMemory(input, plan, bytes, memory, &report);
   report.coverage = MeanCoverage(input);
   report.connected = Connected(catalog, plan, SharedUnits::kCounted);
   report.connected_without_shared = Connected(catalog, plan, SharedUnits::kIgnored);
-  report.gap = SpectralGap(catalog, plan, UnitWeight::kEqual);
-  report.gap_weighted = SpectralGap(catalog, plan, UnitWeight::kParams);
+  const auto gap = [&](UnitWeight weight, SharedUnits shared) {
+    return SpectralGap(catalog, plan, weight, shared);
+  };
+  report.gap = gap(UnitWeight::kEqual, SharedUnits::kIgnored);
+  report.gap_weighted = gap(UnitWeight::kParams, SharedUnits::kIgnored);
+  report.gap_with_shared = gap(UnitWeight::kEqual, SharedUnits::kCounted);
+  report.gap_weighted_with_shared = gap(UnitWeight::kParams, SharedUnits::kCounted);
   report.mac_imbalance = Imbalance(report.workers, &PlanReport::Worker::macs);
   report.param_imbalance = Imbalance(report.workers, &PlanReport::Worker::params);
+  report.activation_imbalance = Imbalance(report.workers, &PlanReport::Worker::activation_elements);
+  report.memory_imbalance = Imbalance(report.workers, &PlanReport::Worker::memory_bytes);
   report.seed = input.seed;
   report.hash = HashText(plan.hash);
   report.warnings = plan.warnings;
@@ -154,10 +209,25 @@ PlanReport MakePlanReport(const PlanInput& input, const Plan& plan, ElementBytes
   return report;
 }
 
+PlanReport::Phase PhaseOf(const PlanReport& report, int64_t from) {
+  PlanReport::Phase phase;
+  phase.from = from;
+  phase.coverage = report.coverage;
+  phase.gap = report.gap;
+  for (const PlanReport::Worker& worker : report.workers) {
+    phase.params = std::max(phase.params, worker.params);
+    phase.macs = std::max(phase.macs, worker.macs);
+    phase.push_bytes = std::max(phase.push_bytes, worker.push_bytes);
+    phase.pull_bytes = std::max(phase.pull_bytes, worker.pull_bytes);
+    phase.memory_bytes = std::max(phase.memory_bytes, worker.memory_bytes);
+  }
+  return phase;
+}
+
 std::string PlanJson(const PlanReport& report) {
   Json workers = Json::array();
   for (const PlanReport::Worker& worker : report.workers) {
-    workers.push_back(WorkerJson(worker));
+    workers.push_back(WorkerJson(report, worker));
   }
   Json units = Json::array();
   for (const PlanReport::Unit& unit : report.units) {
@@ -168,26 +238,31 @@ std::string PlanJson(const PlanReport& report) {
                          {"params", unit.params},
                          {"macs", unit.macs},
                          {"shared", unit.shared},
+                         {"coverage", unit.coverage},
                          {"holders", unit.holders},
                          {"slices", std::move(slices)}});
   }
   Json shards = Json::array();
-  for (const PlanReport::Shard& shard : report.shards) {
-    shards.push_back(
-        Json{{"id", shard.id}, {"params", shard.params}, {"memory_bytes", shard.memory_bytes}});
-  }
-  const Json json = {{"workers", std::move(workers)},
-                     {"units", std::move(units)},
-                     {"shards", std::move(shards)},
-                     {"coverage", report.coverage},
-                     {"connected", report.connected},
-                     {"connected_without_shared", report.connected_without_shared},
-                     {"gap", report.gap},
-                     {"gap_weighted", report.gap_weighted},
-                     {"mac_imbalance", report.mac_imbalance},
-                     {"param_imbalance", report.param_imbalance},
-                     {"seed", report.seed},
-                     {"hash", report.hash}};
+  for (const PlanReport::Shard& shard : report.shards) shards.push_back(ShardJson(report, shard));
+  Json json = {{"workers", std::move(workers)},
+               {"units", std::move(units)},
+               {"shards", std::move(shards)},
+               {"coverage", report.coverage},
+               {"connected", report.connected},
+               {"connected_without_shared", report.connected_without_shared},
+               {"gap", report.gap},
+               {"gap_weighted", report.gap_weighted},
+               {"gap_with_shared", report.gap_with_shared},
+               {"gap_weighted_with_shared", report.gap_weighted_with_shared},
+               {"mac_imbalance", report.mac_imbalance},
+               {"param_imbalance", report.param_imbalance},
+               {"activation_imbalance", report.activation_imbalance},
+               {"memory_imbalance", report.memory_imbalance},
+               {"seed", report.seed},
+               {"hash", report.hash}};
+  if (report.bandwidth > 0) json["bandwidth"] = report.bandwidth;
+  for (const PlanReport::Phase& phase : report.phases) json["phases"].push_back(PhaseJson(phase));
+  for (const PlanReport::Rival& rival : report.rivals) json["rivals"].push_back(RivalJson(rival));
   return json.dump(2) + "\n";
 }
 

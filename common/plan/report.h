@@ -42,6 +42,8 @@ struct PlanReport {
     std::string id;
     int64_t params = 0;
     int64_t memory_bytes = 0;  // Predicted peak of its buffers.
+    int64_t push_bytes = 0;    // To it, per step, of all workers together; without frame headers.
+    int64_t pull_bytes = 0;    // From it.
   };
   struct Part {
     std::string tensor;
@@ -55,8 +57,30 @@ struct PlanReport {
     int64_t params = 0;
     int64_t macs = 0;
     bool shared = false;
+    double coverage = 1;
     std::vector<std::string> holders;  // Worker ids in rank order.
     std::vector<Part> slices;
+  };
+
+  // A smaller model without masks that one worker could train instead of its subnetwork.
+  struct Rival {
+    std::string name;  // "fewer layers"
+    std::string size;  // "6 of 12 layers"
+    int64_t params = 0;
+    int64_t macs = 0;
+    int64_t memory_bytes = 0;  // 0: not known; absent in JSON.
+  };
+
+  // What the busiest worker has from a step on.
+  struct Phase {
+    int64_t from = 0;
+    double coverage = 1;  // The mean, as below.
+    int64_t params = 0;
+    int64_t macs = 0;
+    int64_t push_bytes = 0;
+    int64_t pull_bytes = 0;
+    int64_t memory_bytes = 0;  // 0: not known; absent in JSON.
+    double gap = 0;
   };
 
   std::vector<Worker> workers;  // In rank order.
@@ -66,12 +90,21 @@ struct PlanReport {
   double coverage = 1;
   bool connected = false;
   bool connected_without_shared = false;
-  double gap = 0;            // Without shared units, each unit counted once;
-  double gap_weighted = 0;   // counted by its parameters. NaN (null in JSON): too many workers.
+  double gap = 0;           // Without shared units, each unit counted once;
+  double gap_weighted = 0;  // counted by its parameters. NaN (null in JSON): not found (gap.h).
+  double gap_with_shared = 0;
+  double gap_weighted_with_shared = 0;
   double mac_imbalance = 1;  // Largest / mean over the workers.
   double param_imbalance = 1;
+  double activation_imbalance = 1;
+  double memory_imbalance = 1;
   uint64_t seed = 0;
   std::string hash;  // 16 hexadecimal digits
+  // What MakePlanReport leaves empty; absent in JSON then.
+  std::vector<Rival> rivals;
+  std::vector<Phase> phases;  // More than one; the plan above is that of the first.
+  double bandwidth = 0;  // Bytes per second of every link, in each direction. Gives `pull_seconds`
+                         // and `push_seconds` to workers and shards.
 
   // Not in the JSON form.
   std::vector<std::string> warnings;
@@ -83,6 +116,9 @@ struct PlanReport {
 // `memory.stages` no memory is predicted.
 PlanReport MakePlanReport(const PlanInput& input, const Plan& plan, ElementBytes bytes,
                           const MemoryModel& memory = {});
+
+// The row of a plan's phase. `from`: its first step.
+PlanReport::Phase PhaseOf(const PlanReport& report, int64_t from);
 
 // One JSON object, indented, with a final newline; keys in the order of the fields above.
 std::string PlanJson(const PlanReport& report);

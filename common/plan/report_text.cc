@@ -1,21 +1,25 @@
 #include <algorithm>
 #include <cmath>
 #include <iterator>
+#include <limits>
+#include <map>
 #include <string>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/string_view.h"
 #include "common/plan/gap.h"
 #include "common/plan/report.h"
 
 namespace sdp {
 namespace {
 
-// The picture of who holds what is left out where it would not fit on a screen.
+// The picture of who holds what shows each worker and unit up to these, and else groups of them.
 constexpr size_t kPictureWorkers = 64;
 constexpr size_t kPictureUnits = 128;
+constexpr size_t kSmallRows = 40;
 
 // "91.6M"
 std::string Count(int64_t count) {
@@ -40,10 +44,12 @@ std::string Percent(int64_t part, int64_t whole) {
   return absl::StrFormat("%.1f%%", 100.0 * static_cast<double>(part) / static_cast<double>(whole));
 }
 
-std::string Gap(double gap) {
-  return std::isnan(gap) ? absl::StrCat("not computed (over ", kMaxGapWorkers, " workers)")
-                         : absl::StrFormat("%.3f", gap);
+// "0.412 s"
+std::string Seconds(int64_t bytes, double bytes_per_second) {
+  return absl::StrFormat("%.3f s", static_cast<double>(bytes) / bytes_per_second);
 }
+
+std::string Gap(double gap) { return std::isnan(gap) ? "not found" : absl::StrFormat("%.3f", gap); }
 
 // First column to the left, the others to the right.
 std::string Table(const std::vector<std::vector<std::string>>& rows) {
@@ -78,18 +84,26 @@ const char* AssignmentName(Assignment assignment) {
   return "random";
 }
 
-// Of the units that are not shared.
-struct Holders {
-  size_t least = 0;
-  size_t most = 0;
+// The least and the most of something; one number if they are the same.
+template <typename Number>
+struct Range {
+  Number least = std::numeric_limits<Number>::max();
+  Number most = 0;
+
+  void Add(Number number) {
+    least = std::min(least, number);
+    most = std::max(most, number);
+  }
+  std::string Text() const {
+    return least == most ? absl::StrCat(least) : absl::StrCat(least, "-", most);
+  }
 };
 
-Holders HolderRange(const PlanReport& report) {
-  Holders range{report.workers.size(), 0};
+// Over the units that are not shared.
+Range<size_t> HolderRange(const PlanReport& report) {
+  Range<size_t> range;
   for (const PlanReport::Unit& unit : report.units) {
-    if (unit.shared) continue;
-    range.least = std::min(range.least, unit.holders.size());
-    range.most = std::max(range.most, unit.holders.size());
+    if (!unit.shared) range.Add(unit.holders.size());
   }
   range.least = std::min(range.least, range.most);
   return range;
@@ -103,9 +117,7 @@ std::string Summary(const PlanReport& report, int64_t params) {
     ++shared_units;
     shared += unit.params;
   }
-  const Holders range = HolderRange(report);
-  std::string holders = absl::StrCat(range.least);
-  if (range.most != range.least) absl::StrAppend(&holders, "-", range.most);
+  const Range<size_t> range = HolderRange(report);
 
   const int workers = static_cast<int>(report.workers.size());
   std::string best;  // Known where every unit has as many holders.
@@ -116,12 +128,50 @@ std::string Summary(const PlanReport& report, int64_t params) {
       "plan %s: %s, seed %d\n"
       "coverage %.4g: %d units, each on %s of %d workers; %d shared units with %s of the "
       "parameters\n"
-      "spectral gap %s%s, weighted by parameters %s; connected without shared units: %s\n"
-      "largest / mean over workers: MACs %.3f, parameters %.3f\n",
+      "spectral gap %s%s, weighted by parameters %s; with shared units %s and %s\n"
+      "connected without shared units: %s\n"
+      "largest / mean over workers: MACs %.3f, parameters %.3f, activations %.3f, memory %.3f\n",
       report.hash, AssignmentName(report.assignment), report.seed, report.coverage,
-      report.units.size() - shared_units, holders, workers, shared_units, Percent(shared, params),
-      Gap(report.gap), best, Gap(report.gap_weighted),
-      report.connected_without_shared ? "yes" : "no", report.mac_imbalance, report.param_imbalance);
+      report.units.size() - shared_units, range.Text(), workers, shared_units,
+      Percent(shared, params), Gap(report.gap), best, Gap(report.gap_weighted),
+      Gap(report.gap_with_shared), Gap(report.gap_weighted_with_shared),
+      report.connected_without_shared ? "yes" : "no", report.mac_imbalance, report.param_imbalance,
+      report.activation_imbalance, report.memory_imbalance);
+}
+
+// One row per kind of units that are not shared; where coverage differs, what it is and that the
+// workers still hold as many.
+std::string Kinds(const PlanReport& report) {
+  struct Kind {
+    int units = 0;
+    Range<double> coverage;
+    Range<size_t> holders;
+    std::map<std::string, size_t> held;  // by worker
+  };
+  std::map<std::string, Kind> kinds;
+  Range<double> coverage;
+  for (const PlanReport::Unit& unit : report.units) {
+    if (unit.shared) continue;
+    Kind& kind = kinds[unit.kind];
+    ++kind.units;
+    kind.coverage.Add(unit.coverage);
+    coverage.Add(unit.coverage);
+    kind.holders.Add(unit.holders.size());
+    for (const std::string& worker : unit.holders) ++kind.held[worker];
+  }
+  if (coverage.least >= coverage.most) return "";
+  std::vector<std::vector<std::string>> rows = {
+      {"kind", "units", "coverage", "workers of a unit", "units of a worker"}};
+  for (const auto& [name, kind] : kinds) {
+    Range<size_t> held;
+    for (const PlanReport::Worker& worker : report.workers) {
+      const auto found = kind.held.find(worker.id);
+      held.Add(found == kind.held.end() ? 0 : found->second);
+    }
+    rows.push_back(
+        {name, absl::StrCat(kind.units), kind.coverage.Text(), kind.holders.Text(), held.Text()});
+  }
+  return absl::StrCat(Table(rows), "\n");
 }
 
 std::string Loads(const PlanReport& report, const PlanReport::Worker& model) {
@@ -172,6 +222,72 @@ std::string Memory(const PlanReport& report) {
                       absl::StrJoin(shards, ", "), "\n");
 }
 
+// How long the busiest links take: pulls and pushes travel at the same time.
+std::string Links(const PlanReport& report) {
+  if (report.bandwidth <= 0) return "";
+  const auto busiest = [](const auto& members) {
+    return std::max_element(members.begin(), members.end(), [](const auto& a, const auto& b) {
+      return std::max(a.pull_bytes, a.push_bytes) < std::max(b.pull_bytes, b.push_bytes);
+    });
+  };
+  const auto line = [&report](const auto& member) {
+    return absl::StrCat(member.id, " pull ", Seconds(member.pull_bytes, report.bandwidth), " push ",
+                        Seconds(member.push_bytes, report.bandwidth));
+  };
+  std::string text = absl::StrFormat("links at %.4g Gbit/s, busiest, per step: %s",
+                                     report.bandwidth * 8 / 1e9, line(*busiest(report.workers)));
+  if (!report.shards.empty()) absl::StrAppend(&text, "; ", line(*busiest(report.shards)));
+  return text + "\n";
+}
+
+// What the busiest worker has in each phase of the run.
+std::string Phases(const PlanReport& report, const PlanReport::Worker& model) {
+  if (report.phases.empty()) return "";
+  std::vector<std::vector<std::string>> rows = {{"phase from step", "coverage", "gap", "parameters",
+                                                 "MACs/sample", "%", "pull/step", "push/step",
+                                                 "memory"}};
+  for (const PlanReport::Phase& phase : report.phases) {
+    rows.push_back({absl::StrCat(phase.from), absl::StrFormat("%.4g", phase.coverage),
+                    Gap(phase.gap), Count(phase.params), Count(phase.macs),
+                    Percent(phase.macs, model.macs), Bytes(phase.pull_bytes),
+                    Bytes(phase.push_bytes),
+                    phase.memory_bytes > 0 ? Bytes(phase.memory_bytes) : "-"});
+  }
+  return absl::StrCat("\n", Table(rows));
+}
+
+// What a user should compare with before anything is concluded from this plan.
+std::string Rivals(const PlanReport& report) {
+  if (report.rivals.empty()) return "";
+  const auto most = [&report](int64_t PlanReport::Worker::*amount) {
+    int64_t largest = 0;
+    for (const PlanReport::Worker& worker : report.workers)
+      largest = std::max(largest, worker.*amount);
+    return largest;
+  };
+  std::vector<std::vector<std::string>> rows = {
+      {"dense model that fits too", "", "parameters", "of a worker's MACs", "of its memory"}};
+  for (const PlanReport::Rival& rival : report.rivals) {
+    rows.push_back({rival.name, rival.size, Count(rival.params),
+                    Percent(rival.macs, most(&PlanReport::Worker::macs)),
+                    rival.memory_bytes > 0
+                        ? Percent(rival.memory_bytes, most(&PlanReport::Worker::memory_bytes))
+                        : "-"});
+  }
+  return absl::StrCat("\n", Table(rows));
+}
+
+// [N] Whether each worker holds the unit.
+std::vector<bool> Held(const PlanReport& report, const PlanReport::Unit& unit) {
+  std::vector<bool> held;
+  size_t next = 0;  // Holders come in rank order.
+  for (const PlanReport::Worker& worker : report.workers) {
+    held.push_back(next < unit.holders.size() && unit.holders[next] == worker.id);
+    if (held.back()) ++next;
+  }
+  return held;
+}
+
 // One row per unit, one column per worker: who holds what.
 std::string Picture(const PlanReport& report) {
   std::vector<std::vector<std::string>> rows = {{"unit", "parameters", "MACs/sample", "holders"}};
@@ -181,16 +297,43 @@ std::string Picture(const PlanReport& report) {
       held = "shared";
       if (held.size() < report.workers.size()) held.resize(report.workers.size(), ' ');
     } else {
-      size_t next = 0;  // Holders come in rank order.
-      for (const PlanReport::Worker& worker : report.workers) {
-        const bool holds = next < unit.holders.size() && unit.holders[next] == worker.id;
-        held += holds ? '#' : '.';
-        if (holds) ++next;
-      }
+      for (const bool holds : Held(report, unit)) held += holds ? '#' : '.';
     }
     rows.push_back({unit.name, Count(unit.params), Count(unit.macs), held});
   }
   return Table(rows);
+}
+
+// The same where that would not fit: a character is so many units by so many workers, the denser
+// the more of them are held. Shared units are left out.
+std::string SmallPicture(const PlanReport& report) {
+  static constexpr absl::string_view kDensity = ".:-=+*%@#";  // From none to all.
+  std::vector<const PlanReport::Unit*> units;
+  for (const PlanReport::Unit& unit : report.units) {
+    if (!unit.shared) units.push_back(&unit);
+  }
+  const size_t workers = report.workers.size();
+  const size_t rows = std::min(kSmallRows, units.size());
+  const size_t columns = std::min(kPictureWorkers, workers);
+  std::string text =
+      absl::StrFormat("who holds what, from %s (none) to %s (all of these units and workers):\n",
+                      kDensity.substr(0, 1), kDensity.substr(kDensity.size() - 1));
+  for (size_t row = 0; row < rows; ++row) {
+    const size_t begin = row * units.size() / rows, end = (row + 1) * units.size() / rows;
+    std::vector<size_t> held(columns), all(columns);
+    for (size_t unit = begin; unit < end; ++unit) {
+      const std::vector<bool> holds = Held(report, *units[unit]);
+      for (size_t worker = 0; worker < workers; ++worker) {
+        const size_t column = worker * columns / workers;
+        ++all[column];
+        if (holds[worker]) ++held[column];
+      }
+    }
+    for (size_t column = 0; column < columns; ++column)
+      text += kDensity[held[column] * (kDensity.size() - 1) / all[column]];
+    absl::StrAppend(&text, "  ", units[begin]->name, "\n");
+  }
+  return text;
 }
 
 }  // namespace
@@ -201,12 +344,12 @@ std::string PlanText(const PlanReport& report) {
     model.params += unit.params;
     model.macs += unit.macs;
   }
-  std::string text = absl::StrCat(Summary(report, model.params), "\n", Loads(report, model),
-                                  Work(report), Memory(report));
-  if (report.workers.size() <= kPictureWorkers && report.units.size() <= kPictureUnits) {
-    absl::StrAppend(&text, "\n", Picture(report));
-  }
-  return text;
+  const std::string text = absl::StrCat(Summary(report, model.params), "\n", Kinds(report),
+                                        Loads(report, model), Work(report), Memory(report),
+                                        Links(report), Phases(report, model), Rivals(report));
+  const bool small =
+      report.workers.size() <= kPictureWorkers && report.units.size() <= kPictureUnits;
+  return absl::StrCat(text, "\n", small ? Picture(report) : SmallPicture(report));
 }
 
 }  // namespace sdp

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <limits>
 #include <nlohmann/json.hpp>
 
 #include "common/base/hash.h"
@@ -12,6 +13,7 @@
 namespace sdp {
 namespace {
 
+using ::testing::ContainsRegex;
 using ::testing::ElementsAre;
 using testing::FakeInput;
 using testing::FakeModel;
@@ -65,15 +67,18 @@ std::vector<std::string> Keys(const Json& object) {
 TEST_F(ReportTest, Json_HasTheSchemasKeysInOrder) {
   const std::string text = PlanJson(report_);
   const Json json = Json::parse(text);
-  EXPECT_THAT(Keys(json), ElementsAre("workers", "units", "shards", "coverage", "connected",
-                                      "connected_without_shared", "gap", "gap_weighted",
-                                      "mac_imbalance", "param_imbalance", "seed", "hash"));
+  EXPECT_THAT(Keys(json),
+              ElementsAre("workers", "units", "shards", "coverage", "connected",
+                          "connected_without_shared", "gap", "gap_weighted", "gap_with_shared",
+                          "gap_weighted_with_shared", "mac_imbalance", "param_imbalance",
+                          "activation_imbalance", "memory_imbalance", "seed", "hash"));
   EXPECT_THAT(Keys(json["workers"][0]),
               ElementsAre("id", "units", "params", "macs", "activation_elements", "push_bytes",
                           "pull_bytes", "memory_bytes"));
-  EXPECT_THAT(Keys(json["shards"][0]), ElementsAre("id", "params", "memory_bytes"));
-  EXPECT_THAT(Keys(json["units"][0]),
-              ElementsAre("name", "kind", "params", "macs", "shared", "holders", "slices"));
+  EXPECT_THAT(Keys(json["shards"][0]),
+              ElementsAre("id", "params", "memory_bytes", "push_bytes", "pull_bytes"));
+  EXPECT_THAT(Keys(json["units"][0]), ElementsAre("name", "kind", "params", "macs", "shared",
+                                                  "coverage", "holders", "slices"));
   EXPECT_THAT(Keys(json["units"][2]["slices"][0]), ElementsAre("tensor"));
   EXPECT_THAT(Keys(json["units"][2]["slices"][1]), ElementsAre("tensor", "dim", "begin", "end"));
   EXPECT_EQ(text.back(), '\n');
@@ -97,8 +102,13 @@ TEST_F(ReportTest, Json_Values) {
   EXPECT_EQ(json["shards"][1]["id"], "shard-1");
   // Value, two moments and a sum, f32 each.
   EXPECT_EQ(json["shards"][1]["memory_bytes"], 16 * json["shards"][1]["params"].get<int64_t>());
-  EXPECT_EQ(json["shards"][0]["params"].get<int64_t>() + json["shards"][1]["params"].get<int64_t>(),
-            132);
+  const auto of_shards = [&json](const char* key) {
+    return json["shards"][0][key].get<int64_t>() + json["shards"][1][key].get<int64_t>();
+  };
+  EXPECT_EQ(of_shards("params"), 132);
+  // What all workers send and receive.
+  EXPECT_EQ(of_shards("push_bytes"), 8 * 480);
+  EXPECT_EQ(of_shards("pull_bytes"), 8 * 240);
 
   const Json& unit = json["units"][2];
   EXPECT_EQ(unit["name"], "unit1");
@@ -121,8 +131,20 @@ TEST_F(ReportTest, Json_Values) {
   EXPECT_EQ(json["mac_imbalance"], 1.0);
   EXPECT_EQ(json["param_imbalance"], 1.0);
   EXPECT_NEAR(json["gap"].get<double>(), 0.5, 1e-12);  // Two of seven classes: 1 - 1/2.
-  EXPECT_EQ(json["gap"], SpectralGap(catalog_, plan_, UnitWeight::kEqual));
-  EXPECT_EQ(json["gap_weighted"], SpectralGap(catalog_, plan_, UnitWeight::kParams));
+  const auto gap = [this](UnitWeight weight, SharedUnits shared) {
+    return SpectralGap(catalog_, plan_, weight, shared);
+  };
+  EXPECT_EQ(json["gap"], gap(UnitWeight::kEqual, SharedUnits::kIgnored));
+  EXPECT_EQ(json["gap_weighted"], gap(UnitWeight::kParams, SharedUnits::kIgnored));
+  EXPECT_EQ(json["gap_with_shared"], gap(UnitWeight::kEqual, SharedUnits::kCounted));
+  EXPECT_EQ(json["gap_weighted_with_shared"], gap(UnitWeight::kParams, SharedUnits::kCounted));
+  // Two units that all hold and two of a worker's: half of the disagreement between halves stays.
+  EXPECT_NEAR(json["gap_with_shared"].get<double>(), 0.75, 1e-12);
+  EXPECT_EQ(json["units"][2]["coverage"], 0.5);
+  EXPECT_EQ(json["units"][0]["coverage"], 1);
+  EXPECT_EQ(json["activation_imbalance"], 1.0);
+  EXPECT_EQ(json["memory_imbalance"], 1.0);
+  EXPECT_FALSE(json.contains("rivals"));
 }
 
 // Everything comes in and is computed with; what is held goes out.
@@ -171,12 +193,62 @@ TEST_F(ReportTest, Imbalance_LargestOverMean) {
   EXPECT_DOUBLE_EQ(report.param_imbalance, (18 + 3) / (18 + 2.5));
 }
 
-TEST_F(ReportTest, TooManyWorkersForTheGap_SaysSo) {
-  const Catalog catalog = FakeModel(12);
-  const PlanInput input = FakeInput(catalog, kMaxGapWorkers + 1, 0.5, Assignment::kRandom);
-  const PlanReport report = MakePlanReport(input, *MakePlan(input), {});
-  EXPECT_TRUE(Json::parse(PlanJson(report))["gap"].is_null());
-  EXPECT_THAT(PlanText(report), HasSubstr("not computed"));
+TEST_F(ReportTest, GapThatWasNotFound_SaysSo) {
+  report_.gap = std::numeric_limits<double>::quiet_NaN();
+  EXPECT_TRUE(Json::parse(PlanJson(report_))["gap"].is_null());
+  EXPECT_THAT(PlanText(report_), HasSubstr("spectral gap not found (at most 0.857)"));
+}
+
+TEST_F(ReportTest, Bandwidth_GivesTheTimeOfEachLink) {
+  EXPECT_THAT(PlanText(report_), Not(HasSubstr("links at")));
+  report_.bandwidth = 480;
+  const Json json = Json::parse(PlanJson(report_));
+  EXPECT_EQ(json["bandwidth"], 480);
+  EXPECT_EQ(json["workers"][1]["push_seconds"], 1);
+  EXPECT_EQ(json["workers"][1]["pull_seconds"], 0.5);
+  EXPECT_EQ(json["shards"][0]["push_seconds"].get<double>() +
+                json["shards"][1]["push_seconds"].get<double>(),
+            8);
+  EXPECT_THAT(PlanText(report_), HasSubstr("worker-0 pull 0.500 s push 1.000 s; shard-"));
+}
+
+TEST_F(ReportTest, Rivals_AreNamedBesideTheWorkersLoad) {
+  report_.rivals = {{"fewer layers", "2 of 4 layers", 90, 15, 3000}, {"narrower", "dim 2", 60, 10}};
+  const Json json = Json::parse(PlanJson(report_));
+  EXPECT_EQ(json["rivals"][0], Json({{"name", "fewer layers"},
+                                     {"size", "2 of 4 layers"},
+                                     {"params", 90},
+                                     {"macs", 15},
+                                     {"memory_bytes", 3000}}));
+  EXPECT_FALSE(json["rivals"][1].contains("memory_bytes"));
+  const std::string text = PlanText(report_);
+  EXPECT_THAT(text, HasSubstr("2 of 4 layers"));
+  EXPECT_THAT(text, HasSubstr("75.0%"));  // 15 of a worker's 20 MACs, 3000 of its 4000 bytes
+}
+
+// Coverage that differs: what each kind has, and that the workers hold as many.
+TEST_F(ReportTest, Text_UnequalCoverage_ShowsTheKinds) {
+  EXPECT_THAT(PlanText(report_), Not(HasSubstr("units of a worker")));
+  const Catalog catalog = FakeModel({{"a", 4, 1}, {"b", 4, 1}});
+  PlanInput input = FakeInput(catalog, 8, 0.5, Assignment::kResolvable);
+  for (size_t j = 0; j < catalog.units.size(); ++j) {
+    if (catalog.units[j].kind == "b") input.coverage[j] = j < 5 ? 1 : 0.25;
+  }
+  const std::string text = PlanText(MakePlanReport(input, *MakePlan(input), {}));
+  EXPECT_THAT(text, HasSubstr("units of a worker"));
+  EXPECT_THAT(text, ContainsRegex("a +4 +0.5 +4 +2\n"));
+  EXPECT_THAT(text, ContainsRegex("b +4 +0.25-1 +2-8 +2-3\n"));
+}
+
+// A character stands for several units and workers.
+TEST_F(ReportTest, Text_ManyUnitsOrWorkers_PictureIsSmaller) {
+  const Catalog catalog = FakeModel(400);
+  const PlanInput input = FakeInput(catalog, 128, 0.5, Assignment::kRandom);
+  const std::string text = PlanText(MakePlanReport(input, *MakePlan(input), {}));
+  EXPECT_THAT(text, HasSubstr("from . (none) to # (all"));
+  EXPECT_THAT(text, ContainsRegex("[-=+*]{64}  unit390\n"));
+  const PlanInput full = FakeInput(catalog, 4, 1, Assignment::kRandom);
+  EXPECT_THAT(PlanText(MakePlanReport(full, *MakePlan(full), {})), HasSubstr("\n####  unit0\n"));
 }
 
 TEST_F(ReportTest, Text_ShowsModelWorkersAndHolders) {
