@@ -105,14 +105,34 @@ bool IsAllowedItem(const Rule& rule, FieldDescriptor::CppType type, const Value&
   }
 }
 
+bool IsAllowed(const Rule& rule, const FieldDescriptor& field, const Value& value);
+
+// One table of a list of them.
+bool IsAllowedEntry(const FieldDescriptor& list, const Value& value) {
+  const auto* const table = std::get_if<Table>(&value.is);
+  return table != nullptr && absl::c_all_of(*table, [&list](const Entry& entry) {
+           const FieldDescriptor* const field = list.message_type()->FindFieldByName(entry.name);
+           return field != nullptr && IsAllowed(*FindPhaseRule(entry.name), *field, entry.value);
+         });
+}
+
 bool IsAllowed(const Rule& rule, const FieldDescriptor& field, const Value& value) {
+  if (field.is_map()) {
+    const auto* const table = std::get_if<Table>(&value.is);
+    const auto type = field.message_type()->map_value()->cpp_type();
+    return table != nullptr && static_cast<int64_t>(table->size()) >= rule.min_items &&
+           absl::c_all_of(
+               *table, [&](const Entry& entry) { return IsAllowedItem(rule, type, entry.value); });
+  }
   if (!field.is_repeated()) return IsAllowedItem(rule, field.cpp_type(), value);
   const auto* const list = std::get_if<List>(&value.is);
   if (list == nullptr) return false;
   const auto size = static_cast<int64_t>(list->size());
   return size >= rule.min_items && size <= rule.max_items &&
-         absl::c_all_of(
-             *list, [&](const Value& item) { return IsAllowedItem(rule, field.cpp_type(), item); });
+         absl::c_all_of(*list, [&](const Value& item) {
+           return field.message_type() != nullptr ? IsAllowedEntry(field, item)
+                                                  : IsAllowedItem(rule, field.cpp_type(), item);
+         });
 }
 
 std::string AllowedText(const Rule& rule) {
@@ -134,7 +154,13 @@ std::string AllowedList(const Rule& rule, const FieldDescriptor& field) {
     return absl::StrCat("a list of ", rule.min_items > 0 ? "at least one file" : "files",
                         ", such as [\"a.txt\"]");
   }
-  return absl::StrCat("a list of ", rule.max_items, " numbers ", NumbersIn(rule.range));
+  if (field.message_type() != nullptr) {
+    return "a list of tables such as { from = 100, coverage = 1.0 }; beside from there may be "
+           "coverage or depth, and coverage_by, each as in [sdp]";
+  }
+  const std::string count =
+      rule.min_items == rule.max_items ? absl::StrCat(rule.max_items, " ") : "";
+  return absl::StrCat("a list of ", count, "numbers ", NumbersIn(rule.range));
 }
 
 // What a user wrote, at a length and in characters that fit into a message.
@@ -211,6 +237,9 @@ std::string KeysOf(absl::string_view section) {
 
 std::string Allowed(const Rule& rule) {
   const FieldDescriptor& field = *FieldOf(rule.key);
+  if (field.is_map()) {
+    return absl::StrCat("a table of numbers ", NumbersIn(rule.range), ", such as { mlp = 0.5 }");
+  }
   if (field.is_repeated()) return AllowedList(rule, field);
   switch (field.cpp_type()) {
     case FieldDescriptor::CPPTYPE_BOOL:

@@ -84,7 +84,8 @@ class Loader {
     if (!Has("data.train"))
       errors_.push_back("data.train is required: a list of files, such as [\"a.txt\"]");
     for (const Rule& rule : config::Rules()) {
-      const bool other_given = rule.key == "sdp.coverage" && Has("sdp.holders");
+      const bool other_given =
+          rule.key == "sdp.coverage" && (Has("sdp.holders") || Has("sdp.depth"));
       if (!rule.fallback.empty() && !other_given)
         SetDefault(std::string(rule.key), *config::ReadValue(rule.fallback));
     }

@@ -28,7 +28,7 @@ inline constexpr int kWireFormatVersion = 2;
 struct LoadedConfig {
   RunConfig config;
   // Key ("train.lr") -> "default", "preset llama-tiny", "run.toml:12" or "--set". Absent: the key
-  // has no value (sdp.coverage beside sdp.holders).
+  // has no value (sdp.coverage beside sdp.holders or sdp.depth).
   std::map<std::string, std::string> origins;
 };
 

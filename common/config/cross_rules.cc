@@ -1,10 +1,12 @@
 #include "common/config/cross_rules.h"
 
+#include <algorithm>
 #include <cstdint>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "absl/algorithm/container.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/types/optional.h"
@@ -70,24 +72,64 @@ void CheckBackward(const RunConfig::Sdp& sdp, Checks* checks) {
   }
 }
 
+bool BelowOne(double share, int64_t workers) {
+  return share * static_cast<double>(workers) < 1 - kShareRounding;
+}
+
+std::string BelowOneHolder(int64_t workers) {
+  return absl::StrCat("some units would have no holder; coverage must be at least 1 / workers = ",
+                      TomlText({1.0 / static_cast<double>(workers)}));
+}
+
+// The least share that a phase, or [sdp], speaks of; 1 if none.
+template <typename Shares>
+double Least(const Shares& shares) {
+  double least = shares.has_coverage() ? shares.coverage() : 1;
+  for (const double share : shares.depth()) least = std::min(least, share);
+  for (const auto& [kind, share] : shares.coverage_by()) least = std::min(least, share);
+  return least;
+}
+
+void CheckPhases(const RunConfig& config, Checks* checks) {
+  int64_t before = -1;
+  for (const RunConfig::Sdp::Phase& phase : config.sdp().phases()) {
+    const std::string which = absl::StrCat("phase from step ", phase.from());
+    if (phase.from() <= before) {
+      checks->Fail({"sdp.phases"}, absl::StrCat(which, " comes after that from step ", before,
+                                                ": give them in the order of their steps"));
+    }
+    before = phase.from();
+    if (phase.has_coverage() == (phase.depth_size() > 0)) {
+      checks->Fail({"sdp.phases"}, absl::StrCat(which, " needs one of coverage and depth"));
+    } else if (BelowOne(Least(phase), config.cluster().workers())) {
+      checks->Fail({"sdp.phases", "cluster.workers"},
+                   absl::StrCat(which, ": ", BelowOneHolder(config.cluster().workers())));
+    }
+  }
+}
+
 void CheckPlan(const RunConfig& config, Checks* checks) {
   const RunConfig::Sdp& sdp = config.sdp();
   const int64_t workers = config.cluster().workers();
-  if (sdp.has_coverage() && sdp.has_holders()) {
-    checks->Fail({"sdp.coverage", "sdp.holders"}, "give one of the two");
+  std::vector<std::string> given;
+  if (sdp.has_coverage()) given.push_back("sdp.coverage");
+  if (sdp.has_holders()) given.push_back("sdp.holders");
+  if (sdp.depth_size() > 0) given.push_back("sdp.depth");
+  if (given.size() > 1) {
+    checks->Fail(given, "give one of these");
     return;
   }
   if (sdp.has_holders() && sdp.holders() > workers) {
     checks->Fail({"sdp.holders", "cluster.workers"},
                  "a unit cannot have more holders than there are workers");
   }
-  if (sdp.has_coverage() && sdp.coverage() * static_cast<double>(workers) < 1 - kShareRounding) {
-    checks->Fail(
-        {"sdp.coverage", "cluster.workers"},
-        absl::StrCat("some units would have no holder; coverage must be at least 1 / workers = ",
-                     TomlText({1.0 / static_cast<double>(workers)})));
+  if (BelowOne(Least(sdp), workers)) {
+    if (sdp.coverage_by_size() > 0) given.push_back("sdp.coverage_by");
+    given.push_back("cluster.workers");
+    checks->Fail(given, BelowOneHolder(workers));
   }
   if (sdp.masking() == "backward") CheckBackward(sdp, checks);
+  CheckPhases(config, checks);
 }
 
 void CheckTraining(const RunConfig& config, Checks* checks) {

@@ -5,6 +5,7 @@
 #include <utility>
 #include <variant>
 
+#include "absl/algorithm/container.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/optional.h"
 #include "common/config/rules.h"
@@ -48,61 +49,122 @@ void SetOne(const FieldDescriptor& field, const Value& value, Message* section) 
   }
 }
 
-void SetList(const FieldDescriptor& field, const List& list, Message* section) {
-  const Reflection& reflection = *section->GetReflection();
-  reflection.ClearField(section, &field);
+void Set(const FieldDescriptor& field, const Value& value, Message* message);
+
+void SetTable(const FieldDescriptor& field, const Table& table, Message* message) {
+  for (const Entry& item : table) {
+    Message* const entry = message->GetReflection()->AddMessage(message, &field);
+    entry->GetReflection()->SetString(entry, field.message_type()->map_key(), item.name);
+    SetOne(*field.message_type()->map_value(), item.value, entry);
+  }
+}
+
+void SetList(const FieldDescriptor& field, const List& list, Message* message) {
+  const Reflection& reflection = *message->GetReflection();
   for (const Value& item : list) {
     if (field.cpp_type() == FieldDescriptor::CPPTYPE_DOUBLE) {
-      reflection.AddDouble(section, &field, AsDouble(item));
+      reflection.AddDouble(message, &field, AsDouble(item));
+    } else if (field.cpp_type() == FieldDescriptor::CPPTYPE_STRING) {
+      reflection.AddString(message, &field, std::get<std::string>(item.is));
     } else {
-      reflection.AddString(section, &field, std::get<std::string>(item.is));
+      Message* const part = reflection.AddMessage(message, &field);
+      for (const Entry& entry : std::get<Table>(item.is)) {
+        Set(*field.message_type()->FindFieldByName(entry.name), entry.value, part);
+      }
     }
   }
 }
 
-Value GetList(const FieldDescriptor& field, const Message& section) {
-  const Reflection& reflection = *section.GetReflection();
+void Set(const FieldDescriptor& field, const Value& value, Message* message) {
+  if (!field.is_repeated()) return SetOne(field, value, message);
+  message->GetReflection()->ClearField(message, &field);
+  if (field.is_map()) {
+    SetTable(field, std::get<Table>(value.is), message);
+  } else {
+    SetList(field, std::get<List>(value.is), message);
+  }
+}
+
+Value Get(const FieldDescriptor& field, const Message& message);
+
+Value GetTable(const FieldDescriptor& field, const Message& message) {
+  const Reflection& reflection = *message.GetReflection();
+  Table table;
+  for (int i = 0; i < reflection.FieldSize(message, &field); ++i) {
+    const Message& entry = reflection.GetRepeatedMessage(message, &field, i);
+    const Reflection& values = *entry.GetReflection();
+    table.push_back({values.GetString(entry, field.message_type()->map_key()),
+                     {values.GetDouble(entry, field.message_type()->map_value())}});
+  }
+  // A map has no order of its own.
+  absl::c_sort(table, [](const Entry& a, const Entry& b) { return a.name < b.name; });
+  return {std::move(table)};
+}
+
+// What is given of a message, in the order of its fields. Zeros count where they cannot be told
+// from nothing; empty lists do not.
+Table GetFields(const Message& message) {
+  Table table;
+  for (int i = 0; i < message.GetDescriptor()->field_count(); ++i) {
+    const FieldDescriptor& field = *message.GetDescriptor()->field(i);
+    const Reflection& reflection = *message.GetReflection();
+    const bool given = field.is_repeated()
+                           ? reflection.FieldSize(message, &field) > 0
+                           : !field.has_presence() || reflection.HasField(message, &field);
+    if (given) table.push_back({field.name(), Get(field, message)});
+  }
+  return table;
+}
+
+Value GetList(const FieldDescriptor& field, const Message& message) {
+  const Reflection& reflection = *message.GetReflection();
   List list;
-  for (int i = 0; i < reflection.FieldSize(section, &field); ++i) {
+  for (int i = 0; i < reflection.FieldSize(message, &field); ++i) {
     Value& item =
         list.emplace_back();  // Not push_back of a temporary: gcc 12 warns in the variant.
     if (field.cpp_type() == FieldDescriptor::CPPTYPE_DOUBLE) {
-      item.is = reflection.GetRepeatedDouble(section, &field, i);
+      item.is = reflection.GetRepeatedDouble(message, &field, i);
+    } else if (field.cpp_type() == FieldDescriptor::CPPTYPE_STRING) {
+      item.is = reflection.GetRepeatedString(message, &field, i);
     } else {
-      item.is = reflection.GetRepeatedString(section, &field, i);
+      item.is = GetFields(reflection.GetRepeatedMessage(message, &field, i));
     }
   }
   return {std::move(list)};
+}
+
+Value Get(const FieldDescriptor& field, const Message& message) {
+  const Reflection& reflection = *message.GetReflection();
+  if (field.is_map()) return GetTable(field, message);
+  if (field.is_repeated()) return GetList(field, message);
+  switch (field.cpp_type()) {
+    case FieldDescriptor::CPPTYPE_BOOL:
+      return {reflection.GetBool(message, &field)};
+    case FieldDescriptor::CPPTYPE_INT64:
+      return {reflection.GetInt64(message, &field)};
+    case FieldDescriptor::CPPTYPE_DOUBLE:
+      return {reflection.GetDouble(message, &field)};
+    default:
+      return {reflection.GetString(message, &field)};
+  }
 }
 
 }  // namespace
 
 void SetField(RunConfig* config, absl::string_view key, const Value& value) {
   const FieldDescriptor& field = *FieldOf(key);
-  Message* const section = config->GetReflection()->MutableMessage(config, SectionOf(field));
-  if (field.is_repeated()) {
-    SetList(field, std::get<List>(value.is), section);
-  } else {
-    SetOne(field, value, section);
-  }
+  Set(field, value, config->GetReflection()->MutableMessage(config, SectionOf(field)));
 }
 
 absl::optional<Value> GetField(const RunConfig& config, absl::string_view key) {
   const FieldDescriptor& field = *FieldOf(key);
   const Message& section = config.GetReflection()->GetMessage(config, SectionOf(field));
   const Reflection& reflection = *section.GetReflection();
-  if (field.is_repeated()) return GetList(field, section);
-  if (field.has_presence() && !reflection.HasField(section, &field)) return absl::nullopt;
-  switch (field.cpp_type()) {
-    case FieldDescriptor::CPPTYPE_BOOL:
-      return Value{reflection.GetBool(section, &field)};
-    case FieldDescriptor::CPPTYPE_INT64:
-      return Value{reflection.GetInt64(section, &field)};
-    case FieldDescriptor::CPPTYPE_DOUBLE:
-      return Value{reflection.GetDouble(section, &field)};
-    default:
-      return Value{reflection.GetString(section, &field)};
-  }
+  const bool none = field.is_repeated()
+                        ? reflection.FieldSize(section, &field) == 0 && FindRule(key)->min_items > 0
+                        : field.has_presence() && !reflection.HasField(section, &field);
+  if (none) return absl::nullopt;
+  return Get(field, section);
 }
 
 }  // namespace sdp::config

@@ -10,10 +10,11 @@
 
 namespace sdp::config {
 
-// Replaces the field's value; a list as a whole. Integers are taken for doubles.
+// Replaces the field's value; a list or table as a whole. Integers are taken for doubles.
 void SetField(RunConfig* config, absl::string_view key, const Value& value);
 
-// nullopt - an optional field that is absent.
+// nullopt - an optional field that is absent, or a list or table without items where one needs
+// some.
 absl::optional<Value> GetField(const RunConfig& config, absl::string_view key);
 
 }  // namespace sdp::config

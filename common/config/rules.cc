@@ -4,6 +4,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
@@ -45,6 +46,13 @@ Rule Number(View key, View fallback, Hashed hashed, Range range, View help, Word
 Rule Numbers(View key, View fallback, Hashed hashed, int count, Range each, View help) {
   Rule rule = Number(key, fallback, hashed, each, help);
   rule.min_items = rule.max_items = count;
+  return rule;
+}
+
+// A list of numbers or phases, or numbers by name; at least one.
+Rule Some(View key, Hashed hashed, Range each, View help) {
+  Rule rule = Number(key, "", hashed, each, help);
+  rule.min_items = 1;
   return rule;
 }
 
@@ -90,10 +98,13 @@ std::vector<Rule> MakeRules() {
       Choice("sdp.unit", "'sublayer'", kIn, {"sublayer", "layer"}, {}, "units of transformers"),
       Number("sdp.coverage", "0.5", kIn, kShare, "share of workers that hold a unit", {"auto"}),
       Number("sdp.holders", "", kIn, kPositive, "workers that hold a unit, instead of coverage"),
+      Some("sdp.coverage_by", kIn, kShare, "of units of the kinds it names, before coverage, holders, depth"),
+      Some("sdp.depth", kIn, kShare, "coverage from the first layer to the last, lines between; instead of coverage"),
       Choice("sdp.assignment", "'resolvable'", kIn, {"resolvable", "cyclic", "random"}, {}, "who holds which unit"),
       Choice("sdp.rescale", "'eval'", kIn, {"eval", "none", "inverted", "sqrt"}, {},
              "factor of units at coverage c: eval: c in evaluation, inverted: 1/c in training, sqrt: sqrt(c) in evaluation"),
       Number("sdp.rotate_every", "0", kIn, kSteps, "steps; 0: the same subnetworks for the whole run"),
+      Some("sdp.phases", kIn, kSteps, "other coverages from a step on, until the next phase"),
 
       Choice("data.kind", "'text'", kIn, {"text", "tokens"}, {"cifar10", "cifar100", "images"},
              "bytes of text, or GPT-2 token shards"),
@@ -154,6 +165,12 @@ const Rule* FindRule(absl::string_view key) {
     if (rule.key == key) return &rule;
   }
   return nullptr;
+}
+
+const Rule* FindPhaseRule(absl::string_view name) {
+  static const auto* const from =
+      new Rule(Number("from", "", kIn, kSteps, "the first step of the phase"));
+  return name == from->key ? from : FindRule(absl::StrCat("sdp.", name));
 }
 
 const google::protobuf::FieldDescriptor* FieldOf(absl::string_view key) {

@@ -39,11 +39,11 @@ struct Rule {
   absl::string_view fallback;  // The default, as TOML; "": none, or one that depends on other keys.
   Hashed hashed;
   absl::string_view help;
-  Range range = {};  // Numbers, alone or in a list.
+  Range range = {};  // Numbers, alone, in a list or in a table.
   Text text = Text::kChoice;
   std::vector<absl::string_view> choices = {};
   std::vector<absl::string_view> not_built = {};  // Strings that will be allowed one day.
-  int min_items = 0;                              // Lists.
+  int min_items = 0;  // Lists and tables. > 0: one without items is the same as none.
   int max_items = std::numeric_limits<int>::max();
 };
 
@@ -52,6 +52,9 @@ absl::Span<const Rule> Rules();
 
 // Null - there is no such key.
 const Rule* FindRule(absl::string_view key);
+
+// The rule of a key of the tables in sdp.phases: `from`, or the rule of [sdp] by that name.
+const Rule* FindPhaseRule(absl::string_view name);
 
 // The type of a rule's key. Null - config.proto lacks it, which a test excludes.
 const google::protobuf::FieldDescriptor* FieldOf(absl::string_view key);

@@ -20,8 +20,11 @@
 namespace sdp::config {
 namespace {
 
-// Lists of lists are no key's value, so one level is enough and bounds the recursion.
-Value Convert(const toml::node& node, int depth = 0) {
+// No key's value is deeper than a list of tables of lists or tables, which bounds the recursion.
+constexpr int kDeepest = 2;
+
+// `inside`: what `node` is an item of, or empty; `depth`: how many lists and tables it is in.
+Value Convert(const toml::node& node, absl::string_view inside = "", int depth = 0) {
   switch (node.type()) {
     case toml::node_type::boolean:
       return {node.as_boolean()->get()};
@@ -32,13 +35,23 @@ Value Convert(const toml::node& node, int depth = 0) {
     case toml::node_type::string:
       return {node.as_string()->get()};
     case toml::node_type::array: {
-      if (depth > 0) return {Unsupported{"a list in a list"}};
+      if (inside == "list" || depth > kDeepest) {
+        return {Unsupported{absl::StrCat("a list in a ", inside)}};
+      }
       List list;
-      for (const toml::node& item : *node.as_array()) list.push_back(Convert(item, depth + 1));
+      for (const toml::node& item : *node.as_array()) {
+        list.push_back(Convert(item, "list", depth + 1));
+      }
       return {std::move(list)};
     }
-    case toml::node_type::table:
-      return {Unsupported{"a section"}};
+    case toml::node_type::table: {
+      if (depth > kDeepest) return {Unsupported{absl::StrCat("a table in a ", inside)}};
+      Table table;
+      for (const auto& [name, item] : *node.as_table()) {
+        table.push_back({std::string(name.str()), Convert(item, "table", depth + 1)});
+      }
+      return {std::move(table)};
+    }
     default:
       return {Unsupported{"a date or time"}};
   }

@@ -8,6 +8,8 @@
 #include <string>
 #include <variant>
 
+#include "absl/algorithm/container.h"
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
@@ -35,6 +37,14 @@ std::string DoubleText(double number) {
   return text;
 }
 
+// A name as TOML takes it before '='.
+std::string NameText(const std::string& name) {
+  const bool bare = !name.empty() && absl::c_all_of(name, [](unsigned char c) {
+    return absl::ascii_isalnum(c) || c == '-' || c == '_';
+  });
+  return bare ? name : Quoted(name);
+}
+
 struct Writer {
   std::string operator()(bool flag) const { return flag ? "true" : "false"; }
   std::string operator()(int64_t number) const { return absl::StrCat(number); }
@@ -47,6 +57,16 @@ struct Writer {
                                         absl::StrAppend(out, TomlText(item));
                                       }),
                         "]");
+  }
+  std::string operator()(const Table& table) const {
+    if (table.empty()) return "{}";
+    return absl::StrCat("{ ",
+                        absl::StrJoin(table, ", ",
+                                      [](std::string* out, const Entry& entry) {
+                                        absl::StrAppend(out, NameText(entry.name), " = ",
+                                                        TomlText(entry.value));
+                                      }),
+                        " }");
   }
   std::string operator()(const Unsupported& other) const { return other.name; }
 };

@@ -11,20 +11,27 @@
 
 namespace sdp::config {
 
-// A TOML value that no key takes (a date, a table), as it is called in messages.
+// A TOML value that no key takes (a date, a list in a list), as it is called in messages.
 struct Unsupported {
   std::string name;
 };
 
 struct Value;
+struct Entry;
 using List = std::vector<Value>;
+using Table = std::vector<Entry>;  // In the order of the names, each there once.
 
 struct Value {
-  std::variant<bool, int64_t, double, std::string, List, Unsupported> is;
+  std::variant<bool, int64_t, double, std::string, List, Table, Unsupported> is;
+};
+
+struct Entry {
+  std::string name;
+  Value value;
 };
 
 // Text that TOML reads back as the same value: doubles in the shortest form that round-trips,
-// strings quoted and escaped. Also how messages show a value.
+// strings quoted and escaped, tables in one line. Also how messages show a value.
 std::string TomlText(const Value& value);
 
 // `text` as a TOML basic string, with quotes.

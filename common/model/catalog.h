@@ -48,6 +48,8 @@ struct UnitSpec {
   int64_t params = 0;
   int64_t macs = 0;                 // Multiply-accumulates of the forward pass, per sample.
   int64_t activation_elements = 0;  // Elements stored for the backward pass, per sample.
+  int layer = -1;  // Of the model's repeated layers, counted from its input; -1: of none, as only
+                   // shared units are.
 };
 
 // One piece of the forward walk, between two boundary activations.

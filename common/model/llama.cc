@@ -38,11 +38,13 @@ class Builder {
     catalog_.arch = "llama";
   }
 
-  UnitId AddUnit(std::string name, std::string kind, bool shared) {
+  // `layer` < 0: it belongs to none, and everybody holds it.
+  UnitId AddUnit(std::string name, std::string kind, int64_t layer = -1) {
     UnitSpec unit;
     unit.name = std::move(name);
     unit.kind = std::move(kind);
-    unit.shared = shared;
+    unit.shared = layer < 0;
+    unit.layer = static_cast<int>(layer);
     catalog_.units.push_back(std::move(unit));
     return UnitId(static_cast<int32_t>(catalog_.units.size()) - 1);
   }
@@ -137,21 +139,21 @@ class Builder {
 
 Catalog LlamaCatalog(const LlamaSpec& spec, TransformerUnit unit, int64_t seq_len) {
   Builder builder(spec, seq_len);
-  const UnitId embedding = builder.AddUnit("embed", "embed", /*shared=*/true);
+  const UnitId embedding = builder.AddUnit("embed", "embed");
   builder.AddEmbedding(embedding);
   for (int64_t layer = 0; layer < spec.layers; ++layer) {
     const std::string name = absl::StrCat("layers.", layer);
     if (unit == TransformerUnit::kLayer) {
-      const UnitId both = builder.AddUnit(name, "layer", /*shared=*/false);
+      const UnitId both = builder.AddUnit(name, "layer", layer);
       builder.AddAttention(both, layer);
       builder.AddMlp(both, layer);
     } else {
-      builder.AddAttention(
-          builder.AddUnit(absl::StrCat(name, ".attention"), "attention", /*shared=*/false), layer);
-      builder.AddMlp(builder.AddUnit(absl::StrCat(name, ".mlp"), "mlp", /*shared=*/false), layer);
+      builder.AddAttention(builder.AddUnit(absl::StrCat(name, ".attention"), "attention", layer),
+                           layer);
+      builder.AddMlp(builder.AddUnit(absl::StrCat(name, ".mlp"), "mlp", layer), layer);
     }
   }
-  builder.AddHead(builder.AddUnit("head", "head", /*shared=*/true), embedding);
+  builder.AddHead(builder.AddUnit("head", "head"), embedding);
   return builder.Take();
 }
 

@@ -29,6 +29,10 @@ double Share(double coverage, size_t workers) {
   return std::abs(share - whole) <= kShareRounding ? whole : share;
 }
 
+const std::vector<double>& Reference(const PlanInput& input) {
+  return input.reference.empty() ? input.coverage : input.reference;
+}
+
 absl::Status CheckInput(const PlanInput& input) {
   const Catalog& catalog = *input.catalog;
   const size_t workers = input.ranks.size();
@@ -36,6 +40,11 @@ absl::Status CheckInput(const PlanInput& input) {
   if (input.coverage.size() != catalog.units.size()) {
     return absl::InvalidArgumentError(absl::StrCat("coverage is given for ", input.coverage.size(),
                                                    " units; the model has ", catalog.units.size()));
+  }
+  if (Reference(input).size() != catalog.units.size()) {
+    return absl::InvalidArgumentError(absl::StrCat("reference coverage is given for ",
+                                                   input.reference.size(), " units; the model has ",
+                                                   catalog.units.size()));
   }
   for (size_t j = 0; j < catalog.units.size(); ++j) {
     const UnitSpec& unit = catalog.units[j];
@@ -97,9 +106,8 @@ class Planner {
 
   // [units] Holders, ascending; shared units included.
   absl::StatusOr<std::vector<std::vector<int>>> Assign() {
-    for (NamedKind& named : KindsOf(input_)) {
-      SDP_RETURN_IF_ERROR(AssignKind(named));
-    }
+    std::vector<NamedKind> kinds = KindsOf(input_);
+    for (NamedKind& named : kinds) SDP_RETURN_IF_ERROR(AssignKind(named));
     std::vector<int> everybody(static_cast<size_t>(workers_));
     std::iota(everybody.begin(), everybody.end(), 0);
     std::vector<int> label = everybody;
@@ -234,6 +242,7 @@ uint64_t HashOf(const PlanInput& input, const Plan& plan) {
   for (size_t j = 0; j < plan.holders.size(); ++j) {
     hasher.Add(input.catalog->units[j].name);
     hasher.Add(std::bit_cast<uint64_t>(input.coverage[j]));
+    if (!input.reference.empty()) hasher.Add(std::bit_cast<uint64_t>(input.reference[j]));
     hasher.Add(uint64_t{plan.holders[j].size()});
     for (const int worker : plan.holders[j]) hasher.Add(static_cast<uint64_t>(worker));
     hasher.Fold();
@@ -257,31 +266,12 @@ absl::StatusOr<Plan> MakePlan(const PlanInput& input) {
     for (const int worker : plan.holders[j]) {
       plan.units[static_cast<size_t>(worker)].push_back(UnitId(static_cast<int32_t>(j)));
     }
-    plan.factors.push_back(Share(input.coverage[j], workers) /
+    plan.factors.push_back(Share(Reference(input)[j], workers) /
                            static_cast<double>(plan.holders[j].size()));
   }
   AddWarnings(catalog, plan);
   plan.hash = HashOf(input, plan);
   return plan;
-}
-
-absl::StatusOr<std::vector<double>> ResolveCoverage(const Catalog& catalog, double coverage,
-                                                    int holders, int workers) {
-  if (workers < 1) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("workers is ", workers, ": at least 1 is needed"));
-  }
-  if (holders > workers) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("holders is ", holders, ", more than the ", workers, " workers there are"));
-  }
-  if (holders > 0) coverage = static_cast<double>(holders) / workers;
-  if (!(coverage > 0 && coverage <= 1)) {
-    return absl::InvalidArgumentError(absl::StrCat("coverage ", coverage, " is outside (0, 1]"));
-  }
-  std::vector<double> resolved;
-  for (const UnitSpec& unit : catalog.units) resolved.push_back(unit.shared ? 1 : coverage);
-  return resolved;
 }
 
 }  // namespace sdp

@@ -20,8 +20,10 @@ struct Rank {
 
 struct PlanInput {
   const Catalog* catalog = nullptr;
-  std::vector<double> coverage;  // [units] c_j in (0, 1]; 1 for shared units
-  std::vector<Rank> ranks;       // N, in rank order
+  std::vector<double>
+      coverage;  // [units] in (0, 1], of the workers that hold it; 1 for shared ones
+  std::vector<double> reference;  // [units] c_j of the factors; empty: the coverage
+  std::vector<Rank> ranks;        // N, in rank order
   Assignment assignment = Assignment::kResolvable;
   uint64_t seed = 0;
   int64_t rotation = 0;  // step / rotate_every; 0 without rotation
@@ -31,10 +33,11 @@ struct PlanInput {
 struct Plan {
   std::vector<std::vector<int>> holders;   // [units], ascending ranks; p_j = holders[j].size()
   std::vector<std::vector<UnitId>> units;  // [N], ascending
-  // [units] c_j N / p_j: 1 where p_j is what the coverage wants; the training factors (rescale.h)
+  // [units] c_j N / p_j, c_j the reference: 1 where p_j is what it wants; the training factors
+  // (rescale.h)
   std::vector<double> factors;
   std::vector<std::string> warnings;  // e.g. p = 1: workers share nothing but the shared units
-  uint64_t hash = 0;                  // of holders, coverage, names, seed, rotation
+  uint64_t hash = 0;                  // of holders, coverage and reference, names, seed, rotation
 };
 
 // c_j N is the whole number that it is this close to: 0.333333 for a third is meant as one of
@@ -59,11 +62,5 @@ inline constexpr double kShareRounding = 1e-5;
 // InvalidArgument - names what is impossible: c_j outside (0, 1] or below 1/N, a worker without any
 // unit that is not shared, kCyclic with fewer units of a kind than workers.
 absl::StatusOr<Plan> MakePlan(const PlanInput& input);
-
-// c_j from the config: shared units 1, the others `coverage`, or holders / workers if holders > 0.
-//
-// InvalidArgument: holders > workers, coverage outside (0, 1].
-absl::StatusOr<std::vector<double>> ResolveCoverage(const Catalog& catalog, double coverage,
-                                                    int holders, int workers);
 
 }  // namespace sdp

@@ -20,6 +20,7 @@ absl::StatusOr<RunSetup> MakeRunSetup(const RunConfig& config) {
   SDP_ASSIGN_OR_RETURN(const TransformerUnit unit, TransformerUnitFrom(config.sdp()));
   Catalog catalog = LlamaCatalog(llama, unit, config.data().seq_len());
   SDP_ASSIGN_OR_RETURN(std::vector<double> coverage, CoverageFrom(config, catalog));
+  SDP_ASSIGN_OR_RETURN(std::vector<CoveragePhase> phases, PhasesFrom(config, catalog));
   Layout layout(catalog);
   SDP_ASSIGN_OR_RETURN(const WireType precision, PrecisionFrom(config.train()));
   SDP_ASSIGN_OR_RETURN(const Rescale rescale, RescaleFrom(config.sdp()));
@@ -30,6 +31,7 @@ absl::StatusOr<RunSetup> MakeRunSetup(const RunConfig& config) {
                   .catalog = std::move(catalog),
                   .layout = std::move(layout),
                   .coverage = std::move(coverage),
+                  .phases = std::move(phases),
                   .precision = precision,
                   .masking = masking,
                   .rescale = rescale};
@@ -95,17 +97,37 @@ ElementBytes ElementBytesFrom(WireType precision) {
 }
 
 absl::StatusOr<std::vector<double>> CoverageFrom(const RunConfig& config, const Catalog& catalog) {
-  const int workers = static_cast<int>(config.cluster().workers());
-  const bool by_holders = config.sdp().has_holders();
-  if (by_holders && config.sdp().holders() < 1) {
+  const RunConfig::Sdp& sdp = config.sdp();
+  if (sdp.has_holders() && sdp.holders() < 1) {
     return absl::InvalidArgumentError(
-        absl::StrCat("sdp.holders = ", config.sdp().holders(), ": must be at least 1"));
+        absl::StrCat("sdp.holders = ", sdp.holders(), ": must be at least 1"));
   }
+  const CoverageChoice choice = {.coverage = sdp.coverage(),
+                                 .holders = sdp.has_holders() ? static_cast<int>(sdp.holders()) : 0,
+                                 .depth = {sdp.depth().begin(), sdp.depth().end()},
+                                 .by_kind = {sdp.coverage_by().begin(), sdp.coverage_by().end()}};
   const absl::StatusOr<std::vector<double>> coverage =
-      ResolveCoverage(catalog, config.sdp().coverage(),
-                      by_holders ? static_cast<int>(config.sdp().holders()) : 0, workers);
+      ResolveCoverage(catalog, choice, static_cast<int>(config.cluster().workers()));
   if (coverage.ok()) return coverage;
   return Context(coverage.status(), "[sdp] with cluster.workers");
+}
+
+absl::StatusOr<std::vector<CoveragePhase>> PhasesFrom(const RunConfig& config,
+                                                      const Catalog& catalog) {
+  std::vector<CoveragePhase> phases;
+  for (const RunConfig::Sdp::Phase& phase : config.sdp().phases()) {
+    const CoverageChoice choice = {
+        .coverage = phase.coverage(),
+        .depth = {phase.depth().begin(), phase.depth().end()},
+        .by_kind = {phase.coverage_by().begin(), phase.coverage_by().end()}};
+    absl::StatusOr<std::vector<double>> coverage =
+        ResolveCoverage(catalog, choice, static_cast<int>(config.cluster().workers()));
+    if (!coverage.ok()) {
+      return Context(coverage.status(), absl::StrCat("sdp.phases, phase from step ", phase.from()));
+    }
+    phases.push_back({phase.from(), *std::move(coverage)});
+  }
+  return phases;
 }
 
 absl::StatusOr<std::vector<Rank>> RanksFrom(const RunConfig& config) {
@@ -172,10 +194,14 @@ int64_t RotationAt(const RunConfig::Sdp& sdp, Step step) {
 }
 
 absl::StatusOr<PlanInput> PlanInputFrom(const RunSetup& setup, std::vector<Rank> ranks,
-                                        int64_t rotation) {
+                                        int64_t rotation, int phase) {
   PlanInput input;
   input.catalog = &setup.catalog;
   input.coverage = setup.coverage;
+  if (phase > 0) {
+    input.coverage = setup.phases[static_cast<size_t>(phase) - 1].coverage;
+    input.reference = setup.coverage;
+  }
   input.ranks = std::move(ranks);
   SDP_ASSIGN_OR_RETURN(input.assignment, AssignmentFrom(setup.config.sdp()));
   input.seed = static_cast<uint64_t>(setup.config.train().seed());

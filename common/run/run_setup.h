@@ -11,6 +11,7 @@
 #include "common/model/layout.h"
 #include "common/model/llama.h"
 #include "common/model/masking.h"
+#include "common/plan/coverage.h"
 #include "common/plan/memory.h"
 #include "common/plan/plan.h"
 #include "common/plan/report.h"
@@ -30,8 +31,9 @@ struct RunSetup {
   LlamaSpec llama;
   Catalog catalog;
   Layout layout;
-  std::vector<double> coverage;  // [units] c_j
-  WireType precision;            // of weights and gradients on workers and on the wire
+  std::vector<double> coverage;       // [units] c_j
+  std::vector<CoveragePhase> phases;  // of sdp.phases
+  WireType precision;                 // of weights and gradients on workers and on the wire
   Masking masking;
   Rescale rescale;
 };
@@ -48,9 +50,13 @@ absl::StatusOr<WireType> PrecisionFrom(const RunConfig::Train& train);
 // What `precision` means for a plan's bytes.
 ElementBytes ElementBytesFrom(WireType precision);
 
-// c_j of every unit: `coverage`, or `holders` / cluster.workers. Resolved once per run, at its
-// start.
+// c_j of every unit, from `coverage`, `holders` / cluster.workers, `depth` and `coverage_by`
+// (common/plan/coverage.h). Resolved once per run, at its start.
 absl::StatusOr<std::vector<double>> CoverageFrom(const RunConfig& config, const Catalog& catalog);
+
+// The phases of sdp.phases: a function of the configuration alone, whatever the workers.
+absl::StatusOr<std::vector<CoveragePhase>> PhasesFrom(const RunConfig& config,
+                                                      const Catalog& catalog);
 
 // worker-0 .. worker-(N-1), the names that `sdp train` gives, each with worker.memory.
 absl::StatusOr<std::vector<Rank>> RanksFrom(const RunConfig& config);
@@ -68,8 +74,9 @@ int64_t RotationAt(const RunConfig::Sdp& sdp, Step step);
 // worker.threads = 0 as for one thread.
 MemoryModel MemoryModelFrom(const RunSetup& setup);
 
-// The input points to the setup's catalog: `setup` must outlive it.
+// The plan of one step is that of its phase and rotation (PhaseAt, RotationAt). The input points to
+// the setup's catalog: `setup` must outlive it.
 absl::StatusOr<PlanInput> PlanInputFrom(const RunSetup& setup, std::vector<Rank> ranks,
-                                        int64_t rotation);
+                                        int64_t rotation, int phase = 0);
 
 }  // namespace sdp

@@ -46,9 +46,14 @@ std::string Word(const std::string& text) {
   return plain ? text : absl::StrCat("'", absl::StrReplaceAll(text, {{"'", "'\\''"}}), "'");
 }
 
-// A coverage that differs from the run's: full, unless it is.
-std::string OtherCoverage(const RunConfig& config, std::string* name) {
+// What to try next: another share of the model for each worker, full unless it is; where that is no
+// one number, or with one worker, twice as many workers.
+std::string Change(const RunConfig& config, std::string* name) {
   const int64_t workers = config.cluster().workers();
+  if (workers == 1 || config.sdp().depth_size() > 0 || config.sdp().coverage_by_size() > 0) {
+    *name = absl::StrCat(2 * workers, "-workers");
+    return absl::StrCat("cluster.workers=", 2 * workers);
+  }
   if (config.sdp().has_holders()) {
     const int64_t holders =
         config.sdp().holders() < workers ? workers : std::max<int64_t>(1, workers / 2);
@@ -83,10 +88,8 @@ std::string NextCommands(const RunConfig& config, const std::string& command_nam
   const std::string sdp = Word(command_name);
   const std::string run = (std::filesystem::path(config.run().dir()) / "").parent_path().string();
   const std::string resolved = Word(run + "/config.toml");
-  // One worker has nothing to share out, so try two; with more, another share of the model each.
-  std::string name = "2-workers";
-  const std::string change =
-      config.cluster().workers() == 1 ? "cluster.workers=2" : OtherCoverage(config, &name);
+  std::string name;
+  const std::string change = Change(config, &name);
   std::string use;
   if (config.data().kind() == "text") {
     use = absl::StrCat(" generate ", Word(run), " --prompt 'The '");

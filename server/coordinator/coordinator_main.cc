@@ -49,6 +49,7 @@ absl::StatusOr<Coordinator::Options> LogicOptions(const RunSetup& setup) {
   options.shards = static_cast<int>(config.cluster().shards());
   options.workers = static_cast<int>(config.cluster().workers());
   options.coverage = setup.coverage;
+  options.phases = setup.phases;
   options.rescale = setup.rescale;
   SDP_ASSIGN_OR_RETURN(options.assignment, AssignmentFrom(config.sdp()));
   options.seed = static_cast<uint64_t>(config.train().seed());

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "common/model/llama.h"
+#include "common/plan/coverage.h"
 #include "gtest/gtest.h"
 #include "tests/cluster/sim_cluster.h"
 #include "worker/data/dataset.h"
@@ -48,7 +49,7 @@ Outcome Train(WireType precision, int shards, uint64_t schedule, int64_t micro_b
   options.run.layout = &layout;
   options.run.shards = shards;
   options.run.workers = 4;
-  options.run.coverage = *ResolveCoverage(catalog, 0.5, 0, 4);
+  options.run.coverage = *ResolveCoverage(catalog, {.coverage = 0.5}, 4);
   options.run.steps = kSteps;
   options.run.global_batch = 16;
   options.run.micro_batch = micro_batch;

@@ -14,6 +14,7 @@
 #include "common/data/sample_order.h"
 #include "common/model/initial_values.h"
 #include "common/model/llama.h"
+#include "common/plan/coverage.h"
 #include "gtest/gtest.h"
 #include "tests/cluster/fake_model.h"
 
@@ -22,7 +23,8 @@ namespace {
 
 struct Case {
   int workers = 4, shards = 2;
-  double coverage = 0.5;
+  CoverageChoice coverage = {.coverage = 0.5};
+  std::vector<std::pair<Step, CoverageChoice>> phases = {};
   int64_t steps = 6, global_batch = 8, rotate_every = 0, eval_every = 2;
   double clip_norm = 0;
   OptimizerOptions::Kind optimizer = OptimizerOptions::Kind::kAdamW;
@@ -49,9 +51,12 @@ class SimRun {
     options_.run.config_hash = "test";
     options_.run.shards = c.shards;
     options_.run.workers = c.workers;
-    auto coverage = ResolveCoverage(catalog_, c.coverage, 0, c.workers);
+    auto coverage = ResolveCoverage(catalog_, c.coverage, c.workers);
     EXPECT_TRUE(coverage.ok()) << coverage.status();
     options_.run.coverage = *coverage;
+    for (const auto& [from, choice] : c.phases) {
+      options_.run.phases.push_back({from, *ResolveCoverage(catalog_, choice, c.workers)});
+    }
     options_.run.steps = c.steps;
     options_.run.global_batch = c.global_batch;
     options_.run.rotate_every = c.rotate_every;
@@ -131,7 +136,10 @@ std::vector<std::vector<double>> Reference(const SimRun& run, const Case& c) {
   for (Step t = 0; t < c.steps; ++t) {
     PlanInput input;
     input.catalog = &run.catalog();
-    input.coverage = run.options().run.coverage;
+    input.coverage = input.reference = run.options().run.coverage;
+    for (const CoveragePhase& phase : run.options().run.phases) {
+      if (t >= phase.from) input.coverage = phase.coverage;
+    }
     for (int w = 0; w < c.workers; ++w)
       input.ranks.push_back({"worker-" + std::to_string(w), 0, 1});
     input.seed = 3;
@@ -211,7 +219,7 @@ void ExpectEqualsReference(const Case& c) {
 }
 
 TEST(SimClusterTest, ImpossiblePlan_EndsTheRun) {
-  SimRun run({.workers = 4, .coverage = 0.1});
+  SimRun run({.workers = 4, .coverage = {.coverage = 0.1}});
   EXPECT_FALSE(run.cluster().Run().ok());
 }
 
@@ -220,15 +228,16 @@ TEST(SimClusterTest, EqualsSequentialMethod) {
   ExpectEqualsReference({.optimizer = OptimizerOptions::Kind::kSgd});
   ExpectEqualsReference({.clip_norm = 0.3});
   ExpectEqualsReference(
-      {.coverage = 1, .clip_norm = 0.3, .optimizer = OptimizerOptions::Kind::kSgd});
+      {.coverage = {.coverage = 1}, .clip_norm = 0.3, .optimizer = OptimizerOptions::Kind::kSgd});
   ExpectEqualsReference({.rotate_every = 2});
 }
 
 TEST(SimClusterTest, EqualsSequentialMethod_OddSizes) {
   for (const int workers : {3, 5, 7}) {
     ExpectEqualsReference({.workers = workers, .shards = 3, .global_batch = 11});
-    ExpectEqualsReference(
-        {.workers = workers, .coverage = 1, .global_batch = 2});  // some have no samples
+    ExpectEqualsReference({.workers = workers,
+                           .coverage = {.coverage = 1},
+                           .global_batch = 2});  // some have no samples
     ExpectEqualsReference({.workers = workers, .global_batch = 2, .clip_norm = 1});
   }
 }
@@ -248,7 +257,7 @@ TEST(SimClusterTest, BackwardMasking_EqualsSequentialMethod) {
 }
 
 TEST(SimClusterTest, BackwardMasking_AtCoverage1_HasTheBitsOfForward) {
-  const Case forward{.coverage = 1, .eval_every = 0, .clip_norm = 0.3};
+  const Case forward{.coverage = {.coverage = 1}, .eval_every = 0, .clip_norm = 0.3};
   Case backward = forward;
   backward.masking = Masking::kBackward;
   SimRun a(forward), b(backward);
@@ -291,6 +300,32 @@ TEST(SimClusterTest, BackwardMasking_RandomSchedules_SameBits_NoneStuck) {
     EXPECT_GT(retained, 0);  // versions did wait
     EXPECT_LE(retained, 2 * 4 * calm.layout().elements());
   }
+}
+
+// Shares that differ from unit to unit: every factor and every round has its own number of holders.
+TEST(SimClusterTest, EqualsSequentialMethod_CoverageByKindAndDepth) {
+  const CoverageChoice depth = {.depth = {1, 0.5, 0.25}};
+  ExpectEqualsReference({.coverage = depth});
+  ExpectEqualsReference({.coverage = depth, .rotate_every = 2, .clip_norm = 0.3});
+  ExpectEqualsReference({.workers = 5,
+                         .shards = 3,
+                         .coverage = {.depth = {1, 0.3}, .by_kind = {{"attention", 0.7}}},
+                         .global_batch = 11});
+}
+
+// Dense warm-up, growth, rotation on the way: holders change with the phase, factors keep c_j.
+TEST(SimClusterTest, EqualsSequentialMethod_Phases) {
+  ExpectEqualsReference({.phases = {{0, {.coverage = 1}}, {2, {.coverage = 0.5}}}});
+  ExpectEqualsReference({.coverage = {.depth = {1, 0.5, 0.25}},
+                         .phases = {{3, {.coverage = 1}}, {5, {.coverage = 0.25}}},
+                         .rotate_every = 2,
+                         .clip_norm = 0.3});
+}
+
+TEST(SimClusterTest, PhaseWithoutAPlan_EndsTheRunBeforeItBegins) {
+  SimRun run({.workers = 40, .phases = {{5, {.coverage = 0.025}}}});  // 8 units on one worker each
+  EXPECT_FALSE(run.cluster().Run().ok());
+  EXPECT_TRUE(run.cluster().metrics().empty());
 }
 
 TEST(SimClusterTest, SameBits_AnyNumberOfShards) {

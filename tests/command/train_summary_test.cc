@@ -92,6 +92,12 @@ TEST_F(TrainSummaryTest, NextCommands_ChangeWhatCanBeChanged) {
   EXPECT_THAT(NextCommands(config_, "sdp"), HasSubstr("sdp.holders=2"));
   config_.mutable_cluster()->set_workers(1);
   EXPECT_THAT(NextCommands(config_, "sdp"), HasSubstr("cluster.workers=2"));
+  // Beside `depth`, `coverage` would be an error.
+  config_.mutable_sdp()->clear_holders();
+  config_.mutable_sdp()->add_depth(0.5);
+  config_.mutable_cluster()->set_workers(4);
+  EXPECT_THAT(NextCommands(config_, "sdp"),
+              AllOf(HasSubstr("cluster.workers=8"), HasSubstr("run.dir=r-8-workers")));
 }
 
 }  // namespace

@@ -56,6 +56,13 @@ void Change(const FieldDescriptor& field, Message* section) {
     case FieldDescriptor::CPPTYPE_STRING:
       if (field.is_repeated()) return reflection.AddString(section, &field, "x");
       return reflection.SetString(section, &field, reflection.GetString(*section, &field) + "x");
+    case FieldDescriptor::CPPTYPE_MESSAGE: {  // a table of numbers, or a list of tables
+      Message* const entry = reflection.AddMessage(section, &field);
+      if (!field.is_map()) return;
+      entry->GetReflection()->SetString(entry, field.message_type()->map_key(), "x");
+      entry->GetReflection()->SetDouble(entry, field.message_type()->map_value(), 0.5);
+      return;
+    }
     default:
       FAIL() << field.full_name() << " has a type that this test does not know";
   }
@@ -107,6 +114,9 @@ TEST(ConfigHashTest, PresetWrittenOut_HasTheSameHash) {
 }
 
 TEST(ConfigHashTest, CoverageAndHolders_Differ) {
+  EXPECT_NE(ConfigHash(Load({"sdp.depth=[0.5]"})), ConfigHash(Load({"sdp.coverage=0.5"})));
+  EXPECT_NE(ConfigHash(Load({"sdp.coverage_by={mlp=0.5}"})),
+            ConfigHash(Load({"sdp.coverage_by={mlp=0.75}"})));
   EXPECT_NE(ConfigHash(Load({"sdp.holders=2"})), ConfigHash(Load({"sdp.coverage=0.5"})));
   EXPECT_NE(ConfigHash(Load({"sdp.holders=1"})), ConfigHash(Load({"sdp.coverage=1"})));
 }

@@ -181,6 +181,49 @@ TEST(ConfigTest, Holders_ReplaceTheDefaultCoverage) {
   EXPECT_FALSE(loaded.origins.contains("sdp.coverage"));
 }
 
+TEST(ConfigTest, Depth_ReplacesTheDefaultCoverage) {
+  const LoadedConfig loaded = Load(kMinimal, {"sdp.depth=[1, 0.5, 0.25]"});
+  EXPECT_THAT(loaded.config.sdp().depth(), ElementsAre(1, 0.5, 0.25));
+  EXPECT_FALSE(loaded.config.sdp().has_coverage());
+  EXPECT_FALSE(loaded.origins.contains("sdp.coverage"));
+}
+
+TEST(ConfigTest, CoverageBy_AllWaysToWriteATable) {
+  const std::string sdp = absl::StrCat(kMinimal, "[sdp]\n");
+  for (const LoadedConfig& loaded :
+       {Load(absl::StrCat(sdp, "coverage_by = { mlp = 0.5, attention = 1 }")),
+        Load(absl::StrCat(sdp, "coverage_by.attention = 1.0\ncoverage_by.mlp = 0.5")),
+        Load(absl::StrCat(kMinimal, "[sdp.coverage_by]\nattention = 1\nmlp = 0.5")),
+        Load(kMinimal, {"sdp.coverage_by = { attention = 1, mlp = 0.5 }"})}) {
+    ASSERT_EQ(loaded.config.sdp().coverage_by_size(), 2);
+    EXPECT_EQ(loaded.config.sdp().coverage_by().at("attention"), 1);
+    EXPECT_EQ(loaded.config.sdp().coverage_by().at("mlp"), 0.5);
+    EXPECT_EQ(loaded.config.sdp().coverage(), 0.5) << "of the other kinds";
+    EXPECT_THAT(PrintConfig(loaded), HasSubstr("coverage_by = { attention = 1.0, mlp = 0.5 }"));
+  }
+}
+
+TEST(ConfigTest, Phases_BothWaysToWriteThem) {
+  const std::string both[] = {
+      "[sdp]\nphases = [{ from = 0, coverage = 1 },\n"
+      "  { from = 20, depth = [1, 0.5], coverage_by = { mlp = 0.75 } }]\n",
+      "[[sdp.phases]]\nfrom = 0\ncoverage = 1\n"
+      "[[sdp.phases]]\nfrom = 20\ndepth = [1, 0.5]\ncoverage_by.mlp = 0.75\n"};
+  for (const std::string& text : both) {
+    const LoadedConfig loaded = Load(absl::StrCat(kMinimal, text));
+    ASSERT_EQ(loaded.config.sdp().phases_size(), 2);
+    EXPECT_EQ(loaded.config.sdp().phases(0).from(), 0);
+    EXPECT_EQ(loaded.config.sdp().phases(0).coverage(), 1);
+    EXPECT_EQ(loaded.config.sdp().phases(1).from(), 20);
+    EXPECT_FALSE(loaded.config.sdp().phases(1).has_coverage());
+    EXPECT_THAT(loaded.config.sdp().phases(1).depth(), ElementsAre(1, 0.5));
+    EXPECT_EQ(loaded.config.sdp().phases(1).coverage_by().at("mlp"), 0.75);
+    EXPECT_THAT(PrintConfig(loaded),
+                HasSubstr("phases = [{ from = 0, coverage = 1.0 }, { from = 20, depth = [1.0, 0.5],"
+                          " coverage_by = { mlp = 0.75 } }]"));
+  }
+}
+
 TEST(ConfigTest, Coverage_OneAndOneOverWorkersAreAllowed) {
   EXPECT_EQ(Load(kMinimal, {"sdp.coverage=1"}).config.sdp().coverage(), 1);
   EXPECT_EQ(Load(kMinimal, {"sdp.coverage=0.25"}).config.sdp().coverage(), 0.25);
@@ -251,6 +294,8 @@ TEST(PrintConfigTest, LoadsAsTheSameConfig) {
   const std::string odd = "[run]\ndir = \"q\\\" \\\\ \\n \\u0001 \\u007f é #\"\n";
   for (const LoadedConfig& loaded :
        {Load(kMinimal), Load(kArch), Load(absl::StrCat(kMinimal, odd)),
+        Load(kMinimal, {"sdp.phases=[{from=1,coverage=1},{from=2,depth=[1,0.5]}]"}),
+        Load(kMinimal, {"sdp.depth=[1,0.3]", "sdp.coverage_by={\"a b\"=0.25,mlp=1}"}),
         Load(kMinimal, {"sdp.holders=2", "train.lr=0.1", "train.weight_decay=-0.0",
                         "train.eps=1.2345678901234567e-300", "data.validation=['x', 'y']"})}) {
     const std::string text = PrintConfig(loaded);

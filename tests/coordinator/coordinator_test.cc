@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "common/model/llama.h"
+#include "common/plan/coverage.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
@@ -27,7 +28,7 @@ class CoordinatorTest : public testing::Test {
     options_.layout = &layout_;
     options_.config_hash = "cafe";
     options_.workers = 2;
-    options_.coverage = *ResolveCoverage(catalog_, 0.5, 0, 2);
+    options_.coverage = *ResolveCoverage(catalog_, {.coverage = 0.5}, 2);
     options_.steps = 10;
     options_.global_batch = 5;
     options_.validation = true;
@@ -260,7 +261,7 @@ TEST_F(CoordinatorTest, GivenValues_AreEvaluatedBeforeTheFirstStep) {
 // A dense model is divided by what its full model will be multiplied by.
 TEST_F(CoordinatorTest, Admission_HasTheFullModelsFactors) {
   options_.rescale = Rescale::kSqrt;
-  options_.coverage = *ResolveCoverage(catalog_, 0.25, 0, 4);
+  options_.coverage = *ResolveCoverage(catalog_, {.coverage = 0.25}, 4);
   Coordinator c(options_);
   const auto actions = Settle(c, c.RegisterShard({"shard-0", "here:1", "cafe", 5}, now_));
   const StartState& start = actions.admit_shards.at(0).admission->start;

@@ -113,6 +113,31 @@ TEST_F(ExportTest, BackwardMasking_NoFactors_EvalIsTheRunsFullLoss) {
   EXPECT_NEAR(Loss("model"), full, 1e-5 * full);
 }
 
+// Coverages that differ from unit to unit, each folded into its own branch; resumed on the way, and
+// with a dense phase, which changes none of that.
+TEST_F(ExportTest, EvalOfTheFolder_CoverageByKindDepthAndPhase) {
+  const std::string coverage =
+      "--set 'sdp.depth=[1,0.5,0.25]' --set 'sdp.coverage_by={attention=0.75}' "
+      "--set 'sdp.phases=[{from=2,coverage=1},{from=5,coverage=0.5,coverage_by={mlp=0.25}}]' ";
+  ExpectOk(Train("run", coverage + "--set checkpoint.every=3 --set train.steps=4"));
+  ExpectOk(Sdp("train run/config.toml --resume --set train.steps=6"));
+  const std::map<int64_t, double> full = FullLosses();
+  ASSERT_TRUE(full.contains(6));
+  for (const Json& line : Metrics("run")) {
+    const int64_t step = line["step"];
+    if (step < 6) EXPECT_EQ(line["min_holders"], step >= 2 && step < 5 ? 4 : 1) << step;
+  }
+  ExpectOk(Sdp("export run --out model"));
+  EXPECT_NEAR(Loss("run"), full.at(6), 1e-5 * full.at(6));
+  EXPECT_NEAR(Loss("model"), full.at(6), 1e-5 * full.at(6));
+  const Json plan = Json::parse(std::ifstream(RunDir("run") / "plan.json"));
+  std::map<std::string, size_t> holders;
+  for (const Json& unit : plan["units"]) holders[unit["name"]] = unit["holders"].size();
+  EXPECT_EQ(holders.at("layers.0.mlp"), 4u);
+  EXPECT_EQ(holders.at("layers.3.mlp"), 1u);
+  EXPECT_EQ(holders.at("layers.3.attention"), 3u);
+}
+
 TEST_F(ExportTest, Generate_SameSeedSameText_OfRunAndFolder) {
   ExpectOk(Train("run", "--set sdp.unit=layer --set model.tied=true --set data.seq_len=31"));
   ExpectOk(Sdp("export run --out model"));

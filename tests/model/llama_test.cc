@@ -46,8 +46,8 @@ TEST(LlamaTest, Llama134m_HasThePublishedCountAndShares) {
 }
 
 // method.md 7.4, per layer: 4h^2 + 3hf + 2h parameters, 4h^2 + 3hf + Lh MACs per token. Of its
-// 8h + 4f stored numbers the normed inputs (2h) and silu(gate) and its product with up (2f) are made
-// anew, which leaves 6h + 2f; 1 / rms (twice) and logsumexp per head come on top.
+// 8h + 4f stored numbers the normed inputs (2h) and silu(gate) and its product with up (2f) are
+// made anew, which leaves 6h + 2f; 1 / rms (twice) and logsumexp per head come on top.
 TEST(LlamaTest, LayerCosts_AreMethodsFormulas) {
   const int64_t h = 768, f = 2048, length = 512;
   for (const TransformerUnit granularity : kBoth) {
@@ -62,6 +62,18 @@ TEST(LlamaTest, LayerCosts_AreMethodsFormulas) {
     EXPECT_EQ(params, 4 * h * h + 3 * h * f + 2 * h);
     EXPECT_EQ(macs, length * (4 * h * h + 3 * h * f + length * h));
     EXPECT_EQ(activations, length * (6 * h + 2 * f + 2 + 12));
+  }
+}
+
+TEST(LlamaTest, Layers_AreCountedFromTheInput) {
+  for (const TransformerUnit granularity : kBoth) {
+    const Catalog catalog = LlamaCatalog(SmallGqa(), granularity, 5);
+    const int units = granularity == TransformerUnit::kSublayer ? 2 : 1;
+    int next = 0;
+    for (const UnitSpec& unit : catalog.units) {
+      EXPECT_EQ(unit.layer, unit.shared ? -1 : next++ / units) << unit.name;
+    }
+    EXPECT_EQ(next, 3 * units);
   }
 }
 

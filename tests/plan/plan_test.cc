@@ -93,26 +93,6 @@ TEST(MakePlanTest, CyclicWithFewUnitsOfAKind_NamesKindAndNumbers) {
   EXPECT_THAT(message, HasSubstr("7 for 8 workers"));
 }
 
-TEST(ResolveCoverageTest, ImpossibleValues_InvalidArgument) {
-  const Catalog catalog = FakeModel(2);
-  const auto message = [&](double coverage, int holders, int workers) {
-    const auto resolved = ResolveCoverage(catalog, coverage, holders, workers);
-    EXPECT_EQ(resolved.status().code(), absl::StatusCode::kInvalidArgument);
-    return std::string(resolved.status().message());
-  };
-  EXPECT_THAT(message(0, 9, 8), HasSubstr("holders is 9, more than the 8 workers"));
-  EXPECT_THAT(message(0, 0, 8), HasSubstr("coverage 0 is outside"));
-  EXPECT_THAT(message(1.5, 0, 8), HasSubstr("coverage 1.5 is outside"));
-  EXPECT_THAT(message(std::numeric_limits<double>::quiet_NaN(), 0, 8), HasSubstr("nan"));
-  EXPECT_THAT(message(0.5, 0, 0), HasSubstr("workers is 0"));
-}
-
-TEST(ResolveCoverageTest, CoverageOrHolders_SharedUnitsGetOne) {
-  const Catalog catalog = FakeModel(2);
-  EXPECT_THAT(*ResolveCoverage(catalog, 0.3, 0, 8), ElementsAre(1, 0.3, 0.3, 1));
-  EXPECT_THAT(*ResolveCoverage(catalog, 0, 3, 8), ElementsAre(1, 0.375, 0.375, 1));
-}
-
 TEST(MakePlanTest, OneWorker_HoldsAll) {
   const Catalog catalog = FakeModel(3);
   for (const Assignment assignment : kAllAssignments) {

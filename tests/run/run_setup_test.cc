@@ -9,6 +9,7 @@ namespace sdp {
 namespace {
 
 using ::testing::Each;
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
 RunConfig Config(const std::vector<std::string>& sets) {
@@ -101,6 +102,19 @@ TEST(RunSetupTest, HoldersAreASharePerWorkerCount) {
   EXPECT_EQ(setup.coverage.front(), 1);
   EXPECT_EQ(setup.coverage[1], 0.375);
   EXPECT_EQ(setup.coverage.back(), 1);
+}
+
+TEST(RunSetupTest, CoverageByKindAndDepth_PerUnit) {
+  const RunSetup setup =
+      *MakeRunSetup(Config({"sdp.depth=[1, 0.25]", "sdp.coverage_by={attention=0.75}"}));
+  EXPECT_THAT(setup.coverage, ElementsAre(1, .75, 1, .75, .75, .75, .5, .75, .25, 1));
+  RunConfig config = Config({"sdp.coverage_by={layer=0.5}"});
+  const absl::Status status = MakeRunSetup(config).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(status.message(), HasSubstr("[sdp]"));
+  EXPECT_THAT(status.message(), HasSubstr("\"layer\""));
+  config = Config({"sdp.coverage_by={layer=0.5}", "sdp.unit=layer"});
+  EXPECT_TRUE(MakeRunSetup(config).ok());
 }
 
 TEST(RunSetupTest, PlanInput_FromConfig) {

@@ -31,18 +31,26 @@ HolderSets Intern(const Plan& plan, const std::vector<Incarnation>& members) {
 
 }  // namespace
 
-absl::Status Coordinator::MakePlanFor(int64_t rotation) {
+PlanInput Coordinator::PlanInputAt(Step step) const {
   PlanInput input;
   input.catalog = options_.catalog;
   input.coverage = options_.coverage;
-  input.ranks = ranks();
+  if (const int phase = PhaseAt(options_.phases, step); phase > 0) {
+    input.coverage = options_.phases[static_cast<size_t>(phase) - 1].coverage;
+    input.reference = options_.coverage;
+  }
+  for (const Incarnation member : members_) input.ranks.push_back({NameOf(member), 0, 1});
   input.assignment = options_.assignment;
   input.seed = options_.seed;
-  input.rotation = rotation;
-  absl::StatusOr<Plan> plan = MakePlan(input);
+  input.rotation = RotationAt(step);
+  return input;
+}
+
+absl::Status Coordinator::MakePlanAt(Step step) {
+  absl::StatusOr<Plan> plan = MakePlan(PlanInputAt(step));
   if (!plan.ok()) return plan.status();
   plan_ = std::make_shared<const Plan>(*std::move(plan));
-  plan_number_ = rotation;
+  plan_number_ = PlanNumberAt(step);
   HolderSets holders = Intern(*plan_, members_);
   for (const Incarnation member : members_) {
     const WorkerState* worker = FindWorker(member);
@@ -91,9 +99,8 @@ void Coordinator::BindStep(absl::Time now, CoordinatorActions* actions) {
       options_.diagnostics_every > 0 && !closing && t % options_.diagnostics_every == 0;
   const bool due =
       diagnose || (options_.eval_every > 0 && t >= first && t % options_.eval_every == 0);
-  if (const int64_t rotation = RotationAt(t); rotation != plan_number_ && !closing) {
-    if (const absl::Status status = MakePlanFor(rotation); !status.ok())
-      return End(status, actions);
+  if (PlanNumberAt(t) != plan_number_ && !closing) {
+    if (const absl::Status status = MakePlanAt(t); !status.ok()) return End(status, actions);
   }
   StepState& step = steps_[t];
   step.binding = BindingRecord{generation_,

@@ -13,6 +13,7 @@
 #include "common/base/ids.h"
 #include "common/model/catalog.h"
 #include "common/model/layout.h"
+#include "common/plan/coverage.h"
 #include "common/plan/plan.h"
 #include "common/plan/rescale.h"
 #include "common/protocol/messages.h"
@@ -49,6 +50,7 @@ class Coordinator {
     int shards = 1;
     int workers = 1;               // N of the first view
     std::vector<double> coverage;  // [units] c_j
+    std::vector<CoveragePhase> phases;
     Rescale rescale = Rescale::kEval;
     Assignment assignment = Assignment::kResolvable;
     uint64_t seed = 0;
@@ -111,7 +113,8 @@ class Coordinator {
   RunStatus status(absl::Time now) const;
   // The plan of the newest binding; null before the first view.
   const Plan* plan() const { return plan_.get(); }
-  std::vector<Rank> ranks() const;  // of the view, in rank order
+  // What the plan of a step is made of: its phase and rotation, and the ranks of the view.
+  PlanInput PlanInputAt(Step step) const;
 
  private:
   enum class Phase { kShards, kStarting, kWorkers, kTraining, kEnding, kOver };
@@ -130,9 +133,14 @@ class Coordinator {
   void ExpectCheckpoint(const StepState& step);
   void TryBind(absl::Time now, CoordinatorActions* actions);
   void BindStep(absl::Time now, CoordinatorActions* actions);
-  absl::Status MakePlanFor(int64_t rotation);
+  absl::Status MakePlanAt(Step step);
   int64_t RotationAt(Step step) const {
     return options_.rotate_every > 0 ? step / options_.rotate_every : 0;
+  }
+  // Steps of one phase and rotation have one plan.
+  int64_t PlanNumberAt(Step step) const {
+    constexpr int64_t kRotations = int64_t{1} << 40;  // there are fewer steps
+    return PhaseAt(options_.phases, step) * kRotations + RotationAt(step);
   }
   void AnswerAsked(Step step, CoordinatorActions* actions);
   WorkerBinding BindingFor(const StepState& step, int rank, int64_t known_plan) const;
@@ -171,7 +179,7 @@ class Coordinator {
   ViewId view_;
   std::vector<Incarnation> members_;  // by rank
   std::shared_ptr<const Plan> plan_;
-  int64_t plan_number_ = -1;  // rotation index of plan_
+  int64_t plan_number_ = -1;  // of plan_
   int64_t plan_sent_ = -1;    // the last plan whose holders the shards were sent
   std::shared_ptr<const HolderSets> holders_;
 

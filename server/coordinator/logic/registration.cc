@@ -208,19 +208,18 @@ void Coordinator::MakeView(absl::Time now, CoordinatorActions* actions) {
   view_ = ViewId(options_.start.last_view.value() + 1);
   // If the first step is a closing one, which makes no plan of its own: the plan before it.
   const Step first = options_.start.state.step;
-  if (const absl::Status status = MakePlanFor(first > 0 ? RotationAt(first - 1) : 0); !status.ok())
+  if (const absl::Status status = MakePlanAt(std::max<Step>(first - 1, 0)); !status.ok())
     return End(status, actions);
+  for (const CoveragePhase& phase : options_.phases) {  // before hours are spent on those before it
+    if (phase.from <= first || phase.from >= options_.steps) continue;
+    if (const absl::Status status = MakePlan(PlanInputAt(phase.from)).status(); !status.ok())
+      return End(status, actions);
+  }
   Persist(ViewRecord{view_, members_}, {}, actions);
   phase_ = Phase::kTraining;
   first_bound_ = last_commit_ = now;
   Progress(now);
   actions->log.push_back(absl::StrCat("view ", view_.value(), ": ", members_.size(), " workers"));
-}
-
-std::vector<Rank> Coordinator::ranks() const {
-  std::vector<Rank> ranks;
-  for (const Incarnation member : members_) ranks.push_back({NameOf(member), 0, 1});
-  return ranks;
 }
 
 }  // namespace sdp

@@ -163,20 +163,26 @@ void CoordinatorService::Abandon(Step checkpoint) {
 }
 
 void CoordinatorService::WritePlanOnce() {
-  // With rotation it shows index 0, wherever this generation begins.
+  // It shows the plan of step 0, wherever this generation begins. Predicted is what the phase that
+  // needs most does.
   if (plan_written_ || logic_.plan() == nullptr) return;
   plan_written_ = true;
-  PlanInput input;
-  input.catalog = options_.logic.catalog;
-  input.coverage = options_.logic.coverage;
-  input.ranks = logic_.ranks();
-  input.assignment = options_.logic.assignment;
-  input.seed = options_.logic.seed;
+  const PlanInput input = logic_.PlanInputAt(0);
   const absl::StatusOr<Plan> plan = MakePlan(input);
   if (!plan.ok()) return EndRun(plan.status());
   const PlanReport report = MakePlanReport(input, *plan, options_.element_bytes, options_.memory);
   for (const PlanReport::Worker& worker : report.workers)
     predicted_[worker.id] = worker.memory_bytes;
+  for (const CoveragePhase& phase : options_.logic.phases) {
+    if (phase.from == 0 || phase.from >= options_.logic.steps) continue;
+    const PlanInput later = logic_.PlanInputAt(phase.from);
+    const absl::StatusOr<Plan> its_plan = MakePlan(later);
+    if (!its_plan.ok()) return EndRun(its_plan.status());
+    const PlanReport its =
+        MakePlanReport(later, *its_plan, options_.element_bytes, options_.memory);
+    for (const PlanReport::Worker& worker : its.workers)
+      predicted_[worker.id] = std::max(predicted_[worker.id], worker.memory_bytes);
+  }
   for (size_t shard = 0; shard < report.shards.size(); ++shard) {
     const auto member = members_.find({Role::kShard, static_cast<int64_t>(shard)});
     if (member != members_.end())
