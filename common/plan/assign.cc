@@ -10,6 +10,8 @@ namespace {
 
 // Classes that are compared when a choice can level the workers' loads.
 constexpr size_t kCandidates = 16;
+// Of classes with more sets only the order is tried that gives expensive units to light sets.
+constexpr int kMostTurned = 4;
 
 std::vector<int> Range(int count) {
   std::vector<int> numbers(static_cast<size_t>(count));
@@ -17,9 +19,40 @@ std::vector<int> Range(int count) {
   return numbers;
 }
 
-// Holders per unit: floor or ceil of each share, with every partial sum within 1/2 of the shares'.
-std::vector<int> WholeHolders(absl::Span<const Kind::Member> members) {
+bool EqualShares(absl::Span<const Kind::Member> members) {
+  return std::all_of(members.begin(), members.end(), [&members](const Kind::Member& member) {
+    return member.share == members.front().share;
+  });
+}
+
+// Holders per unit, floor or ceil of each share, such that all workers can hold equally many: the
+// largest fractions are rounded up. Empty if rounding does not reach a multiple of the workers.
+std::vector<int> LevelHolders(absl::Span<const Kind::Member> members, int workers) {
   std::vector<int> holders;
+  std::vector<size_t> fractional;
+  double shares = 0;
+  int64_t whole = 0;
+  for (size_t j = 0; j < members.size(); ++j) {
+    holders.push_back(static_cast<int>(std::floor(members[j].share)));
+    if (members[j].share > holders.back()) fractional.push_back(j);
+    shares += members[j].share;
+    whole += holders.back();
+  }
+  const int64_t longer = std::llround(shares / workers) * workers - whole;
+  if (longer < 0 || longer > static_cast<int64_t>(fractional.size())) return {};
+  const auto fraction = [&](size_t j) { return members[j].share - holders[j]; };
+  std::stable_sort(fractional.begin(), fractional.end(),
+                   [&](size_t a, size_t b) { return fraction(a) > fraction(b); });
+  for (int64_t i = 0; i < longer; ++i) ++holders[fractional[static_cast<size_t>(i)]];
+  return holders;
+}
+
+// Holders per unit: floor or ceil of each share. Of unequal shares such that all workers can hold
+// equally many, if that can be; else with every partial sum within 1/2 of the shares'.
+std::vector<int> WholeHolders(absl::Span<const Kind::Member> members, int workers) {
+  std::vector<int> holders;
+  if (!EqualShares(members)) holders = LevelHolders(members, workers);
+  if (!holders.empty()) return holders;
   double owed = 0;
   for (const Kind::Member& member : members) {
     const double whole = std::floor(member.share);
@@ -110,15 +143,14 @@ void AssignEvenRuns(absl::Span<const Kind::Member> units, int holders, Draft& dr
 // turn.
 void AssignUnevenRuns(absl::Span<const Kind::Member> units, Draft& draft) {
   const int workers = draft.workers();
-  std::vector<int> lengths = WholeHolders(units);
+  std::vector<int> lengths = WholeHolders(units, workers);
   const int64_t total = std::accumulate(lengths.begin(), lengths.end(), int64_t{0});
   // The workers that get one unit more than the others are one run.
   int next = LightestTurn(draft, Range(static_cast<int>(total % workers)));
   size_t dealt = 0;
 
-  const double share = units.front().share;
-  if (std::all_of(units.begin(), units.end(),
-                  [share](const Kind::Member& unit) { return unit.share == share; })) {
+  if (EqualShares(units)) {
+    const double share = units.front().share;
     const int64_t count = static_cast<int64_t>(units.size());
     const int64_t rounds = count / workers;
     const int64_t rest = count % workers;
@@ -154,10 +186,7 @@ void AssignUnevenRuns(absl::Span<const Kind::Member> units, Draft& draft) {
 
 int Kind::EqualHolders() const {
   const double share = members.front().share;
-  for (const Member& member : members) {
-    if (member.share != share) return 0;
-  }
-  return share == std::floor(share) ? static_cast<int>(share) : 0;
+  return EqualShares(members) && share == std::floor(share) ? static_cast<int>(share) : 0;
 }
 
 void Draft::Give(const Kind::Member& member, std::vector<int> to) {
@@ -173,7 +202,7 @@ std::vector<int64_t> Draft::Excess() const {
 }
 
 void AssignEqualCounts(const Kind& kind, RandomStream& random, Draft& draft) {
-  const std::vector<int> counts = WholeHolders(kind.members);
+  const std::vector<int> counts = WholeHolders(kind.members, draft.workers());
   const int64_t total = std::accumulate(counts.begin(), counts.end(), int64_t{0});
   const int64_t workers = draft.workers();
 
@@ -211,12 +240,18 @@ void AssignCyclic(const Kind& kind, Draft& draft) {
 }
 
 void AssignResolvable(const Kind& kind, Dealer& dealer, Draft& draft) {
-  absl::Span<const Kind::Member> left = kind.members;
-  while (!left.empty()) {
-    const size_t count = std::min(left.size(), static_cast<size_t>(dealer.group_size()));
-    dealer.Deal(left.subspan(0, count), draft);
-    left.remove_prefix(count);
+  using Group = absl::Span<const Kind::Member>;
+  std::vector<Group> groups;
+  for (Group left = kind.members; !left.empty(); left.remove_prefix(groups.back().size())) {
+    groups.push_back(left.subspan(0, static_cast<size_t>(dealer.group_size())));
   }
+  // Those whose class matters for the loads first, while all classes can be chosen.
+  std::stable_partition(groups.begin(), groups.end(), [](Group group) {
+    return std::any_of(group.begin(), group.end(), [&group](const Kind::Member& member) {
+      return member.macs != group.front().macs;
+    });
+  });
+  for (const Group group : groups) dealer.Deal(group, draft);
 }
 
 std::vector<int> Dealer::SetOrder() {
@@ -254,6 +289,18 @@ std::vector<int> Dealer::Holders(const Split& split, size_t position) const {
   return holders;
 }
 
+// The load with these units dealt.
+std::vector<int64_t> Dealer::With(std::vector<int64_t> load,
+                                  const std::vector<Kind::Member>& members,
+                                  const Split& split) const {
+  for (size_t k = 0; k < members.size(); ++k) {
+    for (const int worker : Holders(split, k)) {
+      load[static_cast<size_t>(worker)] += members[k].macs;
+    }
+  }
+  return load;
+}
+
 void Dealer::Deal(absl::Span<const Kind::Member> group, Draft& draft) {
   if (unused_.empty()) {
     unused_ = Range(design_.classes());
@@ -276,17 +323,15 @@ void Dealer::Deal(absl::Span<const Kind::Member> group, Draft& draft) {
     std::pair<int64_t, int64_t> best_unevenness;
     for (size_t i = 0; i < std::min(unused_.size(), kCandidates); ++i) {
       Split split = MakeSplit(unused_[i], ties, before);
-      std::vector<int64_t> load = before;
-      for (size_t k = 0; k < members.size(); ++k) {
-        for (const int worker : Holders(split, k)) {
-          load[static_cast<size_t>(worker)] += members[k].macs;
+      const int turns = design_.sets() <= kMostTurned ? design_.sets() : 1;
+      for (int turn = 0; turn < turns; ++turn) {
+        const std::pair<int64_t, int64_t> unevenness = Unevenness(With(before, members, split));
+        if ((i == 0 && turn == 0) || unevenness < best_unevenness) {
+          taken = i;
+          best = split;
+          best_unevenness = unevenness;
         }
-      }
-      const std::pair<int64_t, int64_t> unevenness = Unevenness(load);
-      if (i == 0 || unevenness < best_unevenness) {
-        taken = i;
-        best = std::move(split);
-        best_unevenness = unevenness;
+        std::rotate(split.order.begin(), split.order.begin() + 1, split.order.end());
       }
     }
   }

@@ -18,6 +18,7 @@ struct Kind {
   struct Member {
     UnitId unit;
     int64_t macs = 0;
+    int64_t params = 0;
     double share = 0;  // c_j N, at least 1 and exact where it is a whole number
   };
   std::vector<Member> members;  // B, in the order in which they are dealt
@@ -59,6 +60,8 @@ class Dealer {
   Split MakeSplit(int index, const std::vector<int>& ties, const std::vector<int64_t>& load) const;
   std::vector<int> SetOrder();
   std::vector<int> Holders(const Split& split, size_t position) const;
+  std::vector<int64_t> With(std::vector<int64_t> load, const std::vector<Kind::Member>& members,
+                            const Split& split) const;
 
   const Design design_;
   const bool complement_;
@@ -75,7 +78,8 @@ void AssignEqualCounts(const Kind& kind, RandomStream& random, Draft& draft);
 // at even distances, or (c N not whole) each run where the last one ended. Precondition: B >= N.
 void AssignCyclic(const Kind& kind, Draft& draft);
 
-// Groups of consecutive units, each dealt one class of the design. Units have equal holders.
+// Groups of consecutive units, each dealt one class of the design, those of unequal costs first.
+// Units have equal holders.
 void AssignResolvable(const Kind& kind, Dealer& dealer, Draft& draft);
 
 }  // namespace sdp

@@ -18,6 +18,7 @@
 #include "common/plan/assign.h"
 #include "common/plan/designs.h"
 #include "common/plan/gap.h"
+#include "common/plan/swaps.h"
 
 namespace sdp {
 namespace {
@@ -70,7 +71,12 @@ absl::Status CheckInput(const PlanInput& input) {
 struct NamedKind {
   std::string name;
   Kind kind;
+  bool designed = false;  // dealt by a design
 };
+
+// A design that reaches this share of the largest gap is left as it is: loads and the order of its
+// units are worth more than a little.
+constexpr double kWellMixed = 0.7;
 
 // Kinds of the units that are not shared, expensive ones first: what the last ones cost levels
 // best.
@@ -82,8 +88,9 @@ std::vector<NamedKind> KindsOf(const PlanInput& input) {
     if (unit.shared) continue;
     const auto [found, is_new] = index.try_emplace(unit.kind, kinds.size());
     if (is_new) kinds.push_back({unit.kind, {}});
-    kinds[found->second].kind.members.push_back(
-        {UnitId(static_cast<int32_t>(j)), unit.macs, Share(input.coverage[j], input.ranks.size())});
+    kinds[found->second].kind.members.push_back({UnitId(static_cast<int32_t>(j)), unit.macs,
+                                                 unit.params,
+                                                 Share(input.coverage[j], input.ranks.size())});
   }
   std::stable_sort(kinds.begin(), kinds.end(), [](const NamedKind& a, const NamedKind& b) {
     return a.kind.members.front().macs > b.kind.members.front().macs;
@@ -108,6 +115,7 @@ class Planner {
   absl::StatusOr<std::vector<std::vector<int>>> Assign() {
     std::vector<NamedKind> kinds = KindsOf(input_);
     for (NamedKind& named : kinds) SDP_RETURN_IF_ERROR(AssignKind(named));
+    if (input_.assignment == Assignment::kResolvable) Swap(kinds);
     std::vector<int> everybody(static_cast<size_t>(workers_));
     std::iota(everybody.begin(), everybody.end(), 0);
     std::vector<int> label = everybody;
@@ -142,11 +150,25 @@ class Planner {
     if (input_.assignment == Assignment::kResolvable) {
       if (Dealer* dealer = DealerFor(kind.EqualHolders())) {
         AssignResolvable(kind, *dealer, draft_);
+        named.designed = true;
         return absl::OkStatus();
       }
     }
     AssignEqualCounts(kind, random_, draft_);
     return absl::OkStatus();
+  }
+
+  // Kinds without a design were dealt by lot: swaps mix and level them. Where all have one, swaps
+  // are tried if so few of its classes were used that they mix badly.
+  void Swap(const std::vector<NamedKind>& kinds) {
+    std::vector<const Kind*> by_lot, by_design;
+    for (const NamedKind& named : kinds) {
+      (named.designed ? by_design : by_lot).push_back(&named.kind);
+    }
+    RandomStream random = Stream(input_, "swaps");
+    if (!by_lot.empty()) return Swaps(by_lot, by_design, draft_).Improve(random);
+    Swaps swaps(by_design, {}, draft_);
+    if (swaps.ReachedGap() < kWellMixed) swaps.Improve(random);
   }
 
   // Null: no design is known for p holders. Kinds with equal p share one dealer: its classes run

@@ -50,7 +50,9 @@ inline constexpr double kShareRounding = 1e-5;
 //   kResolvable  groups of N/p consecutive units of a kind each split the workers; the splits run
 //                through the parallel classes of a design (subnetworks of equal load that overlap
 //                evenly; designs.h). With p > N/2 each unit of a group of N/(N-p) leaves out one
-//                set. Where no design is known: as kRandom.
+//                set. Kinds without a design (c_j N that no design has, or that differs from unit
+//                to unit) are dealt as with kRandom and then improved by swaps; so are designs of
+//                which so few classes are used that they mix badly (swaps.h).
 //   kCyclic      runs of p consecutive workers.
 //   kRandom      equal counts, seeded.
 // With another `rotation` other units occur together on a worker: classes, units within groups

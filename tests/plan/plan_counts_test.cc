@@ -66,12 +66,18 @@ void CheckPlan(const PlanInput& input, const Plan& plan, double exact) {
   ASSERT_EQ(held, given);
 }
 
+// Plans that swaps improve take milliseconds each: of these some sizes only.
+bool Tried(Assignment assignment, int units) {
+  return assignment != Assignment::kResolvable || units % 5 == 3;
+}
+
 TEST(PlanCountsTest, AllSmallSizes_WholeHolders) {
   for (int units = 1; units <= 30; ++units) {
     const Catalog catalog = FakeModel(units);
     for (int workers = 1; workers <= 12; ++workers) {
       for (int holders = 1; holders <= workers; ++holders) {
         for (const Assignment assignment : kAllAssignments) {
+          if (!Tried(assignment, units)) continue;
           for (const int64_t rotation : {0, 5}) {
             SCOPED_TRACE(absl::StrCat("B ", units, " N ", workers, " p ", holders, " assignment ",
                                       static_cast<int>(assignment), " rotation ", rotation));
@@ -97,6 +103,7 @@ TEST(PlanCountsTest, AllSmallSizes_FractionalCoverage) {
     for (int workers = 2; workers <= 12; ++workers) {
       for (const double coverage : {0.19, 0.25, 1.0 / 3, 0.5, 0.55, 0.71, 0.9, 0.99}) {
         for (const Assignment assignment : kAllAssignments) {
+          if (!Tried(assignment, units)) continue;
           for (const int64_t rotation : {0, 5}) {
             SCOPED_TRACE(absl::StrCat("B ", units, " N ", workers, " c ", coverage, " assignment ",
                                       static_cast<int>(assignment), " rotation ", rotation));
