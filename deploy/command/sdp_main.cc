@@ -84,10 +84,13 @@ CLI::App* AddTrain(CLI::App& app, Commands& commands) {
 CLI::App* AddPlan(CLI::App& app, Commands& commands) {
   CLI::App* plan = app.add_subcommand(
       "plan", "Show who would train what, and what each worker computes and sends; starts nothing");
-  plan->footer("Example: sdp plan run.toml --workers 8");
+  plan->footer("Example: sdp plan run.toml --workers 8 --bandwidth 1Gbit");
   AddConfig(plan, &commands.plan.config_path, &commands.plan.sets);
   plan->add_option("--workers", commands.plan.workers, "Instead of cluster.workers")
       ->type_name("N");
+  plan->add_option("--bandwidth", commands.plan.bandwidth,
+                   "Also show how long each link is busy per step, at 1Gbit, 100Mbps, 125MB/s, ...")
+      ->type_name("B");
   plan->add_flag("--json", commands.plan_json,
                  "For programs: the schema of plan.json in a run folder");
   return plan;

@@ -14,6 +14,7 @@ namespace {
 
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
+using ::testing::Not;
 
 class PlanCommandTest : public ::testing::Test {
  protected:
@@ -57,6 +58,12 @@ TEST_F(PlanCommandTest, ImpossiblePlans_OneErrorEach) {
   EXPECT_THAT(Refusal(), HasSubstr("sdp.coverage"));
   command_.sets = {"sdp.coverage=0.2"};
   EXPECT_THAT(Refusal(), HasSubstr("sdp.coverage = 0.2"));
+  command_.sets = {"sdp.coverage_by={mpl=0.5}"};
+  EXPECT_THAT(Refusal(), HasSubstr("there are: attention, mlp"));
+  command_.sets = {"sdp.phases=[{from=3,coverage=1,coverage_by={mpl=0.5}}]"};
+  EXPECT_THAT(Refusal(), HasSubstr("sdp.phases, phase from step 3"));
+  command_.sets = {"sdp.depth=[1, 0.1]"};
+  EXPECT_THAT(Refusal(), HasSubstr("sdp.depth"));
   command_.sets = {"sdp.unit=\"layer\"", "sdp.assignment=\"cyclic\""};
   command_.workers = 13;
   EXPECT_THAT(Refusal(), HasSubstr("12 for 13 workers"));
@@ -115,6 +122,60 @@ TEST_F(PlanCommandTest, BackwardMasking_Llama134m) {
   command_.format = PlanCommand::Format::kTable;
   ASSERT_TRUE(Run().ok());
   EXPECT_THAT(out_.str(), HasSubstr("86.8-86.8% of a step's FLOPs"));  // (2 + .603) / 3
+}
+
+// Published for p = 8, 4, 2, 2 of four layers: as much for every worker as at coverage 1/2.
+TEST_F(PlanCommandTest, CoverageByDepth_EveryWorkerHasAsMuch) {
+  command_.sets = {"model.layers=4", "sdp.depth=[1.0, 0.5, 0.25, 0.25]"};
+  command_.format = PlanCommand::Format::kJson;
+  ASSERT_TRUE(Run().ok());
+  const nlohmann::json json = nlohmann::json::parse(out_.str());
+  EXPECT_EQ(json["coverage"], 0.5);
+  EXPECT_EQ(json["mac_imbalance"], 1.0);
+  EXPECT_EQ(json["param_imbalance"], 1.0);
+  const size_t holders[] = {8, 4, 2, 2};
+  for (size_t layer = 0; layer < 4; ++layer) {
+    EXPECT_EQ(json["units"][1 + 2 * layer]["holders"].size(), holders[layer]);
+    EXPECT_EQ(json["units"][2 + 2 * layer]["holders"].size(), holders[layer]);
+  }
+}
+
+TEST_F(PlanCommandTest, Phases_ARowEach) {
+  command_.sets = {
+      "sdp.phases=[{from=100,coverage=1},{from=900,coverage=0.25},"
+      "{from=1000,coverage=0.5}]"};  // the last begins when training ends
+  command_.format = PlanCommand::Format::kJson;
+  ASSERT_TRUE(Run().ok());
+  const nlohmann::json phases = nlohmann::json::parse(out_.str())["phases"];
+  ASSERT_EQ(phases.size(), 3u);
+  const double coverages[] = {0.5, 1, 0.25};
+  for (size_t i = 0; i < 3; ++i) {
+    EXPECT_EQ(phases[i]["coverage"], coverages[i]);
+    EXPECT_EQ(phases[i]["pull_bytes"], 4 * phases[i]["params"].get<int64_t>());
+  }
+  EXPECT_EQ(phases[1]["from"], 100);
+  EXPECT_NEAR(phases[0]["macs"].get<double>() / phases[1]["macs"].get<double>(), .603, .0005);
+  EXPECT_GT(phases[1]["memory_bytes"], phases[0]["memory_bytes"]);
+  EXPECT_LT(phases[2]["memory_bytes"], phases[0]["memory_bytes"]);
+  command_.format = PlanCommand::Format::kTable;
+  ASSERT_TRUE(Run().ok());
+  EXPECT_THAT(out_.str(), HasSubstr("phase from step"));
+  command_.sets = {"sdp.phases=[{from=0,coverage=1}]"};
+  ASSERT_TRUE(Run().ok());
+  EXPECT_THAT(out_.str(), Not(HasSubstr("phase from step")));
+  EXPECT_THAT(out_.str(), HasSubstr("each on 8 of 8 workers"));
+}
+
+TEST_F(PlanCommandTest, Bandwidth_ShowsLinkTimes_RivalsAreNamed) {
+  ASSERT_TRUE(Run().ok());
+  EXPECT_THAT(out_.str(), Not(HasSubstr("links at")));
+  EXPECT_THAT(out_.str(), HasSubstr("fewer layers"));
+  EXPECT_THAT(out_.str(), HasSubstr("narrower"));
+  command_.bandwidth = "10Gbit";
+  ASSERT_TRUE(Run().ok());
+  EXPECT_THAT(out_.str(), HasSubstr("links at 10 Gbit/s, busiest, per step: worker-0 pull "));
+  command_.bandwidth = "fast";
+  EXPECT_THAT(Refusal(), HasSubstr("--bandwidth fast"));
 }
 
 TEST_F(PlanCommandTest, Workers_OverridesConfig) {

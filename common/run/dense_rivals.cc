@@ -1,0 +1,128 @@
+#include "common/run/dense_rivals.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <functional>
+#include <numeric>
+#include <string>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/base/status.h"
+
+namespace sdp {
+namespace {
+
+using Rival = PlanReport::Rival;
+
+struct Limits {
+  int64_t macs = 0;
+  int64_t memory_bytes = 0;  // 0: not known
+
+  bool Allow(const Rival& rival) const {
+    return rival.macs <= macs && (memory_bytes == 0 || rival.memory_bytes <= memory_bytes);
+  }
+};
+
+// Its costs on a worker that holds all of it.
+absl::StatusOr<Rival> Cost(RunConfig config) {
+  RunConfig::Sdp& sdp = *config.mutable_sdp();
+  sdp.clear_holders();
+  sdp.clear_depth();
+  sdp.clear_coverage_by();
+  sdp.set_coverage(1);
+  SDP_ASSIGN_OR_RETURN(const RunSetup setup, MakeRunSetup(config));
+  Rival rival;
+  std::vector<UnitId> units;
+  for (const UnitSpec& unit : setup.catalog.units) {
+    units.push_back(UnitId(static_cast<int32_t>(units.size())));
+    rival.params += unit.params;
+    rival.macs += unit.macs;
+  }
+  const MemoryModel memory = MemoryModelFrom(setup);
+  const int workers = static_cast<int>(config.cluster().workers());
+  if (memory.stages != nullptr) {
+    rival.memory_bytes = WorkerMemory(setup.catalog, units, memory, /*rank=*/0, workers).bytes;
+  }
+  return rival;
+}
+
+// Sizes in [1, most], of which larger ones cost more.
+struct Family {
+  std::string name;
+  int64_t most = 1;
+  std::function<void(int64_t size, RunConfig::Model& model)> shrink;
+  std::function<std::string(const RunConfig::Model& model)> describe;
+};
+
+Family FewerLayers(const RunConfig::Model& full) {
+  return {.name = "fewer layers",
+          .most = full.layers(),
+          .shrink = [](int64_t size, RunConfig::Model& model) { model.set_layers(size); },
+          .describe =
+              [layers = full.layers()](const RunConfig::Model& model) {
+                return absl::StrCat(model.layers(), " of ", layers, " layers");
+              }};
+}
+
+Family Narrower(const RunConfig::Model& full) {
+  const int64_t most = full.dim() / full.heads() / 2;  // an even width, for rotary embeddings
+  return {.name = "narrower",
+          .most = most,
+          .shrink =
+              [full, most](int64_t size, RunConfig::Model& model) {
+                const double share = static_cast<double>(size) / static_cast<double>(most);
+                const double ffn = share * static_cast<double>(full.ffn_dim());
+                model.set_dim(full.heads() * 2 * size);
+                model.set_ffn_dim(std::max<int64_t>(1, std::llround(ffn)));
+              },
+          .describe =
+              [full](const RunConfig::Model& model) {
+                return absl::StrCat("dim ", model.dim(), " of ", full.dim(), ", ffn_dim ",
+                                    model.ffn_dim(), " of ", full.ffn_dim());
+              }};
+}
+
+// The largest of the family that is allowed, if there is one.
+absl::StatusOr<std::vector<Rival>> Largest(const RunConfig& config, const Family& family,
+                                           const Limits& limits) {
+  std::vector<Rival> found;  // at most one
+  int64_t fits = 0, too_large = family.most + 1;
+  while (too_large - fits > 1) {
+    const int64_t size = std::midpoint(fits, too_large);
+    RunConfig smaller = config;
+    family.shrink(size, *smaller.mutable_model());
+    SDP_ASSIGN_OR_RETURN(Rival rival, Cost(smaller));
+    if (!limits.Allow(rival)) {
+      too_large = size;
+      continue;
+    }
+    fits = size;
+    rival.name = family.name;
+    rival.size = family.describe(smaller.model());
+    found = {std::move(rival)};
+  }
+  return found;
+}
+
+}  // namespace
+
+absl::StatusOr<std::vector<PlanReport::Rival>> DenseRivals(const RunSetup& setup,
+                                                           const PlanReport& report) {
+  Limits limits;
+  for (const PlanReport::Worker& worker : report.workers) {
+    limits.macs = std::max(limits.macs, worker.macs);
+    limits.memory_bytes = std::max(limits.memory_bytes, worker.memory_bytes);
+  }
+  std::vector<Rival> rivals;
+  const RunConfig::Model& model = setup.config.model();
+  if (model.arch() != "llama") return rivals;
+  for (const Family& family : {FewerLayers(model), Narrower(model)}) {
+    SDP_ASSIGN_OR_RETURN(const std::vector<Rival> found, Largest(setup.config, family, limits));
+    rivals.insert(rivals.end(), found.begin(), found.end());
+  }
+  return rivals;
+}
+
+}  // namespace sdp

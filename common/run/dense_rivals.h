@@ -1,0 +1,22 @@
+#pragma once
+
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "common/plan/report.h"
+#include "common/run/run_setup.h"
+
+namespace sdp {
+
+// The honest rivals of a plan: the largest smaller models that the same workers could train without
+// masks (coverage 1, the same batch), each worker with no more multiply-accumulates per sample than
+// the busiest one of the plan, and no larger a predicted peak of memory than that of the one that
+// needs most. Of LLaMA two, in this order: one of fewer layers, and one that is narrower: heads and
+// MLP shrink in the same proportion, in steps of two elements of a head. One is left out if not
+// even its smallest form fits; at coverage 1 both are the model itself. A pure function.
+//
+// Errors: none for a setup that MakeRunSetup gave, with the report of its plan.
+absl::StatusOr<std::vector<PlanReport::Rival>> DenseRivals(const RunSetup& setup,
+                                                           const PlanReport& report);
+
+}  // namespace sdp

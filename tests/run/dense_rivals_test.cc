@@ -1,0 +1,104 @@
+#include "common/run/dense_rivals.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstdio>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "common/config/config.h"
+
+namespace sdp {
+namespace {
+
+using ::testing::IsEmpty;
+using ::testing::SizeIs;
+
+struct Planned {
+  RunSetup setup;
+  PlanReport report;
+};
+
+Planned MakePlanned(const std::vector<std::string>& sets) {
+  const LoadedConfig loaded = *LoadConfigText(
+      "[model]\npreset = \"llama-134m\"\n[data]\ntrain = [\"none.txt\"]\nseq_len = 1024\n"
+      "[train]\nglobal_batch = 8\n[cluster]\nworkers = 8\n",
+      "test.toml", sets);
+  Planned planned{*MakeRunSetup(loaded.config), {}};
+  const PlanInput input = *PlanInputFrom(planned.setup, *RanksFrom(loaded.config), 0);
+  planned.report = MakePlanReport(input, *MakePlan(input), ElementBytesFrom(WireType::kF32),
+                                  MemoryModelFrom(planned.setup));
+  return planned;
+}
+
+std::vector<PlanReport::Rival> Rivals(const Planned& planned) {
+  const auto rivals = DenseRivals(planned.setup, planned.report);
+  EXPECT_TRUE(rivals.ok()) << rivals.status();
+  return *rivals;
+}
+
+// The dense model with this many layers, from the catalog.
+PlanReport::Rival Dense(int64_t layers, std::vector<std::string> sets = {}) {
+  sets.push_back("sdp.coverage=1");
+  sets.push_back(absl::StrCat("model.layers=", layers));
+  const Planned full = MakePlanned(sets);
+  const PlanReport::Worker& worker = full.report.workers.front();
+  return {"", "", worker.params, worker.macs, worker.memory_bytes};
+}
+
+// Half of the sub-layers: a worker does 60.3% of the MACs, as a model of 6 layers does.
+TEST(DenseRivalsTest, HalfOfLlama134m_IsSixLayers) {
+  const Planned planned = MakePlanned({});
+  const std::vector<PlanReport::Rival> rivals = Rivals(planned);
+  ASSERT_THAT(rivals, SizeIs(2));
+  const PlanReport::Worker& worker = planned.report.workers.front();
+  EXPECT_EQ(rivals[0].name, "fewer layers");
+  EXPECT_EQ(rivals[0].size, "6 of 12 layers");
+  EXPECT_EQ(rivals[0].macs, Dense(6).macs);
+  EXPECT_EQ(rivals[0].params, Dense(6).params);
+  EXPECT_EQ(rivals[0].memory_bytes, Dense(6).memory_bytes);
+  EXPECT_LE(rivals[0].macs, worker.macs);
+  EXPECT_LE(rivals[0].memory_bytes, worker.memory_bytes);
+  EXPECT_TRUE(Dense(7).macs > worker.macs || Dense(7).memory_bytes > worker.memory_bytes);
+
+  EXPECT_EQ(rivals[1].name, "narrower");
+  EXPECT_LE(rivals[1].macs, worker.macs);
+  EXPECT_LE(rivals[1].memory_bytes, worker.memory_bytes);
+  int dim = 0, ffn_dim = 0;
+  ASSERT_EQ(std::sscanf(rivals[1].size.c_str(), "dim %d of 768, ffn_dim %d", &dim, &ffn_dim), 2);
+  const PlanReport::Rival wider = Dense(
+      12, {absl::StrCat("model.dim=", dim + 24), absl::StrCat("model.ffn_dim=", ffn_dim + 64)});
+  EXPECT_TRUE(wider.macs > worker.macs || wider.memory_bytes > worker.memory_bytes);
+}
+
+TEST(DenseRivalsTest, CoverageOne_IsTheModelItself) {
+  const Planned planned = MakePlanned({"sdp.coverage=1"});
+  const std::vector<PlanReport::Rival> rivals = Rivals(planned);
+  ASSERT_THAT(rivals, SizeIs(2));
+  EXPECT_EQ(rivals[0].size, "12 of 12 layers");
+  EXPECT_EQ(rivals[1].size, "dim 768 of 768, ffn_dim 2048 of 2048");
+  for (const PlanReport::Rival& rival : rivals) {
+    EXPECT_EQ(rival.macs, planned.report.workers.front().macs);
+    EXPECT_EQ(rival.memory_bytes, planned.report.workers.front().memory_bytes);
+  }
+}
+
+// Depths and kinds of the full model are not the rival's.
+TEST(DenseRivalsTest, UnequalCoverage_RivalIsDense) {
+  const Planned planned =
+      MakePlanned({"sdp.depth=[1, 0.5, 0.25, 0.25]", "sdp.coverage_by={attention=0.5}"});
+  const std::vector<PlanReport::Rival> rivals = Rivals(planned);
+  ASSERT_THAT(rivals, SizeIs(2));
+  EXPECT_EQ(rivals[0].size, "6 of 12 layers");
+}
+
+TEST(DenseRivalsTest, NothingFits_IsLeftOut) {
+  Planned planned = MakePlanned({});
+  for (PlanReport::Worker& worker : planned.report.workers) worker.macs = 1;
+  EXPECT_THAT(Rivals(planned), IsEmpty());
+}
+
+}  // namespace
+}  // namespace sdp
