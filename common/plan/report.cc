@@ -102,16 +102,17 @@ void PredictMemory(const PlanInput& input, const Plan& plan, ElementBytes bytes,
     report->shards.push_back(
         {absl::StrCat("shard-", report->shards.size()), load.params, load.memory_bytes});
   }
-  // Each fragment travels to and from each of its holders.
+  // Each fragment comes from each of its holders and goes to them; with backward masking to all.
   const std::vector<ShardId> place = memory.layout->Place(memory.shards);
   for (int id = 0; id < memory.layout->fragments(); ++id) {
     const Fragment& fragment = memory.layout->fragment(FragmentId(id));
     const auto holders = plan.holders[static_cast<size_t>(fragment.unit.value())].size();
-    const int64_t elements = fragment.size * static_cast<int64_t>(holders);
+    const int64_t pushed = fragment.size * static_cast<int64_t>(holders);
+    const int64_t pulled = memory.masking == Masking::kForward ? pushed : fragment.size * ranks;
     PlanReport::Shard& shard =
         report->shards[static_cast<size_t>(place[static_cast<size_t>(id)].value())];
-    shard.push_bytes += elements * bytes.gradient;
-    shard.pull_bytes += elements * bytes.weight;
+    shard.push_bytes += pushed * bytes.gradient;
+    shard.pull_bytes += pulled * bytes.weight;
   }
 }
 

@@ -66,15 +66,19 @@ Swaps::Swaps(const std::vector<const Kind*>& free, const std::vector<const Kind*
 
 void Swaps::AddUnits(const Kind& kind) {
   const Kind::Member& first = kind.members.front();
-  const size_t begin = units_.size();
-  for (const Kind::Member& member : kind.members) {
+  const size_t begin = units_.size(), size = kind.members.size();
+  const int equal = kind.EqualHolders();
+  const size_t group =
+      equal > 0 && workers_ % equal == 0 ? static_cast<size_t>(workers_ / equal) : size;
+  for (size_t j = 0; j < size; ++j) {
+    const Kind::Member& member = kind.members[j];
     equal_costs_ = equal_costs_ && member.macs == first.macs && member.params == first.params;
     const auto& holders = draft_.holders[static_cast<size_t>(member.unit.value())];
     Unit& unit = units_.emplace_back();
     unit.member = member;
     unit.holders = static_cast<int>(holders.size());
-    unit.kind_begin = begin;
-    unit.kind_size = kind.members.size();
+    unit.group_begin = begin + j / group * group;
+    unit.group_size = std::min(group, size - j / group * group);
     unit.held.resize(static_cast<size_t>(workers_));
     for (const int worker : holders) unit.held[static_cast<size_t>(worker)] = 1;
   }
@@ -117,9 +121,9 @@ std::optional<Swaps::Swap> Swaps::Propose(RandomStream& random) const {
   size_t a = draw(n), b = draw(n);
   while (!unit.held[a]) a = (a + 1) % n;
   while (unit.held[b]) b = (b + 1) % n;
-  const size_t from = draw(unit.kind_size);
-  for (size_t i = 0; i < unit.kind_size; ++i) {
-    swap.k = unit.kind_begin + (from + i) % unit.kind_size;
+  const size_t from = draw(unit.group_size);
+  for (size_t i = 0; i < unit.group_size; ++i) {
+    swap.k = unit.group_begin + (from + i) % unit.group_size;
     const Unit& other = units_[swap.k];
     if (!other.held[b] || other.held[a]) continue;
     swap.a = static_cast<int>(a);

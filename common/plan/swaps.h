@@ -13,7 +13,9 @@ namespace sdp {
 
 // Improves an assignment by swaps: where worker a holds unit j but not k, and worker b holds k but
 // not j, both of one kind, they change places. So every unit keeps its number of holders and every
-// worker its count of the kind. N workers, p holders.
+// worker its count of the kind. Where all units of a kind have p holders and p divides N, only
+// units of one group of N/p consecutive ones change places: each group goes on splitting the
+// workers. N workers, p holders.
 //
 // What is lowered is the energy: lambda_2 of the walk between workers (gap.h; each unit counted
 // once), plus what the largest MACs and the largest parameters lie above their means, as shares of
@@ -40,8 +42,8 @@ class Swaps {
   struct Unit {
     Kind::Member member;
     int holders = 0;
-    size_t kind_begin = 0, kind_size = 0;  // the units of its kind, in units_
-    std::vector<char> held;                // [N]
+    size_t group_begin = 0, group_size = 0;  // the units that it may be swapped with, in units_
+    std::vector<char> held;                  // [N]
   };
   struct Swap {
     size_t j = 0, k = 0;  // units

@@ -125,7 +125,8 @@ TEST_F(ExportTest, EvalOfTheFolder_CoverageByKindDepthAndPhase) {
   ASSERT_TRUE(full.contains(6));
   for (const Json& line : Metrics("run")) {
     const int64_t step = line["step"];
-    if (step < 6) EXPECT_EQ(line["min_holders"], step >= 2 && step < 5 ? 4 : 1) << step;
+    if (!line.contains("loss")) continue;  // the end of a run trains nothing
+    EXPECT_EQ(line["min_holders"], step >= 2 && step < 5 ? 4 : 1) << step;
   }
   ExpectOk(Sdp("export run --out model"));
   EXPECT_NEAR(Loss("run"), full.at(6), 1e-5 * full.at(6));
