@@ -24,7 +24,7 @@ class PretrainedTest : public ::testing::Test {
   PretrainedTest() { dense_.Write(model_); }
 
   // A run with the folder's [model], then `sets`.
-  RunSetup Setup(std::vector<std::string> sets = {}) const {
+  RunSetup MakeSetup(std::vector<std::string> sets = {}) const {
     const auto settings = ModelSettings(model_);
     EXPECT_TRUE(settings.ok()) << settings.status();
     sets.insert(sets.begin(), settings->begin(), settings->end());
@@ -58,7 +58,7 @@ TEST_F(PretrainedTest, OtherModelThanTheRuns_NamesKeyAndBothValues) {
       {"model.tied", "false", "true"},
   };
   for (const auto& c : cases) {
-    const RunSetup setup = Setup({absl::StrCat(c.key, "=", c.run)});
+    const RunSetup setup = MakeSetup({absl::StrCat(c.key, "=", c.run)});
     const absl::Status status = CheckPretrained(model_, setup);
     EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << c.key;
     EXPECT_THAT(std::string(status.message()), AllOf(HasSubstr(c.key), HasSubstr(model_)));
@@ -66,20 +66,20 @@ TEST_F(PretrainedTest, OtherModelThanTheRuns_NamesKeyAndBothValues) {
 }
 
 TEST_F(PretrainedTest, LongerSamplesThanPositions_AreRefused) {
-  ExpectRefused(Setup({"data.seq_len=65"}), absl::StatusCode::kInvalidArgument, "64 positions");
+  ExpectRefused(MakeSetup({"data.seq_len=65"}), absl::StatusCode::kInvalidArgument, "64 positions");
 }
 
 // Bytes are ids of the byte tokenizer; without any, the user says what the ids are.
 TEST_F(PretrainedTest, TextForAnotherTokenizer_IsRefused) {
   WriteAll(model_ + "/tokenizer.json", "{\"model\": {\"type\": \"BPE\"}}");
-  ExpectRefused(Setup(), absl::StatusCode::kInvalidArgument, "another tokenizer");
-  EXPECT_EQ(CheckPretrained(model_, Setup({"data.kind=tokens"})), absl::OkStatus());
+  ExpectRefused(MakeSetup(), absl::StatusCode::kInvalidArgument, "another tokenizer");
+  EXPECT_EQ(CheckPretrained(model_, MakeSetup({"data.kind=tokens"})), absl::OkStatus());
   WriteAll(model_ + "/tokenizer.json", ByteTokenizerJson());
-  EXPECT_EQ(CheckPretrained(model_, Setup()), absl::OkStatus());
+  EXPECT_EQ(CheckPretrained(model_, MakeSetup()), absl::OkStatus());
 }
 
 TEST_F(PretrainedTest, FolderThatCannotBe_IsNamed) {
-  const RunSetup setup = Setup();
+  const RunSetup setup = MakeSetup();
   dense_.more_config = ", \"rope_scaling\": {\"rope_type\": \"llama3\", \"factor\": 8}";
   dense_.Write(model_);
   ExpectRefused(setup, absl::StatusCode::kInvalidArgument, "rope_scaling");
@@ -95,16 +95,16 @@ TEST_F(PretrainedTest, FolderThatCannotBe_IsNamed) {
 }
 
 TEST_F(PretrainedTest, AnyUnitsAndWorkers_Fit) {
-  EXPECT_EQ(CheckPretrained(model_, Setup()), absl::OkStatus());
-  EXPECT_EQ(CheckPretrained(model_, Setup({"sdp.unit=layer", "cluster.workers=2"})),
+  EXPECT_EQ(CheckPretrained(model_, MakeSetup()), absl::OkStatus());
+  EXPECT_EQ(CheckPretrained(model_, MakeSetup({"sdp.unit=layer", "cluster.workers=2"})),
             absl::OkStatus());
   dense_.spec.tied = false;
   dense_.Write(model_);
-  EXPECT_EQ(CheckPretrained(model_, Setup()), absl::OkStatus());
+  EXPECT_EQ(CheckPretrained(model_, MakeSetup()), absl::OkStatus());
 }
 
 TEST_F(PretrainedTest, ModelSettings_AreTheFoldersModel) {
-  const LlamaSpec spec = Setup().llama;
+  const LlamaSpec spec = MakeSetup().llama;
   EXPECT_EQ(spec.dim, 16);
   EXPECT_EQ(spec.layers, 4);
   EXPECT_EQ(spec.heads, 4);
