@@ -159,16 +159,19 @@ class Planner {
   }
 
   // Kinds without a design were dealt by lot: swaps mix and level them. Where all have one, swaps
-  // are tried if so few of its classes were used that they mix badly.
+  // are tried if so few of its classes were used that they mix badly. Redraws mix by themselves in
+  // time, and come while a run trains: there only loads are levelled.
   void Swap(const std::vector<NamedKind>& kinds) {
     std::vector<const Kind*> by_lot, by_design;
     for (const NamedKind& named : kinds) {
       (named.designed ? by_design : by_lot).push_back(&named.kind);
     }
     RandomStream random = Stream(input_, "swaps");
-    if (!by_lot.empty()) return Swaps(by_lot, by_design, draft_).Improve(random);
+    const Swaps::Aim aim = redraw() ? Swaps::Aim::kLevel : Swaps::Aim::kMixAndLevel;
+    if (!by_lot.empty()) return Swaps(by_lot, by_design, draft_).Improve(aim, random);
+    if (redraw()) return;
     Swaps swaps(by_design, {}, draft_);
-    if (swaps.ReachedGap() < kWellMixed) swaps.Improve(random);
+    if (swaps.ReachedGap() < kWellMixed) swaps.Improve(aim, random);
   }
 
   // Null: no design is known for p holders. Kinds with equal p share one dealer: its classes run

@@ -159,9 +159,9 @@ void Swaps::Give(Unit& unit, int from, int to) {
   }
 }
 
-void Swaps::Improve(RandomStream& random) {
+void Swaps::Improve(Aim aim, RandomStream& random) {
   if (units_.empty() || workers_ < 2) return;
-  if (mixes()) {
+  if (mixes() && aim == Aim::kMixAndLevel) {
     Mix(random);
   } else if (!equal_costs_) {
     Level(random);

@@ -35,8 +35,9 @@ class Swaps {
   // The gap as a share of the largest that these numbers of holders allow; 1 if they allow none,
   // and above kMaxMixedWorkers.
   double ReachedGap() const;
-  // Changes the draft.
-  void Improve(RandomStream& random);
+  // Changes the draft. kLevel: as above kMaxMixedWorkers, whatever N is.
+  enum class Aim { kMixAndLevel, kLevel };
+  void Improve(Aim aim, RandomStream& random);
 
  private:
   struct Unit {

@@ -141,8 +141,8 @@ int64_t LoadSpread(const PlanInput& input, const Plan& plan) {
 TEST(PlanCountsTest, TwoKinds_SecondLevelsWhatTheFirstLeft) {
   for (int workers = 2; workers <= 12; ++workers) {
     for (int holders = 1; holders <= workers; ++holders) {
-      for (const int a : {12, 13, 17, 24}) {
-        for (const int b : {12, 14, 19}) {
+      for (const int a : {13, 24}) {
+        for (const int b : {12, 19}) {
           const Catalog catalog = FakeModel({{"a", a, 100}, {"b", b, 70}});
           for (const Assignment assignment : kAllAssignments) {
             SCOPED_TRACE(absl::StrCat("N ", workers, " p ", holders, " a ", a, " b ", b,

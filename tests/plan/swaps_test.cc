@@ -60,7 +60,7 @@ TEST(SwapsTest, Improve_KeepsHoldersCountsAndLoads) {
       Drawn drawn = Draw(40, workers, holders, [](int j) { return int64_t{1} + j % 7; });
       const std::vector<int> counts = Counts(drawn.draft);
       RandomStream random(3, 4);
-      Swaps({&drawn.kind}, {}, drawn.draft).Improve(random);
+      Swaps({&drawn.kind}, {}, drawn.draft).Improve(Swaps::Aim::kMixAndLevel, random);
       EXPECT_EQ(Counts(drawn.draft), counts);
       std::vector<int64_t> load(static_cast<size_t>(workers));
       for (size_t j = 0; j < 40; ++j) {
@@ -84,7 +84,7 @@ TEST(SwapsTest, FixedKinds_Stay) {
   free.draft.holders.resize(20);
   for (int j = 12; j < 20; ++j) free.draft.Give(fixed.members[static_cast<size_t>(j - 12)], {0, 7});
   RandomStream random(3, 4);
-  Swaps({&free.kind}, {&fixed}, free.draft).Improve(random);
+  Swaps({&free.kind}, {&fixed}, free.draft).Improve(Swaps::Aim::kMixAndLevel, random);
   for (size_t j = 12; j < 20; ++j) EXPECT_EQ(free.draft.holders[j], (std::vector<int>{0, 7}));
 }
 
@@ -93,7 +93,7 @@ TEST(SwapsTest, ManyWorkers_LoadsAreLevelled) {
   Drawn drawn = Draw(500, 100, 30, [](int j) { return int64_t{j % 10 == 0 ? 1000 : 50}; });
   const double before = Above(drawn.draft);
   RandomStream random(3, 4);
-  Swaps({&drawn.kind}, {}, drawn.draft).Improve(random);
+  Swaps({&drawn.kind}, {}, drawn.draft).Improve(Swaps::Aim::kMixAndLevel, random);
   // A swap moves 950 of the 21,750 that a worker has on the mean.
   EXPECT_GT(before, 0.1);
   EXPECT_LT(Above(drawn.draft), 0.045);
