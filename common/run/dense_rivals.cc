@@ -31,6 +31,7 @@ absl::StatusOr<Rival> Cost(RunConfig config) {
   sdp.clear_holders();
   sdp.clear_depth();
   sdp.clear_coverage_by();
+  sdp.clear_phases();
   sdp.set_coverage(1);
   SDP_ASSIGN_OR_RETURN(const RunSetup setup, MakeRunSetup(config));
   Rival rival;

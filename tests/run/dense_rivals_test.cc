@@ -94,6 +94,14 @@ TEST(DenseRivalsTest, UnequalCoverage_RivalIsDense) {
   EXPECT_EQ(rivals[0].size, "6 of 12 layers");
 }
 
+// Nor are its phases, whose depths a model of fewer layers does not have.
+TEST(DenseRivalsTest, Phases_RivalIsDense) {
+  const std::vector<PlanReport::Rival> rivals =
+      Rivals(MakePlanned({"sdp.phases=[{from=10, depth=[1, 1, 1, 1, 0.5, 0.5, 0.5, 0.5]}]"}));
+  ASSERT_THAT(rivals, SizeIs(2));
+  EXPECT_EQ(rivals[0].size, "6 of 12 layers");
+}
+
 TEST(DenseRivalsTest, NothingFits_IsLeftOut) {
   Planned planned = MakePlanned({});
   for (PlanReport::Worker& worker : planned.report.workers) worker.macs = 1;
