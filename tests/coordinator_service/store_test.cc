@@ -193,15 +193,19 @@ TEST(StoreTest, Read_AfterReopening_AllKindsInOrder) {
 // A number that cannot be read is not passed over: coverage would have a unit less, a view a
 // member.
 TEST(StoreTest, Read_DamagedList_DataLossWithTableAndValue) {
-  for (const std::string column : {"generations SET coverage", "views SET members"}) {
+  const struct {
+    const char *table, *column, *text, *damaged;
+  } cases[] = {{"generations", "coverage", "1 l.5", "l.5"},
+               {"views", "members", "1 l5", "l5"},
+               {"views", "members", "1 7.5", "7.5"}};  // a member's number is whole
+  for (const auto& c : cases) {
     TempFolder folder;
     const std::string path = folder / "state.db";
     WriteRecords(**SqliteStore::Open(path), OneOfEach());
-    Execute(path, absl::StrCat("UPDATE ", column, " = '1 l.5'"));
+    Execute(path, absl::StrCat("UPDATE ", c.table, " SET ", c.column, " = '", c.text, "'"));
     const absl::Status status = (*SqliteStore::Open(path))->Read().status();
-    EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss);
-    EXPECT_THAT(std::string(status.message()),
-                AllOf(HasSubstr(column.substr(0, column.find(' '))), HasSubstr("l.5")));
+    EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss) << c.text;
+    EXPECT_THAT(std::string(status.message()), AllOf(HasSubstr(c.table), HasSubstr(c.damaged)));
   }
 }
 

@@ -170,12 +170,16 @@ void Bind(Statement& to, const ScaleRecord& record) {
   to.Bind(record.generation.value()).Bind(record.step).Bind(record.scale);
 }
 
-// Numbers with spaces between, as Bind wrote them. DataLoss - one is none.
-absl::StatusOr<std::vector<double>> ReadNumbers(const std::string& text) {
-  std::vector<double> numbers;
-  for (const auto part : absl::StrSplit(text, ' ', absl::SkipEmpty())) {
-    if (!absl::SimpleAtod(part, &numbers.emplace_back()))
-      return absl::DataLossError(absl::StrCat("\"", part, "\" in it is no number"));
+bool Parse(absl::string_view text, double* number) { return absl::SimpleAtod(text, number); }
+bool Parse(absl::string_view text, int64_t* number) { return absl::SimpleAtoi(text, number); }
+
+// Numbers with spaces between, as Bind wrote them. DataLoss - one is none of their type.
+template <typename Number>
+absl::StatusOr<std::vector<Number>> ReadNumbers(const std::string& text) {
+  std::vector<Number> numbers;
+  for (const absl::string_view part : absl::StrSplit(text, ' ', absl::SkipEmpty())) {
+    if (!Parse(part, &numbers.emplace_back()))
+      return absl::DataLossError(absl::StrCat("\"", part, "\" in it is no number of this column"));
   }
   return numbers;
 }
@@ -189,7 +193,7 @@ absl::Status ReadRow(Statement& row, GenerationRecord* record) {
              row.Text(),
              static_cast<uint64_t>(row.Integer()),
              {}};
-  SDP_ASSIGN_OR_RETURN(record->coverage, ReadNumbers(row.Text()));
+  SDP_ASSIGN_OR_RETURN(record->coverage, ReadNumbers<double>(row.Text()));
   return absl::OkStatus();
 }
 absl::Status ReadRow(Statement& row, MemberRecord* record) {
@@ -202,10 +206,8 @@ absl::Status ReadRow(Statement& row, ShardRecord* record) {
 }
 absl::Status ReadRow(Statement& row, ViewRecord* record) {
   record->view = ViewId(row.Integer());
-  // Incarnations are far below 2^53, so a double has them exactly.
-  SDP_ASSIGN_OR_RETURN(const std::vector<double> members, ReadNumbers(row.Text()));
-  for (const double member : members)
-    record->members.push_back(Incarnation(static_cast<int64_t>(member)));
+  SDP_ASSIGN_OR_RETURN(const std::vector<int64_t> members, ReadNumbers<int64_t>(row.Text()));
+  for (const int64_t member : members) record->members.push_back(Incarnation(member));
   return absl::OkStatus();
 }
 absl::Status ReadRow(Statement& row, BindingRecord* record) {
