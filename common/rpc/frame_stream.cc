@@ -93,7 +93,10 @@ FrameStream::Next FrameStream::Choose() {
     written_frame_ = std::move(encoded_.front());
     encoded_.pop_front();
     more_follow_ = !encoded_.empty();
-    if (more_) PostWork();
+    // Not once it is written: gRPC may bring the peer's answer before it says that the frame is
+    // out.
+    sent_.emplace_back(written_frame_.step, written_frame_.bytes);
+    PostWork();
     WatchWrite();
     return Next::kWrite;
   }
@@ -173,12 +176,7 @@ void FrameStream::OnWritten(bool ok) {
     writing_ = false;
     written = std::move(written_frame_);
     written_frame_ = EncodedFrame();
-    if (ok) {
-      sent_.emplace_back(written.step, written.bytes);
-      PostWork();
-    } else {
-      ended_ = true;
-    }
+    if (!ok) ended_ = true;
   }
   Pump();
 }
@@ -249,8 +247,7 @@ void FrameStream::Encode() {
   for (;;) {
     {
       MutexLock lock(&mutex_);
-      more_ = !outgoing_.empty();
-      if (!more_ || over() || encoded_.size() >= kEncodeAhead) break;
+      if (outgoing_.empty() || over() || encoded_.size() >= kEncodeAhead) break;
     }
     EncodedFrame frame = outgoing_.Next();
     {

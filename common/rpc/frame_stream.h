@@ -34,7 +34,8 @@ class FrameStream : public std::enable_shared_from_this<FrameStream> {
     std::function<void(FrameStream&)> opened;
     // An error ends the stream with it.
     std::function<absl::Status(FrameStream&, const ReceivedFrame&)> received;
-    std::function<void(Step, int64_t bytes)> sent;  // a frame has left: header and payload
+    // A frame begins to leave: header and payload. Before whatever the peer says in return.
+    std::function<void(Step, int64_t bytes)> sent;
     // OK - the other end is done. Otherwise why it broke: the peer's frames, the peer, or the
     // connection.
     std::function<void(FrameStream&, const absl::Status&)> closed;
@@ -116,7 +117,6 @@ class FrameStream : public std::enable_shared_from_this<FrameStream> {
   bool reading_ ABSL_GUARDED_BY(mutex_) = false;
   bool writing_ ABSL_GUARDED_BY(mutex_) = false;
   bool working_ ABSL_GUARDED_BY(mutex_) = false;  // Work is posted
-  bool more_ ABSL_GUARDED_BY(mutex_) = false;     // outgoing_ is not empty
   bool ended_ ABSL_GUARDED_BY(mutex_) = false;    // the other end is done, or the connection broke
   bool closing_ ABSL_GUARDED_BY(mutex_) = false;  // we are done
   bool overdue_ ABSL_GUARDED_BY(mutex_) = false;  // over, and the last write takes too long
