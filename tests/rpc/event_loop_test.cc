@@ -7,27 +7,10 @@
 #include <vector>
 
 #include "absl/time/clock.h"
+#include "tests/base/signal.h"
 
 namespace sdp {
 namespace {
-
-// A notification that TSan understands.
-class Signal {
- public:
-  void Set() {
-    MutexLock lock(&mutex_);
-    set_ = true;
-  }
-  bool Wait() {
-    MutexLock lock(&mutex_);
-    auto is_set = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return set_; };
-    return mutex_.AwaitWithDeadline(absl::Condition(&is_set), absl::Now() + absl::Seconds(30));
-  }
-
- private:
-  Mutex mutex_;
-  bool set_ ABSL_GUARDED_BY(mutex_) = false;
-};
 
 TEST(EventLoopTest, Stop_DropsWhatHasNotBegun) {
   EventLoop loop("test");

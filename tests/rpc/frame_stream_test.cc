@@ -9,8 +9,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
-#include "absl/synchronization/notification.h"
-#include "absl/time/time.h"
+#include "tests/base/signal.h"
 
 namespace sdp {
 namespace {
@@ -20,16 +19,16 @@ class ScriptedReactor : public FrameStream::Reactor {
  public:
   bool is_client() const override { return true; }
   void BeginRead(grpc::ByteBuffer* message) override { read_ = message; }
-  void BeginWrite(const grpc::ByteBuffer*, bool) override { write_begun_.Notify(); }
+  void BeginWrite(const grpc::ByteBuffer*, bool) override { write_begun_.Set(); }
   void Cancel() override {}
   void Finish(const absl::Status&) override {}
 
-  bool AwaitWrite() { return write_begun_.WaitForNotificationWithTimeout(absl::Seconds(10)); }
+  bool AwaitWrite() { return write_begun_.Wait(); }
   grpc::ByteBuffer* read() { return read_; }
 
  private:
   grpc::ByteBuffer* read_ = nullptr;
-  absl::Notification write_begun_;
+  Signal write_begun_;
 };
 
 Outgoing Push(FragmentId fragment) {
@@ -54,7 +53,7 @@ EncodedFrame AnswerTo(FragmentId fragment) {
 // answer may come first. A step's bytes are complete once all its pushes are answered.
 TEST(FrameStreamTest, AnswerBeforeTheWriteEnds_SentIsToldFirst) {
   std::vector<std::string> told;
-  absl::Notification answered, closed;
+  Signal answered, closed;
   EventLoop frames("frames");
   ScriptedReactor reactor;
   FrameStream::Events events;
@@ -63,10 +62,10 @@ TEST(FrameStreamTest, AnswerBeforeTheWriteEnds_SentIsToldFirst) {
   };
   events.received = [&](FrameStream&, const ReceivedFrame& frame) {
     told.push_back(absl::StrCat("answer ", frame.header().step));
-    answered.Notify();
+    answered.Set();
     return absl::OkStatus();
   };
-  events.closed = [&](FrameStream&, const absl::Status&) { closed.Notify(); };
+  events.closed = [&](FrameStream&, const absl::Status&) { closed.Set(); };
   const auto stream =
       std::make_shared<FrameStream>(&frames, &reactor, std::move(events), FrameStream::Limits());
 
@@ -75,10 +74,10 @@ TEST(FrameStreamTest, AnswerBeforeTheWriteEnds_SentIsToldFirst) {
   ASSERT_NE(reactor.read(), nullptr);
   *reactor.read() = AnswerTo(FragmentId(3)).message;
   stream->OnRead(true);
-  ASSERT_TRUE(answered.WaitForNotificationWithTimeout(absl::Seconds(10)));
+  ASSERT_TRUE(answered.Wait());
   stream->OnWritten(true);
   stream->OnDone(absl::OkStatus());
-  ASSERT_TRUE(closed.WaitForNotificationWithTimeout(absl::Seconds(10)));
+  ASSERT_TRUE(closed.Wait());
   EXPECT_EQ(told, (std::vector<std::string>{"sent 7: 96", "answer 7"}));
 }
 
