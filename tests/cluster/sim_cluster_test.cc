@@ -16,6 +16,7 @@
 #include "common/model/llama.h"
 #include "common/plan/coverage.h"
 #include "gtest/gtest.h"
+#include "tests/base/sanitized.h"
 #include "tests/cluster/fake_model.h"
 
 namespace sdp {
@@ -279,7 +280,7 @@ TEST(SimClusterTest, BackwardMasking_RandomSchedules_SameBits_NoneStuck) {
     SimRun calm(c);
     ASSERT_EQ(calm.cluster().Run(), absl::OkStatus());
     int64_t retained = 0;
-    for (uint64_t schedule = 1; schedule <= 150; ++schedule) {
+    for (uint64_t schedule = 1; schedule <= (kSanitized ? 30 : 150); ++schedule) {
       Case wild = c;
       wild.schedule = schedule;
       wild.duplicates = 0.3;
@@ -350,7 +351,7 @@ TEST(SimClusterTest, ThousandRandomSchedules_SameBits_NoneStuck) {
   for (const bool clip : {false, true}) {
     SimRun calm({.steps = 5, .rotate_every = 2, .clip_norm = clip ? 0.3 : 0, .duplicates = 0});
     ASSERT_EQ(calm.cluster().Run(), absl::OkStatus());
-    for (uint64_t schedule = 1; schedule <= 500; ++schedule) {
+    for (uint64_t schedule = 1; schedule <= (kSanitized ? 100 : 500); ++schedule) {
       SimRun run({.steps = 5,
                   .rotate_every = 2,
                   .clip_norm = clip ? 0.3 : 0,
@@ -445,7 +446,7 @@ TEST(SimClusterTest, Rotation_CostsNoExtraBytes) {
 }
 
 TEST(SimClusterTest, Stop_EndsAtAStepBoundaryWithoutEvaluation) {
-  for (uint64_t schedule = 0; schedule < 50; ++schedule) {
+  for (uint64_t schedule = 0; schedule < (kSanitized ? 10 : 50); ++schedule) {
     SimRun run({.steps = 1000, .eval_every = 3, .schedule = schedule});
     run.cluster().StopAfter(4);
     const absl::Status status = run.cluster().Run();
@@ -457,13 +458,11 @@ TEST(SimClusterTest, Stop_EndsAtAStepBoundaryWithoutEvaluation) {
   }
 }
 
-// Whether a speed says anything: not in a build that looks at every access to memory (clang's).
-#if !defined(__OPTIMIZE__)
-constexpr bool kSpeedCounts = false;
-#elif defined(__has_feature)
-constexpr bool kSpeedCounts = !__has_feature(address_sanitizer) && !__has_feature(thread_sanitizer);
+// Whether a speed says anything.
+#if defined(__OPTIMIZE__)
+constexpr bool kSpeedCounts = !kSanitized;
 #else
-constexpr bool kSpeedCounts = true;
+constexpr bool kSpeedCounts = false;
 #endif
 
 TEST(SimClusterTest, ManyStepsASecond) {
@@ -489,7 +488,7 @@ void ExpectSameBitsWhenKilledAndResumed(const Case& c) {
     if (metrics.loss.has_value()) losses[metrics.step] = *metrics.loss;
   }
   int resumed_later = 0;
-  for (uint64_t seed = 0; seed < 40; ++seed) {
+  for (uint64_t seed = 0; seed < (kSanitized ? 10 : 40); ++seed) {
     RandomStream random(seed, 0x77);
     SimDisk disk;
     Case life = c;

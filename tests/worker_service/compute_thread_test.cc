@@ -152,7 +152,7 @@ TEST_F(ComputeThreadTest, Destructor_WhileTheModelWaits_EndsIt) {
   thread_->Add(EvaluateTask{.step = 4, .units = AllUnits()});
   thread_.reset();
   owner_.Stop();
-  if (!statuses_.empty()) EXPECT_TRUE(absl::IsCancelled(statuses_.front()));
+  for (const absl::Status& status : statuses_) EXPECT_TRUE(absl::IsCancelled(status)) << status;
 }
 
 TEST_F(ComputeThreadTest, ManySteps_UnitsFromSeveralThreads) {
