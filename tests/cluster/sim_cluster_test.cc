@@ -487,8 +487,9 @@ void ExpectSameBitsWhenKilledAndResumed(const Case& c) {
   for (const StepMetrics& metrics : undisturbed.cluster().metrics()) {
     if (metrics.loss.has_value()) losses[metrics.step] = *metrics.loss;
   }
+  constexpr int kRuns = kSanitized ? 10 : 40;
   int resumed_later = 0;
-  for (uint64_t seed = 0; seed < (kSanitized ? 10 : 40); ++seed) {
+  for (uint64_t seed = 0; seed < kRuns; ++seed) {
     RandomStream random(seed, 0x77);
     SimDisk disk;
     Case life = c;
@@ -516,7 +517,7 @@ void ExpectSameBitsWhenKilledAndResumed(const Case& c) {
     ASSERT_EQ(end, absl::OkStatus()) << "seed " << seed;
     EXPECT_EQ(hash, undisturbed.hash()) << "seed " << seed;
   }
-  EXPECT_GT(resumed_later, 40);
+  EXPECT_GT(resumed_later, kRuns);
 }
 
 TEST(SimClusterTest, KilledAndResumed_SameBits) {
