@@ -24,6 +24,17 @@ struct Piece {
   int64_t size = 0;
 };
 
+// Pieces of one size that follow each other in a fragment and lie `stride` elements apart in their
+// tensor. A slice of a matrix's columns is a piece per row, thousands in a model with heads or
+// neurons as units: as strips they are a few numbers.
+struct Strip {
+  Piece first;
+  int64_t count = 1;
+  int64_t stride = 0;
+
+  int64_t elements() const { return count * first.size; }
+};
+
 // Where every parameter of a model lies: blocks cut into fragments. A pure function of the catalog,
 // so that all processes compute the same one; numbers of shards and workers do not enter.
 // Immutable.
@@ -37,8 +48,11 @@ class Layout {
 
   int fragments() const { return static_cast<int>(fragments_.size()); }
   const Fragment& fragment(FragmentId id) const { return fragments_[Index(id)]; }
-  // In fragment order, covering it without gaps.
-  const std::vector<Piece>& pieces(FragmentId id) const { return pieces_[Index(id)]; }
+  // In fragment order, covering it without gaps; strips of one piece each where units have whole
+  // tensors or rows of them.
+  const std::vector<Strip>& strips(FragmentId id) const { return strips_[Index(id)]; }
+  // The same, piece by piece. Made when asked for.
+  std::vector<Piece> pieces(FragmentId id) const;
   // The fragments of a unit's block, in order.
   const std::vector<FragmentId>& block(UnitId unit) const {
     return blocks_[static_cast<size_t>(unit.value())];
@@ -53,7 +67,7 @@ class Layout {
   static size_t Index(FragmentId id) { return static_cast<size_t>(id.value()); }
 
   std::vector<Fragment> fragments_;
-  std::vector<std::vector<Piece>> pieces_;
+  std::vector<std::vector<Strip>> strips_;
   std::vector<std::vector<FragmentId>> blocks_;
   std::vector<bool> shared_;  // [fragments]
   int64_t elements_ = 0;
