@@ -15,6 +15,15 @@ int64_t Catalog::elements(const Slice& slice) const {
   return size == 0 ? 0 : tensor.elements() / size * (slice.end - slice.begin);
 }
 
+std::vector<int64_t> Catalog::HeldElements(absl::Span<const UnitId> units) const {
+  std::vector<int64_t> held(tensors.size());
+  for (const UnitId id : units) {
+    for (const Slice& slice : unit(id).slices)
+      held[static_cast<size_t>(slice.tensor)] += elements(slice);
+  }
+  return held;
+}
+
 int64_t Catalog::params() const {
   int64_t sum = 0;
   for (const UnitSpec& unit : units) sum += unit.params;

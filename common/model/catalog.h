@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/types/span.h"
 #include "common/base/ids.h"
 
 // A model as data: what servers, the planner and the torch stages agree on. An architecture is one
@@ -41,8 +42,8 @@ struct Slice {
 // row-major in each, are its block.
 struct UnitSpec {
   std::string name;  // "layers.3.attention"
-  std::string kind;  // Units of one kind cost the same and can stand for each other in a plan:
-                     // "attention", "mlp", "layer".
+  std::string kind;  // Units of one kind cost the same, or nearly (parts whose sizes differ by
+                     // one), and can stand for each other in a plan: "attention", "mlp", "layer".
   bool shared = false;
   std::vector<Slice> slices;
   int64_t params = 0;
@@ -55,8 +56,9 @@ struct UnitSpec {
 // One piece of the forward walk, between two boundary activations.
 struct StageSpec {
   std::string name;
-  std::vector<UnitId>
-      units;  // Read by this stage. Without its masked unit a stage is the identity.
+  // Read by this stage. Of those that are not shared a worker may hold a part, with which it
+  // computes less; without any of them the stage is the identity.
+  std::vector<UnitId> units;
   int64_t boundary_elements = 0;  // Size of its output, per sample. 0: the stage ends in the loss.
 };
 
@@ -68,6 +70,8 @@ struct Catalog {
 
   const UnitSpec& unit(UnitId id) const { return units[static_cast<size_t>(id.value())]; }
   int64_t elements(const Slice& slice) const;
+  // [tensors] Elements of each that `units` have together.
+  std::vector<int64_t> HeldElements(absl::Span<const UnitId> units) const;
   int64_t params() const;  // Of all units; a tensor that two stages read counts once.
 };
 

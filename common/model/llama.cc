@@ -1,20 +1,22 @@
 #include "common/model/llama.h"
 
+#include <cassert>
 #include <cmath>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 
-// What a stage costs, per token. A unit's cost per sample is L times that of its stages.
+// What a stage costs, per token. A unit's cost per sample is L times that of its stages, or of its
+// part of one: the lines "heads" and "neurons" are divided among the units that have them.
 // d: dim, f: ffn_dim, h: heads, k: kv_heads * head_dim, V: vocab, L: seq_len.
 //
 //             multiply-accumulates    elements stored for the backward pass
 //   embed     0                       0       token ids only
-//   attention 2 d d + 2 d k           d + 1   input of the norm, and its 1 / rms
-//             + L d (causal half)     d + 2k  q and k (after RoPE) and v
-//                                     d + h   output (o_proj's input) and its logsumexp per head
-//   mlp       3 d f                   d + 1   input of the norm, and its 1 / rms
-//                                     2f      gate and up
+//   attention                         d + 1   input of the norm, and its 1 / rms
+//     heads   2 d d + 2 d k           d + 2k  q and k (after RoPE) and v
+//             + L d (causal half)     d + h   output (o_proj's input) and its logsumexp per head
+//   mlp                               d + 1   input of the norm, and its 1 / rms
+//     neurons 3 d f                   2f      gate and up
 //   head      V d                     d       gradient of its input, made with the loss; logits
 //                                             exist for one chunk of tokens only
 //
@@ -50,42 +52,67 @@ class Builder {
   }
 
   void AddEmbedding(UnitId unit) {
-    AddWeight(unit, "model.embed_tokens.weight", spec_.vocab, d_, kStddev);
+    TakeWhole(unit, AddWeight("model.embed_tokens.weight", spec_.vocab, d_, kStddev));
     AddStage("embed", {unit}, seq_len_ * d_);
   }
 
   void AddAttention(UnitId unit, int64_t layer) {
-    const std::string prefix = absl::StrCat("model.layers.", layer, ".");
-    AddNorm(unit, absl::StrCat(prefix, "input_layernorm.weight"));
-    AddWeight(unit, absl::StrCat(prefix, "self_attn.q_proj.weight"), d_, d_, kStddev);
-    AddWeight(unit, absl::StrCat(prefix, "self_attn.k_proj.weight"), kv_, d_, kStddev);
-    AddWeight(unit, absl::StrCat(prefix, "self_attn.v_proj.weight"), kv_, d_, kStddev);
-    AddWeight(unit, absl::StrCat(prefix, "self_attn.o_proj.weight"), d_, d_, branch_stddev_);
-    EndBranch();
-    AddCost(unit, 2 * d_ * d_ + 2 * d_ * kv_ + seq_len_ * d_, 3 * d_ + 2 * kv_ + spec_.heads + 1);
+    const AttentionTensors t = AddAttentionTensors(layer);
+    for (const int tensor : {t.norm, t.q, t.k, t.v, t.o}) TakeWhole(unit, tensor);
+    AddNormCost(unit);
+    AddHeadsCost(unit, spec_.kv_heads);
     AddStage(absl::StrCat("layers.", layer, ".attention"), {unit}, seq_len_ * d_);
   }
 
   void AddMlp(UnitId unit, int64_t layer) {
-    const std::string prefix = absl::StrCat("model.layers.", layer, ".");
-    const int64_t f = spec_.ffn_dim;
-    AddNorm(unit, absl::StrCat(prefix, "post_attention_layernorm.weight"));
-    AddWeight(unit, absl::StrCat(prefix, "mlp.gate_proj.weight"), f, d_, kStddev);
-    AddWeight(unit, absl::StrCat(prefix, "mlp.up_proj.weight"), f, d_, kStddev);
-    AddWeight(unit, absl::StrCat(prefix, "mlp.down_proj.weight"), d_, f, branch_stddev_);
-    EndBranch();
-    AddCost(unit, 3 * d_ * f, d_ + 1 + 2 * f);
+    const MlpTensors t = AddMlpTensors(layer);
+    for (const int tensor : {t.norm, t.gate, t.up, t.down}) TakeWhole(unit, tensor);
+    AddNormCost(unit);
+    AddNeuronsCost(unit, spec_.ffn_dim);
     AddStage(absl::StrCat("layers.", layer, ".mlp"), {unit}, seq_len_ * d_);
+  }
+
+  void AddSplitAttention(int64_t layer) {
+    const std::string stage = absl::StrCat("layers.", layer, ".attention");
+    const AttentionTensors t = AddAttentionTensors(layer);
+    const int64_t e = spec_.head_dim(), queries = spec_.heads / spec_.kv_heads * e;
+    std::vector<UnitId> units = {AddNormUnit(stage, t.norm)};
+    for (int64_t i = 0; i < spec_.kv_heads; ++i) {
+      const UnitId unit = AddUnit(absl::StrCat(stage, ".", i), "attention", layer);
+      TakePart(unit, t.q, kRows, i * queries, (i + 1) * queries);
+      TakePart(unit, t.k, kRows, i * e, (i + 1) * e);
+      TakePart(unit, t.v, kRows, i * e, (i + 1) * e);
+      TakePart(unit, t.o, kColumns, i * queries, (i + 1) * queries);
+      AddHeadsCost(unit, 1);
+      units.push_back(unit);
+    }
+    AddStage(stage, std::move(units), seq_len_ * d_);
+  }
+
+  void AddSplitMlp(int64_t layer, int64_t groups) {
+    const std::string stage = absl::StrCat("layers.", layer, ".mlp");
+    const MlpTensors t = AddMlpTensors(layer);
+    std::vector<UnitId> units = {AddNormUnit(stage, t.norm)};
+    for (int64_t i = 0; i < groups; ++i) {
+      const int64_t begin = spec_.ffn_dim * i / groups, end = spec_.ffn_dim * (i + 1) / groups;
+      const UnitId unit = AddUnit(absl::StrCat(stage, ".", i), "mlp", layer);
+      TakePart(unit, t.gate, kRows, begin, end);
+      TakePart(unit, t.up, kRows, begin, end);
+      TakePart(unit, t.down, kColumns, begin, end);
+      AddNeuronsCost(unit, end - begin);
+      units.push_back(unit);
+    }
+    AddStage(stage, std::move(units), seq_len_ * d_);
   }
 
   // A tied head projects with the embedding's tensor, so its stage reads that unit too.
   void AddHead(UnitId unit, UnitId embedding) {
-    AddNorm(unit, "model.norm.weight");
+    TakeWhole(unit, AddNorm("model.norm.weight"));
     std::vector<UnitId> units = {unit};
     if (spec_.tied) {
       units.insert(units.begin(), embedding);
     } else {
-      AddWeight(unit, "lm_head.weight", spec_.vocab, d_, kStddev);
+      TakeWhole(unit, AddWeight("lm_head.weight", spec_.vocab, d_, kStddev));
     }
     AddCost(unit, spec_.vocab * d_, d_);
     AddStage("head", std::move(units), 0);
@@ -94,25 +121,84 @@ class Builder {
   Catalog Take() { return std::move(catalog_); }
 
  private:
-  // [out, in]
-  void AddWeight(UnitId unit, std::string name, int64_t out, int64_t in, double stddev) {
-    AddTensor(unit, {std::move(name), {out, in}, {InitialValues::Kind::kNormal, stddev}});
+  static constexpr int kRows = 0, kColumns = 1;  // dimensions of a matrix [out, in]
+
+  struct AttentionTensors {
+    int norm, q, k, v, o;
+  };
+  AttentionTensors AddAttentionTensors(int64_t layer) {
+    const std::string prefix = absl::StrCat("model.layers.", layer, ".");
+    AttentionTensors t;
+    t.norm = AddNorm(absl::StrCat(prefix, "input_layernorm.weight"));
+    t.q = AddWeight(absl::StrCat(prefix, "self_attn.q_proj.weight"), d_, d_, kStddev);
+    t.k = AddWeight(absl::StrCat(prefix, "self_attn.k_proj.weight"), kv_, d_, kStddev);
+    t.v = AddWeight(absl::StrCat(prefix, "self_attn.v_proj.weight"), kv_, d_, kStddev);
+    t.o = AddWeight(absl::StrCat(prefix, "self_attn.o_proj.weight"), d_, d_, branch_stddev_);
+    catalog_.tensors.back().ends_branch = true;
+    return t;
   }
 
-  // The tensor added last is the last of its branch.
-  void EndBranch() { catalog_.tensors.back().ends_branch = true; }
-
-  void AddNorm(UnitId unit, std::string name) {
-    AddTensor(unit, {std::move(name), {d_}, {InitialValues::Kind::kOnes, 0}, /*decay=*/false});
+  struct MlpTensors {
+    int norm, gate, up, down;
+  };
+  MlpTensors AddMlpTensors(int64_t layer) {
+    const std::string prefix = absl::StrCat("model.layers.", layer, ".");
+    const int64_t f = spec_.ffn_dim;
+    MlpTensors t;
+    t.norm = AddNorm(absl::StrCat(prefix, "post_attention_layernorm.weight"));
+    t.gate = AddWeight(absl::StrCat(prefix, "mlp.gate_proj.weight"), f, d_, kStddev);
+    t.up = AddWeight(absl::StrCat(prefix, "mlp.up_proj.weight"), f, d_, kStddev);
+    t.down = AddWeight(absl::StrCat(prefix, "mlp.down_proj.weight"), d_, f, branch_stddev_);
+    catalog_.tensors.back().ends_branch = true;
+    return t;
   }
 
-  void AddTensor(UnitId id, TensorSpec tensor) {
-    UnitSpec& unit = Unit(id);
-    Slice slice;
-    slice.tensor = static_cast<int>(catalog_.tensors.size());
-    unit.slices.push_back(slice);
-    unit.params += tensor.elements();
+  // The pre-norm of a stage whose other units are parts of it.
+  UnitId AddNormUnit(const std::string& stage, int tensor) {
+    const UnitId unit = AddUnit(absl::StrCat(stage, ".norm"), "norm");
+    TakeWhole(unit, tensor);
+    AddNormCost(unit);
+    return unit;
+  }
+
+  int AddWeight(std::string name, int64_t out, int64_t in, double stddev) {
+    return AddTensor({std::move(name), {out, in}, {InitialValues::Kind::kNormal, stddev}});
+  }
+
+  int AddNorm(std::string name) {
+    return AddTensor({std::move(name), {d_}, {InitialValues::Kind::kOnes, 0}, /*decay=*/false});
+  }
+
+  int AddTensor(TensorSpec tensor) {
     catalog_.tensors.push_back(std::move(tensor));
+    return static_cast<int>(catalog_.tensors.size()) - 1;
+  }
+
+  void TakeWhole(UnitId unit, int tensor) {
+    Slice slice;
+    slice.tensor = tensor;
+    Take(unit, slice);
+  }
+  void TakePart(UnitId unit, int tensor, int dim, int64_t begin, int64_t end) {
+    Take(unit, {tensor, dim, begin, end});
+  }
+  void Take(UnitId unit, const Slice& slice) {
+    Unit(unit).slices.push_back(slice);
+    Unit(unit).params += catalog_.elements(slice);
+  }
+
+  void AddNormCost(UnitId unit) { AddCost(unit, 0, d_ + 1); }
+
+  // Of so many kv heads and the query heads that read them.
+  void AddHeadsCost(UnitId unit, int64_t kv_heads) {
+    const int64_t heads = kv_heads * (spec_.heads / spec_.kv_heads);
+    const int64_t queries = heads * spec_.head_dim(), keys = kv_heads * spec_.head_dim();
+    AddCost(unit, 2 * d_ * queries + 2 * d_ * keys + seq_len_ * queries,
+            2 * queries + 2 * keys + heads);
+  }
+
+  void AddNeuronsCost(UnitId unit, int64_t neurons) {
+    AddCost(unit, 3 * d_ * neurons, 2 * neurons);
   }
 
   void AddCost(UnitId id, int64_t macs_per_token, int64_t activations_per_token) {
@@ -152,6 +238,24 @@ Catalog LlamaCatalog(const LlamaSpec& spec, TransformerUnit unit, int64_t seq_le
                            layer);
       builder.AddMlp(builder.AddUnit(absl::StrCat(name, ".mlp"), "mlp", layer), layer);
     }
+  }
+  builder.AddHead(builder.AddUnit("head", "head"), embedding);
+  return builder.Take();
+}
+
+Catalog LlamaNeuronCatalog(const LlamaSpec& spec, const NeuronUnits& units, int64_t seq_len) {
+  assert(units.groups >= 1 && units.groups <= spec.ffn_dim);
+  Builder builder(spec, seq_len);
+  const UnitId embedding = builder.AddUnit("embed", "embed");
+  builder.AddEmbedding(embedding);
+  for (int64_t layer = 0; layer < spec.layers; ++layer) {
+    if (units.attention == NeuronUnits::Attention::kSplit) {
+      builder.AddSplitAttention(layer);
+    } else {
+      const std::string name = absl::StrCat("layers.", layer, ".attention");
+      builder.AddAttention(builder.AddUnit(name, "attention"), layer);
+    }
+    builder.AddSplitMlp(layer, units.groups);
   }
   builder.AddHead(builder.AddUnit("head", "head"), embedding);
   return builder.Take();

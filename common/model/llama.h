@@ -21,6 +21,8 @@ struct LlamaSpec {
   int64_t head_dim() const { return dim / heads; }
 };
 
+// ---- Block granularity ----
+
 enum class TransformerUnit { kSublayer, kLayer };
 
 // The stages are: "embed", then per layer "layers.i.attention" and "layers.i.mlp", then "head"
@@ -28,5 +30,23 @@ enum class TransformerUnit { kSublayer, kLayer };
 // Units "embed" and "head" are shared. `seq_len` tokens per sample. Precondition: a spec that the
 // config reader accepts.
 Catalog LlamaCatalog(const LlamaSpec& spec, TransformerUnit unit, int64_t seq_len);
+
+// ---- Neuron granularity ----
+
+struct NeuronUnits {
+  enum class Attention {
+    kSplit,   // a unit per kv head: its rows of k and v, and of q and columns of o the heads that
+              // read it
+    kShared,  // the sub-layer is one shared unit
+  };
+  Attention attention = Attention::kSplit;
+  int64_t groups = 0;  // G of each MLP: rows of gate and up with their columns of down; sizes
+                       // differ by at most one. 1 <= G <= ffn_dim
+};
+
+// The same stages and tensors. Units of a stage "layers.i.mlp": the shared "layers.i.mlp.norm", as
+// every part of the MLP needs all of the norm's weight, then "layers.i.mlp.0" .. "layers.i.mlp.G-1"
+// of kind "mlp"; "layers.i.attention" likewise. The residual width is never cut.
+Catalog LlamaNeuronCatalog(const LlamaSpec& spec, const NeuronUnits& units, int64_t seq_len);
 
 }  // namespace sdp

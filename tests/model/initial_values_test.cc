@@ -40,6 +40,9 @@ TEST(InitialValuesTest, SameBits_ForAnyFragmentSizeAndUnit) {
   EXPECT_EQ(AllTensors(catalog, 1, 5), whole);
   EXPECT_EQ(AllTensors(catalog, 7, 5), whole);
   EXPECT_EQ(AllTensors(LlamaCatalog(Spec(), TransformerUnit::kLayer, 4), 1001, 5), whole);
+  const Catalog neurons = LlamaNeuronCatalog(Spec(), {.groups = 7}, 4);
+  EXPECT_EQ(AllTensors(neurons, Layout::kMaxFragment, 5), whole);
+  EXPECT_EQ(AllTensors(neurons, 7, 5), whole);
 }
 
 TEST(InitialValuesTest, Seed_ChangesAllNormalTensors) {

@@ -91,6 +91,7 @@ TEST(LayoutTest, EachElementOfEachTensor_IsInOneFragment) {
     ExpectCoversEachElementOnce(Sliced(), max_fragment);
     ExpectCoversEachElementOnce(LlamaCatalog(spec, TransformerUnit::kSublayer, 4), max_fragment);
     ExpectCoversEachElementOnce(LlamaCatalog(spec, TransformerUnit::kLayer, 4), max_fragment);
+    ExpectCoversEachElementOnce(LlamaNeuronCatalog(spec, {.groups = 5}, 4), max_fragment);
   }
 }
 
@@ -108,6 +109,22 @@ TEST(LayoutTest, Slices_GiveTheRunsOfTheirDimension) {
   EXPECT_EQ(pieces[1].size, 6);
   EXPECT_EQ(pieces[2].tensor_offset, 14);
   EXPECT_EQ(pieces[2].fragment_offset, 15);
+}
+
+// A layout of a large model is a few numbers per unit, whatever the number of rows.
+TEST(LayoutTest, Strips_AreFewWhereUnitsHaveColumns) {
+  const LlamaSpec spec = {
+      .dim = 2048, .layers = 1, .heads = 32, .kv_heads = 32, .ffn_dim = 5461, .vocab = 100};
+  const Catalog catalog = LlamaNeuronCatalog(spec, {.groups = 24}, 4);
+  const Layout layout(catalog);
+  for (size_t u = 0; u < catalog.units.size(); ++u) {
+    const std::vector<FragmentId>& block = layout.block(UnitId(static_cast<int32_t>(u)));
+    size_t strips = 0;
+    for (const FragmentId id : block) strips += layout.strips(id).size();
+    // One per slice, and where a fragment ends inside of one at most three more.
+    EXPECT_LE(strips, catalog.units[u].slices.size() + 3 * (block.size() - 1))
+        << catalog.units[u].name;
+  }
 }
 
 TEST(LayoutTest, SliceElements_AreThoseOfItsIndices) {

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
 
 namespace sdp {
 namespace {
@@ -174,6 +175,118 @@ TEST(LlamaTest, UnitsOfOneKind_CostTheSame) {
       EXPECT_EQ(unit.activation_elements, other.activation_elements) << unit.name;
     }
   }
+}
+
+// ---- Neuron granularity ----
+
+const UnitSpec& Unit(const Catalog& catalog, const std::string& name) {
+  for (const UnitSpec& unit : catalog.units) {
+    if (unit.name == name) return unit;
+  }
+  ADD_FAILURE() << "no unit " << name;
+  return catalog.units.front();
+}
+
+TEST(LlamaNeuronTest, TensorsStagesAndCosts_AreThoseOfBlocks) {
+  for (const bool tied : {false, true}) {
+    for (const auto attention : {NeuronUnits::Attention::kSplit, NeuronUnits::Attention::kShared}) {
+      LlamaSpec spec = SmallGqa();
+      spec.tied = tied;
+      const Catalog blocks = LlamaCatalog(spec, TransformerUnit::kSublayer, 5);
+      const Catalog parts = LlamaNeuronCatalog(spec, {.attention = attention, .groups = 7}, 5);
+      EXPECT_EQ(Shapes(parts), Shapes(blocks));
+      EXPECT_EQ(parts.params(), blocks.params());
+      ASSERT_EQ(parts.stages.size(), blocks.stages.size());
+      for (size_t i = 0; i < parts.stages.size(); ++i) {
+        EXPECT_EQ(parts.stages[i].name, blocks.stages[i].name);
+        EXPECT_EQ(parts.stages[i].boundary_elements, blocks.stages[i].boundary_elements);
+        const auto sums = [&](const Catalog& catalog) {
+          std::vector<int64_t> sums(3);
+          for (const UnitId id : catalog.stages[i].units) {
+            sums[0] += catalog.unit(id).params;
+            sums[1] += catalog.unit(id).macs;
+            sums[2] += catalog.unit(id).activation_elements;
+          }
+          return sums;
+        };
+        EXPECT_EQ(sums(parts), sums(blocks)) << parts.stages[i].name;
+      }
+    }
+  }
+}
+
+TEST(LlamaNeuronTest, Units_AreHeadsWithTheirColumnsAndGroupsOfNeurons) {
+  const Catalog catalog = LlamaNeuronCatalog(SmallGqa(), {.groups = 7}, 5);
+  std::vector<std::string> names;
+  for (const UnitId id : catalog.stages[1].units) names.push_back(catalog.unit(id).name);
+  EXPECT_EQ(names, (std::vector<std::string>{"layers.0.attention.norm", "layers.0.attention.0",
+                                             "layers.0.attention.1"}));
+  EXPECT_TRUE(Unit(catalog, "layers.0.attention.norm").shared);
+  for (const UnitSpec& unit : catalog.units) {
+    if (unit.shared) {
+      EXPECT_EQ(unit.layer, -1) << unit.name;
+    } else {
+      EXPECT_TRUE(absl::StartsWith(unit.name, absl::StrCat("layers.", unit.layer, ".")))
+          << unit.name << " " << unit.layer;
+    }
+  }
+  // 3 query heads of 4 elements read a kv head.
+  const UnitSpec& head = Unit(catalog, "layers.2.attention.1");
+  EXPECT_EQ(head.kind, "attention");
+  const std::vector<std::string> tensors = {"q_proj", "k_proj", "v_proj", "o_proj"};
+  ASSERT_EQ(head.slices.size(), tensors.size());
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    const Slice& slice = head.slices[i];
+    EXPECT_TRUE(absl::StrContains(catalog.tensors[static_cast<size_t>(slice.tensor)].name,
+                                  "layers.2.self_attn." + tensors[i]));
+    EXPECT_EQ(slice.dim, i == 3 ? 1 : 0);
+    EXPECT_EQ(slice.begin, i == 0 || i == 3 ? 12 : 4);
+    EXPECT_EQ(slice.end, i == 0 || i == 3 ? 24 : 8);
+  }
+  // 40 neurons in 7 groups.
+  int64_t end = 0;
+  for (int i = 0; i < 7; ++i) {
+    const UnitSpec& group = Unit(catalog, absl::StrCat("layers.1.mlp.", i));
+    EXPECT_EQ(group.kind, "mlp");
+    ASSERT_EQ(group.slices.size(), 3u);
+    for (const Slice& slice : group.slices) {
+      EXPECT_EQ(slice.begin, end);
+      EXPECT_TRUE(slice.end - slice.begin == 5 || slice.end - slice.begin == 6);
+    }
+    EXPECT_EQ(group.slices[2].dim, 1);
+    end = group.slices[2].end;
+    EXPECT_EQ(group.params, 3 * 24 * (group.slices[0].end - group.slices[0].begin));
+  }
+  EXPECT_EQ(end, 40);
+}
+
+// method.md 7.4, per token of a layer at coverage C: of 8h + C(8h + 8f) bytes in bf16 the normed
+// inputs (4h) and two of four times f are made anew, which leaves 2h + C(4h + 2f) numbers; 1 / rms
+// (twice) and, of the held heads, log-sum-exp come on top.
+TEST(LlamaNeuronTest, HalfOfALayersParts_CostsAreMethodsFormulas) {
+  const int64_t h = 768, f = 2048, length = 512;
+  const Catalog catalog = LlamaNeuronCatalog(Llama134m(), {.groups = 32}, length);
+  int64_t params = 0, macs = 0, activations = 0;
+  for (const UnitSpec& unit : catalog.units) {
+    if (!absl::StartsWith(unit.name, "layers.7.")) continue;
+    if (!unit.shared && (unit.name.back() - '0') % 2 == 0) continue;  // Every other one.
+    params += unit.params;
+    macs += unit.macs;
+    activations += unit.activation_elements;
+  }
+  EXPECT_EQ(params, 2 * h + (4 * h * h + 3 * h * f) / 2);
+  EXPECT_EQ(macs, length * (4 * h * h + 3 * h * f + length * h) / 2);
+  EXPECT_EQ(activations, length * (2 * h + 2 + (4 * h + 2 * f + 12) / 2));
+}
+
+TEST(LlamaNeuronTest, SharedAttention_IsOneUnit) {
+  const Catalog catalog = LlamaNeuronCatalog(
+      SmallGqa(), {.attention = NeuronUnits::Attention::kShared, .groups = 2}, 5);
+  ASSERT_EQ(catalog.stages[1].units.size(), 1u);
+  const UnitSpec& attention = catalog.unit(catalog.stages[1].units[0]);
+  EXPECT_EQ(attention.name, "layers.0.attention");
+  EXPECT_TRUE(attention.shared);
+  EXPECT_EQ(attention.slices.size(), 5u);
 }
 
 }  // namespace
