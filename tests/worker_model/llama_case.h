@@ -73,9 +73,13 @@ struct LlamaCase {
   explicit LlamaCase(const LlamaSpec& sizes = Spec(),
                      TransformerUnit unit = TransformerUnit::kSublayer, int64_t length = 11,
                      int64_t max_fragment = Layout::kMaxFragment, ModelOptions options = {1, 0})
+      : LlamaCase(sizes, LlamaCatalog(sizes, unit, length), length, max_fragment, options) {}
+  // With any units: `units` is made for the same sizes and length.
+  LlamaCase(const LlamaSpec& sizes, Catalog units, int64_t length,
+            int64_t max_fragment = Layout::kMaxFragment, ModelOptions options = {1, 0})
       : spec(sizes),
         seq_len(length),
-        catalog(LlamaCatalog(spec, unit, seq_len)),
+        catalog(std::move(units)),
         layout(catalog, max_fragment),
         data(16, seq_len, spec.vocab, 7) {
     auto generator = at::make_generator<at::CPUGeneratorImpl>(1);
@@ -108,12 +112,14 @@ struct LlamaCase {
     return held;
   }
 
-  // Its tensors one after another: what the catalog says a block is.
+  // Its slices one after another: what the catalog says a block is.
   at::Tensor Block(UnitId unit, const naive::Weights& values) const {
     std::vector<at::Tensor> flat;
     for (const Slice& slice : catalog.unit(unit).slices) {
-      flat.push_back(
-          values.at(catalog.tensors[static_cast<size_t>(slice.tensor)].name).reshape({-1}));
+      const at::Tensor& tensor = values.at(catalog.tensors[static_cast<size_t>(slice.tensor)].name);
+      const at::Tensor part =
+          slice.whole() ? tensor : tensor.narrow(slice.dim, slice.begin, slice.end - slice.begin);
+      flat.push_back(part.reshape({-1}));
     }
     return at::cat(flat);
   }

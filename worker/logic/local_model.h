@@ -17,8 +17,8 @@ struct HeldUnit {
   double factor = 1;
 };
 
-// One training step of one worker. Units that are not listed are absent: their stages are the
-// identity.
+// One training step of one worker. Units that are not listed are absent: their part of a stage is
+// not computed, and a stage of which no part is left is the identity.
 struct TrainTask {
   Step step = 0;
   std::vector<HeldUnit> units;  // ascending

@@ -11,24 +11,27 @@
 
 namespace sdp {
 
-EvaluatePass::EvaluatePass(const TorchWalk& walk, const BatchSource& source, int64_t memory_bytes,
-                           const EvaluateTask& task, Exchange& exchange)
+EvaluatePass::EvaluatePass(const TorchWalk& walk, const WalkPlan& plan, const BatchSource& source,
+                           int64_t memory_bytes, const EvaluateTask& task, Exchange& exchange)
     : walk_(walk),
+      plan_(plan),
       source_(source),
       task_(task),
       exchange_(exchange),
       sizes_(EvaluationSizesFor(walk.catalog, source.terms_per_sample(), task.micro_batch,
                                 memory_bytes, BytesPerElement(walk.placement.type))),
       last_(LastUses(walk.catalog)),
-      weights_(walk.layout, walk.map, walk.placement),
+      map_(walk.catalog, walk.layout, walk.map, plan),
+      weights_(walk.layout, map_, walk.placement),
       wanted_(walk.catalog.units.size()) {}
 
 absl::StatusOr<LossSum> EvaluatePass::Run() {
   const c10::InferenceMode no_gradients;
   Doing("start", "");
-  SDP_ASSIGN_OR_RETURN(uses_, PlanWalk(walk_.catalog, task_.units));
-  if (std::any_of(uses_.begin(), uses_.end(), [](const StageUse& use) { return !use.present; })) {
-    return absl::InvalidArgumentError("evaluation needs the units of all stages");
+  for (size_t unit = 0; unit < walk_.catalog.units.size(); ++unit) {
+    if (map_.Has(UnitId(static_cast<int32_t>(unit)))) continue;
+    return absl::InvalidArgumentError(
+        absl::StrCat("evaluation needs all units, also ", walk_.catalog.units[unit].name));
   }
   for (int64_t done = 0; done < task_.samples; done += sizes_.chunk) {
     const int64_t samples = std::min(sizes_.chunk, task_.samples - done);
@@ -80,7 +83,7 @@ void EvaluatePass::ComputeStage(size_t stage) {
   const std::vector<at::Tensor> weights = weights_.OfStage(stage);
   for (size_t i = 0; i < h_.size(); ++i) {
     if (stage < walk_.network.stages.size()) {
-      h_[i] = walk_.network.stages[stage]->Forward(h_[i], weights, uses_[stage].factor);
+      h_[i] = walk_.network.stages[stage]->Forward(h_[i], weights, plan_.stages[stage].factor);
     } else {
       result_.loss_sum +=
           walk_.network.loss->Loss(h_[i], target_[i], weights, /*scale=*/1).item<double>();

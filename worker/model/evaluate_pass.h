@@ -12,6 +12,7 @@
 #include "worker/model/stage.h"
 #include "worker/model/torch_model.h"
 #include "worker/model/walk.h"
+#include "worker/model/weight_map.h"
 
 namespace sdp {
 
@@ -22,8 +23,9 @@ namespace sdp {
 // Threads: confined to one.   Errors: as LocalModel::Evaluate; LibTorch's exceptions pass through.
 class EvaluatePass {
  public:
-  EvaluatePass(const TorchWalk& walk, const BatchSource& source, int64_t memory_bytes,
-               const EvaluateTask& task, Exchange& exchange);
+  // `plan`: PlanWalk's for the task's units.
+  EvaluatePass(const TorchWalk& walk, const WalkPlan& plan, const BatchSource& source,
+               int64_t memory_bytes, const EvaluateTask& task, Exchange& exchange);
 
   absl::StatusOr<LossSum> Run();
   const std::string& doing() const { return doing_; }
@@ -39,12 +41,13 @@ class EvaluatePass {
   void Doing(const char* what, const std::string& where);
 
   const TorchWalk& walk_;
+  const WalkPlan& plan_;
   const BatchSource& source_;
   const EvaluateTask& task_;
   Exchange& exchange_;
   const EvaluationSizes sizes_;
   const std::vector<size_t> last_;  // [units] the last stage that reads it
-  std::vector<StageUse> uses_;
+  const SlimMap map_;
   SlimWeights weights_;
   std::vector<bool> wanted_;        // [units] asked for and not here yet
   std::vector<at::Tensor> h_;       // [micro-batches of the chunk] at the current boundary

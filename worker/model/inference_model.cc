@@ -14,6 +14,7 @@
 #include "worker/model/stage.h"
 #include "worker/model/torch_errors.h"
 #include "worker/model/walk.h"
+#include "worker/model/weight_map.h"
 
 namespace sdp {
 namespace {
@@ -21,13 +22,14 @@ namespace {
 class TorchInference : public InferenceModel {
  public:
   TorchInference(const StoredModel& stored, int64_t positions, Network network, WeightMap map,
-                 std::vector<StageUse> uses)
+                 WalkPlan plan)
       : vocab_(stored.llama.vocab),
         positions_(positions),
         network_(std::move(network)),
         map_(std::move(map)),
-        uses_(std::move(uses)),
-        weights_(stored.layout, map_, Placement()),
+        plan_(std::move(plan)),
+        slim_(stored.catalog, stored.layout, map_, plan_),
+        weights_(stored.layout, slim_, Placement()),
         caches_(network_.stages.size()) {}
 
   absl::Status LoadUnit(const StoredModel& stored, UnitId unit) {
@@ -40,7 +42,7 @@ class TorchInference : public InferenceModel {
     return Compute("logits", [&] {
       at::Tensor h = Ids(tokens);
       for (size_t stage = 0; stage < network_.stages.size(); ++stage) {
-        h = network_.stages[stage]->Forward(h, weights_.OfStage(stage), uses_[stage].factor);
+        h = network_.stages[stage]->Forward(h, weights_.OfStage(stage), plan_.stages[stage].factor);
       }
       return h;
     });
@@ -51,7 +53,7 @@ class TorchInference : public InferenceModel {
     return Compute("decoding", [&] {
       at::Tensor h = Ids(tokens);
       for (size_t stage = 0; stage < network_.stages.size(); ++stage) {
-        h = network_.stages[stage]->Decode(h, weights_.OfStage(stage), uses_[stage].factor,
+        h = network_.stages[stage]->Decode(h, weights_.OfStage(stage), plan_.stages[stage].factor,
                                            caches_[stage]);
       }
       length_ += h.size(1);
@@ -107,7 +109,8 @@ class TorchInference : public InferenceModel {
   const int64_t positions_;
   const Network network_;
   const WeightMap map_;
-  const std::vector<StageUse> uses_;
+  const WalkPlan plan_;
+  const SlimMap slim_;  // of the whole model
   SlimWeights weights_;
   std::vector<KeyValueCache> caches_;  // [stages]
   int64_t length_ = 0;
@@ -133,12 +136,12 @@ absl::StatusOr<std::unique_ptr<InferenceModel>> LoadInferenceModel(const StoredM
   for (size_t unit = 0; unit < stored.catalog.units.size(); ++unit) {
     units.push_back({UnitId(static_cast<int32_t>(unit)), stored.factors[unit]});
   }
-  SDP_ASSIGN_OR_RETURN(std::vector<StageUse> uses, PlanWalk(stored.catalog, units));
+  SDP_ASSIGN_OR_RETURN(WalkPlan plan, PlanWalk(stored.catalog, units));
   try {
     Network network = LlamaNetwork(stored.llama, positions);
-    SDP_ASSIGN_OR_RETURN(WeightMap map, WeightMap::Make(stored.catalog, stored.layout, network));
+    SDP_ASSIGN_OR_RETURN(WeightMap map, WeightMap::Make(stored.catalog, network));
     auto model = std::make_unique<TorchInference>(stored, positions, std::move(network),
-                                                  std::move(map), std::move(uses));
+                                                  std::move(map), std::move(plan));
     for (const HeldUnit& unit : units) SDP_RETURN_IF_ERROR(model->LoadUnit(stored, unit.unit));
     return model;
   } catch (...) {

@@ -7,7 +7,7 @@
 
 namespace sdp {
 
-// The stages of LlamaCatalog: "embed", per layer "layers.i.attention" and "layers.i.mlp", and
+// The stages of LLaMA's catalogs: "embed", per layer "layers.i.attention" and "layers.i.mlp", and
 // "head" as the loss. Input and target are [B, L] i64 token ids, L <= seq_len; boundary activations
 // [B, L, d] in the weights' type, f32 or bf16; all on `device`. Weights by Hugging Face's names, in
 // their conventions (rotate_half, [out, in] matrices).

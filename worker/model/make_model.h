@@ -24,9 +24,9 @@ struct ModelOptions {
   Device device = Device::kCpu;
 };
 
-// A LLaMA of these sizes on LibTorch, with `catalog` made by LlamaCatalog for the same spec and the
-// data sets' seq_len. catalog, layout and data sets outlive the model; `validation` may be null.
-// From the first call on the process counts its tensors (common/base/allocated.h).
+// A LLaMA of these sizes on LibTorch, with one of its catalogs (common/model/llama.h) for the same
+// spec and the data sets' seq_len. catalog, layout and data sets outlive the model; `validation`
+// may be null. From the first call on the process counts its tensors (common/base/allocated.h).
 // InvalidArgument - spec and catalog disagree. FailedPrecondition - no such device; says what to
 // do.
 absl::StatusOr<std::unique_ptr<LocalModel>> MakeTorchModel(

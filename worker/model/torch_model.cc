@@ -8,6 +8,7 @@
 #include "worker/model/evaluate_pass.h"
 #include "worker/model/torch_errors.h"
 #include "worker/model/train_pass.h"
+#include "worker/model/walk.h"
 
 namespace sdp {
 namespace {
@@ -36,7 +37,7 @@ absl::StatusOr<std::unique_ptr<TorchModel>> TorchModel::Make(
     const Catalog& catalog, const Layout& layout, Network network,
     std::unique_ptr<BatchSource> training, std::unique_ptr<BatchSource> validation,
     const TorchOptions& options) {
-  SDP_ASSIGN_OR_RETURN(WeightMap map, WeightMap::Make(catalog, layout, network));
+  SDP_ASSIGN_OR_RETURN(WeightMap map, WeightMap::Make(catalog, network));
   UseThreads(options.threads);
   return std::unique_ptr<TorchModel>(
       new TorchModel({catalog, layout, std::move(network), std::move(map), options.placement},
@@ -53,7 +54,8 @@ TorchModel::TorchModel(TorchWalk walk, std::unique_ptr<BatchSource> training,
 absl::StatusOr<TrainResult> TorchModel::Train(const TrainTask& task, Exchange& exchange) {
   UseThreads(options_.threads);
   ComputeHere();
-  TrainPass pass(walk_, *training_, task, exchange);
+  SDP_ASSIGN_OR_RETURN(const WalkPlan plan, PlanWalk(walk_.catalog, task.units, task.read_only));
+  TrainPass pass(walk_, plan, *training_, task, exchange);
   return Run(pass);
 }
 
@@ -62,7 +64,8 @@ absl::StatusOr<LossSum> TorchModel::Evaluate(const EvaluateTask& task, Exchange&
   if (validation_ == nullptr)
     return absl::FailedPreconditionError("evaluation without a validation set");
   UseThreads(options_.threads);
-  EvaluatePass pass(walk_, *validation_, options_.memory_bytes, task, exchange);
+  SDP_ASSIGN_OR_RETURN(const WalkPlan plan, PlanWalk(walk_.catalog, task.units));
+  EvaluatePass pass(walk_, plan, *validation_, options_.memory_bytes, task, exchange);
   return Run(pass);
 }
 

@@ -8,8 +8,8 @@
 #include "common/model/layout.h"
 #include "worker/logic/local_model.h"
 #include "worker/model/device.h"
-#include "worker/model/slim_weights.h"
 #include "worker/model/stage.h"
+#include "worker/model/weight_map.h"
 
 namespace sdp {
 

@@ -70,9 +70,10 @@ class HandOutHook : public torch::autograd::PostAccumulateGradHook {
 
 }  // namespace
 
-TrainPass::TrainPass(const TorchWalk& walk, const BatchSource& source, const TrainTask& task,
-                     Exchange& exchange)
+TrainPass::TrainPass(const TorchWalk& walk, const WalkPlan& plan, const BatchSource& source,
+                     const TrainTask& task, Exchange& exchange)
     : walk_(walk),
+      plan_(plan),
       source_(source),
       task_(task),
       exchange_(exchange),
@@ -80,17 +81,18 @@ TrainPass::TrainPass(const TorchWalk& walk, const BatchSource& source, const Tra
       first_(FirstUses(walk.catalog)),
       read_only_(walk.catalog.units.size()),
       sums_(walk.map.weights().size()),
-      weights_(walk.layout, walk.map, walk.placement) {}
+      map_(walk.catalog, walk.layout, walk.map, plan),
+      weights_(walk.layout, map_, walk.placement) {
+  for (const UnitId unit : task.read_only) read_only_[static_cast<size_t>(unit.value())] = true;
+}
 
 absl::StatusOr<TrainResult> TrainPass::Run() {
   Doing("start", "");
-  SDP_ASSIGN_OR_RETURN(uses_, PlanWalk(walk_.catalog, task_.units, task_.read_only));
-  for (const UnitId unit : task_.read_only) read_only_[static_cast<size_t>(unit.value())] = true;
   const absl::Span<const int64_t> samples = task_.samples;
   if (samples.empty()) return absl::InvalidArgumentError("a training task without samples");
   const size_t micro =
       task_.micro_batch > 0 ? static_cast<size_t>(task_.micro_batch) : samples.size();
-  GradientPacker packer(walk_.layout, walk_.map, task_.units, walk_.placement.type, exchange_);
+  GradientPacker packer(walk_.layout, map_, task_.units, walk_.placement.type, exchange_);
   for (size_t begin = 0; begin < samples.size(); begin += micro) {
     Doing("reading samples", "");
     const Batch batch = source_.Read(samples.subspan(begin, micro));
@@ -110,6 +112,7 @@ absl::StatusOr<TrainResult> TrainPass::Run() {
     if (last) {
       HandOutGradients(packer);
       exchange_.BackwardBegins();
+      SDP_RETURN_IF_ERROR(HandOutIdle(packer));
     } else if (begin == 0 && walk_.placement.type == WireType::kBf16) {
       SumGradients();
     }
@@ -126,11 +129,12 @@ absl::StatusOr<at::Tensor> TrainPass::Forward(const Batch& batch, Micro micro) {
   at::Tensor h = ToDevice(batch.input, walk_.placement.device);
   const size_t last = walk_.network.stages.size();
   for (size_t stage = 0; stage < last; ++stage) {
-    if (!uses_[stage].present) continue;
+    if (!plan_.stages[stage].present) continue;
     SDP_RETURN_IF_ERROR(TakeUnits(stage));
     Doing("forward of ", walk_.catalog.stages[stage].name);
     if (micro == Micro::kLast) ReleaseAfterBackward(stage, h);
-    h = walk_.network.stages[stage]->Forward(h, weights_.OfStage(stage), uses_[stage].factor);
+    h = walk_.network.stages[stage]->Forward(h, weights_.OfStage(stage),
+                                             plan_.stages[stage].factor);
     if (micro == Micro::kLast) ReleaseSpent(stage);
   }
   SDP_RETURN_IF_ERROR(TakeUnits(last));
@@ -163,7 +167,7 @@ void TrainPass::ReleaseAfterBackward(size_t stage, const at::Tensor& input) {
 
 absl::Status TrainPass::TakeUnits(size_t stage) {
   for (const UnitId unit : walk_.catalog.stages[stage].units) {
-    if (weights_.Has(unit)) continue;
+    if (!map_.Has(unit) || weights_.Has(unit)) continue;
     Doing("weights of ", walk_.catalog.unit(unit).name);
     absl::StatusOr<std::vector<WireBuffer>> fragments;
     {
@@ -175,6 +179,16 @@ absl::Status TrainPass::TakeUnits(size_t stage) {
     SDP_RETURN_IF_ERROR(
         weights_.Unpack(unit, *std::move(fragments),
                         read_only ? SlimWeights::Use::kRead : SlimWeights::Use::kTrain));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status TrainPass::HandOutIdle(GradientPacker& packer) {
+  for (const UnitId unit : plan_.idle) {
+    SDP_RETURN_IF_ERROR(
+        Context(exchange_.Take(unit).status(),
+                absl::StrCat("step ", task_.step, ": weights of ", walk_.catalog.unit(unit).name)));
+    packer.PackZeros(unit);
   }
   return absl::OkStatus();
 }

@@ -11,6 +11,7 @@
 #include "worker/model/stage.h"
 #include "worker/model/torch_model.h"
 #include "worker/model/walk.h"
+#include "worker/model/weight_map.h"
 
 namespace sdp {
 
@@ -26,8 +27,9 @@ namespace sdp {
 // LocalModel::Train; LibTorch's exceptions pass through.
 class TrainPass {
  public:
-  TrainPass(const TorchWalk& walk, const BatchSource& source, const TrainTask& task,
-            Exchange& exchange);
+  // `plan`: PlanWalk's for the task's units and those that it only reads.
+  TrainPass(const TorchWalk& walk, const WalkPlan& plan, const BatchSource& source,
+            const TrainTask& task, Exchange& exchange);
 
   absl::StatusOr<TrainResult> Run();
   const std::string& doing() const {
@@ -43,6 +45,8 @@ class TrainPass {
   // input is there, as do their units. Precondition: `input` requires a gradient: a shared unit,
   // which is held, is below.
   void ReleaseAfterBackward(size_t stage, const at::Tensor& input);
+  // Takes units whose stages are absent, as it must take all, and hands out their gradient: 0.
+  absl::Status HandOutIdle(GradientPacker& packer);
   // Gradients are final when the next backward pass makes them: hand them out there.
   void HandOutGradients(GradientPacker& packer);
   // bf16: gradients of the micro-batches before the last add up in f32 beside the weights.
@@ -53,6 +57,7 @@ class TrainPass {
   void Doing(const char* what, const std::string& where);
 
   const TorchWalk& walk_;
+  const WalkPlan& plan_;
   const BatchSource& source_;
   const TrainTask& task_;
   Exchange& exchange_;
@@ -60,7 +65,7 @@ class TrainPass {
   const std::vector<size_t> first_;  // [units] the first stage that reads it
   std::vector<bool> read_only_;      // [units]
   std::vector<at::Tensor> sums_;     // [weights] f32, of earlier micro-batches; only in bf16
-  std::vector<StageUse> uses_;
+  const SlimMap map_;
   SlimWeights weights_;
   TrainResult result_;
   std::string doing_;

@@ -1,54 +1,106 @@
 #include "worker/model/walk.h"
 
+#include <algorithm>
 #include <cstddef>
-#include <optional>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "common/base/status.h"
 
 namespace sdp {
+namespace {
 
-absl::StatusOr<std::vector<StageUse>> PlanWalk(const Catalog& catalog,
-                                               absl::Span<const HeldUnit> held,
-                                               absl::Span<const UnitId> read_only) {
-  std::vector<std::optional<double>> factors(catalog.units.size());
-  const auto known = [&](UnitId unit) -> absl::Status {
-    if (unit.value() >= 0 && static_cast<size_t>(unit.value()) < factors.size())
-      return absl::OkStatus();
-    return absl::InvalidArgumentError(
-        absl::StrCat("unit ", unit.value(), " of a model with ", factors.size(), " units"));
-  };
+struct Use {
+  enum class Kind { kAbsent, kHeld, kReadOnly };
+  Kind kind = Kind::kAbsent;
+  double factor = 1;
+};
+
+// [units]
+using Uses = std::vector<Use>;
+
+const Use& Of(const Uses& uses, UnitId unit) { return uses[static_cast<size_t>(unit.value())]; }
+
+absl::Status CheckKnown(const Catalog& catalog, UnitId unit) {
+  if (unit.value() >= 0 && static_cast<size_t>(unit.value()) < catalog.units.size())
+    return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("unit ", unit.value(), " of a model with ", catalog.units.size(), " units"));
+}
+
+absl::StatusOr<Uses> UsesOf(const Catalog& catalog, absl::Span<const HeldUnit> held,
+                            absl::Span<const UnitId> read_only) {
+  Uses uses(catalog.units.size());
   for (const HeldUnit& unit : held) {
-    SDP_RETURN_IF_ERROR(known(unit.unit));
-    factors[static_cast<size_t>(unit.unit.value())] = unit.factor;
+    SDP_RETURN_IF_ERROR(CheckKnown(catalog, unit.unit));
+    uses[static_cast<size_t>(unit.unit.value())] = {Use::Kind::kHeld, unit.factor};
   }
   for (const UnitId unit : read_only) {
-    SDP_RETURN_IF_ERROR(known(unit));
-    std::optional<double>& factor = factors[static_cast<size_t>(unit.value())];
-    if (factor.has_value() || catalog.unit(unit).shared) {
+    SDP_RETURN_IF_ERROR(CheckKnown(catalog, unit));
+    Use& use = uses[static_cast<size_t>(unit.value())];
+    if (use.kind != Use::Kind::kAbsent || catalog.unit(unit).shared) {
       return absl::InvalidArgumentError(
           absl::StrCat(catalog.unit(unit).shared ? "shared unit " : "held unit ",
                        catalog.unit(unit).name, " is to be read only"));
     }
-    factor = 1;
+    use.kind = Use::Kind::kReadOnly;
   }
-  std::vector<StageUse> walk(catalog.stages.size());
-  for (size_t stage = 0; stage < walk.size(); ++stage) {
-    for (const UnitId id : catalog.stages[stage].units) {
-      const std::optional<double>& factor = factors[static_cast<size_t>(id.value())];
-      if (!factor.has_value()) {
-        if (catalog.unit(id).shared) {
-          return absl::InvalidArgumentError(
-              absl::StrCat("shared unit ", catalog.unit(id).name, " is not held"));
-        }
-        walk[stage].present = false;
-      } else if (!catalog.unit(id).shared) {
-        walk[stage].factor = *factor;
-      }
+  for (size_t unit = 0; unit < uses.size(); ++unit) {
+    if (catalog.units[unit].shared && uses[unit].kind == Use::Kind::kAbsent) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("shared unit ", catalog.units[unit].name, " is not held"));
     }
   }
-  return walk;
+  return uses;
+}
+
+absl::StatusOr<StageUse> UseOf(const Catalog& catalog, const StageSpec& stage, const Uses& uses,
+                               std::vector<double>* folded) {
+  bool masked = false;  // it has a masked unit
+  std::vector<UnitId> here;
+  for (const UnitId id : stage.units) {
+    if (catalog.unit(id).shared) continue;
+    masked = true;
+    if (Of(uses, id).kind != Use::Kind::kAbsent) here.push_back(id);
+  }
+  if (here.empty()) return StageUse{.present = !masked, .factor = 1};
+  const Use& first = Of(uses, here.front());
+  bool one_factor = true;
+  for (const UnitId id : here) {
+    if (Of(uses, id).kind != first.kind) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("stage ", stage.name, ": of its units ", catalog.unit(here.front()).name,
+                       " and ", catalog.unit(id).name, " one is held, the other to be read only"));
+    }
+    one_factor = one_factor && Of(uses, id).factor == first.factor;
+  }
+  if (one_factor) return StageUse{.present = true, .factor = first.factor};
+  for (const UnitId id : here) (*folded)[static_cast<size_t>(id.value())] = Of(uses, id).factor;
+  return StageUse{.present = true, .factor = 1};
+}
+
+}  // namespace
+
+absl::StatusOr<WalkPlan> PlanWalk(const Catalog& catalog, absl::Span<const HeldUnit> held,
+                                  absl::Span<const UnitId> read_only) {
+  SDP_ASSIGN_OR_RETURN(const Uses uses, UsesOf(catalog, held, read_only));
+  WalkPlan plan;
+  plan.folded.assign(catalog.units.size(), 1);
+  std::vector<bool> read(catalog.units.size());
+  for (const StageSpec& stage : catalog.stages) {
+    SDP_ASSIGN_OR_RETURN(const StageUse use, UseOf(catalog, stage, uses, &plan.folded));
+    plan.stages.push_back(use);
+    for (const UnitId id : stage.units) {
+      if (use.present) read[static_cast<size_t>(id.value())] = true;
+    }
+  }
+  for (size_t i = 0; i < uses.size(); ++i) {
+    const UnitId unit(static_cast<int32_t>(i));
+    if (uses[i].kind == Use::Kind::kAbsent) continue;
+    plan.units.push_back(unit);
+    if (!read[i]) plan.idle.push_back(unit);
+  }
+  return plan;
 }
 
 std::vector<size_t> FirstUses(const Catalog& catalog) {

@@ -1,0 +1,317 @@
+#include <algorithm>
+#include <cstring>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/worker_model/llama_case.h"
+#include "worker/model/llama.h"
+#include "worker/model/weight_map.h"
+
+// Neuron granularity: a slim subnetwork of heads and neurons against the naive full model in f64 in
+// which the columns of absent units are zero and those of held ones are scaled. Tolerances as in
+// train_test.cc (2e-5 of a block's largest element) and bf16_model_test.cc (8 u in the 2-norm).
+namespace sdp {
+namespace {
+
+using Kind = FakeExchange::Kind;
+
+constexpr double kTolerance = 2e-5;
+const std::vector<int64_t> kSamples = {3, 0, 7, 12};
+
+struct Shape {
+  LlamaSpec spec = LlamaCase::Spec();  // 4 heads of 2 kv heads, 20 neurons
+  NeuronUnits units = {.groups = 3};   // of 6, 7 and 7 neurons
+  int64_t length = 11;
+  int64_t max_fragment = Layout::kMaxFragment;
+  ModelOptions options = {1, 0};
+
+  LlamaCase Make() const {
+    return LlamaCase(spec, LlamaNeuronCatalog(spec, units, length), length, max_fragment, options);
+  }
+};
+
+// Shared units, and each of the others with probability 1/2; factors of the held ones from
+// `factors`, in turn.
+std::vector<HeldUnit> RandomUnits(const LlamaCase& c, unsigned seed,
+                                  const std::vector<double>& factors) {
+  std::mt19937 random(seed);
+  std::vector<HeldUnit> held;
+  for (const HeldUnit& unit : c.Held()) {
+    const bool shared = c.catalog.unit(unit.unit).shared;
+    if (!shared && random() % 2 == 0) continue;
+    held.push_back({unit.unit, shared ? 1 : factors[held.size() % factors.size()]});
+  }
+  return held;
+}
+
+// The model that `held` stands for: tensors that end a branch with each unit's columns times its
+// factor, 0 where it is not held. Differentiable in `leaves`.
+naive::Weights Masked(const LlamaCase& c, const std::vector<HeldUnit>& held,
+                      const naive::Weights& leaves) {
+  naive::Weights masked = leaves;
+  for (size_t unit = 0; unit < c.catalog.units.size(); ++unit) {
+    if (c.catalog.units[unit].shared) continue;
+    double factor = 0;
+    for (const HeldUnit& h : held) {
+      if (h.unit.value() == static_cast<int32_t>(unit)) factor = h.factor;
+    }
+    for (const Slice& slice : c.catalog.units[unit].slices) {
+      const TensorSpec& spec = c.catalog.tensors[static_cast<size_t>(slice.tensor)];
+      if (!spec.ends_branch) continue;
+      at::Tensor scale = at::ones({1, spec.shape[1]}, at::kDouble);
+      scale.narrow(slice.dim, slice.begin, slice.end - slice.begin).fill_(factor);
+      masked[spec.name] = masked[spec.name] * scale;
+    }
+  }
+  return masked;
+}
+
+struct Reference {
+  double loss;
+  naive::Weights gradients;
+};
+Reference ReferenceOf(const LlamaCase& c, const std::vector<HeldUnit>& held) {
+  const naive::Weights leaves = c.ReferenceWeights();
+  const at::Tensor loss = c.ReferenceLoss(Masked(c, held, leaves), kSamples, c.Factors());
+  loss.backward();
+  return {loss.item<double>(), LlamaCase::Gradients(leaves)};
+}
+
+TrainTask Task(std::vector<HeldUnit> units, int64_t micro_batch = 0) {
+  TrainTask task;
+  task.units = std::move(units);
+  task.samples = kSamples;
+  task.micro_batch = micro_batch;
+  return task;
+}
+
+// Held units are taken once and all of their fragments handed out once; absent ones never.
+void ExpectExchanged(const LlamaCase& c, const FakeExchange& exchange,
+                     const std::vector<HeldUnit>& held) {
+  for (size_t unit = 0; unit < c.catalog.units.size(); ++unit) {
+    const UnitId id(static_cast<int32_t>(unit));
+    const bool is_held =
+        std::any_of(held.begin(), held.end(), [&](const HeldUnit& h) { return h.unit == id; });
+    EXPECT_EQ(exchange.Count(Kind::kTake, id.value()), is_held) << c.catalog.unit(id).name;
+    for (const FragmentId fragment : c.layout.block(id)) {
+      EXPECT_EQ(exchange.Count(Kind::kGradient, fragment.value()), is_held)
+          << c.catalog.unit(id).name;
+    }
+  }
+}
+
+void ExpectSlimEqualsMasked(const Shape& shape, const std::vector<double>& factors,
+                            int64_t micro_batch) {
+  const LlamaCase c = shape.Make();
+  for (unsigned seed = 0; seed < 6; ++seed) {
+    SCOPED_TRACE(seed);
+    const std::vector<HeldUnit> held = RandomUnits(c, seed, factors);
+    const Reference reference = ReferenceOf(c, held);
+    FakeExchange exchange = c.MakeExchange();
+    const absl::StatusOr<TrainResult> result = c.model->Train(Task(held, micro_batch), exchange);
+    ASSERT_TRUE(result.ok()) << result.status();
+    EXPECT_NEAR(result->loss.loss_sum / static_cast<double>(result->loss.terms), reference.loss,
+                1e-6 * reference.loss);
+    for (const HeldUnit& unit : held) {
+      EXPECT_LT(
+          Difference(c.BlockGradient(exchange, unit.unit), c.Block(unit.unit, reference.gradients)),
+          kTolerance)
+          << c.catalog.unit(unit.unit).name;
+    }
+    ExpectExchanged(c, exchange, held);
+  }
+}
+
+TEST(NeuronTest, GroupedQueries_SlimEqualsMasked) { ExpectSlimEqualsMasked({}, {1}, 0); }
+
+TEST(NeuronTest, HeadsOfTheirOwn_SlimEqualsMasked) {
+  Shape shape;
+  shape.spec.kv_heads = shape.spec.heads;
+  shape.units.groups = 20;  // a neuron each
+  ExpectSlimEqualsMasked(shape, {1}, 0);
+}
+
+TEST(NeuronTest, MicroBatches_SlimEqualsMasked) {
+  for (const int64_t micro_batch : {1, 3}) ExpectSlimEqualsMasked({}, {1}, micro_batch);
+}
+
+TEST(NeuronTest, OneFactorPerStage_SlimEqualsMasked) { ExpectSlimEqualsMasked({}, {0.7}, 0); }
+
+TEST(NeuronTest, FactorsThatDiffer_SlimEqualsMasked) {
+  ExpectSlimEqualsMasked({}, {1.2, 0.8, 0.5}, 0);
+  Shape tied;
+  tied.spec.tied = true;
+  ExpectSlimEqualsMasked(tied, {1.2, 0.8}, 2);
+}
+
+TEST(NeuronTest, TinyFragments_SlimEqualsMasked) {
+  // Borders inside of rows, between rows of columns, and fragments of one element.
+  for (const int64_t max_fragment : {1, 7, 50}) {
+    Shape shape;
+    shape.max_fragment = max_fragment;
+    ExpectSlimEqualsMasked(shape, {1.2, 0.8}, 3);
+  }
+}
+
+TEST(NeuronTest, SharedAttention_SlimEqualsMasked) {
+  Shape shape;
+  shape.units.attention = NeuronUnits::Attention::kShared;
+  ExpectSlimEqualsMasked(shape, {0.7, 1.1}, 0);
+}
+
+// The stage is the identity; its norm, which everybody holds, has gradient 0.
+TEST(NeuronTest, NoPartOfAStage_IsTheIdentity) {
+  const LlamaCase c = Shape().Make();
+  const std::vector<std::string> absent = {"layers.0.attention.0", "layers.0.attention.1",
+                                           "layers.1.mlp.0", "layers.1.mlp.1", "layers.1.mlp.2"};
+  const std::vector<HeldUnit> held = c.Held(absent);
+  const Reference reference = ReferenceOf(c, held);
+  for (const int64_t micro_batch : {0, 1}) {
+    FakeExchange exchange = c.MakeExchange();
+    const absl::StatusOr<TrainResult> result = c.model->Train(Task(held, micro_batch), exchange);
+    ASSERT_TRUE(result.ok()) << result.status();
+    EXPECT_NEAR(result->loss.loss_sum / static_cast<double>(result->loss.terms), reference.loss,
+                1e-6 * reference.loss);
+    for (const char* norm : {"layers.0.attention.norm", "layers.1.mlp.norm"}) {
+      EXPECT_EQ(c.BlockGradient(exchange, c.Unit(norm)).abs().max().item<float>(), 0) << norm;
+    }
+    ExpectExchanged(c, exchange, held);
+  }
+}
+
+TEST(NeuronTest, Bf16_NearNaive) {
+  Shape shape;
+  shape.max_fragment = 1000;
+  shape.options = {.threads = 1, .precision = WireType::kBf16};
+  LlamaCase c = shape.Make();
+  for (auto& [name, value] : c.weights) {  // bf16 numbers, as in bf16_model_test.cc
+    if (value.dim() > 1) value = value / 2;
+    value = value.to(at::kBFloat16).to(at::kFloat);
+  }
+  constexpr double kU = 0x1p-8;
+  for (unsigned seed = 0; seed < 4; ++seed) {
+    const std::vector<HeldUnit> held = RandomUnits(c, seed, {1.2, 0.8, 0.5});
+    const Reference reference = ReferenceOf(c, held);
+    FakeExchange exchange(c.layout, c.Fragments(c.weights), WireType::kBf16);
+    const absl::StatusOr<TrainResult> result =
+        c.model->Train(Task(held, seed % 2 == 0 ? 0 : 1), exchange);
+    ASSERT_TRUE(result.ok()) << result.status();
+    EXPECT_NEAR(result->loss.loss_sum / static_cast<double>(result->loss.terms), reference.loss,
+                3 * kU * reference.loss);
+    for (const HeldUnit& unit : held) {
+      const at::Tensor expected = c.Block(unit.unit, reference.gradients);
+      const at::Tensor error = c.BlockGradient(exchange, unit.unit).to(at::kDouble) - expected;
+      EXPECT_LE(error.norm().item<double>(), 8 * kU * expected.norm().item<double>())
+          << c.catalog.unit(unit.unit).name << " seed " << seed;
+    }
+  }
+}
+
+// All units at factor 1 are the same tensors whatever they are cut into: the same bits.
+TEST(NeuronTest, AllUnits_HaveTheBitsOfBlocks) {
+  const Shape shape;
+  const LlamaCase blocks(shape.spec), parts = shape.Make();
+  FakeExchange a = blocks.MakeExchange(), b = parts.MakeExchange();
+  const auto x = blocks.model->Train(Task(blocks.Held(), 3), a);
+  const auto y = parts.model->Train(Task(parts.Held(), 3), b);
+  ASSERT_TRUE(x.ok() && y.ok());
+  EXPECT_EQ(x->loss.loss_sum, y->loss.loss_sum);
+  // By tensor: a block's gradient is put together as the tensors it has a part of.
+  const auto tensors = [](const LlamaCase& c, const FakeExchange& exchange) {
+    naive::Weights gradients;
+    for (const TensorSpec& spec : c.catalog.tensors)
+      gradients[spec.name] = at::empty(spec.shape, at::kFloat);
+    for (int id = 0; id < c.layout.fragments(); ++id) {
+      for (const Piece& piece : c.layout.pieces(FragmentId(id))) {
+        const std::string& name = c.catalog.tensors[static_cast<size_t>(piece.tensor)].name;
+        std::memcpy(gradients[name].mutable_data_ptr<float>() + piece.tensor_offset,
+                    exchange.gradient(FragmentId(id))->data() + piece.fragment_offset,
+                    static_cast<size_t>(piece.size) * sizeof(float));
+      }
+    }
+    return gradients;
+  };
+  const naive::Weights expected = tensors(blocks, a);
+  for (const auto& [name, gradient] : tensors(parts, b))
+    EXPECT_TRUE(at::equal(gradient, expected.at(name))) << name;
+}
+
+// Backward masking: a weight has a gradient as a whole, or none.
+TEST(NeuronTest, PartsOfAStageHeldAndReadOnly_InvalidArgument) {
+  const LlamaCase c = Shape().Make();
+  TrainTask task = Task(c.Held({"layers.1.mlp.2"}));
+  task.read_only = {c.Unit("layers.1.mlp.2")};
+  FakeExchange exchange = c.MakeExchange();
+  const absl::Status status = c.model->Train(task, exchange).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(status.message(), ::testing::HasSubstr("layers.1.mlp.2"));
+}
+
+// ---- Evaluation ----
+
+TEST(NeuronTest, Evaluation_IsTheFullModelWithEachUnitsFactor) {
+  const LlamaCase c = Shape().Make();
+  for (const std::vector<double>& factors : {std::vector<double>{0.5}, {0.5, 0.75, 1}}) {
+    EvaluateTask task;
+    task.units = c.Held();
+    for (size_t i = 0; i < task.units.size(); ++i) {
+      if (!c.catalog.unit(task.units[i].unit).shared)
+        task.units[i].factor = factors[i % factors.size()];
+    }
+    task.samples = 13;
+    task.micro_batch = 5;
+    std::vector<int64_t> samples;
+    for (int64_t i = 0; i < 13; ++i) samples.push_back(i);
+    const double mean =
+        c.ReferenceLoss(Masked(c, task.units, c.ReferenceWeights()), samples, c.Factors())
+            .item<double>();
+    FakeExchange exchange = c.MakeExchange();
+    const absl::StatusOr<LossSum> result = c.model->Evaluate(task, exchange);
+    ASSERT_TRUE(result.ok()) << result.status();
+    EXPECT_NEAR(result->loss_sum / static_cast<double>(result->terms), mean, 1e-6 * mean);
+  }
+}
+
+TEST(NeuronTest, Evaluation_UnitMissing_IsNamed) {
+  const LlamaCase c = Shape().Make();
+  FakeExchange exchange = c.MakeExchange();
+  EvaluateTask task;
+  task.units = c.Held({"layers.1.mlp.2"});
+  task.samples = 1;
+  const absl::Status status = c.model->Evaluate(task, exchange).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(status.message(), ::testing::HasSubstr("layers.1.mlp.2"));
+}
+
+// ---- Which units can be computed with ----
+
+TEST(WeightMapTest, PartsThatDoNotMakeUpTheirTensor_InvalidArgument) {
+  const Shape shape;
+  const Network network = LlamaNetwork(shape.spec, shape.length);
+  const Catalog good = LlamaNeuronCatalog(shape.spec, shape.units, shape.length);
+  EXPECT_TRUE(WeightMap::Make(good, network).ok());
+  const auto refusal = [&](const Catalog& catalog) {
+    return std::string(WeightMap::Make(catalog, network).status().message());
+  };
+  const auto unit = [&](Catalog& catalog, const std::string& name) -> UnitSpec& {
+    return *std::find_if(catalog.units.begin(), catalog.units.end(),
+                         [&](const UnitSpec& u) { return u.name == name; });
+  };
+  Catalog swapped = good;
+  std::swap(unit(swapped, "layers.0.mlp.0").slices, unit(swapped, "layers.0.mlp.1").slices);
+  EXPECT_THAT(refusal(swapped), ::testing::HasSubstr("gate_proj"));
+  Catalog missing = good;
+  unit(missing, "layers.1.attention.1").slices.pop_back();
+  EXPECT_THAT(refusal(missing), ::testing::HasSubstr("o_proj"));
+  Catalog other = good;  // q of other units than k and v
+  unit(other, "layers.0.attention.0").slices[0].end = 24;
+  unit(other, "layers.0.attention.1")
+      .slices.erase(unit(other, "layers.0.attention.1").slices.begin());
+  EXPECT_THAT(refusal(other), ::testing::HasSubstr("of other units"));
+}
+
+}  // namespace
+}  // namespace sdp

@@ -1,0 +1,255 @@
+#include "worker/model/weight_map.h"
+
+#include <algorithm>
+#include <cassert>
+#include <string>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "common/base/status.h"
+
+namespace sdp {
+namespace {
+
+size_t IndexOf(int id) { return static_cast<size_t>(id); }
+size_t IndexOf(UnitId id) { return static_cast<size_t>(id.value()); }
+
+// A unit's part of a tensor.
+struct Part {
+  UnitId unit;
+  Slice slice;
+};
+
+// [tensors] in unit order.
+std::vector<std::vector<Part>> PartsOf(const Catalog& catalog) {
+  std::vector<std::vector<Part>> parts(catalog.tensors.size());
+  for (size_t unit = 0; unit < catalog.units.size(); ++unit) {
+    for (const Slice& slice : catalog.units[unit].slices)
+      parts[IndexOf(slice.tensor)].push_back({UnitId(static_cast<int32_t>(unit)), slice});
+  }
+  return parts;
+}
+
+// Parts side by side, in unit order, are the tensor.
+bool AddUp(const TensorSpec& tensor, const std::vector<Part>& parts) {
+  if (parts.size() == 1 && parts.front().slice.whole()) return true;
+  int64_t end = 0;
+  for (const Part& part : parts) {
+    if (part.slice.whole() || part.slice.dim != parts.front().slice.dim ||
+        part.slice.begin != end || part.slice.end < end) {
+      return false;
+    }
+    end = part.slice.end;
+  }
+  return !parts.empty() && end == tensor.shape[IndexOf(parts.front().slice.dim)];
+}
+
+const Slice& SliceOf(const Catalog& catalog, UnitId unit, int tensor) {
+  const std::vector<Slice>& slices = catalog.unit(unit).slices;
+  return *std::find_if(slices.begin(), slices.end(),
+                       [&](const Slice& slice) { return slice.tensor == tensor; });
+}
+
+absl::StatusOr<int> FindTensor(const Catalog& catalog, const std::string& name) {
+  for (size_t i = 0; i < catalog.tensors.size(); ++i) {
+    if (catalog.tensors[i].name == name) return static_cast<int>(i);
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat("reads ", name, ", which the catalog does not have"));
+}
+
+}  // namespace
+
+absl::StatusOr<WeightMap> WeightMap::Make(const Catalog& catalog, const Network& network) {
+  if (catalog.stages.size() != network.stages.size() + 1) {
+    return absl::InvalidArgumentError(absl::StrCat("the catalog has ", catalog.stages.size(),
+                                                   " stages, the network ",
+                                                   network.stages.size() + 1));
+  }
+  WeightMap map;
+  map.stages_.resize(catalog.stages.size());
+  map.first_.resize(catalog.stages.size());
+  map.weight_of_.assign(catalog.tensors.size(), -1);
+  for (size_t stage = 0; stage < catalog.stages.size(); ++stage) {
+    const bool last = stage == network.stages.size();
+    for (const WeightNames& names :
+         last ? network.loss->Weights() : network.stages[stage]->Weights()) {
+      SDP_RETURN_IF_ERROR(Context(map.Add(catalog, stage, names),
+                                  absl::StrCat("stage ", catalog.stages[stage].name)));
+    }
+  }
+  SDP_RETURN_IF_ERROR(map.CheckComplete(catalog));
+  SDP_RETURN_IF_ERROR(map.FindUnits(catalog));
+  map.FindSpent(network);
+  return map;
+}
+
+absl::Status WeightMap::Add(const Catalog& catalog, size_t stage, const WeightNames& names) {
+  Weight weight;
+  for (const std::string& name : names) {
+    SDP_ASSIGN_OR_RETURN(const int tensor, FindTensor(catalog, name));
+    const std::vector<int64_t>& shape = catalog.tensors[IndexOf(tensor)].shape;
+    if (!weight.tensors.empty()) {
+      const std::vector<int64_t>& first = catalog.tensors[IndexOf(weight.tensors.front())].shape;
+      if (shape.size() != first.size() ||
+          !std::equal(shape.begin() + 1, shape.end(), first.begin() + 1)) {
+        return absl::InvalidArgumentError(
+            absl::StrCat("stacks tensors of different widths: ", absl::StrJoin(names, ", ")));
+      }
+    }
+    weight.tensors.push_back(tensor);
+  }
+  // A tensor that an earlier stage reads too (a tied head): the same weight.
+  const int known = weight_of_[IndexOf(weight.tensors.front())];
+  if (known >= 0) {
+    if (weights_[IndexOf(known)].tensors != weight.tensors) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("stacks ", absl::StrJoin(names, ", "), " unlike an earlier stage"));
+    }
+    stages_[stage].push_back(known);
+    return absl::OkStatus();
+  }
+  const int index = static_cast<int>(weights_.size());
+  for (const int tensor : weight.tensors) weight_of_[IndexOf(tensor)] = index;
+  weights_.push_back(std::move(weight));
+  stages_[stage].push_back(index);
+  first_[stage].push_back(index);
+  return absl::OkStatus();
+}
+
+absl::Status WeightMap::CheckComplete(const Catalog& catalog) const {
+  for (size_t tensor = 0; tensor < weight_of_.size(); ++tensor) {
+    if (weight_of_[tensor] < 0) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("no stage reads ", catalog.tensors[tensor].name));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status WeightMap::FindUnits(const Catalog& catalog) {
+  units_.resize(catalog.units.size());
+  const std::vector<std::vector<Part>> parts = PartsOf(catalog);
+  for (size_t w = 0; w < weights_.size(); ++w) {
+    Weight& weight = weights_[w];
+    for (const Part& part : parts[IndexOf(weight.tensors.front())])
+      weight.units.push_back(part.unit);
+    for (const int tensor : weight.tensors) {
+      const std::vector<Part>& its = parts[IndexOf(tensor)];
+      const std::string& name = catalog.tensors[IndexOf(tensor)].name;
+      if (!AddUp(catalog.tensors[IndexOf(tensor)], its)) {
+        return absl::InvalidArgumentError(
+            absl::StrCat("the units' parts of ", name, " do not make it up in their order"));
+      }
+      if (!std::equal(its.begin(), its.end(), weight.units.begin(), weight.units.end(),
+                      [](const Part& part, UnitId unit) { return part.unit == unit; })) {
+        return absl::InvalidArgumentError(
+            absl::StrCat("a weight stacks ", name, " on a tensor of other units"));
+      }
+      if (weight.tensors.size() > 1 && its.front().slice.dim > 0) {
+        return absl::InvalidArgumentError(
+            absl::StrCat("a weight stacks ", name, ", of which units have columns"));
+      }
+    }
+    for (const UnitId unit : weight.units) units_[IndexOf(unit)].push_back(static_cast<int>(w));
+  }
+  return absl::OkStatus();
+}
+
+void WeightMap::FindSpent(const Network& network) {
+  std::vector<size_t> last(weights_.size());
+  std::vector<bool> read_backward(weights_.size());
+  for (size_t stage = 0; stage < stages_.size(); ++stage) {
+    const bool backward = stage == network.stages.size()
+                              ? network.loss->BackwardReadsWeights()
+                              : network.stages[stage]->BackwardReadsWeights();
+    for (const int weight : stages_[stage]) {
+      last[IndexOf(weight)] = stage;
+      if (backward) read_backward[IndexOf(weight)] = true;
+    }
+  }
+  spent_.resize(stages_.size());
+  for (size_t weight = 0; weight < weights_.size(); ++weight) {
+    if (!read_backward[weight]) spent_[last[weight]].push_back(static_cast<int>(weight));
+  }
+}
+
+SlimMap::SlimMap(const Catalog& catalog, const Layout& layout, const WeightMap& map,
+                 const WalkPlan& plan)
+    : map_(map),
+      here_(map.unit_count()),
+      units_(map.weights().size()),
+      places_(map.unit_count()),
+      folds_(map.weights().size()) {
+  for (const UnitId unit : plan.units) here_[IndexOf(unit)] = true;
+  for (size_t w = 0; w < map.weights().size(); ++w) {
+    for (const UnitId unit : map.weights()[w].units) {
+      if (Has(unit)) units_[w].push_back(unit);
+    }
+    std::vector<int64_t> shape;
+    int64_t elements = 0;
+    for (const int tensor : map.weights()[w].tensors) {
+      const std::vector<int64_t> part =
+          AddTensor(catalog, layout, static_cast<int>(w), tensor, elements, plan.folded);
+      int64_t size = 1;
+      for (const int64_t extent : part) size *= extent;
+      elements += size;
+      if (shape.empty()) {
+        shape = part;
+      } else {
+        shape[0] += part[0];
+      }
+    }
+    shapes_.push_back(std::move(shape));
+  }
+}
+
+std::vector<int64_t> SlimMap::AddTensor(const Catalog& catalog, const Layout& layout, int weight,
+                                        int tensor, int64_t base, absl::Span<const double> folded) {
+  const TensorSpec& spec = catalog.tensors[IndexOf(tensor)];
+  const std::vector<UnitId>& units = units_[IndexOf(weight)];
+  if (units.empty()) return spec.shape;  // Nobody asks for it.
+  if (SliceOf(catalog, units.front(), tensor).whole()) {
+    const int64_t elements = spec.elements();
+    AddPlaces(layout, units.front(), tensor, weight, {base, elements, elements, 0});
+    return spec.shape;
+  }
+  const size_t dim = IndexOf(SliceOf(catalog, units.front(), tensor).dim);
+  int64_t inner = 1;  // elements per index of `dim`
+  for (size_t i = dim + 1; i < spec.shape.size(); ++i) inner *= spec.shape[i];
+  std::vector<int64_t> shape = spec.shape;
+  shape[dim] = 0;
+  for (const UnitId unit : units) {
+    const Slice& slice = SliceOf(catalog, unit, tensor);
+    shape[dim] += slice.end - slice.begin;
+  }
+  int64_t next = 0;  // index of `dim` in the slim tensor
+  for (const UnitId unit : units) {
+    const Slice& slice = SliceOf(catalog, unit, tensor);
+    AddPlaces(layout, unit, tensor, weight,
+              {base, spec.shape[dim] * inner, shape[dim] * inner, (next - slice.begin) * inner});
+    const double factor = folded[IndexOf(unit)];
+    if (spec.ends_branch && factor != 1) {
+      assert(base == 0 && "a tensor that ends a branch is a weight by itself");
+      folds_[IndexOf(weight)].push_back(
+          {static_cast<int64_t>(dim), next, slice.end - slice.begin, factor});
+    }
+    next += slice.end - slice.begin;
+  }
+  return shape;
+}
+
+void SlimMap::AddPlaces(const Layout& layout, UnitId unit, int tensor, int weight,
+                        const Position& position) {
+  for (const FragmentId fragment : layout.block(unit)) {
+    for (const Strip& strip : layout.strips(fragment)) {
+      if (strip.first.tensor != tensor) continue;
+      places_[IndexOf(unit)].push_back({weight, fragment, strip.first.fragment_offset,
+                                        position.at(strip.first.tensor_offset), strip.first.size,
+                                        strip.count, position.slim});
+    }
+  }
+}
+
+}  // namespace sdp
