@@ -2,9 +2,9 @@
 
 #include <algorithm>
 
-// Letters as in llama.cc; T: tokens computed at once. Each line of a max() is a moment of
-// worker/model/{attention,mlp,head_loss}.cc, in its order: all that the stage has allocated by then
-// and not freed.
+// Letters as in llama.cc, where a worker may hold a part of d (of heads), k and f; T: tokens
+// computed at once. Each line of a max() is a moment of worker/model/{attention,mlp,head_loss}.cc,
+// in its order: all that the stage has allocated by then and not freed.
 namespace sdp {
 namespace {
 
@@ -18,8 +18,6 @@ struct Sizes {
   int64_t length;  // L
   int threads;
   int64_t d = spec.dim;
-  int64_t f = spec.ffn_dim;
-  int64_t kv = spec.kv_heads * spec.head_dim();
   int64_t row = tokens * bytes.activation;  // one element per token
   int64_t statistic = tokens * kF32;        // the same in f32: 1 / rms, log-sum-exp
   int64_t norm_sums = NormSums(tokens);
@@ -56,16 +54,18 @@ struct AttentionScratch {
   }
 };
 
-StageMemory Attention(const Sizes& s) {
+// `width`: of the query heads that are held together; `kv`: of their kv heads.
+StageMemory Attention(const Sizes& s, int64_t width, int64_t kv) {
   const AttentionScratch scratch(s);
   StageMemory m;
-  const int64_t qkv_width = s.d + 2 * s.kv;
+  const int64_t qkv_width = width + 2 * kv;
   const int64_t qkv_weight = qkv_width * s.d * s.bytes.gradient;
-  const int64_t o_weight = s.d * s.d * s.bytes.gradient;
+  const int64_t o_weight = width * s.d * s.bytes.gradient;
   const int64_t qkv = s.row * qkv_width;
-  const int64_t out = s.row * s.d;
-  const int64_t log_sum_exp = s.statistic * s.spec.heads;
-  m.parameters = m.spent_backward = s.d + (qkv_width + s.d) * s.d;
+  const int64_t out = s.row * width;
+  const int64_t log_sum_exp = s.statistic * (width / s.spec.head_dim());
+  m.parameters = m.spent_backward = s.d + (qkv_width + width) * s.d;
+  m.spent_first = qkv_width * s.d;
   m.output = s.row * s.d;
   m.stored = s.statistic + qkv + out + log_sum_exp;
   m.forward = m.evaluate = std::max(
@@ -74,7 +74,7 @@ StageMemory Attention(const Sizes& s) {
   // Without weights' gradients there is room in place of the normed input for its gradient.
   const auto backward = [&](int64_t do_weight, int64_t dqkv_weight) {
     return std::max({
-        /*attention*/ do_weight + s.row * s.d + qkv + scratch.backward,
+        /*attention*/ do_weight + out + qkv + scratch.backward,
         /*dq, dk, dv into one*/ do_weight + 2 * qkv,
         /*qkv's gradient*/ do_weight + qkv + s.row * s.d + dqkv_weight,
         /*norm*/ do_weight + dqkv_weight + 2 * s.row * s.d + s.norm_sums,
@@ -85,19 +85,21 @@ StageMemory Attention(const Sizes& s) {
   return m;
 }
 
-StageMemory Mlp(const Sizes& s) {
+// `f`: neurons that are held.
+StageMemory Mlp(const Sizes& s, int64_t f) {
   StageMemory m;
-  const int64_t matrix = s.f * s.d * s.bytes.gradient;
-  m.parameters = m.spent_backward = s.d + 3 * s.f * s.d;
+  const int64_t matrix = f * s.d * s.bytes.gradient;
+  m.parameters = m.spent_backward = s.d + 3 * f * s.d;
+  m.spent_first = 2 * f * s.d;
   m.output = s.row * s.d;
-  m.stored = s.statistic + 2 * s.row * s.f;
+  m.stored = s.statistic + 2 * s.row * f;
   m.forward = m.evaluate = std::max(
       /*norm, then gate and up*/ s.row * s.d + m.stored,
-      /*product, then down onto the residual*/ m.stored + s.row * s.f + m.output);
+      /*product, then down onto the residual*/ m.stored + s.row * f + m.output);
   const auto backward = [&](int64_t of_matrix) {
     return std::max({
-        /*product and gradient of gate, up, then down's gradient*/ 3 * s.row * s.f + of_matrix,
-        /*gradient of gate_up*/ 2 * s.row * s.f + s.row * s.d + 3 * of_matrix,
+        /*product and gradient of gate, up, then down's gradient*/ 3 * s.row * f + of_matrix,
+        /*gradient of gate_up*/ 2 * s.row * f + s.row * s.d + 3 * of_matrix,
         /*norm*/ 3 * of_matrix + 2 * s.row * s.d + s.norm_sums,
     });
   };
@@ -117,7 +119,9 @@ StageMemory Head(const Sizes& s) {
   m.stores_input = false;  // its gradient takes its place
   m.early_gradients = (s.d + projection) * s.bytes.gradient;
   m.stored = s.row * s.d + m.early_gradients;
-  m.forward = m.stored + chunk + through_norm;
+  // Losses stay until the last chunk; the peak is that of the last whole one.
+  const int64_t losses = s.tokens / std::max<int64_t>(rows, 1) * rows * kF32;
+  m.forward = m.stored + chunk + through_norm + losses;
   m.evaluate = chunk + rows * kF32;
   return m;
 }
@@ -125,7 +129,8 @@ StageMemory Head(const Sizes& s) {
 }  // namespace
 
 std::vector<StageMemory> LlamaMemory(const LlamaSpec& spec, int64_t seq_len, int64_t samples,
-                                     const ElementSizes& sizes, int threads) {
+                                     absl::Span<const int64_t> held, const ElementSizes& sizes,
+                                     int threads) {
   const Sizes s{.spec = spec,
                 .bytes = sizes,
                 .tokens = samples * seq_len,
@@ -133,8 +138,10 @@ std::vector<StageMemory> LlamaMemory(const LlamaSpec& spec, int64_t seq_len, int
                 .threads = threads};
   std::vector<StageMemory> stages = {Embed(s)};
   for (int64_t layer = 0; layer < spec.layers; ++layer) {
-    stages.push_back(Attention(s));
-    stages.push_back(Mlp(s));
+    // The catalog's order: embedding; per layer norm, q, k, v, o, norm, gate, up, down.
+    const absl::Span<const int64_t> tensors = held.subspan(static_cast<size_t>(1 + 9 * layer), 9);
+    stages.push_back(Attention(s, tensors[1] / s.d, tensors[2] / s.d));
+    stages.push_back(Mlp(s, tensors[6] / s.d));
   }
   stages.push_back(Head(s));
   return stages;

@@ -8,10 +8,11 @@
 
 namespace sdp {
 
-// What each stage of LlamaCatalog(spec, ...) takes on a worker for `samples` samples of seq_len
-// tokens, computed with `threads` threads.
+// What each stage of a catalog of `spec` takes on a worker that has `held` elements of each tensor,
+// for `samples` samples of seq_len tokens, computed with `threads` threads.
 std::vector<StageMemory> LlamaMemory(const LlamaSpec& spec, int64_t seq_len, int64_t samples,
-                                     const ElementSizes& sizes, int threads);
+                                     absl::Span<const int64_t> held, const ElementSizes& sizes,
+                                     int threads);
 
 // Tables that a worker holds as long as it lives: the angles of rotary positions.
 int64_t LlamaTableBytes(const LlamaSpec& spec, int64_t seq_len);

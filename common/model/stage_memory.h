@@ -4,6 +4,8 @@
 #include <functional>
 #include <vector>
 
+#include "absl/types/span.h"
+
 namespace sdp {
 
 // Bytes per element of what a worker holds. Row statistics, logits and losses are f32 whatever this
@@ -26,6 +28,9 @@ struct StageMemory {
   // nothing reads them any more, and of those that its backward pass reads and that go after it.
   int64_t spent_forward = 0;
   int64_t spent_backward = 0;
+  // Elements of the weight, beside a norm's, of which the values go first when the gradients of the
+  // stage are handed out.
+  int64_t spent_first = 0;
 
   int64_t output = 0;  // its boundary activation, and the gradient of it
   // Kept from the forward pass for the backward pass, beside the input.
@@ -42,7 +47,10 @@ struct StageMemory {
   int64_t early_gradients = 0;
 };
 
-// One entry per stage of the catalog.
-using StageMemories = std::function<std::vector<StageMemory>(int64_t samples)>;
+// One entry per stage of the catalog, for a worker that has so many elements of each of the
+// catalog's tensors (Catalog::HeldElements). What a stage is without any of its masked units does
+// not matter.
+using StageMemories =
+    std::function<std::vector<StageMemory>(int64_t samples, absl::Span<const int64_t> held)>;
 
 }  // namespace sdp

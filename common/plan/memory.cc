@@ -31,17 +31,55 @@ class Meter {
 
 enum class Gradients { kNone, kKept };  // from micro-batches before
 
+std::vector<UnitId> AllUnits(const Catalog& catalog) {
+  std::vector<UnitId> all;
+  for (size_t unit = 0; unit < catalog.units.size(); ++unit)
+    all.push_back(UnitId(static_cast<int32_t>(unit)));
+  return all;
+}
+
+// What a worker has of a model.
+struct Subnetwork {
+  std::vector<bool> present;      // [stages] that are not the identity
+  std::vector<bool> trained;      // [stages] of which the weights have gradients
+  std::vector<int64_t> units;     // [stages] held ones
+  std::vector<int64_t> elements;  // [tensors] that it computes with
+  int64_t idle = 0;               // elements of shared units whose stages are absent
+
+  Subnetwork(const Catalog& catalog, absl::Span<const UnitId> ids, Masking masking) {
+    const bool reads_all = masking == Masking::kBackward;
+    elements = catalog.HeldElements(reads_all ? AllUnits(catalog) : ids);
+    std::vector<bool> held(catalog.units.size());
+    for (const UnitId id : ids) held[static_cast<size_t>(id.value())] = true;
+    for (const StageSpec& stage : catalog.stages) {
+      int64_t masked = 0, masked_held = 0, shared = 0, shared_params = 0;
+      for (const UnitId id : stage.units) {
+        (catalog.unit(id).shared ? shared : masked) += 1;
+        if (catalog.unit(id).shared) shared_params += catalog.unit(id).params;
+        if (!catalog.unit(id).shared && held[static_cast<size_t>(id.value())]) ++masked_held;
+      }
+      trained.push_back(masked == 0 || masked_held > 0);
+      present.push_back(trained.back() || reads_all);
+      units.push_back(shared + masked_held);
+      if (!present.back()) idle += shared_params;
+    }
+  }
+};
+
 // One micro-batch of a training step, as TrainPass walks it.
 class MicroBatch {
  public:
-  // `held`: stages whose weights have gradients.
-  MicroBatch(const Catalog& catalog, const std::vector<bool>& held, const MemoryModel& model,
+  MicroBatch(const Catalog& catalog, const Subnetwork& subnetwork, const MemoryModel& model,
              int64_t samples)
-      : catalog_(catalog), model_(model), trained_(held), memories_(model.stages(samples)) {
+      : catalog_(catalog),
+        model_(model),
+        subnetwork_(subnetwork),
+        memories_(model.stages(samples, subnetwork.elements)) {
     for (size_t stage = 0; stage < memories_.size(); ++stage) {
-      if (held[stage] || model.masking == Masking::kBackward) stages_.push_back(stage);
+      if (subnetwork.present[stage]) stages_.push_back(stage);
     }
     meter_.Add(model.table_bytes + 2 * samples * model.sample_bytes);
+    meter_.Add(subnetwork.idle * model.sizes.fragment);  // Their weights, then gradients of 0.
   }
 
   MemoryPeak Peak(Gradients gradients, bool last) {
@@ -50,7 +88,7 @@ class MicroBatch {
     for (const size_t stage : stages_) {
       const int64_t elements = memories_[stage].parameters;
       meter_.Add(kept_ ? Weights(elements) : elements * model_.sizes.fragment);
-      if (kept_ && trained_[stage]) meter_.Add(Gradient(elements));
+      if (kept_ && subnetwork_.trained[stage]) meter_.Add(Gradient(elements));
     }
     Forward();
     Backward();
@@ -87,7 +125,7 @@ class MicroBatch {
     meter_.Free(loss.stored - waiting);
     for (size_t i = stages_.size() - 1; i-- > 0;) {
       const StageMemory& memory = memories_[stages_[i]];
-      const bool trained = trained_[stages_[i]];
+      const bool trained = subnetwork_.trained[stages_[i]];
       meter_.Moment(gradient + (trained ? memory.backward : memory.backward_read_only),
                     "backward of ", Name(stages_[i]));
       meter_.Free(memory.stored + (memory.stores_input ? inputs_[i] : 0));
@@ -119,7 +157,12 @@ class MicroBatch {
     // Weight by weight: its values go unless they went before, its gradient is copied into
     // fragments and goes. What this adds is the fragment that is being filled, and all of them
     // where the weights had gone before. A parameter's fragment has its place until the step ends.
-    const int64_t filling = std::min(elements, Layout::kMaxFragment) * model_.sizes.fragment;
+    // Units that share the stage's weights fill their fragments side by side, from their first
+    // gradient on, when that weight has gone.
+    const int64_t units = subnetwork_.units[stage];
+    const int64_t filling =
+        std::min(elements, units * Layout::kMaxFragment) * model_.sizes.fragment -
+        (units > 1 ? Weights(memory.spent_first) : 0);
     meter_.Moment(filling, "gradients of ", Name(stage));
     meter_.Free(Weights(memory.spent_backward));
     meter_.Add(elements * model_.sizes.fragment);
@@ -129,7 +172,7 @@ class MicroBatch {
 
   const Catalog& catalog_;
   const MemoryModel& model_;
-  const std::vector<bool>& trained_;  // [stages]
+  const Subnetwork& subnetwork_;
   const std::vector<StageMemory> memories_;
   std::vector<size_t> stages_;   // present ones
   std::vector<int64_t> inputs_;  // [stages_], bytes
@@ -137,19 +180,6 @@ class MicroBatch {
   bool last_ = false;
   Meter meter_;
 };
-
-// [stages] whether all units of a stage are held.
-std::vector<bool> HeldStages(const Catalog& catalog, absl::Span<const UnitId> units) {
-  std::vector<bool> held(catalog.units.size());
-  for (const UnitId unit : units) held[static_cast<size_t>(unit.value())] = true;
-  std::vector<bool> stages;
-  for (const StageSpec& stage : catalog.stages) {
-    stages.push_back(std::all_of(stage.units.begin(), stage.units.end(), [&](UnitId unit) {
-      return held[static_cast<size_t>(unit.value())];
-    }));
-  }
-  return stages;
-}
 
 const MemoryPeak& Larger(const MemoryPeak& a, const MemoryPeak& b) {
   return b.bytes > a.bytes ? b : a;
@@ -178,12 +208,12 @@ EvaluationSizes EvaluationSizesFor(const Catalog& catalog, int64_t terms_per_sam
 
 MemoryPeak TrainingMemory(const Catalog& catalog, absl::Span<const UnitId> units,
                           const MemoryModel& model, int64_t samples) {
-  const std::vector<bool> held = HeldStages(catalog, units);
+  const Subnetwork subnetwork(catalog, units, model.masking);
   if (samples == 0) return {};
   const int64_t micro = model.micro_batch > 0 ? std::min(model.micro_batch, samples) : samples;
   const int64_t count = (samples + micro - 1) / micro;
   const auto peak = [&](int64_t index) {
-    MicroBatch walk(catalog, held, model, std::min(micro, samples - index * micro));
+    MicroBatch walk(catalog, subnetwork, model, std::min(micro, samples - index * micro));
     return walk.Peak(index == 0 ? Gradients::kNone : Gradients::kKept, index == count - 1);
   };
   // Those in the middle are alike.
@@ -195,7 +225,8 @@ MemoryPeak TrainingMemory(const Catalog& catalog, absl::Span<const UnitId> units
 
 MemoryPeak EvaluationMemory(const Catalog& catalog, const MemoryModel& model) {
   const int64_t walks = model.evaluation.chunk / model.evaluation.micro;
-  const std::vector<StageMemory> memories = model.stages(model.evaluation.micro);
+  const std::vector<StageMemory> memories =
+      model.stages(model.evaluation.micro, catalog.HeldElements(AllUnits(catalog)));
   std::vector<size_t> last(catalog.units.size());
   for (size_t stage = 0; stage < catalog.stages.size(); ++stage) {
     for (const UnitId unit : catalog.stages[stage].units)
@@ -217,12 +248,20 @@ MemoryPeak EvaluationMemory(const Catalog& catalog, const MemoryModel& model) {
   want(0);
   for (size_t stage = 0; stage < memories.size(); ++stage) {
     const std::string& name = catalog.stages[stage].name;
+    int64_t room = 0;  // for all masked units when the first comes: their weights are the same
+    for (const UnitId unit : catalog.stages[stage].units) {
+      if (catalog.unit(unit).shared || place[static_cast<size_t>(unit.value())] == Place::kHere)
+        continue;
+      room += catalog.unit(unit).params * model.sizes.weight;
+    }
     for (const UnitId unit : catalog.stages[stage].units) {
       Place& where = place[static_cast<size_t>(unit.value())];
       if (where == Place::kHere) continue;
       const int64_t params = catalog.unit(unit).params;
-      meter.Moment(walks * input + params * model.sizes.weight, "evaluation: weights of ", name);
-      meter.Add(params * (model.sizes.weight - model.sizes.fragment));
+      const int64_t weights =
+          catalog.unit(unit).shared ? params * model.sizes.weight : std::exchange(room, 0);
+      meter.Moment(walks * input + weights, "evaluation: weights of ", name);
+      meter.Add(weights - params * model.sizes.fragment);
       where = Place::kHere;
     }
     want(stage + 1 < memories.size() ? stage + 1 : 0);  // 0: of the next chunk

@@ -157,8 +157,9 @@ MemoryModel MemoryModelFrom(const RunSetup& setup) {
   const int64_t element = BytesPerElement(setup.precision);
   model.sizes = {
       .weight = element, .gradient = element, .activation = element, .fragment = element};
-  model.stages = [llama = setup.llama, seq_len, sizes = model.sizes, threads](int64_t samples) {
-    return LlamaMemory(llama, seq_len, samples, sizes, threads);
+  model.stages = [llama = setup.llama, seq_len, sizes = model.sizes, threads](
+                     int64_t samples, absl::Span<const int64_t> held) {
+    return LlamaMemory(llama, seq_len, samples, held, sizes, threads);
   };
   model.masking = setup.masking;
   model.table_bytes = LlamaTableBytes(setup.llama, seq_len);

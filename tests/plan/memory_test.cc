@@ -44,7 +44,7 @@ class MemoryWalkTest : public ::testing::Test {
     loss.stored = 4100;
     loss.forward = 7000;
     loss.evaluate = 3000;
-    model_.stages = [=](int64_t samples) {
+    model_.stages = [=](int64_t samples, absl::Span<const int64_t>) {
       std::vector<StageMemory> all = {first, branch, branch, loss};
       for (StageMemory& stage : all) {
         stage.output *= samples;
@@ -76,6 +76,22 @@ TEST_F(MemoryWalkTest, AbsentBranch_TakesNothing) {
   const MemoryPeak peak = Training({UnitId(0), UnitId(2), UnitId(3)}, 1);
   EXPECT_EQ(peak.when, "backward of b");
   EXPECT_EQ(peak.bytes, 16 + 2 * 4000 + 20100 + 100 + 50000);
+}
+
+// A shared unit of a stage, as the norm of one that is cut into parts, does not make it present:
+// its values, and later its gradient of 0, lie beside the rest.
+TEST_F(MemoryWalkTest, SharedUnitOfAnAbsentBranch_TakesItselfAlone) {
+  UnitSpec norm;
+  norm.name = "norm of a";
+  norm.shared = true;
+  norm.params = 7;
+  catalog_.units.push_back(norm);
+  catalog_.stages[1].units.push_back(UnitId(4));
+  const MemoryPeak absent = Training({UnitId(0), UnitId(2), UnitId(3), UnitId(4)}, 1);
+  EXPECT_EQ(absent.when, "backward of b");
+  EXPECT_EQ(absent.bytes, 16 + 7 * 4 + 2 * 4000 + 20100 + 100 + 50000);
+  const MemoryPeak present = Training({UnitId(0), UnitId(1), UnitId(2), UnitId(3), UnitId(4)}, 1);
+  EXPECT_EQ(present.bytes, 16 + 3 * 4000 + 2 * 20100 + 100 + 50000);
 }
 
 // What is read only has its weights and stores as much; its gradient is neither made nor kept.

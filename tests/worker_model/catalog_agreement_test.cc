@@ -19,17 +19,19 @@ TEST(CatalogAgreementTest, Macs_AreThoseOfTheMatrixProducts) {
   for (const bool tied : {false, true}) {
     LlamaSpec spec = LlamaCase::Spec();
     spec.tied = tied;
-    const LlamaCase c(spec);
-    FakeExchange exchange = c.MakeExchange();
-    EvaluateTask task;
-    task.units = c.Held();
-    task.samples = 3;
-    absl::StatusOr<LossSum> result;
-    const int64_t counted = CountMacs([&] { result = c.model->Evaluate(task, exchange); });
-    ASSERT_TRUE(result.ok()) << result.status();
-    int64_t expected = 0;
-    for (const UnitSpec& unit : c.catalog.units) expected += 3 * unit.macs;
-    EXPECT_EQ(counted, expected);
+    for (const LlamaCase& c :
+         {LlamaCase(spec), LlamaCase(spec, LlamaNeuronCatalog(spec, {.groups = 3}, 11), 11)}) {
+      FakeExchange exchange = c.MakeExchange();
+      EvaluateTask task;
+      task.units = c.Held();
+      task.samples = 3;
+      absl::StatusOr<LossSum> result;
+      const int64_t counted = CountMacs([&] { result = c.model->Evaluate(task, exchange); });
+      ASSERT_TRUE(result.ok()) << result.status();
+      int64_t expected = 0;
+      for (const UnitSpec& unit : c.catalog.units) expected += 3 * unit.macs;
+      EXPECT_EQ(counted, expected);
+    }
   }
 }
 
@@ -42,35 +44,48 @@ class AtBackward : public FakeExchange {
   int64_t live_bytes = 0;
 };
 
+constexpr int64_t kLength = 101;
+
+void ExpectStored(const LlamaCase& c, const std::vector<std::string>& absent) {
+  AtBackward exchange(c.layout, c.Fragments(c.weights));
+  TrainTask task;
+  task.units = c.Held(absent);
+  task.samples = {0, 1, 2, 3, 4};
+  const int64_t before = Allocated().now;
+  const absl::StatusOr<TrainResult> result = c.model->Train(task, exchange);
+  ASSERT_TRUE(result.ok()) << result.status();
+  // Beside them: the weights that the backward pass reads, which embedding's and head's are not;
+  // the head's gradients (made with the loss), and the token ids, 2 x 8 bytes each.
+  int64_t elements = 0, weights = 0;
+  for (const HeldUnit& held : task.units) {
+    const UnitSpec& unit = c.catalog.unit(held.unit);
+    elements += 5 * unit.activation_elements;
+    if (unit.name != "embed" && unit.name != "head") weights += unit.params;
+  }
+  const int64_t head = c.spec.vocab * c.spec.dim + c.spec.dim;
+  const int64_t tokens = 5 * kLength * 2 * 8;
+  const int64_t measured = exchange.live_bytes - before - 4 * (weights + head) - tokens;
+  // 0.1%: a few scalars.
+  EXPECT_NEAR(static_cast<double>(measured), 4.0 * static_cast<double>(elements),
+              0.004 * static_cast<double>(elements))
+      << "measured " << measured / 4 << " elements, catalog " << elements;
+}
+
 TEST(CatalogAgreementTest, StoredActivations_AreWhatTheAllocatorHolds) {
-  for (const std::vector<std::string>& absent : {std::vector<std::string>{},
-                                                 {"layers.0.mlp"},
-                                                 {"layers.0.attention", "layers.1.attention"}}) {
-    for (const bool tied : {false, true}) {
-      LlamaSpec spec = LlamaCase::Spec();
-      spec.tied = tied;
-      const LlamaCase c(spec, TransformerUnit::kSublayer, 101);
-      AtBackward exchange(c.layout, c.Fragments(c.weights));
-      TrainTask task;
-      task.units = c.Held(absent);
-      task.samples = {0, 1, 2, 3, 4};
-      const int64_t before = Allocated().now;
-      const absl::StatusOr<TrainResult> result = c.model->Train(task, exchange);
-      ASSERT_TRUE(result.ok()) << result.status();
-      int64_t elements = 0, weights = 0;
-      for (const HeldUnit& held : task.units) {
-        elements += 5 * c.catalog.unit(held.unit).activation_elements;
-        if (!c.catalog.unit(held.unit).shared) weights += c.catalog.unit(held.unit).params;
-      }
-      // Beside them: the weights that the backward pass reads, which embedding's and head's are
-      // not; the head's gradients (made with the loss), and the token ids, 2 x 8 bytes each.
-      const int64_t head = spec.vocab * spec.dim + spec.dim;
-      const int64_t tokens = 5 * 101 * 2 * 8;
-      const int64_t measured = exchange.live_bytes - before - 4 * (weights + head) - tokens;
-      // 0.1%: a few scalars.
-      EXPECT_NEAR(static_cast<double>(measured), 4.0 * static_cast<double>(elements),
-                  0.004 * static_cast<double>(elements))
-          << "measured " << measured / 4 << " elements, catalog " << elements;
+  const std::vector<std::vector<std::string>> blocks = {
+      {}, {"layers.0.mlp"}, {"layers.0.attention", "layers.1.attention"}};
+  const std::vector<std::vector<std::string>> parts = {
+      {},
+      {"layers.0.mlp.0", "layers.0.mlp.2"},
+      {"layers.0.attention.1", "layers.1.attention.0", "layers.1.mlp.1"}};
+  for (const bool tied : {false, true}) {
+    LlamaSpec spec = LlamaCase::Spec();
+    spec.tied = tied;
+    for (const auto& absent : blocks)
+      ExpectStored(LlamaCase(spec, TransformerUnit::kSublayer, kLength), absent);
+    for (const auto& absent : parts) {
+      ExpectStored(LlamaCase(spec, LlamaNeuronCatalog(spec, {.groups = 3}, kLength), kLength),
+                   absent);
     }
   }
 }

@@ -84,6 +84,12 @@ struct Shape {
   int64_t samples = 4;
   int64_t micro_batch = 0;
   Masking masking = Masking::kForward;  // kBackward: what is absent is read
+  int64_t groups = 0;                   // > 0: neuron granularity
+
+  Catalog Units() const {
+    return groups > 0 ? LlamaNeuronCatalog(spec, {.groups = groups}, seq_len)
+                      : LlamaCatalog(spec, TransformerUnit::kSublayer, seq_len);
+  }
 };
 
 // Units a worker does without at coverage 1/2 and 1/4.
@@ -98,8 +104,9 @@ std::vector<std::string> ThreeQuarters() {
 
 MemoryModel ModelOf(const LlamaCase& c, int64_t micro_batch) {
   MemoryModel model;
-  model.stages = [spec = c.spec, seq_len = c.seq_len](int64_t samples) {
-    return LlamaMemory(spec, seq_len, samples, ElementSizes(), /*threads=*/1);
+  model.stages = [spec = c.spec, seq_len = c.seq_len](int64_t samples,
+                                                      absl::Span<const int64_t> held) {
+    return LlamaMemory(spec, seq_len, samples, held, ElementSizes(), /*threads=*/1);
   };
   model.sample_bytes = 8 * c.seq_len;
   model.micro_batch = micro_batch;
@@ -134,7 +141,7 @@ class EarlyExchange : public FakeExchange {
 
 void ExpectPredicted(const Shape& shape, double tolerance) {
   CountTensors();
-  const LlamaCase c(shape.spec, TransformerUnit::kSublayer, shape.seq_len);
+  const LlamaCase c(shape.spec, shape.Units(), shape.seq_len);
   TrainTask task;
   task.units = c.Held(shape.absent);
   const bool backward = shape.masking == Masking::kBackward;
@@ -249,12 +256,50 @@ TEST(MemoryPredictionTest, Training_WeightsOutweighActivations) {
   ExpectPredicted(shape, kTolerance);
 }
 
+// A worker of heads and neurons that has the given parts of each layer, of 4 heads and 8 groups.
+Shape Parts(const std::vector<int>& heads, const std::vector<int>& groups) {
+  Shape shape;
+  shape.groups = 8;
+  for (int64_t layer = 0; layer < shape.spec.layers; ++layer) {
+    for (int i = 0; i < 4; ++i) {
+      if (!absl::c_linear_search(heads, i))
+        shape.absent.push_back(absl::StrCat("layers.", layer, ".attention.", i));
+    }
+    for (int i = 0; i < 8; ++i) {
+      if (!absl::c_linear_search(groups, i))
+        shape.absent.push_back(absl::StrCat("layers.", layer, ".mlp.", i));
+    }
+  }
+  return shape;
+}
+
+TEST(MemoryPredictionTest, Training_Neurons) {
+  for (Shape shape : {Parts({0, 1, 2, 3}, {0, 1, 2, 3, 4, 5, 6, 7}), Parts({0, 2}, {1, 2, 4, 7}),
+                      Parts({3}, {0, 5}), Parts({1}, {}), Parts({}, {2, 3, 4})}) {
+    for (const int64_t micro_batch : {0, 2}) {
+      shape.micro_batch = micro_batch;
+      ExpectPredicted(shape, kTolerance);
+    }
+  }
+}
+
+TEST(MemoryPredictionTest, Training_Neurons_WeightsOutweighActivations) {
+  for (Shape shape : {Parts({0, 1, 2, 3}, {0, 1, 2, 3, 4, 5, 6, 7}), Parts({0, 2}, {1, 2, 4, 7})}) {
+    shape.seq_len = 16;
+    shape.samples = 1;
+    ExpectPredicted(shape, kTolerance);
+    shape.spec.vocab = 5000;
+    ExpectPredicted(shape, kTolerance);
+  }
+}
+
+constexpr int64_t kLength = 128;
+
 // `chunk` samples walk together, two at a time; then the next chunk.
-void ExpectEvaluationPredicted(const LlamaSpec& spec, TransformerUnit unit, int64_t chunk) {
+void ExpectEvaluationPredicted(const LlamaSpec& spec, const Catalog& units, int64_t chunk) {
   CountTensors();
-  constexpr int64_t kLength = 128;
   const int64_t room = 2 * chunk * kLength * spec.dim * 4;
-  const LlamaCase c(spec, unit, kLength, Layout::kMaxFragment, {1, room});
+  const LlamaCase c(spec, units, kLength, Layout::kMaxFragment, {1, room});
   EvaluateTask task;
   task.units = c.Held();
   task.samples = 2 * chunk;
@@ -275,14 +320,15 @@ void ExpectEvaluationPredicted(const LlamaSpec& spec, TransformerUnit unit, int6
 }
 
 TEST(MemoryPredictionTest, Evaluation) {
-  for (const TransformerUnit unit : {TransformerUnit::kSublayer, TransformerUnit::kLayer}) {
-    for (const int64_t chunk : {2, 6}) {
-      ExpectEvaluationPredicted(Small(), unit, chunk);
+  for (const int64_t chunk : {2, 6}) {
+    for (const int64_t vocab : {256, 6000}) {
       for (const bool tied : {false, true}) {
         LlamaSpec spec = Small();
-        spec.vocab = 6000;
+        spec.vocab = vocab;
         spec.tied = tied;
-        ExpectEvaluationPredicted(spec, unit, chunk);
+        for (const TransformerUnit unit : {TransformerUnit::kSublayer, TransformerUnit::kLayer})
+          ExpectEvaluationPredicted(spec, LlamaCatalog(spec, unit, kLength), chunk);
+        ExpectEvaluationPredicted(spec, LlamaNeuronCatalog(spec, {.groups = 8}, kLength), chunk);
       }
     }
   }
