@@ -11,7 +11,8 @@
 namespace sdp {
 
 // Reads a stored model tensor by tensor, front to back, out of the fragments that have its pieces.
-// Memory: one fragment. Tensors in the catalog's order read each fragment about once.
+// Memory: one fragment, and a tensor of which units have columns. Each tensor reads the fragments
+// that have a part of it about once.
 // Threads: confined to one. Lifetime: the model outlives it.
 class TensorStream {
  public:
@@ -22,11 +23,15 @@ class TensorStream {
   absl::Status Read(int tensor, const std::function<absl::Status(absl::Span<const float>)>& take);
 
  private:
+  using Take = std::function<absl::Status(absl::Span<const float>)>;
   struct Place {
     FragmentId fragment;
-    Piece piece;
+    Strip strip;
   };
+  absl::Status ReadRows(int tensor, const Take& take);
+  absl::Status ReadColumns(int tensor, const Take& take);
   absl::Status Load(FragmentId fragment);
+  float Factor(const TensorSpec& tensor, FragmentId fragment) const;
 
   const StoredModel& model_;
   std::vector<std::vector<Place>> places_;  // [tensors], in the order of elements
