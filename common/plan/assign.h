@@ -20,6 +20,7 @@ struct Kind {
     int64_t macs = 0;
     int64_t params = 0;
     double share = 0;  // c_j N, at least 1 and exact where it is a whole number
+    int branch = -1;   // of which it is one of several parts; < 0: it is a whole one
   };
   std::vector<Member> members;  // B, in the order in which they are dealt
 

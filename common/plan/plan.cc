@@ -78,19 +78,35 @@ struct NamedKind {
 // units are worth more than a little.
 constexpr double kWellMixed = 0.7;
 
+// [units] The stage that reads it beside others that are not shared, of which it is a part then; -1
+// if there is none.
+std::vector<int> BranchesOf(const Catalog& catalog) {
+  std::vector<int> branches(catalog.units.size(), -1);
+  for (size_t stage = 0; stage < catalog.stages.size(); ++stage) {
+    std::vector<size_t> parts;
+    for (const UnitId id : catalog.stages[stage].units) {
+      if (!catalog.unit(id).shared) parts.push_back(static_cast<size_t>(id.value()));
+    }
+    if (parts.size() < 2) continue;
+    for (const size_t unit : parts) branches[unit] = static_cast<int>(stage);
+  }
+  return branches;
+}
+
 // Kinds of the units that are not shared, expensive ones first: what the last ones cost levels
 // best.
 std::vector<NamedKind> KindsOf(const PlanInput& input) {
   std::vector<NamedKind> kinds;
   absl::flat_hash_map<absl::string_view, size_t> index;
+  const std::vector<int> branches = BranchesOf(*input.catalog);
   for (size_t j = 0; j < input.catalog->units.size(); ++j) {
     const UnitSpec& unit = input.catalog->units[j];
     if (unit.shared) continue;
     const auto [found, is_new] = index.try_emplace(unit.kind, kinds.size());
     if (is_new) kinds.push_back({unit.kind, {}});
-    kinds[found->second].kind.members.push_back({UnitId(static_cast<int32_t>(j)), unit.macs,
-                                                 unit.params,
-                                                 Share(input.coverage[j], input.ranks.size())});
+    kinds[found->second].kind.members.push_back(
+        {UnitId(static_cast<int32_t>(j)), unit.macs, unit.params,
+         Share(input.coverage[j], input.ranks.size()), branches[j]});
   }
   std::stable_sort(kinds.begin(), kinds.end(), [](const NamedKind& a, const NamedKind& b) {
     return a.kind.members.front().macs > b.kind.members.front().macs;

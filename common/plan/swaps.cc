@@ -65,23 +65,30 @@ Swaps::Swaps(const std::vector<const Kind*>& free, const std::vector<const Kind*
 }
 
 void Swaps::AddUnits(const Kind& kind) {
-  const Kind::Member& first = kind.members.front();
-  const size_t begin = units_.size(), size = kind.members.size();
+  const std::vector<Kind::Member>& members = kind.members;
+  const size_t begin = units_.size(), size = members.size();
   const int equal = kind.EqualHolders();
   const size_t group =
       equal > 0 && workers_ % equal == 0 ? static_cast<size_t>(workers_ / equal) : size;
-  for (size_t j = 0; j < size; ++j) {
-    const Kind::Member& member = kind.members[j];
-    equal_costs_ = equal_costs_ && member.macs == first.macs && member.params == first.params;
-    const auto& holders = draft_.holders[static_cast<size_t>(member.unit.value())];
-    Unit& unit = units_.emplace_back();
-    unit.member = member;
-    unit.holders = static_cast<int>(holders.size());
-    unit.group_begin = begin + j / group * group;
-    unit.group_size = std::min(group, size - j / group * group);
-    unit.held.resize(static_cast<size_t>(workers_));
-    for (const int worker : holders) unit.held[static_cast<size_t>(worker)] = 1;
+  for (size_t from = 0, to = 0; from < size; from = to) {
+    to = from + 1;
+    while (to < size && to % group != 0 && members[to].branch == members[from].branch) ++to;
+    for (size_t j = from; j < to; ++j) AddUnit(members[j], begin + from, to - from);
   }
+  const Kind::Member& first = members.front();
+  for (const Kind::Member& member : members)
+    equal_costs_ = equal_costs_ && member.macs == first.macs && member.params == first.params;
+}
+
+void Swaps::AddUnit(const Kind::Member& member, size_t group_begin, size_t group_size) {
+  const auto& holders = draft_.holders[static_cast<size_t>(member.unit.value())];
+  Unit& unit = units_.emplace_back();
+  unit.member = member;
+  unit.holders = static_cast<int>(holders.size());
+  unit.group_begin = group_begin;
+  unit.group_size = group_size;
+  unit.held.resize(static_cast<size_t>(workers_));
+  for (const int worker : holders) unit.held[static_cast<size_t>(worker)] = 1;
 }
 
 double Swaps::Lambda2() const {

@@ -15,7 +15,8 @@ namespace sdp {
 // not j, both of one kind, they change places. So every unit keeps its number of holders and every
 // worker its count of the kind. Where all units of a kind have p holders and p divides N, only
 // units of one group of N/p consecutive ones change places: each group goes on splitting the
-// workers. N workers, p holders.
+// workers. Parts of a branch change places with each other only: every worker keeps its count of
+// them. N workers, p holders.
 //
 // What is lowered is the energy: lambda_2 of the walk between workers (gap.h; each unit counted
 // once), plus what the largest MACs and the largest parameters lie above their means, as shares of
@@ -52,6 +53,7 @@ class Swaps {
   };
 
   void AddUnits(const Kind& kind);
+  void AddUnit(const Kind::Member& member, size_t group_begin, size_t group_size);
   std::optional<Swap> Propose(RandomStream& random) const;
   void Apply(const Swap& swap);
   void Give(Unit& unit, int from, int to);

@@ -88,6 +88,33 @@ TEST(SwapsTest, FixedKinds_Stay) {
   for (size_t j = 12; j < 20; ++j) EXPECT_EQ(free.draft.holders[j], (std::vector<int>{0, 7}));
 }
 
+// Five layers of twelve parts on 3 of 8 workers: 4 or 5 of each layer, as lots dealt them.
+TEST(SwapsTest, PartsOfABranch_ChangePlacesWithEachOther) {
+  Catalog catalog = FakeModel(60);
+  for (int layer = 0; layer < 5; ++layer) {
+    StageSpec& stage = catalog.stages.emplace_back();
+    for (int part = 0; part < 12; ++part) stage.units.push_back(UnitId(1 + 12 * layer + part));
+  }
+  const auto plan_of = [&](Assignment assignment) {
+    return *MakePlan(FakeInput(catalog, 8, Fraction(3, 8), assignment));
+  };
+  const auto gap = [&](const Plan& plan) {
+    return SpectralGap(catalog, plan, UnitWeight::kEqual, SharedUnits::kIgnored);
+  };
+  const Plan plan = plan_of(Assignment::kResolvable);
+  for (const StageSpec& stage : catalog.stages) {
+    std::vector<int> parts(8);
+    for (const UnitId unit : stage.units) {
+      for (const int worker : plan.holders[static_cast<size_t>(unit.value())])
+        ++parts[static_cast<size_t>(worker)];
+    }
+    const auto [least, most] = std::minmax_element(parts.begin(), parts.end());
+    EXPECT_EQ(*least, 4);
+    EXPECT_EQ(*most, 5);
+  }
+  EXPECT_GT(gap(plan), gap(plan_of(Assignment::kRandom)));
+}
+
 // Above the number of workers with eigenvalues: only loads.
 TEST(SwapsTest, ManyWorkers_LoadsAreLevelled) {
   Drawn drawn = Draw(500, 100, 30, [](int j) { return int64_t{j % 10 == 0 ? 1000 : 50}; });
