@@ -150,6 +150,22 @@ void CheckTraining(const RunConfig& config, Checks* checks) {
   }
 }
 
+void CheckUnits(const RunConfig& config, Checks* checks) {
+  const RunConfig::Sdp& sdp = config.sdp();
+  if (sdp.granularity() == "block") {
+    const char* const others = "only granularity \"neuron\" cuts a branch into parts";
+    if (sdp.has_attention()) checks->Fail({"sdp.attention", "sdp.granularity"}, others);
+    if (sdp.has_groups()) checks->Fail({"sdp.groups", "sdp.granularity"}, others);
+    return;
+  }
+  if (sdp.unit() != "sublayer") {
+    checks->Fail({"sdp.unit", "sdp.granularity"}, "it says what a block is; neurons are parts");
+  }
+  if (sdp.groups() > config.model().ffn_dim()) {
+    checks->Fail({"sdp.groups", "model.ffn_dim"}, "an MLP has no more parts than neurons");
+  }
+}
+
 // Products that the planner, the cursor and the predictions compute in int64.
 void CheckSizes(const RunConfig& config, Checks* checks) {
   const RunConfig::Model& model = config.model();
@@ -186,6 +202,7 @@ std::vector<std::string> CheckTogether(const LoadedConfig& loaded) {
   const RunConfig& config = loaded.config;
   CheckModel(config, &checks);
   CheckPlan(config, &checks);
+  CheckUnits(config, &checks);
   CheckSizes(config, &checks);
   if (config.data().kind() == "text" && !config.data().tokenizer().empty()) {
     checks.Fail({"data.tokenizer", "data.kind"}, "text needs none: a token is a byte");

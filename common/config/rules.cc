@@ -94,8 +94,10 @@ std::vector<Rule> MakeRules() {
 
       Choice("sdp.masking", "'forward'", kIn, {"forward", "backward"}, {},
              "what a worker leaves out of what it does not hold: all, or its weights' gradients"),
-      Choice("sdp.granularity", "'block'", kIn, {"block"}, {"neuron"}, "what a unit is made of"),
-      Choice("sdp.unit", "'sublayer'", kIn, {"sublayer", "layer"}, {}, "units of transformers"),
+      Choice("sdp.granularity", "'block'", kIn, {"block", "neuron"}, {}, "units are whole branches, or parts of them"),
+      Choice("sdp.unit", "'sublayer'", kIn, {"sublayer", "layer"}, {}, "block: units of transformers"),
+      Choice("sdp.attention", "", kIn, {"split", "shared"}, {}, "neuron: heads are units, or attention is whole on every worker; default: split"),
+      Number("sdp.groups", "", kIn, {1, 1e6}, "neuron: parts of each MLP; default: 24"),
       Number("sdp.coverage", "0.5", kIn, kShare, "share of workers that hold a unit", {"auto"}),
       Number("sdp.holders", "", kIn, kPositive, "workers that hold a unit, instead of coverage"),
       Some("sdp.coverage_by", kIn, kShare, "of units of the kinds it names, before coverage, holders, depth"),

@@ -32,6 +32,9 @@ absl::StatusOr<Rival> Cost(RunConfig config) {
   sdp.clear_depth();
   sdp.clear_coverage_by();
   sdp.clear_phases();
+  sdp.clear_attention();
+  sdp.clear_groups();
+  sdp.set_granularity("block");  // Nothing is left out: into what it is cut plays no part.
   sdp.set_coverage(1);
   SDP_ASSIGN_OR_RETURN(const RunSetup setup, MakeRunSetup(config));
   Rival rival;

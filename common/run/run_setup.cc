@@ -1,15 +1,83 @@
 #include "common/run/run_setup.h"
 
 #include <algorithm>
+#include <string>
 #include <utility>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "absl/types/span.h"
 #include "common/base/status.h"
 #include "common/config/config.h"
 #include "common/model/llama_memory.h"
 
 namespace sdp {
+namespace {
+
+absl::StatusOr<Catalog> CatalogFrom(const RunConfig& config, const LlamaSpec& llama) {
+  const RunConfig::Sdp& sdp = config.sdp();
+  const int64_t seq_len = config.data().seq_len();
+  if (sdp.granularity() == "neuron") {
+    SDP_ASSIGN_OR_RETURN(const NeuronUnits units, NeuronUnitsFrom(config));
+    return LlamaNeuronCatalog(llama, units, seq_len);
+  }
+  if (sdp.granularity() != "block") {
+    return absl::InvalidArgumentError(absl::StrCat("sdp.granularity = \"", sdp.granularity(),
+                                                   "\": allowed are \"block\", \"neuron\""));
+  }
+  SDP_ASSIGN_OR_RETURN(const TransformerUnit unit, TransformerUnitFrom(sdp));
+  return LlamaCatalog(llama, unit, seq_len);
+}
+
+// Neuron granularity: every worker is to have a part of each layer's attention and MLP. That takes
+// N / p parts, which is how many their coverage leaves it one of, and with cyclic assignment N.
+absl::Status CheckParts(const RunConfig& config, const Catalog& catalog,
+                        absl::Span<const double> coverage) {
+  const int64_t workers = config.cluster().workers();
+  for (const StageSpec& stage : catalog.stages) {
+    int64_t parts = 0;
+    double shares = 0;  // of the workers, added up over the parts
+    std::string kind;
+    for (const UnitId id : stage.units) {
+      if (catalog.unit(id).shared) continue;
+      ++parts;
+      shares += coverage[static_cast<size_t>(id.value())];
+      kind = catalog.unit(id).kind;
+    }
+    if (parts == 0) continue;
+    const bool heads = kind == "attention";
+    const std::string these =
+        heads ? absl::StrCat("model.kv_heads = ", parts, ", so ", stage.name, " has as many parts")
+              : absl::StrCat("sdp.groups = ", parts, " of ", stage.name);
+    const char* const instead =
+        heads ? "or keep attention whole on every worker with sdp.attention = \"shared\""
+              : "or take more groups";
+    if (shares < 1 - kShareRounding) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          these, ": at this coverage they reach only ", shares * static_cast<double>(workers),
+          " of ", workers, " workers; raise the coverage ", instead));
+    }
+    if (config.sdp().assignment() == "cyclic" && parts < workers) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(these, ": cyclic assignment needs at least as many as workers, ", workers,
+                       "; take another sdp.assignment ", instead));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckAllParts(const RunConfig& config, const Catalog& catalog,
+                           absl::Span<const double> coverage,
+                           absl::Span<const CoveragePhase> phases) {
+  SDP_RETURN_IF_ERROR(CheckParts(config, catalog, coverage));
+  for (const CoveragePhase& phase : phases) {
+    SDP_RETURN_IF_ERROR(Context(CheckParts(config, catalog, phase.coverage),
+                                absl::StrCat("sdp.phases, phase from step ", phase.from)));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
 
 absl::StatusOr<RunSetup> MakeRunSetup(const RunConfig& config) {
   if (config.model().arch() != "llama") {
@@ -17,10 +85,11 @@ absl::StatusOr<RunSetup> MakeRunSetup(const RunConfig& config) {
         absl::StrCat("model.arch = \"", config.model().arch(), "\": allowed is \"llama\""));
   }
   const LlamaSpec llama = LlamaSpecFrom(config.model());
-  SDP_ASSIGN_OR_RETURN(const TransformerUnit unit, TransformerUnitFrom(config.sdp()));
-  Catalog catalog = LlamaCatalog(llama, unit, config.data().seq_len());
+  SDP_ASSIGN_OR_RETURN(Catalog catalog, CatalogFrom(config, llama));
   SDP_ASSIGN_OR_RETURN(std::vector<double> coverage, CoverageFrom(config, catalog));
   SDP_ASSIGN_OR_RETURN(std::vector<CoveragePhase> phases, PhasesFrom(config, catalog));
+  if (config.sdp().granularity() == "neuron")
+    SDP_RETURN_IF_ERROR(CheckAllParts(config, catalog, coverage, phases));
   Layout layout(catalog);
   SDP_ASSIGN_OR_RETURN(const WireType precision, PrecisionFrom(config.train()));
   SDP_ASSIGN_OR_RETURN(const Rescale rescale, RescaleFrom(config.sdp()));
@@ -56,6 +125,25 @@ absl::StatusOr<TransformerUnit> TransformerUnitFrom(const RunConfig::Sdp& sdp) {
   if (sdp.unit() == "layer") return TransformerUnit::kLayer;
   return absl::InvalidArgumentError(
       absl::StrCat("sdp.unit = \"", sdp.unit(), "\": allowed are \"sublayer\", \"layer\""));
+}
+
+absl::StatusOr<NeuronUnits> NeuronUnitsFrom(const RunConfig& config) {
+  NeuronUnits units;
+  units.groups = config.sdp().groups();
+  if (units.groups < 1 || units.groups > config.model().ffn_dim()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("sdp.groups = ", units.groups,
+                     ": must be in [1, model.ffn_dim = ", config.model().ffn_dim(), "]"));
+  }
+  if (config.sdp().attention() == "split") {
+    units.attention = NeuronUnits::Attention::kSplit;
+  } else if (config.sdp().attention() == "shared") {
+    units.attention = NeuronUnits::Attention::kShared;
+  } else {
+    return absl::InvalidArgumentError(absl::StrCat("sdp.attention = \"", config.sdp().attention(),
+                                                   "\": allowed are \"split\", \"shared\""));
+  }
+  return units;
 }
 
 absl::StatusOr<Masking> MaskingFrom(const RunConfig::Sdp& sdp) {

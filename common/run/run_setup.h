@@ -42,6 +42,7 @@ absl::StatusOr<RunSetup> MakeRunSetup(const RunConfig& config);
 
 LlamaSpec LlamaSpecFrom(const RunConfig::Model& model);
 absl::StatusOr<TransformerUnit> TransformerUnitFrom(const RunConfig::Sdp& sdp);
+absl::StatusOr<NeuronUnits> NeuronUnitsFrom(const RunConfig& config);
 absl::StatusOr<Masking> MaskingFrom(const RunConfig::Sdp& sdp);
 absl::StatusOr<Assignment> AssignmentFrom(const RunConfig::Sdp& sdp);
 // Backward masking: kNone, since every worker trains the full model.

@@ -54,6 +54,7 @@ struct Case {
   int64_t global_batch = 8, micro_batch = 0, seq_len = 8, kv_heads = 2;
   bool tied = false;
   TransformerUnit unit = TransformerUnit::kSublayer;
+  int64_t groups = 0;  // > 0: neuron granularity
   int64_t max_fragment = Layout::kMaxFragment;
 };
 
@@ -65,6 +66,11 @@ LlamaSpec Spec(const Case& c) {
           .ffn_dim = 22,
           .vocab = 19,
           .tied = c.tied};
+}
+
+Catalog MakeCatalog(const Case& c) {
+  return c.groups > 0 ? LlamaNeuronCatalog(Spec(c), {.groups = c.groups}, c.seq_len)
+                      : LlamaCatalog(Spec(c), c.unit, c.seq_len);
 }
 
 struct Outcome {
@@ -132,11 +138,7 @@ Outcome Reference(const Case& c, const Catalog& catalog, const Layout& layout,
   return outcome;
 }
 
-void ExpectEqual(const Case& c) {
-  const Catalog catalog = LlamaCatalog(Spec(c), c.unit, c.seq_len);
-  const Layout layout(catalog, c.max_fragment);
-  const RandomTokens data(c.seq_len, 19);
-
+SimCluster::Options OptionsOf(const Case& c, const Catalog& catalog, const Layout& layout) {
   SimCluster::Options options;
   options.run.catalog = &catalog;
   options.run.layout = &layout;
@@ -153,7 +155,14 @@ void ExpectEqual(const Case& c) {
   options.terms_per_sample = c.seq_len;
   options.data.train_samples = kSamples;
   options.schedule_seed = 3;
-  SimCluster cluster(options, [&](int) {
+  return options;
+}
+
+void ExpectEqual(const Case& c) {
+  const Catalog catalog = MakeCatalog(c);
+  const Layout layout(catalog, c.max_fragment);
+  const RandomTokens data(c.seq_len, 19);
+  SimCluster cluster(OptionsOf(c, catalog, layout), [&](int) {
     auto model = MakeTorchModel(catalog, layout, Spec(c), &data, nullptr, {.threads = 1});
     EXPECT_TRUE(model.ok()) << model.status();
     return *std::move(model);
@@ -191,6 +200,32 @@ TEST(CoverageOneTest, Sgd_Clipped) {
 }
 TEST(CoverageOneTest, GroupedQueries_TiedHead) { ExpectEqual({.kv_heads = 1, .tied = true}); }
 TEST(CoverageOneTest, WholeLayers) { ExpectEqual({.unit = TransformerUnit::kLayer}); }
+TEST(CoverageOneTest, Neurons) {
+  ExpectEqual({.groups = 5});
+  ExpectEqual({.clip_norm = 0.1, .micro_batch = 1, .kv_heads = 4, .groups = 3, .max_fragment = 50});
+}
+
+// Cut into heads and neurons the same weights get the same sums: without clipping, whose norm is a
+// sum over fragments, the losses have the same bits.
+TEST(CoverageOneTest, Neurons_HaveTheLossesOfBlocks) {
+  const RandomTokens data(8, 19);
+  std::vector<std::vector<double>> losses;
+  for (const Case& c : {Case{}, Case{.groups = 5}}) {
+    const Catalog catalog = MakeCatalog(c);
+    const Layout layout(catalog, c.max_fragment);
+    SimCluster cluster(OptionsOf(c, catalog, layout), [&](int) {
+      auto model = MakeTorchModel(catalog, layout, Spec(c), &data, nullptr, {.threads = 1});
+      EXPECT_TRUE(model.ok()) << model.status();
+      return *std::move(model);
+    });
+    ASSERT_EQ(cluster.Run(), absl::OkStatus());
+    losses.emplace_back();
+    for (int64_t t = 0; t < kSteps; ++t)
+      losses.back().push_back(*cluster.metrics()[static_cast<size_t>(t)].loss);
+  }
+  EXPECT_EQ(losses[0], losses[1]);
+}
+
 TEST(CoverageOneTest, OddSequences_MicroBatches) { ExpectEqual({.micro_batch = 1, .seq_len = 7}); }
 TEST(CoverageOneTest, OddNumbersOfWorkers) {
   for (const int workers : {3, 5, 7})

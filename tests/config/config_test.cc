@@ -100,6 +100,16 @@ TEST(ConfigTest, GivenKeys_AreThoseOfFileAndSets) {
   EXPECT_EQ(GivenKeys("nowhere.toml", {}).status().code(), absl::StatusCode::kNotFound);
 }
 
+TEST(ConfigTest, NeuronGranularity_HasDefaultsOfItsOwn) {
+  const RunConfig::Sdp block = Load(kMinimal).config.sdp();
+  EXPECT_FALSE(block.has_attention());
+  EXPECT_FALSE(block.has_groups());
+  const RunConfig::Sdp neuron =
+      Load(absl::StrCat(kMinimal, "[sdp]\ngranularity = 'neuron'\n")).config.sdp();
+  EXPECT_EQ(neuron.attention(), "split");
+  EXPECT_EQ(neuron.groups(), 24);
+}
+
 TEST(ConfigTest, DefaultsOfTrain_AreThoseOfTheDesign) {
   const RunConfig::Train train = Load(kMinimal).config.train();
   EXPECT_EQ(train.steps(), 1000);

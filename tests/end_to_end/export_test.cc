@@ -139,6 +139,21 @@ TEST_F(ExportTest, EvalOfTheFolder_CoverageByKindDepthAndPhase) {
   EXPECT_EQ(holders.at("layers.3.attention"), 3u);
 }
 
+// Columns of one matrix with the factors of several units; with other subnetworks and holders from
+// step to step on the way.
+TEST_F(ExportTest, NeuronRun_EvalOfTheFolderIsTheRunsFullLoss) {
+  ExpectOk(Train("run",
+                 "--set sdp.granularity=neuron --set sdp.groups=5 --set sdp.rotate_every=1 "
+                 "--set 'sdp.depth=[1,0.6]' --set 'sdp.coverage_by={attention=0.75}' "
+                 "--set 'sdp.phases=[{from=2,coverage=1},{from=4,coverage=0.5}]'"));
+  const double full = FullLosses().at(6);
+  ExpectOk(Sdp("export run --out model"));
+  EXPECT_NEAR(Loss("run"), full, 1e-5 * full);
+  EXPECT_NEAR(Loss("model"), full, 1e-5 * full);
+  const std::string args = " --prompt 'The ' --tokens 5 --threads 1 --temperature 0";
+  EXPECT_EQ(Sdp("generate run" + args).output, Sdp("generate model" + args).output);
+}
+
 TEST_F(ExportTest, Generate_SameSeedSameText_OfRunAndFolder) {
   ExpectOk(Train("run", "--set sdp.unit=layer --set model.tied=true --set data.seq_len=31"));
   ExpectOk(Sdp("export run --out model"));

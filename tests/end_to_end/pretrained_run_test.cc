@@ -65,6 +65,11 @@ TEST_F(PretrainedRunTest, ExportedFolder_OtherCoverage) {
   const Outcome again = Tune("model", "again", "--set sdp.unit=layer --set sdp.coverage=0.25");
   ASSERT_EQ(again.exit_status, 0) << again.output;
   ExpectTuned("model", "again");
+  const Outcome neurons = Tune("model", "neurons",
+                               "--set sdp.granularity=neuron --set sdp.groups=5 "
+                               "--set 'sdp.depth=[1,0.6]'");
+  ASSERT_EQ(neurons.exit_status, 0) << neurons.output;
+  ExpectTuned("model", "neurons");
 }
 
 // Three parts with an index, in bf16, f16 and f32, a tied head and grouped queries.

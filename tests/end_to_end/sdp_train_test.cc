@@ -157,15 +157,19 @@ TEST_F(SdpTrainTest, SameBits_TwiceAnyShardsAnyTransport_AndSimulated) {
 
 // What the allocator counted on the worst worker and on the shards, against what the plan says.
 class SdpTrainMemoryTest : public SdpTrainTest,
-                           public ::testing::WithParamInterface<const char*> {};
-INSTANTIATE_TEST_SUITE_P(Masking, SdpTrainMemoryTest, ::testing::Values("forward", "backward"),
-                         [](const auto& info) { return std::string(info.param); });
+                           public ::testing::WithParamInterface<std::string> {};
+INSTANTIATE_TEST_SUITE_P(Kinds, SdpTrainMemoryTest,
+                         ::testing::Values("masking=forward", "masking=backward",
+                                           "granularity=neuron"),
+                         [](const auto& info) {
+                           return info.param.substr(info.param.find('=') + 1);
+                         });
 
 TEST_P(SdpTrainMemoryTest, IsThatOfThePlan) {
   const Outcome outcome =
       Train("run", absl::StrCat("--set model.dim=64 --set model.ffn_dim=172 --set data.seq_len=60 "
                                 "--set data.validation=[] --set sdp.coverage=0.5 --set "
-                                "train.global_batch=32 --set sdp.masking=",
+                                "train.global_batch=32 --set sdp.",
                                 GetParam()));
   ASSERT_EQ(outcome.exit_status, 0) << outcome.output;
   EXPECT_THAT(outcome.output, HasSubstr("tensors and buffers, peak/predicted: shard-0 "));
@@ -392,6 +396,45 @@ TEST_F(SdpTrainTest, Bf16_HalfTheBytes_SameBitsTwiceAndAnyShards_LossNearF32s) {
     };
     EXPECT_EQ(2 * planned("one"), planned("f32"));
   }
+}
+
+// Heads and neurons as units, with 2 or 3 holders at a coverage of 2.4 of 4: factors differ within
+// a stage. The same bits whatever carries them and wherever it stops; only what is held travels.
+TEST_F(SdpTrainTest, Neurons_SameBitsAnyShardsAndResumed_BytesOfTheSubnetworks) {
+  const std::string neurons =
+      "--set sdp.granularity=neuron --set sdp.groups=4 --set sdp.coverage=0.6 --set model.dim=64 "
+      "--set model.ffn_dim=172 --set checkpoint.every=3 ";
+  const Outcome outcome = Train("one", neurons);
+  ASSERT_EQ(outcome.exit_status, 0) << outcome.output;
+  EXPECT_EQ(
+      Train("single", neurons + "--set cluster.shards=1 --set diagnostics.every=4").exit_status, 0);
+  EXPECT_EQ(Train("three", neurons + "--set cluster.shards=3 --unix-sockets").exit_status, 0);
+  EXPECT_EQ(Train("two", neurons + "--set train.steps=3").exit_status, 0);
+  const Outcome resumed =
+      Shell(absl::StrCat(Program("sdp"), " train ", (RunDir("two") / "config.toml").string(),
+                         " --set train.steps=6 --set cluster.shards=3 --resume"));
+  EXPECT_EQ(resumed.exit_status, 0) << resumed.output;
+  EXPECT_EQ(StateHash("one").size(), 16u);
+  for (const char* run : {"single", "three", "two"}) EXPECT_EQ(StateHash(run), StateHash("one"));
+  EXPECT_EQ(SimulatedHash("one"), StateHash("one"));
+  EXPECT_EQ(Train("half", neurons + "--set train.precision=bf16").exit_status, 0);
+  EXPECT_EQ(Train("half-of-three", neurons + "--set train.precision=bf16 --set cluster.shards=3")
+                .exit_status,
+            0);
+  EXPECT_EQ(StateHash("half-of-three"), StateHash("half"));
+
+  const Json plan = Json::parse(std::ifstream(RunDir("one") / "plan.json"));
+  double pull = 0, push = 0;
+  for (const Json& worker : plan.at("workers")) {
+    pull += worker.at("pull_bytes").get<double>();
+    push += worker.at("push_bytes").get<double>();
+  }
+  const std::vector<Json> lines = Metrics("one");
+  for (size_t t = 0; t + 1 < lines.size(); ++t) {
+    EXPECT_NEAR(lines[t].at("pulled_bytes").get<double>() / pull, 1, 0.02) << "step " << t;
+    EXPECT_NEAR(lines[t].at("pushed_bytes").get<double>() / push, 1, 0.02) << "step " << t;
+  }
+  EXPECT_EQ(Metrics("single").front().at("blocks").size(), plan.at("units").size());
 }
 
 TEST_F(SdpTrainTest, CudaWithoutAGpu_EndsSayingWhatToDo) {

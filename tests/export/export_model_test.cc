@@ -122,6 +122,48 @@ TEST_F(ExportModelTest, OnePart_HasTheTensorsWithFactorsFoldedIn) {
   EXPECT_EQ(folded, 4);
 }
 
+// Parts of one tensor with factors of their own, in columns.
+TEST_F(ExportModelTest, Neurons_EachUnitsColumnsHaveItsFactor) {
+  for (const std::string attention : {"split", "shared"}) {
+    const StoredRun run({"sdp.granularity=neuron", "sdp.groups=5", "sdp.attention=" + attention});
+    run.WriteCheckpoint(9);
+    auto model = OpenRun(run.dir(), std::nullopt);
+    ASSERT_TRUE(model.ok()) << model.status();
+    const Catalog& catalog = model->catalog;
+    for (size_t unit = 0; unit < catalog.units.size(); ++unit) {
+      EXPECT_EQ(model->factors[unit], catalog.units[unit].shared ? 1 : 0.75);
+      if (!catalog.units[unit].shared)
+        model->factors[unit] = 0.5 + 0.01 * static_cast<double>(unit);
+    }
+    const std::string out = run.folder() / "out";
+    ASSERT_TRUE(ExportModel(*model, {.out = out}).ok());
+    const auto reader = SafetensorsReader::Open(out + "/model.safetensors");
+    ASSERT_TRUE(reader.ok()) << reader.status();
+    std::vector<std::vector<float>> expected;
+    for (size_t i = 0; i < catalog.tensors.size(); ++i)
+      expected.push_back(run.Tensor(static_cast<int>(i), 9));
+    for (size_t unit = 0; unit < catalog.units.size(); ++unit) {
+      for (const Slice& slice : catalog.units[unit].slices) {
+        const TensorSpec& spec = catalog.tensors[static_cast<size_t>(slice.tensor)];
+        if (!spec.ends_branch || slice.whole()) continue;
+        for (int64_t row = 0; row < spec.shape[0]; ++row) {
+          for (int64_t column = slice.begin; column < slice.end; ++column) {
+            expected[static_cast<size_t>(slice.tensor)]
+                    [static_cast<size_t>(row * spec.shape[1] + column)] *=
+                static_cast<float>(model->factors[unit]);
+          }
+        }
+      }
+    }
+    for (size_t i = 0; i < catalog.tensors.size(); ++i) {
+      std::vector<float> values(expected[i].size());
+      ASSERT_EQ((*reader)->Read(catalog.tensors[i].name, 0, absl::MakeSpan(values)),
+                absl::OkStatus());
+      EXPECT_EQ(values, expected[i]) << catalog.tensors[i].name;
+    }
+  }
+}
+
 TEST_F(ExportModelTest, WithoutFactorsOrInTraining_FoldsNothing) {
   for (const char* without : {"sdp.rescale=none", "sdp.rescale=inverted", "sdp.masking=backward"}) {
     const StoredRun run({without});

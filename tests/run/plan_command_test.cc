@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <fstream>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <sstream>
 
@@ -176,6 +177,99 @@ TEST_F(PlanCommandTest, Bandwidth_ShowsLinkTimes_RivalsAreNamed) {
   EXPECT_THAT(out_.str(), HasSubstr("links at 10 Gbit/s, busiest, per step: worker-0 pull "));
   command_.bandwidth = "fast";
   EXPECT_THAT(Refusal(), HasSubstr("--bandwidth fast"));
+}
+
+// 12 heads a layer on 3 of 8 workers each: 4 or 5 heads of every layer on every worker.
+TEST_F(PlanCommandTest, Neurons_AreBalancedInEveryLayer) {
+  command_.format = PlanCommand::Format::kJson;
+  command_.sets = {"sdp.granularity=neuron", "sdp.holders=3"};
+  ASSERT_TRUE(Run().ok());
+  nlohmann::json json = nlohmann::json::parse(out_.str());
+  EXPECT_LE(json["mac_imbalance"].get<double>(), 1.02);
+  EXPECT_LE(json["param_imbalance"].get<double>(), 1.02);
+  EXPECT_TRUE(json["connected_without_shared"].get<bool>());
+  for (const auto& worker : json["workers"]) {
+    std::map<std::string, int> parts;  // of "layers.3.attention" and such
+    for (const std::string unit : worker["units"]) parts[unit.substr(0, unit.rfind('.'))] += 1;
+    for (int layer = 0; layer < 12; ++layer) {
+      const int heads = parts[absl::StrCat("layers.", layer, ".attention")] - 1;  // the norm
+      EXPECT_GE(heads, 4) << worker["id"] << " layer " << layer;
+      EXPECT_LE(heads, 5) << worker["id"] << " layer " << layer;
+      EXPECT_EQ(parts[absl::StrCat("layers.", layer, ".mlp")] - 1, 9);
+    }
+  }
+  const auto& slices = json["units"][2]["slices"];
+  EXPECT_EQ(json["units"][2]["name"], "layers.0.attention.0");
+  EXPECT_EQ(slices[0], nlohmann::json({{"tensor", "model.layers.0.self_attn.q_proj.weight"},
+                                       {"dim", 0},
+                                       {"begin", 0},
+                                       {"end", 64}}));
+  EXPECT_EQ(slices[3]["dim"], 1);
+
+  // p = 4: every worker has half of each, but for a neuron more or less in a group; the largest gap
+  // there is, 6/7, would take as many groups of each of seven classes.
+  command_.sets = {"sdp.granularity=neuron"};
+  ASSERT_TRUE(Run().ok());
+  json = nlohmann::json::parse(out_.str());
+  EXPECT_NEAR(json["gap"].get<double>(), 6.0 / 7, .001);
+  EXPECT_NEAR(json["mac_imbalance"].get<double>(), 1, 1e-4);
+  EXPECT_NEAR(json["param_imbalance"].get<double>(), 1, 1e-4);
+}
+
+// By kind, by depth and over time: parts of a branch have its coverage, norms are everybody's.
+TEST_F(PlanCommandTest, Neurons_CoverageByKindDepthAndPhase) {
+  command_.format = PlanCommand::Format::kJson;
+  command_.sets = {"sdp.granularity=neuron", "sdp.depth=[1.0, 0.5]",
+                   "sdp.coverage_by={attention=0.75}", "sdp.phases=[{from=100,coverage=1}]"};
+  ASSERT_TRUE(Run().ok());
+  const nlohmann::json json = nlohmann::json::parse(out_.str());
+  std::map<std::string, size_t> holders;
+  for (const auto& unit : json["units"]) holders[unit["name"]] = unit["holders"].size();
+  EXPECT_EQ(holders.at("layers.0.mlp.3"), 8u);
+  EXPECT_EQ(holders.at("layers.11.mlp.3"), 4u);
+  EXPECT_EQ(holders.at("layers.11.mlp.norm"), 8u);
+  EXPECT_EQ(holders.at("layers.11.attention.3"), 6u);
+  EXPECT_LE(json["mac_imbalance"].get<double>(), 1.02);
+  ASSERT_EQ(json["phases"].size(), 2u);
+  EXPECT_EQ(json["phases"][1]["coverage"], 1);
+}
+
+// Rivals are dense models: what the parts of this one are plays no part in them.
+TEST_F(PlanCommandTest, Neurons_AsManyGroupsAsNeurons_RivalsAreNamed) {
+  command_.sets = {"sdp.granularity=neuron", "model.layers=2", "sdp.groups=2048"};
+  ASSERT_TRUE(Run().ok());
+  EXPECT_THAT(out_.str(), HasSubstr("fewer layers"));
+  EXPECT_THAT(out_.str(), HasSubstr("narrower"));
+}
+
+TEST_F(PlanCommandTest, PartsThatCannotBeSplitEvenly_AreRefusedSayingWhatToDo) {
+  const std::vector<std::string> neuron = {"sdp.granularity=neuron", "sdp.holders=2"};
+  const auto with = [&](std::vector<std::string> more) {
+    command_.sets = neuron;
+    command_.sets.insert(command_.sets.end(), more.begin(), more.end());
+  };
+  with({"model.kv_heads=3"});
+  EXPECT_THAT(Refusal(),
+              HasSubstr("model.kv_heads = 3, so layers.0.attention has as many parts: at "
+                        "this coverage they reach only 6 of 8 workers"));
+  with({"model.kv_heads=3", "sdp.attention=shared"});
+  EXPECT_TRUE(Run().ok());
+  with({"sdp.groups=3"});
+  EXPECT_THAT(Refusal(), HasSubstr("sdp.groups = 3 of layers.0.mlp"));
+  with({"model.kv_heads=6", "sdp.phases=[{from=5,coverage=0.125}]"});
+  EXPECT_THAT(Refusal(), HasSubstr("sdp.phases, phase from step 5: model.kv_heads = 6"));
+  with({"sdp.groups=7", "sdp.assignment=cyclic"});
+  EXPECT_THAT(Refusal(), HasSubstr("cyclic assignment needs at least as many as workers, 8"));
+  with({"sdp.groups=2049"});
+  EXPECT_THAT(Refusal(), HasSubstr("an MLP has no more parts than neurons"));
+  with({"sdp.unit=layer"});
+  EXPECT_THAT(Refusal(), HasSubstr("sdp.unit = \"layer\""));
+  with({"sdp.masking=backward"});
+  EXPECT_THAT(Refusal(), HasSubstr("backward masking is built for granularity \"block\""));
+  with({"sdp.assignment=cyclic"});
+  EXPECT_TRUE(Run().ok());
+  command_.sets = {"sdp.granularity=neuron", "model.kv_heads=4", "sdp.depth=[1.0, 0.125]"};
+  EXPECT_THAT(Refusal(), HasSubstr("so layers.10.attention has as many parts"));
 }
 
 TEST_F(PlanCommandTest, Workers_OverridesConfig) {

@@ -62,6 +62,24 @@ TEST(RunSetupTest, LlamaTiny_SizesUnitsAndLayout) {
   EXPECT_EQ(MakeRunSetup(Config({"sdp.unit=\"layer\""}))->catalog.units.size(), 6u);
 }
 
+TEST(RunSetupTest, Neurons_AreTheConfigsParts) {
+  const RunConfig config = Config({"sdp.granularity=neuron", "sdp.groups=10"});
+  // Per layer 2 kv heads, 10 groups and two norms; embedding, head.
+  EXPECT_EQ(MakeRunSetup(config)->catalog.units.size(), 4u * 14 + 2);
+  const RunConfig whole =
+      Config({"sdp.granularity=neuron", "sdp.groups=10", "sdp.attention=shared"});
+  EXPECT_EQ(MakeRunSetup(whole)->catalog.units.size(), 4u * 12 + 2);
+  RunConfig bad = config;
+  bad.mutable_sdp()->set_granularity("atom");
+  EXPECT_THAT(MakeRunSetup(bad).status().message(), HasSubstr("sdp.granularity = \"atom\""));
+  bad = config;
+  bad.mutable_sdp()->set_attention("none");
+  EXPECT_THAT(MakeRunSetup(bad).status().message(), HasSubstr("sdp.attention = \"none\""));
+  bad = config;
+  bad.mutable_sdp()->set_groups(0);
+  EXPECT_THAT(MakeRunSetup(bad).status().message(), HasSubstr("sdp.groups = 0"));
+}
+
 TEST(RunSetupTest, Precision_HalvesThePlansBytes) {
   EXPECT_EQ(MakeRunSetup(Config({}))->precision, WireType::kF32);
   const RunSetup setup = *MakeRunSetup(Config({"train.precision=bf16"}));

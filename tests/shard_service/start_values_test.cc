@@ -84,8 +84,9 @@ TEST(StartFromFolderTest, LastMapOfABranch_IsDividedByItsUnitsFactor) {
   const std::string path = ::testing::TempDir() + "/start_values_test-folder";
   const DenseFolder dense;
   dense.Write(path);
-  for (const TransformerUnit unit : {TransformerUnit::kSublayer, TransformerUnit::kLayer}) {
-    const Catalog catalog = LlamaCatalog(dense.spec, unit, 8);
+  for (const Catalog& catalog : {LlamaCatalog(dense.spec, TransformerUnit::kSublayer, 8),
+                                 LlamaCatalog(dense.spec, TransformerUnit::kLayer, 8),
+                                 LlamaNeuronCatalog(dense.spec, {.groups = 3}, 8)}) {
     const Layout layout(catalog, 100);
     StartState start;
     start.init_path = path;
