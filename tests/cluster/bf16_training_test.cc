@@ -7,29 +7,14 @@
 #include "common/model/llama.h"
 #include "common/plan/coverage.h"
 #include "gtest/gtest.h"
+#include "tests/cluster/counting_tokens.h"
 #include "tests/cluster/sim_cluster.h"
-#include "worker/data/dataset.h"
 #include "worker/model/make_model.h"
 
 namespace sdp {
 namespace {
 
 constexpr int64_t kSteps = 60, kLength = 16, kVocab = 23, kSamples = 64;
-
-// Sample k counts in steps of 1 + k % 4 from k: to be learnt in some steps.
-class Counting : public Dataset {
- public:
-  int64_t samples() const override { return kSamples; }
-  int64_t seq_len() const override { return kLength; }
-  uint64_t checksum() const override { return 1; }
-  int64_t max_token() const override { return kVocab - 1; }
-  void Read(int64_t sample, absl::Span<int32_t> tokens) const override {
-    for (size_t i = 0; i < tokens.size(); ++i) {
-      tokens[i] =
-          static_cast<int32_t>((sample + static_cast<int64_t>(i) * (1 + sample % 4)) % kVocab);
-    }
-  }
-};
 
 struct Outcome {
   std::vector<double> losses;
@@ -43,7 +28,7 @@ Outcome Train(WireType precision, int shards, uint64_t schedule, int64_t micro_b
       .dim = 32, .layers = 2, .heads = 4, .kv_heads = 2, .ffn_dim = 48, .vocab = kVocab};
   const Catalog catalog = LlamaCatalog(spec, TransformerUnit::kSublayer, kLength);
   const Layout layout(catalog, 1500);
-  const Counting data;
+  const CountingTokens data(kSamples, kLength, kVocab);
   SimCluster::Options options;
   options.run.catalog = &catalog;
   options.run.layout = &layout;

@@ -8,8 +8,8 @@
 #include "common/model/llama.h"
 #include "common/plan/coverage.h"
 #include "gtest/gtest.h"
+#include "tests/cluster/counting_tokens.h"
 #include "tests/cluster/sim_cluster.h"
-#include "worker/data/dataset.h"
 #include "worker/model/make_model.h"
 
 namespace sdp {
@@ -18,28 +18,13 @@ namespace {
 constexpr int64_t kSteps = 9, kLength = 12, kVocab = 23, kSamples = 8;
 constexpr Step kDenseFrom = 3, kSparseFrom = 6;
 
-// Sample k counts in steps of 1 + k % 4 from k.
-class Counting : public Dataset {
- public:
-  int64_t samples() const override { return kSamples; }
-  int64_t seq_len() const override { return kLength; }
-  uint64_t checksum() const override { return 1; }
-  int64_t max_token() const override { return kVocab - 1; }
-  void Read(int64_t sample, absl::Span<int32_t> tokens) const override {
-    for (size_t i = 0; i < tokens.size(); ++i) {
-      tokens[i] =
-          static_cast<int32_t>((sample + static_cast<int64_t>(i) * (1 + sample % 4)) % kVocab);
-    }
-  }
-};
-
 // Every step trains on all samples, and they are also what is evaluated.
 TEST(PhasesTest, DensePhase_TrainsTheEvaluatedNetwork) {
   const LlamaSpec spec = {
       .dim = 16, .layers = 4, .heads = 4, .kv_heads = 2, .ffn_dim = 24, .vocab = kVocab};
   const Catalog catalog = LlamaCatalog(spec, TransformerUnit::kSublayer, kLength);
   const Layout layout(catalog);
-  const Counting data;
+  const CountingTokens data(kSamples, kLength, kVocab);
   SimCluster::Options options;
   options.run.catalog = &catalog;
   options.run.layout = &layout;
