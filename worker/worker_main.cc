@@ -25,9 +25,12 @@ namespace {
 absl::StatusOr<std::unique_ptr<Dataset>> OpenData(const RunConfig& config, bool validation) {
   const auto& files = validation ? config.data().validation() : config.data().train();
   const std::vector<std::string> paths(files.begin(), files.end());
-  auto data = config.data().kind() == "text"
-                  ? OpenText(paths, config.data().seq_len(), config.model().vocab())
-                  : OpenTokens(paths, config.data().seq_len(), config.model().vocab());
+  absl::StatusOr<std::unique_ptr<Dataset>> data;
+  if (config.data().kind() == "text") {
+    data = OpenText(paths, config.data().seq_len(), config.model().vocab());
+  } else {
+    data = OpenTokens(paths, config.data().seq_len(), config.model().vocab());
+  }
   if (!data.ok()) return Context(data.status(), validation ? "data.validation" : "data.train");
   return data;
 }
@@ -56,7 +59,7 @@ absl::Status Main(const RoleFlags& flags) {
   model_options.precision = setup.precision;
   if (setup.config.worker().device() == "cuda") model_options.device = Device::kCuda;
   SDP_ASSIGN_OR_RETURN(const std::unique_ptr<LocalModel> model,
-                       MakeTorchModel(setup.catalog, setup.layout, setup.llama, training.get(),
+                       MakeTorchModel(setup.catalog, setup.layout, setup.model, training.get(),
                                       validation.get(), model_options));
   spdlog::info("{} training samples, {} threads, {} on {}", training->samples(),
                model_options.threads, setup.config.train().precision(),
@@ -82,7 +85,7 @@ absl::Status Main(const RoleFlags& flags) {
   options.worker.rescale = setup.rescale;
   options.worker.seed = static_cast<uint64_t>(setup.config.train().seed());
   options.worker.shuffle = setup.config.data().shuffle();
-  options.worker.terms_per_sample = setup.config.data().seq_len();
+  options.worker.terms_per_sample = setup.terms_per_sample;
   WorkerService service(std::move(options), model.get());
   StopOnSignal signals([&](const std::string& signal) {
     service.End(absl::CancelledError(absl::StrCat("ended by ", signal)));

@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <system_error>
 #include <utility>
+#include <variant>
 
 #include "absl/strings/str_cat.h"
 #include "common/base/hash.h"
@@ -34,8 +35,14 @@ std::vector<std::pair<std::string, std::string>> ModelKeys(const LlamaSpec& spec
 }  // namespace
 
 absl::Status CheckPretrained(const std::string& folder, const RunSetup& setup) {
+  const auto* const llama = std::get_if<LlamaSpec>(&setup.model);
+  if (llama == nullptr) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("model.arch = \"", setup.config.model().arch(),
+                     "\": --from-pretrained starts from a dense LLaMA's folder"));
+  }
   SDP_ASSIGN_OR_RETURN(const ExportedFolder opened, ReadExportedFolder(folder));
-  const auto run = ModelKeys(setup.llama), given = ModelKeys(opened.config.spec);
+  const auto run = ModelKeys(*llama), given = ModelKeys(opened.config.spec);
   for (size_t i = 0; i < run.size(); ++i) {
     if (run[i].second == given[i].second) continue;
     return absl::InvalidArgumentError(absl::StrCat(

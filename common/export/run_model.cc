@@ -5,6 +5,7 @@
 #include <memory>
 #include <system_error>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -40,6 +41,11 @@ absl::StatusOr<StoredModel> FromCheckpoint(std::shared_ptr<const CheckpointReade
                        LoadConfigText(manifest.config, "the checkpoint's configuration", {}));
   SDP_ASSIGN_OR_RETURN(RunSetup setup, MakeRunSetup(loaded.config));
   SDP_RETURN_IF_ERROR(CheckComplete(manifest, setup.layout));
+  const auto* const llama = std::get_if<LlamaSpec>(&setup.model);
+  if (llama == nullptr) {
+    return absl::UnimplementedError(absl::StrCat("model.arch = \"", setup.config.model().arch(),
+                                                 "\": only \"llama\" can be read here yet"));
+  }
   const size_t units = setup.catalog.units.size();
   if (manifest.coverage.size() != units) {
     return absl::DataLossError(absl::StrCat("the manifest has the coverage of ",
@@ -52,7 +58,7 @@ absl::StatusOr<StoredModel> FromCheckpoint(std::shared_ptr<const CheckpointReade
   }
   return StoredModel{
       .name = reader->path(),
-      .llama = setup.llama,
+      .llama = *llama,
       .catalog = std::move(setup.catalog),
       .layout = std::move(setup.layout),
       .factors = std::move(factors),

@@ -9,24 +9,24 @@
 #include "absl/types/span.h"
 #include "common/base/status.h"
 #include "common/config/config.h"
-#include "common/model/llama_memory.h"
+#include "common/run/model_spec.h"
 
 namespace sdp {
 namespace {
 
-absl::StatusOr<Catalog> CatalogFrom(const RunConfig& config, const LlamaSpec& llama) {
+absl::StatusOr<CatalogOptions> CatalogOptionsFrom(const RunConfig& config) {
   const RunConfig::Sdp& sdp = config.sdp();
-  const int64_t seq_len = config.data().seq_len();
+  CatalogOptions options = {.seq_len = config.data().seq_len()};
   if (sdp.granularity() == "neuron") {
-    SDP_ASSIGN_OR_RETURN(const NeuronUnits units, NeuronUnitsFrom(config));
-    return LlamaNeuronCatalog(llama, units, seq_len);
+    SDP_ASSIGN_OR_RETURN(options.neurons, NeuronUnitsFrom(config));
+    return options;
   }
   if (sdp.granularity() != "block") {
     return absl::InvalidArgumentError(absl::StrCat("sdp.granularity = \"", sdp.granularity(),
                                                    "\": allowed are \"block\", \"neuron\""));
   }
-  SDP_ASSIGN_OR_RETURN(const TransformerUnit unit, TransformerUnitFrom(sdp));
-  return LlamaCatalog(llama, unit, seq_len);
+  SDP_ASSIGN_OR_RETURN(options.unit, TransformerUnitFrom(sdp));
+  return options;
 }
 
 // Neuron granularity: every worker is to have a part of each layer's attention and MLP. That takes
@@ -80,12 +80,9 @@ absl::Status CheckAllParts(const RunConfig& config, const Catalog& catalog,
 }  // namespace
 
 absl::StatusOr<RunSetup> MakeRunSetup(const RunConfig& config) {
-  if (config.model().arch() != "llama") {
-    return absl::InvalidArgumentError(
-        absl::StrCat("model.arch = \"", config.model().arch(), "\": allowed is \"llama\""));
-  }
-  const LlamaSpec llama = LlamaSpecFrom(config.model());
-  SDP_ASSIGN_OR_RETURN(Catalog catalog, CatalogFrom(config, llama));
+  SDP_ASSIGN_OR_RETURN(const ModelSpec model, ModelSpecFrom(config));
+  SDP_ASSIGN_OR_RETURN(const CatalogOptions options, CatalogOptionsFrom(config));
+  Catalog catalog = MakeCatalog(model, options);
   SDP_ASSIGN_OR_RETURN(std::vector<double> coverage, CoverageFrom(config, catalog));
   SDP_ASSIGN_OR_RETURN(std::vector<CoveragePhase> phases, PhasesFrom(config, catalog));
   if (config.sdp().granularity() == "neuron")
@@ -96,7 +93,8 @@ absl::StatusOr<RunSetup> MakeRunSetup(const RunConfig& config) {
   SDP_ASSIGN_OR_RETURN(const Masking masking, MaskingFrom(config.sdp()));
   return RunSetup{.config = config,
                   .config_hash = ConfigHash(config),
-                  .llama = llama,
+                  .model = model,
+                  .terms_per_sample = TermsPerSample(model, options.seq_len),
                   .catalog = std::move(catalog),
                   .layout = std::move(layout),
                   .coverage = std::move(coverage),
@@ -104,20 +102,6 @@ absl::StatusOr<RunSetup> MakeRunSetup(const RunConfig& config) {
                   .precision = precision,
                   .masking = masking,
                   .rescale = rescale};
-}
-
-LlamaSpec LlamaSpecFrom(const RunConfig::Model& model) {
-  LlamaSpec spec;
-  spec.dim = model.dim();
-  spec.layers = model.layers();
-  spec.heads = model.heads();
-  spec.kv_heads = model.kv_heads();
-  spec.ffn_dim = model.ffn_dim();
-  spec.vocab = model.vocab();
-  spec.rope_theta = model.rope_theta();
-  spec.norm_eps = model.norm_eps();
-  spec.tied = model.tied();
-  return spec;
 }
 
 absl::StatusOr<TransformerUnit> TransformerUnitFrom(const RunConfig::Sdp& sdp) {
@@ -239,27 +223,24 @@ std::string CheckpointsPath(const RunConfig& config) {
 
 MemoryModel MemoryModelFrom(const RunSetup& setup) {
   const RunConfig& config = setup.config;
-  const int64_t seq_len = config.data().seq_len();
   const int threads = std::max(1, static_cast<int>(config.worker().threads()));
   MemoryModel model;
   const int64_t element = BytesPerElement(setup.precision);
   model.sizes = {
       .weight = element, .gradient = element, .activation = element, .fragment = element};
-  model.stages = [llama = setup.llama, seq_len, sizes = model.sizes, threads](
-                     int64_t samples, absl::Span<const int64_t> held) {
-    return LlamaMemory(llama, seq_len, samples, held, sizes, threads);
-  };
+  ModelMemory memory = MemoryOf(setup.model, config.data().seq_len(), model.sizes, threads);
+  model.stages = std::move(memory.stages);
+  model.table_bytes = memory.table_bytes;
+  model.sample_bytes = memory.sample_bytes;
   model.masking = setup.masking;
-  model.table_bytes = LlamaTableBytes(setup.llama, seq_len);
-  model.sample_bytes = seq_len * static_cast<int64_t>(sizeof(int64_t));
   model.global_batch = config.train().global_batch();
   model.micro_batch = config.train().micro_batch();
   model.evaluates = config.data().validation_size() > 0;
   // A size that cannot be read was refused when the configuration was.
   const int64_t worker_memory =
       config.worker().memory().empty() ? 0 : ParseBytes(config.worker().memory()).value_or(0);
-  model.evaluation = EvaluationSizesFor(setup.catalog, seq_len, model.micro_batch, worker_memory,
-                                        model.sizes.activation);
+  model.evaluation = EvaluationSizesFor(setup.catalog, setup.terms_per_sample, model.micro_batch,
+                                        worker_memory, model.sizes.activation);
   if (const int64_t samples = config.train().eval_samples(); samples > 0) {
     const int64_t workers = config.cluster().workers();
     EvaluationSizes& sizes = model.evaluation;

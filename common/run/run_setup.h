@@ -7,9 +7,9 @@
 #include "absl/status/statusor.h"
 #include "common/base/dtype.h"
 #include "common/base/ids.h"
+#include "common/model/architectures.h"
 #include "common/model/catalog.h"
 #include "common/model/layout.h"
-#include "common/model/llama.h"
 #include "common/model/masking.h"
 #include "common/plan/coverage.h"
 #include "common/plan/memory.h"
@@ -28,7 +28,8 @@ namespace sdp {
 struct RunSetup {
   RunConfig config;
   std::string config_hash;  // common/config: what all processes of a run must agree on
-  LlamaSpec llama;
+  ModelSpec model;
+  int64_t terms_per_sample;  // loss terms
   Catalog catalog;
   Layout layout;
   std::vector<double> coverage;       // [units] c_j
@@ -40,7 +41,6 @@ struct RunSetup {
 
 absl::StatusOr<RunSetup> MakeRunSetup(const RunConfig& config);
 
-LlamaSpec LlamaSpecFrom(const RunConfig::Model& model);
 absl::StatusOr<TransformerUnit> TransformerUnitFrom(const RunConfig::Sdp& sdp);
 absl::StatusOr<NeuronUnits> NeuronUnitsFrom(const RunConfig& config);
 absl::StatusOr<Masking> MaskingFrom(const RunConfig::Sdp& sdp);

@@ -10,7 +10,7 @@ namespace sdp {
 
 // Text that can be learnt in some steps: sample k counts from k in steps of 1 + k % 4, modulo
 // `vocab`.
-class CountingTokens : public Dataset {
+class CountingTokens : public TokenDataset {
  public:
   CountingTokens(int64_t samples, int64_t seq_len, int64_t vocab)
       : samples_(samples), seq_len_(seq_len), vocab_(vocab) {}

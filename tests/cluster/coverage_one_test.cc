@@ -29,7 +29,7 @@ constexpr double kLr = 3e-3, kDecay = 0.1;
 // would hide real errors behind a wide tolerance.
 constexpr double kEps = 1e-3;
 
-class RandomTokens final : public Dataset {
+class RandomTokens final : public TokenDataset {
  public:
   RandomTokens(int64_t seq_len, int64_t vocab) : seq_len_(seq_len), vocab_(vocab) {}
   int64_t samples() const override { return kSamples; }
@@ -80,7 +80,7 @@ struct Outcome {
 
 // One process on the whole batch.
 Outcome Reference(const Case& c, const Catalog& catalog, const Layout& layout,
-                  const Dataset& data) {
+                  const TokenDataset& data) {
   naive::Weights weights;
   for (const TensorSpec& tensor : catalog.tensors)
     weights[tensor.name] = torch::zeros(tensor.shape, torch::kF64);

@@ -140,7 +140,7 @@ TEST_F(ResumeTest, ChangedInitFile_IsRefused) {
 
 TEST_F(ResumeTest, ChangedFolder_IsRefused) {
   DenseFolder dense;
-  dense.spec = setup_.llama;
+  dense.spec = std::get<LlamaSpec>(setup_.model);
   dense.positions = 256;
   const std::string path = folder_ / "model";
   EXPECT_TRUE(absl::IsNotFound(BeginRun(setup_, {.pretrained = path}).status()));

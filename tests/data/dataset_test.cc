@@ -17,7 +17,7 @@ namespace {
 
 using ::testing::AllOf;
 using ::testing::HasSubstr;
-using Result = absl::StatusOr<std::unique_ptr<Dataset>>;
+using Result = absl::StatusOr<std::unique_ptr<TokenDataset>>;
 
 std::string Shard(const std::vector<uint16_t>& tokens, int32_t magic = 20240520,
                   int32_t version = 1, int32_t count = -1) {
@@ -28,7 +28,7 @@ std::string Shard(const std::vector<uint16_t>& tokens, int32_t magic = 20240520,
   return AsBytes(header) + AsBytes(tokens);
 }
 
-std::vector<int32_t> Sample(const Dataset& dataset, int64_t sample) {
+std::vector<int32_t> Sample(const TokenDataset& dataset, int64_t sample) {
   std::vector<int32_t> tokens(static_cast<size_t>(dataset.seq_len()) + 1);
   dataset.Read(sample, absl::MakeSpan(tokens));
   return tokens;

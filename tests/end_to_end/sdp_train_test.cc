@@ -59,7 +59,7 @@ class SdpTrainTest : public TrainFixture {
     options.data = {(*training)->samples(), 1, (*validation)->samples(), 1};
     options.schedule_seed = 77;
     SimCluster cluster(options, [&](int) {
-      auto model = MakeTorchModel(setup->catalog, setup->layout, setup->llama, training->get(),
+      auto model = MakeTorchModel(setup->catalog, setup->layout, setup->model, training->get(),
                                   validation->get(), {.threads = 1});
       EXPECT_TRUE(model.ok()) << model.status();
       return *std::move(model);

@@ -104,7 +104,7 @@ TEST_F(PretrainedTest, AnyUnitsAndWorkers_Fit) {
 }
 
 TEST_F(PretrainedTest, ModelSettings_AreTheFoldersModel) {
-  const LlamaSpec spec = MakeSetup().llama;
+  const LlamaSpec spec = std::get<LlamaSpec>(MakeSetup().model);
   EXPECT_EQ(spec.dim, 16);
   EXPECT_EQ(spec.layers, 4);
   EXPECT_EQ(spec.heads, 4);

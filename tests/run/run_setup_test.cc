@@ -48,12 +48,14 @@ TEST(RunSetupTest, MoreHoldersThanWorkers_InvalidArgument) {
 TEST(RunSetupTest, LlamaTiny_SizesUnitsAndLayout) {
   const RunConfig config = Config({"data.seq_len=33"});
   const RunSetup setup = *MakeRunSetup(config);
-  EXPECT_EQ(setup.llama.dim, 128);
-  EXPECT_EQ(setup.llama.kv_heads, 2);
-  EXPECT_EQ(setup.llama.vocab, 256);
-  EXPECT_EQ(setup.llama.rope_theta, 1e4);
-  EXPECT_EQ(setup.llama.norm_eps, 1e-5);
-  EXPECT_FALSE(setup.llama.tied);
+  const LlamaSpec llama = std::get<LlamaSpec>(setup.model);
+  EXPECT_EQ(setup.terms_per_sample, 33);
+  EXPECT_EQ(llama.dim, 128);
+  EXPECT_EQ(llama.kv_heads, 2);
+  EXPECT_EQ(llama.vocab, 256);
+  EXPECT_EQ(llama.rope_theta, 1e4);
+  EXPECT_EQ(llama.norm_eps, 1e-5);
+  EXPECT_FALSE(llama.tied);
   EXPECT_EQ(setup.catalog.units.size(), 10u);  // 4 x 2 sub-layers, embedding, head.
   EXPECT_EQ(setup.layout.elements(), setup.catalog.params());
   EXPECT_EQ(setup.config_hash, ConfigHash(config));

@@ -22,7 +22,7 @@
 namespace sdp {
 
 // Random tokens, the same for the same seed.
-class RandomTokens : public Dataset {
+class RandomTokens : public TokenDataset {
  public:
   RandomTokens(int64_t samples, int64_t seq_len, int64_t vocab, uint64_t seed) {
     auto generator = at::make_generator<at::CPUGeneratorImpl>(seed);

@@ -10,9 +10,9 @@
 namespace sdp {
 namespace {
 
-class TextDataset : public Dataset {
+class TextBytes : public TokenDataset {
  public:
-  TextDataset(JoinedBytes bytes, int64_t seq_len, int64_t max_token)
+  TextBytes(JoinedBytes bytes, int64_t seq_len, int64_t max_token)
       : bytes_(std::move(bytes)),
         seq_len_(seq_len),
         max_token_(max_token),
@@ -40,8 +40,8 @@ class TextDataset : public Dataset {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Dataset>> OpenText(absl::Span<const std::string> paths,
-                                                  int64_t seq_len, int64_t vocab) {
+absl::StatusOr<std::unique_ptr<TokenDataset>> OpenText(absl::Span<const std::string> paths,
+                                                       int64_t seq_len, int64_t vocab) {
   JoinedBytes bytes;
   int64_t max_token = 0;
   for (const std::string& path : paths) {
@@ -53,7 +53,7 @@ absl::StatusOr<std::unique_ptr<Dataset>> OpenText(absl::Span<const std::string> 
     bytes.Append(std::move(file), 0);
   }
   SDP_RETURN_IF_ERROR(CheckLength(paths, bytes.size(), seq_len));
-  return std::make_unique<TextDataset>(std::move(bytes), seq_len, max_token);
+  return std::make_unique<TextBytes>(std::move(bytes), seq_len, max_token);
 }
 
 }  // namespace sdp

@@ -22,9 +22,9 @@ constexpr int32_t kVersion = 1;
 using Header = std::array<int32_t, 256>;
 constexpr int64_t kTokenBytes = sizeof(uint16_t);
 
-class TokenDataset : public Dataset {
+class TokenShards : public TokenDataset {
  public:
-  TokenDataset(JoinedBytes bytes, int64_t seq_len, int64_t max_token)
+  TokenShards(JoinedBytes bytes, int64_t seq_len, int64_t max_token)
       : bytes_(std::move(bytes)),
         seq_len_(seq_len),
         max_token_(max_token),
@@ -82,8 +82,8 @@ absl::StatusOr<absl::Span<const uint16_t>> ShardTokens(const MappedFile& file) {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Dataset>> OpenTokens(absl::Span<const std::string> paths,
-                                                    int64_t seq_len, int64_t vocab) {
+absl::StatusOr<std::unique_ptr<TokenDataset>> OpenTokens(absl::Span<const std::string> paths,
+                                                         int64_t seq_len, int64_t vocab) {
   JoinedBytes bytes;
   int64_t max_token = 0;
   for (const std::string& path : paths) {
@@ -94,7 +94,7 @@ absl::StatusOr<std::unique_ptr<Dataset>> OpenTokens(absl::Span<const std::string
     bytes.Append(std::move(file), sizeof(Header));
   }
   SDP_RETURN_IF_ERROR(CheckLength(paths, bytes.size() / kTokenBytes, seq_len));
-  return std::make_unique<TokenDataset>(std::move(bytes), seq_len, max_token);
+  return std::make_unique<TokenShards>(std::move(bytes), seq_len, max_token);
 }
 
 bool IsTokenShard(const std::string& path) {

@@ -42,8 +42,8 @@ class StoredExchange : public Exchange {
   const StoredModel& model_;
 };
 
-absl::StatusOr<LossSum> SumLosses(const StoredModel& model, const Dataset& data, int64_t samples,
-                                  int threads) {
+absl::StatusOr<LossSum> SumLosses(const StoredModel& model, const TokenDataset& data,
+                                  int64_t samples, int threads) {
   SDP_ASSIGN_OR_RETURN(const std::unique_ptr<LocalModel> local,
                        MakeTorchModel(model.catalog, model.layout, model.llama, &data, &data,
                                       {.threads = threads, .memory_bytes = kMemoryBytes}));
@@ -62,7 +62,7 @@ absl::string_view Bytes(absl::Span<const T> values) {
   return {reinterpret_cast<const char*>(values.data()), values.size() * sizeof(T)};
 }
 
-absl::Status WriteLogits(const StoredModel& model, const Dataset& data, int64_t samples,
+absl::Status WriteLogits(const StoredModel& model, const TokenDataset& data, int64_t samples,
                          const EvaluateRequest& request) {
   const int64_t length = data.seq_len();
   SDP_ASSIGN_OR_RETURN(
@@ -88,8 +88,8 @@ absl::Status WriteLogits(const StoredModel& model, const Dataset& data, int64_t 
   return file->Finish();
 }
 
-std::string Report(const EvaluateRequest& request, const StoredModel& model, const Dataset& data,
-                   int64_t samples, const LossSum& sum) {
+std::string Report(const EvaluateRequest& request, const StoredModel& model,
+                   const TokenDataset& data, int64_t samples, const LossSum& sum) {
   const double loss = sum.loss_sum / static_cast<double>(sum.terms);
   const bool bytes = model.tokens == TokenKind::kBytes;
   if (request.format == EvaluateRequest::Format::kJson) {
@@ -117,7 +117,7 @@ absl::Status Evaluate(const EvaluateRequest& request, std::ostream& out) {
     return absl::InvalidArgumentError(absl::StrCat("--seq-len ", seq_len, ": ", model.name, " has ",
                                                    model.positions, " positions"));
   }
-  SDP_ASSIGN_OR_RETURN(const std::unique_ptr<Dataset> data,
+  SDP_ASSIGN_OR_RETURN(const std::unique_ptr<TokenDataset> data,
                        OpenDataFor(model, request.data, seq_len));
   const int64_t samples =
       request.samples > 0 ? std::min(request.samples, data->samples()) : data->samples();

@@ -6,9 +6,9 @@
 
 namespace sdp {
 
-absl::StatusOr<std::unique_ptr<Dataset>> OpenDataFor(const StoredModel& model,
-                                                     const std::vector<std::string>& paths,
-                                                     int64_t seq_len) {
+absl::StatusOr<std::unique_ptr<TokenDataset>> OpenDataFor(const StoredModel& model,
+                                                          const std::vector<std::string>& paths,
+                                                          int64_t seq_len) {
   const bool bytes = model.tokens == TokenKind::kBytes;
   for (const std::string& path : paths) {
     if (!std::ifstream(path) || IsTokenShard(path) != bytes) continue;

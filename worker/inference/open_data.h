@@ -13,8 +13,8 @@ namespace sdp {
 
 // Files of text for a model of bytes, of GPT-2 token shards for another: told apart by a shard's
 // first bytes. InvalidArgument - data of the other kind; and as OpenText and OpenTokens.
-absl::StatusOr<std::unique_ptr<Dataset>> OpenDataFor(const StoredModel& model,
-                                                     const std::vector<std::string>& paths,
-                                                     int64_t seq_len);
+absl::StatusOr<std::unique_ptr<TokenDataset>> OpenDataFor(const StoredModel& model,
+                                                          const std::vector<std::string>& paths,
+                                                          int64_t seq_len);
 
 }  // namespace sdp

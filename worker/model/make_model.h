@@ -5,9 +5,9 @@
 
 #include "absl/status/statusor.h"
 #include "common/base/dtype.h"
+#include "common/model/architectures.h"
 #include "common/model/catalog.h"
 #include "common/model/layout.h"
-#include "common/model/llama.h"
 #include "worker/data/dataset.h"
 #include "worker/logic/local_model.h"
 
@@ -24,13 +24,13 @@ struct ModelOptions {
   Device device = Device::kCpu;
 };
 
-// A LLaMA of these sizes on LibTorch, with one of its catalogs (common/model/llama.h) for the same
-// spec and the data sets' seq_len. catalog, layout and data sets outlive the model; `validation`
-// may be null. From the first call on the process counts its tensors (common/base/allocated.h).
-// InvalidArgument - spec and catalog disagree. FailedPrecondition - no such device; says what to
-// do.
+// The model on LibTorch, with one of the catalogs of the same spec (common/model/architectures.h)
+// and, where samples are text, of the data sets' seq_len. catalog, layout and data sets outlive the
+// model; `validation` may be null. From the first call on the process counts its tensors
+// (common/base/allocated.h). InvalidArgument - spec and catalog disagree, or the data are of
+// another kind than the model takes. FailedPrecondition - no such device; says what to do.
 absl::StatusOr<std::unique_ptr<LocalModel>> MakeTorchModel(
-    const Catalog& catalog, const Layout& layout, const LlamaSpec& spec, const Dataset* training,
+    const Catalog& catalog, const Layout& layout, const ModelSpec& spec, const Dataset* training,
     const Dataset* validation, const ModelOptions& options);
 
 }  // namespace sdp

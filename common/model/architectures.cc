@@ -1,0 +1,43 @@
+#include "common/model/architectures.h"
+
+#include "common/model/llama_memory.h"
+
+namespace sdp {
+namespace {
+
+// ---- One block of functions per architecture ----
+
+Catalog CatalogOf(const LlamaSpec& spec, const CatalogOptions& options) {
+  if (options.neurons.has_value()) {
+    return LlamaNeuronCatalog(spec, *options.neurons, options.seq_len);
+  }
+  return LlamaCatalog(spec, options.unit, options.seq_len);
+}
+int64_t TermsOf(const LlamaSpec&, int64_t seq_len) { return seq_len; }
+ModelMemory MemoryOfOne(const LlamaSpec& spec, int64_t seq_len, const ElementSizes& sizes,
+                        int threads) {
+  return {.stages =
+              [spec, seq_len, sizes, threads](int64_t samples, absl::Span<const int64_t> held) {
+                return LlamaMemory(spec, seq_len, samples, held, sizes, threads);
+              },
+          .table_bytes = LlamaTableBytes(spec, seq_len),
+          .sample_bytes = seq_len * static_cast<int64_t>(sizeof(int64_t))};
+}
+
+}  // namespace
+
+Catalog MakeCatalog(const ModelSpec& spec, const CatalogOptions& options) {
+  return std::visit([&](const auto& one) { return CatalogOf(one, options); }, spec);
+}
+
+int64_t TermsPerSample(const ModelSpec& spec, int64_t seq_len) {
+  return std::visit([&](const auto& one) { return TermsOf(one, seq_len); }, spec);
+}
+
+ModelMemory MemoryOf(const ModelSpec& spec, int64_t seq_len, const ElementSizes& sizes,
+                     int threads) {
+  return std::visit([&](const auto& one) { return MemoryOfOne(one, seq_len, sizes, threads); },
+                    spec);
+}
+
+}  // namespace sdp

@@ -1,0 +1,39 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <variant>
+
+#include "common/model/catalog.h"
+#include "common/model/llama.h"
+#include "common/model/stage_memory.h"
+
+// The list of architectures. One more is: its sizes and its catalog in a header of its own, a name
+// in this list, and what the compiler then asks for: functions of architectures.cc and
+// worker/model/networks.cc, and its keys in common/run/model_spec.cc.
+namespace sdp {
+
+using ModelSpec = std::variant<LlamaSpec>;
+
+// What a catalog depends on beside the model's sizes.
+struct CatalogOptions {
+  TransformerUnit unit = TransformerUnit::kSublayer;  // of transformers
+  std::optional<NeuronUnits> neurons = std::nullopt;  // parts of these as units instead
+  int64_t seq_len = 1;                                // tokens of a sample, where it is text
+};
+Catalog MakeCatalog(const ModelSpec& spec, const CatalogOptions& options);
+
+// Loss terms of a sample.
+int64_t TermsPerSample(const ModelSpec& spec, int64_t seq_len);
+
+// What a worker allocates that computes with `threads` threads. `stages` null: that is not known of
+// this architecture.
+struct ModelMemory {
+  StageMemories stages;
+  int64_t table_bytes = 0;   // held as long as the worker lives
+  int64_t sample_bytes = 0;  // of a sample's input; its target has as many
+};
+ModelMemory MemoryOf(const ModelSpec& spec, int64_t seq_len, const ElementSizes& sizes,
+                     int threads);
+
+}  // namespace sdp
