@@ -4,6 +4,7 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <memory>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
@@ -15,6 +16,7 @@
 #include "common/process/role.h"
 #include "common/run/run_setup.h"
 #include "worker/data/dataset.h"
+#include "worker/data/image_dataset.h"
 #include "worker/inference/inference_main.h"
 #include "worker/model/make_model.h"
 #include "worker/service/worker_service.h"
@@ -22,16 +24,24 @@
 namespace sdp {
 namespace {
 
-absl::StatusOr<std::unique_ptr<Dataset>> OpenData(const RunConfig& config, bool validation) {
-  const auto& files = validation ? config.data().validation() : config.data().train();
+enum class Split { kTrain, kValidation };
+
+absl::StatusOr<std::unique_ptr<Dataset>> OpenData(const RunConfig& config, Split split) {
+  const bool training = split == Split::kTrain;
+  const auto& files = training ? config.data().train() : config.data().validation();
   const std::vector<std::string> paths(files.begin(), files.end());
+  const std::string& kind = config.data().kind();
   absl::StatusOr<std::unique_ptr<Dataset>> data;
-  if (config.data().kind() == "text") {
+  if (kind == "text") {
     data = OpenText(paths, config.data().seq_len(), config.model().vocab());
-  } else {
+  } else if (kind == "tokens") {
     data = OpenTokens(paths, config.data().seq_len(), config.model().vocab());
+  } else {
+    std::optional<uint64_t> augmentation;
+    if (training) augmentation = static_cast<uint64_t>(config.train().seed());
+    data = OpenCifar(paths, *FindCifar(kind), augmentation);
   }
-  if (!data.ok()) return Context(data.status(), validation ? "data.validation" : "data.train");
+  if (!data.ok()) return Context(data.status(), training ? "data.train" : "data.validation");
   return data;
 }
 
@@ -45,10 +55,11 @@ int Threads(const RunConfig& config) {
 absl::Status Main(const RoleFlags& flags) {
   SDP_ASSIGN_OR_RETURN(const LoadedConfig loaded, LoadConfig(flags.config, flags.sets));
   SDP_ASSIGN_OR_RETURN(const RunSetup setup, MakeRunSetup(loaded.config));
-  SDP_ASSIGN_OR_RETURN(const std::unique_ptr<Dataset> training, OpenData(setup.config, false));
+  SDP_ASSIGN_OR_RETURN(const std::unique_ptr<Dataset> training,
+                       OpenData(setup.config, Split::kTrain));
   std::unique_ptr<Dataset> validation;
   if (setup.config.data().validation_size() > 0) {
-    SDP_ASSIGN_OR_RETURN(validation, OpenData(setup.config, true));
+    SDP_ASSIGN_OR_RETURN(validation, OpenData(setup.config, Split::kValidation));
   }
 
   ModelOptions model_options;

@@ -160,7 +160,8 @@ std::string AllowedList(const Rule& rule, const FieldDescriptor& field) {
   }
   const std::string count =
       rule.min_items == rule.max_items ? absl::StrCat(rule.max_items, " ") : "";
-  return absl::StrCat("a list of ", count, "numbers ", NumbersIn(rule.range));
+  const bool whole = field.cpp_type() == FieldDescriptor::CPPTYPE_INT64;
+  return absl::StrCat("a list of ", count, whole ? "integers " : "numbers ", NumbersIn(rule.range));
 }
 
 // What a user wrote, at a length and in characters that fit into a message.

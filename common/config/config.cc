@@ -26,6 +26,7 @@
 #include "common/config/rules.h"
 #include "common/config/toml_reader.h"
 #include "common/config/value.h"
+#include "common/data/cifar.h"
 #include "google/protobuf/descriptor.h"
 #include "proto/config.pb.h"
 
@@ -90,7 +91,7 @@ class Loader {
     for (const Rule& rule : config::Rules()) {
       const bool other_given =
           rule.key == "sdp.coverage" && (Has("sdp.holders") || Has("sdp.depth"));
-      if (!rule.fallback.empty() && !other_given)
+      if (!rule.fallback.empty() && !other_given && rule.IsOf(loaded_.config.model().arch()))
         SetDefault(std::string(rule.key), *config::ReadValue(rule.fallback));
     }
     if (loaded_.config.sdp().granularity() == "neuron") {
@@ -131,27 +132,42 @@ class Loader {
       return;
     }
     if (Has("model.preset")) {
-      ApplyPreset(*absl::c_find_if(config::kPresets,
-                                   [&](const Preset& p) { return p.name == model.preset(); }));
+      ApplyPreset(model.preset());
     } else if (Has("model.arch")) {
       RequireSizes();
     } else {
       errors_.push_back(absl::StrCat("model.preset or model.arch is required; preset: ",
                                      config::Allowed(*FindRule("model.preset")),
                                      "; arch: ", config::Allowed(*FindRule("model.arch"))));
+      return;
     }
-    SetDefault("model.kv_heads", {model.heads()}, "default: model.heads");
+    if (model.arch() == "llama") {
+      SetDefault("model.kv_heads", {model.heads()}, "default: model.heads");
+    } else {
+      const CifarFormat* const images = FindCifar(loaded_.config.data().kind());
+      if (images != nullptr) SetDefault("model.classes", {images->classes}, "default: data.kind");
+    }
+    RefuseKeysOfOthers();
   }
 
-  void ApplyPreset(const Preset& preset) {
-    const std::string origin = absl::StrCat("preset ", preset.name);
-    SetDefault("model.arch", {std::string("llama")}, origin);
-    SetDefault("model.dim", {preset.dim}, origin);
-    SetDefault("model.layers", {preset.layers}, origin);
-    SetDefault("model.heads", {preset.heads}, origin);
-    if (preset.kv_heads != 0) SetDefault("model.kv_heads", {preset.kv_heads}, origin);
-    SetDefault("model.ffn_dim", {preset.ffn_dim}, origin);
-    SetDefault("model.vocab", {preset.vocab}, origin);
+  void RefuseKeysOfOthers() {
+    for (const Rule& rule : config::Rules()) {
+      const std::string key(rule.key);
+      if (!Has(key) || rule.IsOf(loaded_.config.model().arch())) continue;
+      errors_.push_back(absl::StrCat(Shown(loaded_, key), ", ", Shown(loaded_, "model.arch"),
+                                     ": only ", absl::StrJoin(rule.archs, " and "), " has it"));
+    }
+  }
+
+  void ApplyPreset(const std::string& name) {
+    const std::string origin = absl::StrCat("preset ", name);
+    for (const Preset& preset : config::Presets()) {
+      if (preset.name != name) continue;
+      SetDefault("model.arch", {std::string(preset.arch)}, origin);
+      for (const auto& [key, value] : preset.sizes) {
+        SetDefault(absl::StrCat("model.", key), *config::ReadValue(value), origin);
+      }
+    }
   }
 
   void RequireSizes() {
@@ -160,9 +176,12 @@ class Loader {
       errors_.push_back(
           absl::StrCat(key, " is required with ", beside, ": ", config::Allowed(*FindRule(key))));
     };
-    for (const char* const key : {"model.dim", "model.layers", "model.heads", "model.ffn_dim"}) {
-      require(key, Shown(loaded_, "model.arch"));
+    const std::string& arch = loaded_.config.model().arch();
+    for (const char* const key : {"model.dim", "model.layers", "model.heads", "model.ffn_dim",
+                                  "model.widths", "model.depths"}) {
+      if (FindRule(key)->IsOf(arch)) require(key, Shown(loaded_, "model.arch"));
     }
+    if (arch != "llama") return;
     if (!Has("data.kind") || loaded_.config.data().kind() == "text") {
       SetDefault("model.vocab", {int64_t{256}}, "default: text");
     } else {

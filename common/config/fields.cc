@@ -64,6 +64,8 @@ void SetList(const FieldDescriptor& field, const List& list, Message* message) {
   for (const Value& item : list) {
     if (field.cpp_type() == FieldDescriptor::CPPTYPE_DOUBLE) {
       reflection.AddDouble(message, &field, AsDouble(item));
+    } else if (field.cpp_type() == FieldDescriptor::CPPTYPE_INT64) {
+      reflection.AddInt64(message, &field, std::get<int64_t>(item.is));
     } else if (field.cpp_type() == FieldDescriptor::CPPTYPE_STRING) {
       reflection.AddString(message, &field, std::get<std::string>(item.is));
     } else {
@@ -124,6 +126,8 @@ Value GetList(const FieldDescriptor& field, const Message& message) {
         list.emplace_back();  // Not push_back of a temporary: gcc 12 warns in the variant.
     if (field.cpp_type() == FieldDescriptor::CPPTYPE_DOUBLE) {
       item.is = reflection.GetRepeatedDouble(message, &field, i);
+    } else if (field.cpp_type() == FieldDescriptor::CPPTYPE_INT64) {
+      item.is = reflection.GetRepeatedInt64(message, &field, i);
     } else if (field.cpp_type() == FieldDescriptor::CPPTYPE_STRING) {
       item.is = reflection.GetRepeatedString(message, &field, i);
     } else {

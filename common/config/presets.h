@@ -1,32 +1,34 @@
 // The sizes behind each model.preset. Threads: constant data.   Errors: none.
 #pragma once
 
-#include <cstdint>
+#include <utility>
+#include <vector>
 
 #include "absl/strings/string_view.h"
 
 namespace sdp::config {
 
-// LLaMA shapes; what is not here (rope_theta, norm_eps, untied head) is the default of every model.
+// What is not here is the default of every model of its architecture.
 struct Preset {
   absl::string_view name;
-  int64_t dim;
-  int64_t layers;
-  int64_t heads;
-  int64_t kv_heads;  // 0: as many as heads, also where the user overrides heads.
-  int64_t ffn_dim;
-  int64_t vocab;
+  absl::string_view arch;
+  // Keys of [model], and their values as TOML.
+  std::vector<std::pair<absl::string_view, absl::string_view>> sizes;
 };
 
 // 134m is the GaLore-style LLaMA with 134.1M parameters; 500m and 1b have 558M and 1339M.
+// resnet-cifar is He's ResNet-20.
 // clang-format off
-inline constexpr Preset kPresets[] = {
-    //             dim layers heads kv_heads   ffn  vocab
-    {"llama-tiny",  128,    4,    4,       2,  344,   256},
-    {"llama-134m",  768,   12,   12,       0, 2048, 32000},
-    {"llama-500m", 1280,   24,   20,       0, 3456, 32000},
-    {"llama-1b",   2048,   24,   32,       0, 5461, 32000},
-};
+inline std::vector<Preset> Presets() {
+  return {
+      {"llama-tiny", "llama", {{"dim", "128"}, {"layers", "4"}, {"heads", "4"}, {"kv_heads", "2"}, {"ffn_dim", "344"}, {"vocab", "256"}}},
+      {"llama-134m", "llama", {{"dim", "768"}, {"layers", "12"}, {"heads", "12"}, {"ffn_dim", "2048"}, {"vocab", "32000"}}},
+      {"llama-500m", "llama", {{"dim", "1280"}, {"layers", "24"}, {"heads", "20"}, {"ffn_dim", "3456"}, {"vocab", "32000"}}},
+      {"llama-1b", "llama", {{"dim", "2048"}, {"layers", "24"}, {"heads", "32"}, {"ffn_dim", "5461"}, {"vocab", "32000"}}},
+      {"resnet18", "resnet", {{"widths", "[64, 128, 256, 512]"}, {"depths", "[2, 2, 2, 2]"}, {"norm_groups", "32"}}},
+      {"resnet-cifar", "resnet", {{"widths", "[16, 32, 64]"}, {"depths", "[3, 3, 3]"}, {"norm_groups", "8"}}},
+  };
+}
 // clang-format on
 
 }  // namespace sdp::config

@@ -4,6 +4,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/algorithm/container.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/string_view.h"
@@ -75,22 +76,36 @@ Rule Files(View key, View fallback, Hashed hashed, int min_items, View help) {
   return rule;
 }
 
+// A key that only some architectures have.
+Rule Of(Words archs, Rule rule) {
+  rule.archs = std::move(archs);
+  return rule;
+}
+
 // Columns: key, default, config hash, what is allowed (, what will be), help.
 // clang-format off
 std::vector<Rule> MakeRules() {
   return {
-      Choice("model.preset", "", kOut, {"llama-tiny", "llama-134m", "llama-500m", "llama-1b"}, {},
+      Choice("model.preset", "", kOut,
+             {"llama-tiny", "llama-134m", "llama-500m", "llama-1b", "resnet18", "resnet-cifar"}, {},
              "all sizes of a known model"),
-      Choice("model.arch", "", kIn, {"llama"}, {"resnet", "swin", "mlp"}, "instead of a preset; then the sizes below"),
-      Number("model.dim", "", kIn, {2, 65536}, "width"),
-      Number("model.layers", "", kIn, {1, 65536}, "transformer layers"),
-      Number("model.heads", "", kIn, {1, 65536}, "attention heads; divides dim"),
-      Number("model.kv_heads", "", kIn, {1, 65536}, "divides heads; default: heads"),
-      Number("model.ffn_dim", "", kIn, {1, 1e6}, "hidden neurons of the MLP"),
-      Number("model.vocab", "", kIn, {1, 1e7}, "token ids; default with arch and text: 256"),
-      Number("model.rope_theta", "1e4", kIn, {1, 1e12}, "base of the rotary embedding"),
-      Number("model.norm_eps", "1e-5", kIn, kShare, "added under the root of RMSNorm"),
-      Flag("model.tied", "false", kIn, "the head uses the embedding's tensor"),
+      Choice("model.arch", "", kIn, {"llama", "resnet", "mlp"}, {"swin"}, "instead of a preset; then the sizes below"),
+      Of({"llama", "mlp"}, Number("model.dim", "", kIn, {2, 65536}, "width")),
+      Of({"llama", "mlp"}, Number("model.layers", "", kIn, {1, 65536}, "transformer layers; of mlp: residual layers")),
+      Of({"llama"}, Number("model.heads", "", kIn, {1, 65536}, "attention heads; divides dim")),
+      Of({"llama"}, Number("model.kv_heads", "", kIn, {1, 65536}, "divides heads; default: heads")),
+      Of({"llama", "mlp"}, Number("model.ffn_dim", "", kIn, {1, 1e6}, "hidden neurons of the MLP")),
+      Of({"llama"}, Number("model.vocab", "", kIn, {1, 1e7}, "token ids; default with arch and text: 256")),
+      Of({"llama"}, Number("model.rope_theta", "1e4", kIn, {1, 1e12}, "base of the rotary embedding")),
+      Of({"llama", "resnet"}, Number("model.norm_eps", "1e-5", kIn, kShare, "added under the root of norms")),
+      Of({"llama"}, Flag("model.tied", "false", kIn, "the head uses the embedding's tensor")),
+      Of({"resnet"}, Some("model.widths", kIn, {1, 65536}, "resnet: channels of each level, such as [64, 128, 256, 512]")),
+      Of({"resnet"}, Some("model.depths", kIn, {1, 65536}, "resnet: blocks of each level")),
+      Of({"resnet"}, Choice("model.stem", "'cifar'", kIn, {"cifar", "imagenet"}, {}, "resnet: 3x3; 7x7 and a maximum")),
+      Of({"resnet"}, Choice("model.activation", "'post'", kIn, {"post", "pre"}, {}, "resnet: ReLU after a block's sum, or before its convolutions")),
+      Of({"resnet"}, Choice("model.norm", "'group'", kIn, {"group", "batch"}, {}, "resnet: GroupNorm or BatchNorm at each convolution")),
+      Of({"resnet"}, Number("model.norm_groups", "8", kIn, {1, 65536}, "resnet: of channels; divides every width")),
+      Of({"resnet", "mlp"}, Number("model.classes", "", kIn, {1, 1e6}, "of images; default: as many as data.kind has")),
 
       Choice("sdp.masking", "'forward'", kIn, {"forward", "backward"}, {},
              "what a worker leaves out of what it does not hold: all, or its weights' gradients"),
@@ -108,13 +123,13 @@ std::vector<Rule> MakeRules() {
       Number("sdp.rotate_every", "0", kIn, kSteps, "steps; 0: the same subnetworks for the whole run"),
       Some("sdp.phases", kIn, kSteps, "other coverages from a step on, until the next phase"),
 
-      Choice("data.kind", "'text'", kIn, {"text", "tokens"}, {"cifar10", "cifar100", "images"},
-             "bytes of text, or GPT-2 token shards"),
+      Choice("data.kind", "'text'", kIn, {"text", "tokens", "cifar10", "cifar100"}, {"images"},
+             "bytes of text, GPT-2 token shards, CIFAR's binary files"),
       Files("data.train", "", kOut, 1, "read in this order"),
       Files("data.validation", "[]", kOut, 0, "[]: no evaluation"),
-      Number("data.seq_len", "256", kIn, {1, 1e7}, "tokens of a sample"),
+      Of({"llama"}, Number("data.seq_len", "256", kIn, {1, 1e7}, "tokens of a sample")),
       Flag("data.shuffle", "true", kIn, "a new order in every epoch"),
-      String("data.tokenizer", "''", kOut, Text::kAny, "of the ids: folder or file that sdp export copies; empty: none"),
+      Of({"llama"}, String("data.tokenizer", "''", kOut, Text::kAny, "of the ids: folder or file that sdp export copies; empty: none")),
 
       Number("train.steps", "1000", kOut, {1, 1e12}, "when training ends"),
       Number("train.global_batch", "32", kIn, kPositive, "samples per step over all workers"),
@@ -156,6 +171,10 @@ std::vector<Rule> MakeRules() {
 // clang-format on
 
 }  // namespace
+
+bool Rule::IsOf(absl::string_view arch) const {
+  return archs.empty() || absl::c_linear_search(archs, arch);
+}
 
 absl::Span<const Rule> Rules() {
   static const auto* const rules = new std::vector<Rule>(MakeRules());

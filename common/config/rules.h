@@ -45,6 +45,9 @@ struct Rule {
   std::vector<absl::string_view> not_built = {};  // Strings that will be allowed one day.
   int min_items = 0;  // Lists and tables. > 0: one without items is the same as none.
   int max_items = std::numeric_limits<int>::max();
+  std::vector<absl::string_view> archs = {};  // The values of model.arch that have it; {}: all.
+
+  bool IsOf(absl::string_view arch) const;
 };
 
 // In the order of design and printing: keys of a section are together.

@@ -24,6 +24,14 @@ ModelMemory MemoryOfOne(const LlamaSpec& spec, int64_t seq_len, const ElementSiz
           .sample_bytes = seq_len * static_cast<int64_t>(sizeof(int64_t))};
 }
 
+Catalog CatalogOf(const ResnetSpec& spec, const CatalogOptions&) { return ResnetCatalog(spec); }
+int64_t TermsOf(const ResnetSpec&, int64_t) { return 1; }
+ModelMemory MemoryOfOne(const ResnetSpec&, int64_t, const ElementSizes&, int) { return {}; }
+
+Catalog CatalogOf(const ImageMlpSpec& spec, const CatalogOptions&) { return ImageMlpCatalog(spec); }
+int64_t TermsOf(const ImageMlpSpec&, int64_t) { return 1; }
+ModelMemory MemoryOfOne(const ImageMlpSpec&, int64_t, const ElementSizes&, int) { return {}; }
+
 }  // namespace
 
 Catalog MakeCatalog(const ModelSpec& spec, const CatalogOptions& options) {

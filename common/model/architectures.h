@@ -5,7 +5,9 @@
 #include <variant>
 
 #include "common/model/catalog.h"
+#include "common/model/image_mlp.h"
 #include "common/model/llama.h"
+#include "common/model/resnet.h"
 #include "common/model/stage_memory.h"
 
 // The list of architectures. One more is: its sizes and its catalog in a header of its own, a name
@@ -13,7 +15,7 @@
 // worker/model/networks.cc, and its keys in common/run/model_spec.cc.
 namespace sdp {
 
-using ModelSpec = std::variant<LlamaSpec>;
+using ModelSpec = std::variant<LlamaSpec, ResnetSpec, ImageMlpSpec>;
 
 // What a catalog depends on beside the model's sizes.
 struct CatalogOptions {

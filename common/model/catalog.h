@@ -22,8 +22,8 @@ struct TensorSpec {
   std::vector<int64_t> shape;  // Row-major.
   InitialValues initial;
   bool decay = true;         // false: norms and biases, which weight decay leaves alone
-  bool ends_branch = false;  // The last linear map of a branch: the branch times a factor is the
-                             // branch with this tensor times the factor.
+  bool ends_branch = false;  // The last linear map of a branch, or its bias: the branch times a
+                             // factor is the branch with these tensors times the factor.
 
   int64_t elements() const;
 };
@@ -57,9 +57,11 @@ struct UnitSpec {
 struct StageSpec {
   std::string name;
   // Read by this stage. Of those that are not shared a worker may hold a part, with which it
-  // computes less; without any of them the stage is the identity.
+  // computes less; without any of them the stage is the identity, or its shortcut.
   std::vector<UnitId> units;
   int64_t boundary_elements = 0;  // Size of its output, per sample. 0: the stage ends in the loss.
+  // Beside its branch it has a shortcut of shared units, which without masked units is all of it.
+  bool has_shortcut = false;
 };
 
 struct Catalog {

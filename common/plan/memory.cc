@@ -11,6 +11,11 @@ namespace {
 constexpr int64_t kF32 = 4;  // what a shard holds, whatever travels
 constexpr int64_t kTermsAtOnce = 2048;
 constexpr int64_t kTermsPerChunk = 16384;
+// Of images, where a term is a whole image.
+constexpr int64_t kImagesAtOnce = 256;
+constexpr int64_t kImagesPerChunk = 2048;
+constexpr int64_t kElementsAtOnce = int64_t{1} << 20;
+constexpr int64_t kElementsPerChunk = int64_t{1} << 23;
 
 // What is allocated now, and the largest it has been.
 class Meter {
@@ -58,7 +63,7 @@ struct Subnetwork {
         if (catalog.unit(id).shared) shared_params += catalog.unit(id).params;
         if (!catalog.unit(id).shared && held[static_cast<size_t>(id.value())]) ++masked_held;
       }
-      trained.push_back(masked == 0 || masked_held > 0);
+      trained.push_back(masked == 0 || masked_held > 0 || stage.has_shortcut);
       present.push_back(trained.back() || reads_all);
       units.push_back(shared + masked_held);
       if (!present.back()) idle += shared_params;
@@ -190,18 +195,20 @@ const MemoryPeak& Larger(const MemoryPeak& a, const MemoryPeak& b) {
 EvaluationSizes EvaluationSizesFor(const Catalog& catalog, int64_t terms_per_sample,
                                    int64_t micro_batch, int64_t worker_memory_bytes,
                                    int64_t activation_bytes) {
-  const auto samples = [&](int64_t terms) {
-    return std::max<int64_t>(1, terms / terms_per_sample);
+  int64_t elements = 1;
+  for (const StageSpec& stage : catalog.stages)
+    elements = std::max(elements, stage.boundary_elements);
+  const bool images = terms_per_sample == 1;
+  const auto samples = [&](int64_t terms, int64_t most, int64_t most_elements) {
+    return std::max<int64_t>(
+        1, images ? std::min(most, most_elements / elements) : terms / terms_per_sample);
   };
   EvaluationSizes sizes;
-  sizes.micro = micro_batch > 0 ? micro_batch : samples(kTermsAtOnce);
-  int64_t chunk = micro_batch > 0 ? micro_batch : samples(kTermsPerChunk);
-  if (worker_memory_bytes > 0) {
-    int64_t elements = 1;
-    for (const StageSpec& stage : catalog.stages)
-      elements = std::max(elements, stage.boundary_elements);
-    chunk = worker_memory_bytes / 2 / (elements * activation_bytes);
-  }
+  sizes.micro =
+      micro_batch > 0 ? micro_batch : samples(kTermsAtOnce, kImagesAtOnce, kElementsAtOnce);
+  int64_t chunk =
+      micro_batch > 0 ? micro_batch : samples(kTermsPerChunk, kImagesPerChunk, kElementsPerChunk);
+  if (worker_memory_bytes > 0) chunk = worker_memory_bytes / 2 / (elements * activation_bytes);
   sizes.chunk = std::max(sizes.micro, chunk / sizes.micro * sizes.micro);
   return sizes;
 }

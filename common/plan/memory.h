@@ -25,8 +25,9 @@ struct EvaluationSizes {
   int64_t chunk = 1;
 };
 // `worker.memory` given: half of it may be boundary activations. Else: without a micro-batch in the
-// configuration 2,048 loss terms are computed at once, and 16,384 make a chunk; with one, that is
-// both.
+// configuration 2,048 loss terms are computed at once, and 16,384 make a chunk; of images, which
+// are one term each, 256 and 2,048, or as many as have a boundary activation of 2^20 and 2^23
+// elements, if these are fewer; with one, that is both.
 EvaluationSizes EvaluationSizesFor(const Catalog& catalog, int64_t terms_per_sample,
                                    int64_t micro_batch, int64_t worker_memory_bytes,
                                    int64_t activation_bytes);

@@ -89,8 +89,8 @@ double MeanCoverage(const PlanInput& input) {
   return uniform ? last : sum / count;  // The sum's rounding stays out of the usual case.
 }
 
-void PredictMemory(const PlanInput& input, const Plan& plan, ElementBytes bytes,
-                   const MemoryModel& memory, PlanReport* report) {
+void PredictWorkers(const PlanInput& input, const Plan& plan, const MemoryModel& memory,
+                    PlanReport* report) {
   const int ranks = static_cast<int>(plan.units.size());
   for (int rank = 0; rank < ranks; ++rank) {
     const auto i = static_cast<size_t>(rank);
@@ -98,6 +98,11 @@ void PredictMemory(const PlanInput& input, const Plan& plan, ElementBytes bytes,
     report->workers[i].memory_bytes = peak.bytes;
     report->workers[i].memory_when = std::move(peak.when);
   }
+}
+
+void PredictShards(const Plan& plan, ElementBytes bytes, const MemoryModel& memory,
+                   PlanReport* report) {
+  const auto ranks = static_cast<int64_t>(plan.units.size());
   for (const ShardLoad& load : ShardMemory(memory)) {
     report->shards.push_back(
         {absl::StrCat("shard-", report->shards.size()), load.params, load.memory_bytes});
@@ -187,7 +192,8 @@ PlanReport MakePlanReport(const PlanInput& input, const Plan& plan, ElementBytes
     report.units.push_back(
         DescribeUnit(input, catalog.units[j], input.coverage[j], plan.holders[j]));
   }
-  if (memory.stages != nullptr) PredictMemory(input, plan, bytes, memory, &report);
+  if (memory.stages != nullptr) PredictWorkers(input, plan, memory, &report);
+  if (memory.layout != nullptr) PredictShards(plan, bytes, memory, &report);
   report.coverage = MeanCoverage(input);
   report.connected = Connected(catalog, plan, SharedUnits::kCounted);
   report.connected_without_shared = Connected(catalog, plan, SharedUnits::kIgnored);

@@ -1,5 +1,8 @@
 #include "common/run/model_spec.h"
 
+#include <cstdint>
+#include <string>
+
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 
@@ -20,13 +23,55 @@ LlamaSpec LlamaSpecFrom(const RunConfig::Model& model) {
   return spec;
 }
 
+// Of CIFAR's images.
+constexpr int64_t kChannels = 3, kImageSize = 32;
+
+absl::Status NotAllowed(const char* key, const std::string& value, const char* allowed) {
+  return absl::InvalidArgumentError(
+      absl::StrCat("model.", key, " = \"", value, "\": allowed ", allowed));
+}
+
+absl::StatusOr<ResnetSpec> ResnetSpecFrom(const RunConfig::Model& model) {
+  ResnetSpec spec;
+  spec.widths.assign(model.widths().begin(), model.widths().end());
+  spec.depths.assign(model.depths().begin(), model.depths().end());
+  if (model.stem() == "imagenet") {
+    spec.stem = ResnetSpec::Stem::kImagenet;
+  } else if (model.stem() != "cifar") {
+    return NotAllowed("stem", model.stem(), "are \"cifar\", \"imagenet\"");
+  }
+  if (model.activation() == "pre") {
+    spec.order = ResnetSpec::Order::kPre;
+  } else if (model.activation() != "post") {
+    return NotAllowed("activation", model.activation(), "are \"post\", \"pre\"");
+  }
+  if (model.norm() != "group" && model.norm() != "batch") {
+    return NotAllowed("norm", model.norm(), "are \"group\", \"batch\"");
+  }
+  spec.norm_groups = model.norm() == "group" ? model.norm_groups() : 0;
+  spec.norm_eps = model.norm_eps();
+  spec.channels = kChannels;
+  spec.image_size = kImageSize;
+  spec.classes = model.classes();
+  return spec;
+}
+
+ImageMlpSpec ImageMlpSpecFrom(const RunConfig::Model& model) {
+  return {.dim = model.dim(),
+          .layers = model.layers(),
+          .ffn_dim = model.ffn_dim(),
+          .inputs = kChannels * kImageSize * kImageSize,
+          .classes = model.classes()};
+}
+
 }  // namespace
 
 absl::StatusOr<ModelSpec> ModelSpecFrom(const RunConfig& config) {
   const RunConfig::Model& model = config.model();
   if (model.arch() == "llama") return LlamaSpecFrom(model);
-  return absl::InvalidArgumentError(
-      absl::StrCat("model.arch = \"", model.arch(), "\": allowed is \"llama\""));
+  if (model.arch() == "resnet") return ResnetSpecFrom(model);
+  if (model.arch() == "mlp") return ImageMlpSpecFrom(model);
+  return NotAllowed("arch", model.arch(), "are \"llama\", \"resnet\", \"mlp\"");
 }
 
 }  // namespace sdp

@@ -6,8 +6,8 @@
 
 namespace sdp {
 
-// The model that a configuration describes. Pure. InvalidArgument - an architecture that is not
-// known, naming the key.
+// The model that a configuration describes. Pure. InvalidArgument - a word that is not known,
+// naming the key; LoadConfig already refuses most of them.
 absl::StatusOr<ModelSpec> ModelSpecFrom(const RunConfig& config);
 
 }  // namespace sdp

@@ -6,6 +6,7 @@
 #include <torch/types.h>
 
 #include <cmath>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -15,6 +16,7 @@
 #include "common/model/initial_values.h"
 #include "gtest/gtest.h"
 #include "tests/cluster/sim_cluster.h"
+#include "tests/worker_model/image_case.h"
 #include "tests/worker_model/naive_llama.h"
 #include "worker/data/dataset.h"
 #include "worker/model/make_model.h"
@@ -68,7 +70,7 @@ LlamaSpec Spec(const Case& c) {
           .tied = c.tied};
 }
 
-Catalog MakeCatalog(const Case& c) {
+Catalog CatalogOf(const Case& c) {
   return c.groups > 0 ? LlamaNeuronCatalog(Spec(c), {.groups = c.groups}, c.seq_len)
                       : LlamaCatalog(Spec(c), c.unit, c.seq_len);
 }
@@ -78,9 +80,19 @@ struct Outcome {
   naive::Weights weights;  // f64
 };
 
+// What is trained: a model, its data, and the loss of given samples in plain torch.
+struct Problem {
+  ModelSpec spec;
+  const Dataset* data = nullptr;
+  Catalog catalog;
+  std::function<torch::Tensor(const naive::Weights&, const std::vector<int64_t>& samples,
+                              const std::vector<int64_t>& epochs)>
+      loss;
+};
+
 // One process on the whole batch.
-Outcome Reference(const Case& c, const Catalog& catalog, const Layout& layout,
-                  const TokenDataset& data) {
+Outcome Reference(const Case& c, const Problem& problem, const Layout& layout) {
+  const Catalog& catalog = problem.catalog;
   naive::Weights weights;
   for (const TensorSpec& tensor : catalog.tensors)
     weights[tensor.name] = torch::zeros(tensor.shape, torch::kF64);
@@ -119,16 +131,14 @@ Outcome Reference(const Case& c, const Catalog& catalog, const Layout& layout,
   }
   Outcome outcome;
   const SampleOrder order(kSeed, kSamples, true);
-  std::vector<int32_t> tokens(static_cast<size_t>(c.seq_len + 1));
   for (int64_t t = 0; t < kSteps; ++t) {
-    torch::Tensor batch = torch::zeros({c.global_batch, c.seq_len + 1}, torch::kI64);
+    std::vector<int64_t> samples, epochs;
     for (int64_t b = 0; b < c.global_batch; ++b) {
-      data.Read(order.Sample(t * c.global_batch + b), absl::MakeSpan(tokens));
-      for (int64_t i = 0; i <= c.seq_len; ++i) batch[b][i] = tokens[static_cast<size_t>(i)];
+      samples.push_back(order.Sample(t * c.global_batch + b));
+      epochs.push_back((t * c.global_batch + b) / kSamples);
     }
     optimizer->zero_grad();
-    const torch::Tensor loss = naive::Loss(Spec(c), weights, batch.narrow(1, 0, c.seq_len),
-                                           batch.narrow(1, 1, c.seq_len), {1, 1, 1, 1});
+    const torch::Tensor loss = problem.loss(weights, samples, epochs);
     loss.backward();
     if (c.clip_norm > 0) torch::nn::utils::clip_grad_norm_(all, c.clip_norm);
     optimizer->step();
@@ -138,13 +148,13 @@ Outcome Reference(const Case& c, const Catalog& catalog, const Layout& layout,
   return outcome;
 }
 
-SimCluster::Options OptionsOf(const Case& c, const Catalog& catalog, const Layout& layout) {
+SimCluster::Options OptionsOf(const Case& c, const Problem& problem, const Layout& layout) {
   SimCluster::Options options;
-  options.run.catalog = &catalog;
+  options.run.catalog = &problem.catalog;
   options.run.layout = &layout;
   options.run.shards = c.shards;
   options.run.workers = c.workers;
-  options.run.coverage.assign(catalog.units.size(), 1.0);
+  options.run.coverage.assign(problem.catalog.units.size(), 1.0);
   options.run.steps = kSteps;
   options.run.global_batch = c.global_batch;
   options.run.micro_batch = c.micro_batch;
@@ -152,23 +162,25 @@ SimCluster::Options OptionsOf(const Case& c, const Catalog& catalog, const Layou
   options.optimizer = {
       .kind = c.optimizer, .lr = kLr, .weight_decay = kDecay, .eps = kEps, .steps = kSteps};
   options.seed = kSeed;
-  options.terms_per_sample = c.seq_len;
+  options.terms_per_sample = problem.data->terms_per_sample();
   options.data.train_samples = kSamples;
   options.schedule_seed = 3;
   return options;
 }
 
-void ExpectEqual(const Case& c) {
-  const Catalog catalog = MakeCatalog(c);
+std::unique_ptr<LocalModel> ModelOf(const Problem& problem, const Layout& layout) {
+  auto model =
+      MakeTorchModel(problem.catalog, layout, problem.spec, problem.data, nullptr, {.threads = 1});
+  EXPECT_TRUE(model.ok()) << model.status();
+  return *std::move(model);
+}
+
+void ExpectEqual(const Case& c, const Problem& problem) {
+  const Catalog& catalog = problem.catalog;
   const Layout layout(catalog, c.max_fragment);
-  const RandomTokens data(c.seq_len, 19);
-  SimCluster cluster(OptionsOf(c, catalog, layout), [&](int) {
-    auto model = MakeTorchModel(catalog, layout, Spec(c), &data, nullptr, {.threads = 1});
-    EXPECT_TRUE(model.ok()) << model.status();
-    return *std::move(model);
-  });
+  SimCluster cluster(OptionsOf(c, problem, layout), [&](int) { return ModelOf(problem, layout); });
   ASSERT_EQ(cluster.Run(), absl::OkStatus());
-  const Outcome expected = Reference(c, catalog, layout, data);
+  const Outcome expected = Reference(c, problem, layout);
   ASSERT_EQ(cluster.metrics().size(), static_cast<size_t>(kSteps) + 1);
   for (size_t t = 0; t < expected.losses.size(); ++t) {
     // f32 forward of a loss near 3: about 1e-7 relative per operation.
@@ -192,6 +204,41 @@ void ExpectEqual(const Case& c) {
   EXPECT_LT(largest, 2e-5);
 }
 
+Problem LlamaProblem(const Case& c, const RandomTokens& data) {
+  const auto loss = [c, &data](const naive::Weights& weights, const std::vector<int64_t>& samples,
+                               const std::vector<int64_t>&) {
+    std::vector<int32_t> tokens(static_cast<size_t>(c.seq_len + 1));
+    torch::Tensor batch = torch::zeros({c.global_batch, c.seq_len + 1}, torch::kI64);
+    for (int64_t b = 0; b < c.global_batch; ++b) {
+      data.Read(samples[static_cast<size_t>(b)], absl::MakeSpan(tokens));
+      for (int64_t i = 0; i <= c.seq_len; ++i) batch[b][i] = tokens[static_cast<size_t>(i)];
+    }
+    return naive::Loss(Spec(c), weights, batch.narrow(1, 0, c.seq_len),
+                       batch.narrow(1, 1, c.seq_len), {1, 1, 1, 1});
+  };
+  return {Spec(c), &data, CatalogOf(c), loss};
+}
+
+void ExpectEqual(const Case& c) {
+  const RandomTokens data(c.seq_len, 19);
+  ExpectEqual(c, LlamaProblem(c, data));
+}
+
+// Every image a little different in every epoch, which the samples bring with them.
+template <typename Spec>
+void ExpectImagesEqual(const Case& c, const Spec& spec) {
+  const RandomImages data(kSamples, {3, ImageCase::kSize, ImageCase::kSize}, ImageCase::kClasses,
+                          7);
+  const auto loss = [&](const naive::Weights& weights, const std::vector<int64_t>& samples,
+                        const std::vector<int64_t>& epochs) {
+    const torch::Tensor shift = torch::tensor(epochs, torch::kF64).view({-1, 1, 1, 1}) / 8;
+    return naive::MeanLoss(
+        naive::Logits(spec, weights, data.Images(samples).to(torch::kF64) + shift, {}),
+        data.Labels(samples));
+  };
+  ExpectEqual(c, {spec, &data, MakeCatalog(spec, {}), loss});
+}
+
 TEST(CoverageOneTest, AdamW) { ExpectEqual({}); }
 TEST(CoverageOneTest, AdamW_Clipped) { ExpectEqual({.clip_norm = 0.1}); }
 TEST(CoverageOneTest, Sgd) { ExpectEqual({.optimizer = OptimizerOptions::Kind::kSgd}); }
@@ -211,13 +258,10 @@ TEST(CoverageOneTest, Neurons_HaveTheLossesOfBlocks) {
   const RandomTokens data(8, 19);
   std::vector<std::vector<double>> losses;
   for (const Case& c : {Case{}, Case{.groups = 5}}) {
-    const Catalog catalog = MakeCatalog(c);
-    const Layout layout(catalog, c.max_fragment);
-    SimCluster cluster(OptionsOf(c, catalog, layout), [&](int) {
-      auto model = MakeTorchModel(catalog, layout, Spec(c), &data, nullptr, {.threads = 1});
-      EXPECT_TRUE(model.ok()) << model.status();
-      return *std::move(model);
-    });
+    const Problem problem = LlamaProblem(c, data);
+    const Layout layout(problem.catalog, c.max_fragment);
+    SimCluster cluster(OptionsOf(c, problem, layout),
+                       [&](int) { return ModelOf(problem, layout); });
     ASSERT_EQ(cluster.Run(), absl::OkStatus());
     losses.emplace_back();
     for (int64_t t = 0; t < kSteps; ++t)
@@ -233,6 +277,16 @@ TEST(CoverageOneTest, OddNumbersOfWorkers) {
 }
 TEST(CoverageOneTest, FewerSamplesThanWorkers) { ExpectEqual({.workers = 5, .global_batch = 3}); }
 TEST(CoverageOneTest, BlocksOfSeveralFragments) { ExpectEqual({.tied = true, .max_fragment = 50}); }
+
+TEST(CoverageOneTest, Resnet) {
+  for (const auto order : {ResnetSpec::Order::kPost, ResnetSpec::Order::kPre}) {
+    const ResnetSpec spec = ImageCase::Resnet(order);
+    ExpectImagesEqual({.clip_norm = 0.1, .micro_batch = 1}, spec);
+    ExpectImagesEqual({.workers = 3, .optimizer = OptimizerOptions::Kind::kSgd, .global_batch = 11},
+                      spec);
+  }
+}
+TEST(CoverageOneTest, ImageMlp) { ExpectImagesEqual({}, ImageCase::Mlp()); }
 
 }  // namespace
 }  // namespace sdp

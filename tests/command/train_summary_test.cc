@@ -80,6 +80,14 @@ TEST_F(TrainSummaryTest, NextCommands_OfTokenIds_NeedNoTokenizer) {
   EXPECT_THAT(NextCommands(config_, "sdp"), HasSubstr("sdp eval r --data v.bin\n"));
 }
 
+TEST_F(TrainSummaryTest, NextCommands_OfImages_AreThoseThatKnowImages) {
+  config_.mutable_run()->set_dir("r");
+  config_.mutable_data()->set_kind("cifar10");
+  const std::string commands = NextCommands(config_, "sdp");
+  EXPECT_EQ(commands.find("  sdp plan r/config.toml"), 0u) << commands;
+  EXPECT_THAT(commands, HasSubstr("sdp train r/config.toml"));
+}
+
 TEST_F(TrainSummaryTest, NextCommands_ChangeWhatCanBeChanged) {
   config_.mutable_run()->set_dir("r");
   config_.mutable_sdp()->set_coverage(1);

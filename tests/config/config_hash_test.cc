@@ -47,6 +47,7 @@ void Change(const FieldDescriptor& field, Message* section) {
     case FieldDescriptor::CPPTYPE_BOOL:
       return reflection.SetBool(section, &field, !reflection.GetBool(*section, &field));
     case FieldDescriptor::CPPTYPE_INT64:
+      if (field.is_repeated()) return reflection.AddInt64(section, &field, 1);
       return reflection.SetInt64(section, &field, reflection.GetInt64(*section, &field) + 1);
     case FieldDescriptor::CPPTYPE_DOUBLE:
       if (field.is_repeated()) return reflection.AddDouble(section, &field, 0.5);

@@ -30,6 +30,9 @@ constexpr char kArch[] =
     "[model]\narch = 'llama'\ndim = 64\nlayers = 2\nheads = 4\nffn_dim = 96\n"
     "[data]\ntrain = ['a.txt']\n";
 
+constexpr char kImages[] =
+    "[model]\npreset = 'resnet18'\n[data]\nkind = 'cifar100'\ntrain = ['train.bin']\n";
+
 LoadedConfig Load(const std::string& text, const std::vector<std::string>& sets = {}) {
   auto loaded = LoadConfigText(text, "run.toml", sets);
   EXPECT_TRUE(loaded.ok()) << loaded.status();
@@ -152,6 +155,44 @@ TEST(ConfigTest, Presets_GiveAllSizes) {
     EXPECT_EQ(model.vocab(), want.vocab) << want.name;
     EXPECT_FALSE(model.tied()) << want.name;
   }
+}
+
+TEST(ConfigTest, ImagePresets_GiveAllSizes) {
+  const LoadedConfig loaded = Load(kImages);
+  const RunConfig::Model& model = loaded.config.model();
+  EXPECT_EQ(model.arch(), "resnet");
+  EXPECT_THAT(model.widths(), ElementsAre(64, 128, 256, 512));
+  EXPECT_THAT(model.depths(), ElementsAre(2, 2, 2, 2));
+  EXPECT_EQ(model.stem(), "cifar");
+  EXPECT_EQ(model.activation(), "post");
+  EXPECT_EQ(model.norm(), "group");
+  EXPECT_EQ(model.norm_groups(), 32);
+  EXPECT_EQ(model.norm_eps(), 1e-5);
+  EXPECT_EQ(model.classes(), 100);
+  EXPECT_EQ(loaded.origins.at("model.classes"), "default: data.kind");
+  // What a resnet does not have is not there.
+  for (const char* const key : {"model.dim", "model.kv_heads", "model.tied", "data.seq_len"}) {
+    EXPECT_FALSE(loaded.origins.contains(key)) << key;
+  }
+  const RunConfig::Model small =
+      Load(kImages, {"model.preset=resnet-cifar", "data.kind=cifar10", "model.depths=[1, 1, 2]"})
+          .config.model();
+  EXPECT_THAT(small.widths(), ElementsAre(16, 32, 64));
+  EXPECT_THAT(small.depths(), ElementsAre(1, 1, 2));
+  EXPECT_EQ(small.classes(), 10);
+  // Nine images of four workers: 3, 2, 2 and 2.
+  Load(kImages, {"model.norm=batch", "train.global_batch=9"});
+  Load(kImages, {"model.norm=batch", "train.global_batch=32", "train.micro_batch=2"});
+}
+
+TEST(ConfigTest, MlpOfImages_TakesItsSizes) {
+  const RunConfig::Model model = Load(
+                                     "[model]\narch = 'mlp'\ndim = 12\nlayers = 3\nffn_dim = 20\n"
+                                     "[data]\nkind = 'cifar10'\ntrain = ['a.bin']\n")
+                                     .config.model();
+  EXPECT_EQ(model.dim(), 12);
+  EXPECT_EQ(model.classes(), 10);
+  EXPECT_FALSE(model.has_stem());
 }
 
 TEST(ConfigTest, Preset134m_Has134MillionParameters) {
@@ -303,7 +344,7 @@ TEST(PrintConfigTest, ShowsEveryValueAndItsOrigin) {
 TEST(PrintConfigTest, LoadsAsTheSameConfig) {
   const std::string odd = "[run]\ndir = \"q\\\" \\\\ \\n \\u0001 \\u007f é #\"\n";
   for (const LoadedConfig& loaded :
-       {Load(kMinimal), Load(kArch), Load(absl::StrCat(kMinimal, odd)),
+       {Load(kMinimal), Load(kArch), Load(kImages), Load(absl::StrCat(kMinimal, odd)),
         Load(kMinimal, {"sdp.phases=[{from=1,coverage=1},{from=2,depth=[1,0.5]}]"}),
         Load(kMinimal, {"sdp.depth=[1,0.3]", "sdp.coverage_by={\"a b\"=0.25,mlp=1}"}),
         Load(kMinimal, {"sdp.holders=2", "train.lr=0.1", "train.weight_decay=-0.0",

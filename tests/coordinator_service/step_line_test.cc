@@ -120,6 +120,16 @@ TEST(EtaTest, FollowsAChange) {
   EXPECT_EQ(progress.Eta(), absl::Seconds(3) * 4800);
 }
 
+TEST(StepLineTest, Images_AreCountedAsSuch) {
+  RunProgress progress(8);
+  StepMetrics metrics = Step(120);
+  metrics.tokens = 0;
+  metrics.samples = 256;
+  progress.Add(metrics);
+  EXPECT_THAT(progress.StepLine(), ::testing::HasSubstr("  1.5k img/s  "));
+  EXPECT_THAT(progress.Summary({}), ::testing::HasSubstr("  speed    1.5k img/s\n"));
+}
+
 TEST(SummaryTest, NoStep_Nothing) {
   EXPECT_EQ(RunProgress(8).Summary({{"coordinator", {1, 0, 0}}}), "");
 }

@@ -158,6 +158,11 @@ TEST(EvaluationSizesTest, FollowMicroBatchAndMemory) {
   EXPECT_EQ(sizes(256, 3, 0), (std::vector<int64_t>{3, 3}));
   EXPECT_EQ(sizes(256, 3, 80000), (std::vector<int64_t>{3, 9}));  // 10 samples, in threes
   EXPECT_EQ(sizes(256, 3, 100), (std::vector<int64_t>{3, 3}));
+  // Images: one term each, so their activations decide.
+  catalog.stages[0].boundary_elements = 64 * 32 * 32;
+  EXPECT_EQ(sizes(1, 0, 0), (std::vector<int64_t>{16, 128}));
+  catalog.stages[0].boundary_elements = 16;
+  EXPECT_EQ(sizes(1, 0, 0), (std::vector<int64_t>{256, 2048}));
 }
 
 TEST(ShardMemoryTest, OneMoreVectorThanTheOptimizerKeeps) {

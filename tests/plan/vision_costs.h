@@ -7,8 +7,8 @@
 #include "absl/strings/str_cat.h"
 #include "common/model/catalog.h"
 
-// Image models as the planner sees them: what their residual branches cost, written down from the
-// formulas of the method's description. Units of unequal cost, unlike a transformer's. No tensors.
+// An image model as the planner sees it: what its residual branches cost, written down from the
+// formulas of the method's description. Units of unequal cost, unlike LLaMA's. No tensors.
 namespace sdp::testing {
 
 inline void AddCosts(Catalog& catalog, std::string name, std::string kind, int layer,
@@ -22,32 +22,6 @@ inline void AddCosts(Catalog& catalog, std::string name, std::string kind, int l
   unit.macs = macs;
   unit.activation_elements = activations;
   catalog.units.push_back(std::move(unit));
-}
-
-// ResNet-18 for images of 32 x 32: the residual branch of each of 8 BasicBlocks is a unit; stem,
-// projection shortcuts and classifier are shared.
-inline Catalog ResNet18Costs() {
-  Catalog catalog;
-  int64_t in = 64, size = 32;
-  AddCosts(catalog, "stem", "stem", -1, 27 * 64 + 2 * 64, 27 * 64 * 32 * 32, 64 * 32 * 32);
-  int layer = 0;
-  for (int64_t width = 64; width <= 512; width *= 2) {
-    for (int block = 0; block < 2; ++block) {
-      const int64_t before = in * size * size;
-      if (width != in) size /= 2;
-      const int64_t area = size * size;
-      const std::string name = absl::StrCat("layer", width, ".", block);
-      AddCosts(catalog, name, "block", layer++, 9 * in * width + 9 * width * width + 4 * width,
-               (9 * in * width + 9 * width * width) * area, before + 4 * width * area);
-      if (width != in) {
-        AddCosts(catalog, name + ".shortcut", "shortcut", -1, in * width + 2 * width,
-                 in * width * area, 0);
-      }
-      in = width;
-    }
-  }
-  AddCosts(catalog, "fc", "fc", -1, 512 * 10 + 10, 512 * 10, 512);
-  return catalog;
 }
 
 // Swin-T for images of 224 x 224: attention and MLP of 2, 2, 6, 2 blocks are units; patch

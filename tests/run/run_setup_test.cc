@@ -21,8 +21,8 @@ RunConfig Config(const std::vector<std::string>& sets) {
 
 TEST(RunSetupTest, UnknownNames_NameTheKey) {
   RunConfig config = Config({});
-  config.mutable_model()->set_arch("mlp");
-  EXPECT_THAT(MakeRunSetup(config).status().message(), HasSubstr("model.arch = \"mlp\""));
+  config.mutable_model()->set_arch("swin");
+  EXPECT_THAT(MakeRunSetup(config).status().message(), HasSubstr("model.arch = \"swin\""));
   config = Config({});
   config.mutable_sdp()->set_unit("head");
   EXPECT_THAT(MakeRunSetup(config).status().message(), HasSubstr("sdp.unit = \"head\""));
@@ -80,6 +80,21 @@ TEST(RunSetupTest, Neurons_AreTheConfigsParts) {
   bad = config;
   bad.mutable_sdp()->set_groups(0);
   EXPECT_THAT(MakeRunSetup(bad).status().message(), HasSubstr("sdp.groups = 0"));
+}
+
+TEST(RunSetupTest, Images_CatalogTermsAndNoMemoryYet) {
+  const std::vector<std::string> sets = {"data.kind=cifar10", "model.preset=resnet18"};
+  const RunSetup setup = *MakeRunSetup(Config(sets));
+  EXPECT_EQ(setup.catalog.arch, "resnet");
+  EXPECT_EQ(setup.terms_per_sample, 1);
+  EXPECT_EQ(setup.catalog.params(), 11173962);
+  EXPECT_EQ(MemoryModelFrom(setup).stages, nullptr);
+  RunConfig config = Config(sets);
+  config.mutable_model()->set_norm("layer");
+  EXPECT_THAT(MakeRunSetup(config).status().message(), HasSubstr("model.norm = \"layer\""));
+  config = Config(sets);
+  config.mutable_model()->set_stem("none");
+  EXPECT_THAT(MakeRunSetup(config).status().message(), HasSubstr("model.stem = \"none\""));
 }
 
 TEST(RunSetupTest, Precision_HalvesThePlansBytes) {

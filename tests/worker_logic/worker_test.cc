@@ -200,5 +200,22 @@ TEST_F(WorkerTest, Forward_ReadsAndSaysNothingOfWhatItDoesNotHold) {
   EXPECT_TRUE(worker.Reconnected(ShardId(0)).done.empty());
 }
 
+// Positions 8 to 12 of an endless sequence of 10 samples: the end of epoch 0 and the begin of 1.
+TEST_F(WorkerTest, Samples_ComeWithTheirEpochs) {
+  options_.shuffle = false;
+  Worker worker(options_, admission_, {10, 1, 2, 1});
+  worker.Start();
+  WorkerBinding binding;
+  binding.generation = Generation(2);
+  binding.step = 12;
+  binding.units = std::make_shared<std::vector<UnitFactor>>();
+  binding.first_position = 8;
+  binding.samples = 5;
+  const WorkerActions actions = worker.OnBinding(binding, absl::UnixEpoch());
+  ASSERT_EQ(actions.train.size(), 1u);
+  EXPECT_EQ(actions.train[0].samples, (std::vector<int64_t>{8, 9, 0, 1, 2}));
+  EXPECT_EQ(actions.train[0].epochs, (std::vector<int64_t>{0, 0, 1, 1, 1}));
+}
+
 }  // namespace
 }  // namespace sdp

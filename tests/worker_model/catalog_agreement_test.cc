@@ -5,8 +5,10 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/worker_model/count_macs.h"
+#include "tests/worker_model/image_case.h"
 #include "tests/worker_model/llama_case.h"
 #include "worker/model/llama.h"
+#include "worker/model/networks.h"
 
 // The catalog is what the planner believes; these tests hold it against what torch really computes
 // and keeps.
@@ -32,6 +34,24 @@ TEST(CatalogAgreementTest, Macs_AreThoseOfTheMatrixProducts) {
       for (const UnitSpec& unit : c.catalog.units) expected += 3 * unit.macs;
       EXPECT_EQ(counted, expected);
     }
+  }
+}
+
+TEST(CatalogAgreementTest, ImageModels_Macs) {
+  for (const ImageCase::Named& named : ImageCase::All()) {
+    const ImageCase c(named.spec);
+    FakeExchange exchange = c.MakeExchange();
+    EvaluateTask task;
+    task.units = c.Held();
+    task.samples = 3;
+    absl::StatusOr<LossSum> result;
+    const int64_t counted = CountMacs([&] { result = c.model->Evaluate(task, exchange); });
+    ASSERT_TRUE(result.ok()) << result.status();
+    // BatchNorm's statistics are learnt of all training samples first.
+    const int64_t samples = 3 + (ImageCase::HasBatchNorm(c.spec) ? ImageCase::kSamples : 0);
+    int64_t expected = 0;
+    for (const UnitSpec& unit : c.catalog.units) expected += samples * unit.macs;
+    EXPECT_EQ(counted, expected) << named.name;
   }
 }
 
@@ -90,7 +110,72 @@ TEST(CatalogAgreementTest, StoredActivations_AreWhatTheAllocatorHolds) {
   }
 }
 
+// The weights of the stages whose backward pass reads them, and the gradients that come with the
+// loss.
+int64_t WeightsAtBackward(const ImageCase& c, const std::vector<HeldUnit>& held) {
+  int64_t elements = 0;
+  const bool resnet = c.catalog.arch == "resnet";
+  for (const HeldUnit& unit : held) {
+    const UnitSpec& spec = c.catalog.unit(unit.unit);
+    const bool spent = spec.name == "stem" && !resnet;
+    if (!spent) elements += spec.params;  // Of the head's, gradients or weights.
+  }
+  if (resnet && std::get<ResnetSpec>(c.spec).order == ResnetSpec::Order::kPre) {
+    // Its norm keeps the whole head's weights until the backward pass.
+    elements += c.catalog.tensors[c.catalog.tensors.size() - 2].elements() +
+                c.catalog.tensors.back().elements();
+  }
+  return elements;
+}
+
+TEST(CatalogAgreementTest, ImageModels_StoredActivations) {
+  for (const ImageCase::Named& named : ImageCase::All()) {
+    const ImageCase c(named.spec);
+    const std::vector<std::string> all = c.Masked();
+    for (const std::vector<std::string>& absent :
+         {std::vector<std::string>{}, {all[1]}, {all[2]}, {all[0], all[2]}, all}) {
+      AtBackward exchange(c.layout, c.Fragments(c.weights));
+      TrainTask task;
+      task.units = c.Held(absent);
+      task.samples = {0, 1, 2, 3, 4};
+      const int64_t before = Allocated().now;
+      const absl::StatusOr<TrainResult> result = c.model->Train(task, exchange);
+      ASSERT_TRUE(result.ok()) << result.status();
+      int64_t elements = 0;
+      for (const HeldUnit& held : task.units) {
+        elements += 5 * c.catalog.unit(held.unit).activation_elements;
+      }
+      const int64_t batch = 5 * (3 * ImageCase::kSize * ImageCase::kSize * 4 + 8);
+      const int64_t measured =
+          exchange.live_bytes - before - 4 * WeightsAtBackward(c, task.units) - batch;
+      // 0.1%: a few scalars; of BatchNorm also the batch's statistics, 1% at this size.
+      const double tolerance = ImageCase::HasBatchNorm(c.spec) ? 0.04 : 0.004;
+      EXPECT_NEAR(static_cast<double>(measured), 4.0 * static_cast<double>(elements),
+                  64 + tolerance * static_cast<double>(elements))
+          << named.name << " without " << absent.size() << ": measured " << measured / 4
+          << " elements, catalog " << elements;
+    }
+  }
+}
+
 // ---- Names, shapes, boundaries ----
+
+TEST(CatalogAgreementTest, ImageModels_Boundaries) {
+  for (const ImageCase::Named& named : ImageCase::All()) {
+    const ImageCase c(named.spec);
+    const Network network = MakeNetwork(c.spec, 1, at::kCPU);
+    ASSERT_EQ(c.catalog.stages.size(), network.stages.size() + 1);
+    at::Tensor h = c.data.Images({0, 1, 2});
+    for (size_t stage = 0; stage < network.stages.size(); ++stage) {
+      std::vector<at::Tensor> weights;
+      for (const WeightNames& names : network.stages[stage]->Weights())
+        weights.push_back(c.weights.at(names.front()));
+      h = network.stages[stage]->Forward(h, weights, 1);
+      EXPECT_EQ(h.numel(), 3 * c.catalog.stages[stage].boundary_elements)
+          << named.name << " " << c.catalog.stages[stage].name;
+    }
+  }
+}
 
 TEST(CatalogAgreementTest, Stages_NamesShapesAndBoundaries) {
   for (const TransformerUnit unit : {TransformerUnit::kSublayer, TransformerUnit::kLayer}) {

@@ -20,6 +20,15 @@ std::unique_ptr<at::ObserverContext> Count(const at::RecordFunction& function) {
   };
   if (name == "aten::mm") product(inputs[0].toTensor(), inputs[1].toTensor());
   if (name == "aten::addmm") product(inputs[1].toTensor(), inputs[2].toTensor());
+  if (name == "aten::convolution") {
+    const at::Tensor x = inputs[0].toTensor(), weight = inputs[1].toTensor();
+    int64_t positions = x.size(0);  // [B, in, height, width], [out, in, kernel, kernel]
+    for (size_t i = 0; i < 2; ++i) {
+      const int64_t padded = x.size(static_cast<int64_t>(i) + 2) + 2 * inputs[4].toIntVector()[i];
+      positions *= (padded - weight.size(2)) / inputs[3].toIntVector()[i] + 1;
+    }
+    counted += positions * weight.numel();
+  }
   if (name == "aten::_scaled_dot_product_flash_attention_for_cpu") {
     const at::Tensor q = inputs[0].toTensor();  // [B, H, L, e]; scores, and sums of values
     counted += 2 * q.size(0) * q.size(1) * q.size(2) * q.size(2) * q.size(3) / 2;

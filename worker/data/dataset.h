@@ -9,6 +9,7 @@
 
 namespace sdp {
 
+class ImageDataset;
 class TokenDataset;
 
 // Samples to learn from, of one kind; what they are is said by the class for each kind. Threads:
@@ -24,6 +25,7 @@ class Dataset {
 
   // Itself as what it is; null: it is something else.
   virtual const TokenDataset* tokens() const { return nullptr; }
+  virtual const ImageDataset* images() const { return nullptr; }
 };
 
 // Samples of text for a model that predicts the next token. A sample is seq_len + 1 tokens: all but

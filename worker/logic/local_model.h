@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -26,6 +27,7 @@ struct TrainTask {
   // but get no gradient.
   std::vector<UnitId> read_only;
   std::vector<int64_t> samples;  // indices in the training set, in order; not empty
+  std::vector<int64_t> epochs;   // [samples] that each is drawn in; empty: 0
   int64_t micro_batch = 0;       // samples computed at once; 0: all
 };
 
@@ -42,6 +44,7 @@ struct EvaluateTask {
 struct LossSum {
   double loss_sum = 0;
   int64_t terms = 0;
+  std::optional<int64_t> correct = std::nullopt;  // of classes: targets that were likeliest
 };
 
 struct TrainResult {

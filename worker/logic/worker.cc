@@ -99,7 +99,9 @@ TrainTask Worker::TaskOf(const StepState& state) const {
     }
   }
   for (int64_t i = 0; i < state.binding.samples; ++i) {
-    task.samples.push_back(order_.Sample(state.binding.first_position + i));
+    const int64_t position = state.binding.first_position + i;
+    task.samples.push_back(order_.Sample(position));
+    task.epochs.push_back(position / order_.samples());
   }
   return task;
 }

@@ -10,17 +10,26 @@
 #include "common/base/status.h"
 
 namespace sdp {
+namespace {
 
-EvaluatePass::EvaluatePass(const TorchWalk& walk, const WalkPlan& plan, const BatchSource& source,
-                           int64_t memory_bytes, const EvaluateTask& task, Exchange& exchange)
+// More would change the statistics by less than a few percent, and all workers pass them forward.
+constexpr int64_t kSamplesToLearnFrom = 2048;
+
+}  // namespace
+
+EvaluatePass::EvaluatePass(const TorchWalk& walk, const WalkPlan& plan, const BatchSource& training,
+                           const BatchSource& validation, int64_t memory_bytes,
+                           const EvaluateTask& task, Exchange& exchange)
     : walk_(walk),
       plan_(plan),
-      source_(source),
+      training_(training),
+      validation_(validation),
       task_(task),
       exchange_(exchange),
-      sizes_(EvaluationSizesFor(walk.catalog, source.terms_per_sample(), task.micro_batch,
+      sizes_(EvaluationSizesFor(walk.catalog, validation.terms_per_sample(), task.micro_batch,
                                 memory_bytes, BytesPerElement(walk.placement.type))),
       last_(LastUses(walk.catalog)),
+      statistics_(walk.catalog.stages.size()),
       map_(walk.catalog, walk.layout, walk.map, plan),
       weights_(walk.layout, map_, walk.placement),
       wanted_(walk.catalog.units.size()) {}
@@ -33,16 +42,28 @@ absl::StatusOr<LossSum> EvaluatePass::Run() {
     return absl::InvalidArgumentError(
         absl::StrCat("evaluation needs all units, also ", walk_.catalog.units[unit].name));
   }
-  for (int64_t done = 0; done < task_.samples; done += sizes_.chunk) {
-    const int64_t samples = std::min(sizes_.chunk, task_.samples - done);
-    const Next next = done + samples < task_.samples ? Next::kChunk : Next::kEnd;
-    SDP_RETURN_IF_ERROR(RunChunk(task_.first_sample + done, samples, next));
+  if (walk_.network.batch_norm) {
+    const int64_t samples = std::min(kSamplesToLearnFrom, training_.samples());
+    // In whole micro-batches: a last one of one image might have no variance.
+    const int64_t rest = samples > sizes_.micro ? samples % sizes_.micro : 0;
+    SDP_RETURN_IF_ERROR(RunChunks(What::kLearn, 0, samples - rest));
   }
+  SDP_RETURN_IF_ERROR(RunChunks(What::kEvaluate, task_.first_sample, task_.samples));
   if (!std::isfinite(result_.loss_sum)) {
     return absl::OutOfRangeError(
         absl::StrCat("evaluation of version ", task_.step, ": the loss is ", result_.loss_sum));
   }
   return result_;
+}
+
+absl::Status EvaluatePass::RunChunks(What what, int64_t first, int64_t samples) {
+  what_ = what;
+  for (int64_t done = 0; done < samples; done += sizes_.chunk) {
+    const int64_t count = std::min(sizes_.chunk, samples - done);
+    const bool more = done + count < samples || what == What::kLearn;
+    SDP_RETURN_IF_ERROR(RunChunk(first + done, count, more ? Next::kChunk : Next::kEnd));
+  }
+  return absl::OkStatus();
 }
 
 absl::Status EvaluatePass::RunChunk(int64_t first, int64_t samples, Next next) {
@@ -62,7 +83,7 @@ absl::Status EvaluatePass::RunChunk(int64_t first, int64_t samples, Next next) {
       if (last_[static_cast<size_t>(unit.value())] == stage) weights_.Drop(unit);
     }
   }
-  result_.terms += samples * source_.terms_per_sample();
+  if (what_ == What::kEvaluate) result_.terms += samples * validation_.terms_per_sample();
   return absl::OkStatus();
 }
 
@@ -73,7 +94,8 @@ void EvaluatePass::ReadChunk(int64_t first, int64_t samples) {
   for (int64_t begin = 0; begin < samples; begin += sizes_.micro) {
     std::vector<int64_t> indices(static_cast<size_t>(std::min(sizes_.micro, samples - begin)));
     std::iota(indices.begin(), indices.end(), first + begin);
-    const Batch batch = source_.Read(indices);
+    const BatchSource& source = what_ == What::kLearn ? training_ : validation_;
+    const Batch batch = source.Read(indices, /*epochs=*/{});
     h_.push_back(ToDevice(batch.input, walk_.placement.device));
     target_.push_back(ToDevice(batch.target, walk_.placement.device));
   }
@@ -82,14 +104,26 @@ void EvaluatePass::ReadChunk(int64_t first, int64_t samples) {
 void EvaluatePass::ComputeStage(size_t stage) {
   const std::vector<at::Tensor> weights = weights_.OfStage(stage);
   for (size_t i = 0; i < h_.size(); ++i) {
+    Norms norms = NormsOf(stage);
     if (stage < walk_.network.stages.size()) {
-      h_[i] = walk_.network.stages[stage]->Forward(h_[i], weights, plan_.stages[stage].factor);
+      h_[i] =
+          walk_.network.stages[stage]->Evaluate(h_[i], weights, plan_.stages[stage].factor, norms);
     } else {
-      result_.loss_sum +=
-          walk_.network.loss->Loss(h_[i], target_[i], weights, /*scale=*/1).item<double>();
+      const LossStage::Score score =
+          walk_.network.loss->Evaluate(h_[i], target_[i], weights, norms);
       h_[i].reset();
+      if (what_ == What::kLearn) continue;
+      result_.loss_sum += score.loss_sum;
+      if (score.correct.has_value()) {
+        result_.correct = result_.correct.value_or(0) + *score.correct;
+      }
     }
   }
+}
+
+Norms EvaluatePass::NormsOf(size_t stage) {
+  if (!walk_.network.batch_norm) return Norms();
+  return what_ == What::kLearn ? Norms::Learn(statistics_[stage]) : Norms::Use(statistics_[stage]);
 }
 
 void EvaluatePass::WantUnits(size_t stage) {

@@ -20,21 +20,28 @@ namespace sdp {
 // walks the stages once. A stage computes the whole chunk, micro-batch by micro-batch, before its
 // weights are dropped; the next stage's are on their way meanwhile. So the boundary activations of
 // a chunk and the weights of two stages are in memory, and the model is pulled once per chunk.
-// Threads: confined to one.   Errors: as LocalModel::Evaluate; LibTorch's exceptions pass through.
+// BatchNorm's statistics are not those of training, where each worker has another network: before
+// the validation samples the first training samples, as epoch 0 shows them, walk the full model in
+// the same way, and every stage learns its statistics. Threads: confined to one.   Errors: as
+// LocalModel::Evaluate; LibTorch's exceptions pass through.
 class EvaluatePass {
  public:
   // `plan`: PlanWalk's for the task's units.
-  EvaluatePass(const TorchWalk& walk, const WalkPlan& plan, const BatchSource& source,
-               int64_t memory_bytes, const EvaluateTask& task, Exchange& exchange);
+  EvaluatePass(const TorchWalk& walk, const WalkPlan& plan, const BatchSource& training,
+               const BatchSource& validation, int64_t memory_bytes, const EvaluateTask& task,
+               Exchange& exchange);
 
   absl::StatusOr<LossSum> Run();
   const std::string& doing() const { return doing_; }
 
  private:
+  enum class What { kLearn, kEvaluate };
+  absl::Status RunChunks(What what, int64_t first, int64_t samples);
   enum class Next { kChunk, kEnd };
   // Samples [first, first + samples), then another chunk or the end.
   absl::Status RunChunk(int64_t first, int64_t samples, Next next);
   void ReadChunk(int64_t first, int64_t samples);
+  Norms NormsOf(size_t stage);
   void ComputeStage(size_t stage);
   void WantUnits(size_t stage);
   absl::Status TakeUnits(size_t stage);
@@ -42,11 +49,14 @@ class EvaluatePass {
 
   const TorchWalk& walk_;
   const WalkPlan& plan_;
-  const BatchSource& source_;
+  const BatchSource& training_;
+  const BatchSource& validation_;
   const EvaluateTask& task_;
   Exchange& exchange_;
   const EvaluationSizes sizes_;
-  const std::vector<size_t> last_;  // [units] the last stage that reads it
+  const std::vector<size_t> last_;          // [units] the last stage that reads it
+  std::vector<NormStatistics> statistics_;  // [stages]
+  What what_ = What::kEvaluate;             // of the chunk under way
   const SlimMap map_;
   SlimWeights weights_;
   std::vector<bool> wanted_;        // [units] asked for and not here yet

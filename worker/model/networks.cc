@@ -1,11 +1,15 @@
 #include "worker/model/networks.h"
 
+#include "worker/model/image_mlp.h"
 #include "worker/model/llama.h"
+#include "worker/model/resnet.h"
 
 namespace sdp {
 namespace {
 
 // One per architecture.
+Network NetworkOf(const ImageMlpSpec& spec, int64_t, at::Device) { return ImageMlpNetwork(spec); }
+Network NetworkOf(const ResnetSpec& spec, int64_t, at::Device) { return ResnetNetwork(spec); }
 Network NetworkOf(const LlamaSpec& spec, int64_t seq_len, at::Device device) {
   return LlamaNetwork(spec, seq_len, device);
 }

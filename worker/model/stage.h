@@ -2,16 +2,19 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "ATen/ATen.h"
 #include "absl/types/span.h"
+#include "worker/model/norms.h"
 
 // What an architecture gives to TorchModel: functions from one boundary activation to the next, a
-// loss, and how samples become tensors. Legend: B samples of the micro-batch, L tokens, d width;
-// boundary activations are [B, L, d] (LLaMA), in the type of the weights. Threads: all const;
-// shared freely.   Errors: c10::Error, which TorchModel converts.
+// loss, and how samples become tensors. Legend: B samples of the micro-batch, L tokens, d width, C
+// channels; boundary activations are [B, L, d] (LLaMA) or [B, C, height, width] (ResNet), in the
+// type of the weights. Threads: all const; shared freely.   Errors: c10::Error, which TorchModel
+// converts.
 namespace sdp {
 
 // A weight as a stage reads it: the catalog's tensors of these names stacked along dimension 0 in
@@ -32,9 +35,16 @@ class Stage {
   // The weights that Forward expects, in this order.
   virtual std::vector<WeightNames> Weights() const = 0;
   // The next boundary activation; differentiable in h and weights. A residual stage returns h +
-  // factor * branch(h). h is the batch's input in the first stage.
+  // factor * branch(h). h is the batch's input in the first stage. Where a stage has a shortcut and
+  // the branch's unit is not held, the branch's weights are undefined.
   virtual at::Tensor Forward(const at::Tensor& h, absl::Span<const at::Tensor> weights,
                              double factor) const = 0;
+  // Forward in evaluation, where `norms` says how norms are computed. As it is here: for stages
+  // without norms that need more than their sample.
+  virtual at::Tensor Evaluate(const at::Tensor& h, absl::Span<const at::Tensor> weights,
+                              double factor, Norms&) const {
+    return Forward(h, weights, factor);
+  }
   // Whether the backward pass reads the weights' values; where it does not, their memory goes once
   // the last Forward that reads them is done.
   virtual bool BackwardReadsWeights() const { return true; }
@@ -55,6 +65,15 @@ class LossStage {
   // scale * (sum of the losses of all targets), [] f64, in nats; differentiable in h and weights.
   virtual at::Tensor Loss(const at::Tensor& h, const at::Tensor& target,
                           absl::Span<const at::Tensor> weights, double scale) const = 0;
+  // For evaluation: the unscaled sum, and of classes how many targets have the largest logit.
+  struct Score {
+    double loss_sum = 0;
+    std::optional<int64_t> correct;
+  };
+  virtual Score Evaluate(const at::Tensor& h, const at::Tensor& target,
+                         absl::Span<const at::Tensor> weights, Norms&) const {
+    return {Loss(h, target, weights, /*scale=*/1).item<double>(), std::nullopt};
+  }
   virtual bool BackwardReadsWeights() const { return true; }  // as Stage's
   // What Loss makes of h before it compares: [tokens, V] f32. Not differentiable.
   virtual at::Tensor Logits(const at::Tensor& h, absl::Span<const at::Tensor> weights) const = 0;
@@ -64,6 +83,7 @@ class LossStage {
 struct Network {
   std::vector<std::unique_ptr<Stage>> stages;
   std::unique_ptr<LossStage> loss;
+  bool batch_norm = false;  // Evaluation learns NormStatistics first.
 };
 
 struct Batch {
@@ -75,7 +95,9 @@ struct Batch {
 class BatchSource {
  public:
   virtual ~BatchSource() = default;
-  virtual Batch Read(absl::Span<const int64_t> samples) const = 0;
+  // `epochs` [samples] in which each is drawn; empty: 0.
+  virtual Batch Read(absl::Span<const int64_t> samples, absl::Span<const int64_t> epochs) const = 0;
+  virtual int64_t samples() const = 0;
   virtual int64_t terms_per_sample() const = 0;  // targets
 };
 

@@ -65,7 +65,7 @@ absl::StatusOr<LossSum> TorchModel::Evaluate(const EvaluateTask& task, Exchange&
     return absl::FailedPreconditionError("evaluation without a validation set");
   UseThreads(options_.threads);
   SDP_ASSIGN_OR_RETURN(const WalkPlan plan, PlanWalk(walk_.catalog, task.units));
-  EvaluatePass pass(walk_, plan, *validation_, options_.memory_bytes, task, exchange);
+  EvaluatePass pass(walk_, plan, *training_, *validation_, options_.memory_bytes, task, exchange);
   return Run(pass);
 }
 

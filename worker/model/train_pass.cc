@@ -88,14 +88,15 @@ TrainPass::TrainPass(const TorchWalk& walk, const WalkPlan& plan, const BatchSou
 
 absl::StatusOr<TrainResult> TrainPass::Run() {
   Doing("start", "");
-  const absl::Span<const int64_t> samples = task_.samples;
+  const absl::Span<const int64_t> samples = task_.samples, epochs = task_.epochs;
   if (samples.empty()) return absl::InvalidArgumentError("a training task without samples");
   const size_t micro =
       task_.micro_batch > 0 ? static_cast<size_t>(task_.micro_batch) : samples.size();
   GradientPacker packer(walk_.layout, map_, task_.units, walk_.placement.type, exchange_);
   for (size_t begin = 0; begin < samples.size(); begin += micro) {
     Doing("reading samples", "");
-    const Batch batch = source_.Read(samples.subspan(begin, micro));
+    const Batch batch = source_.Read(samples.subspan(begin, micro),
+                                     epochs.empty() ? epochs : epochs.subspan(begin, micro));
     const bool last = begin + micro >= samples.size();
     SDP_ASSIGN_OR_RETURN(const at::Tensor loss,
                          Forward(batch, last ? Micro::kLast : Micro::kOther));
@@ -147,13 +148,16 @@ absl::StatusOr<at::Tensor> TrainPass::Forward(const Batch& batch, Micro micro) {
 }
 
 void TrainPass::ReleaseSpent(size_t stage) {
-  for (const int weight : walk_.map.spent(stage)) weights_.Release(weight);
+  for (const int weight : walk_.map.spent(stage)) {
+    if (weights_.tensor(weight).defined()) weights_.Release(weight);
+  }
 }
 
 void TrainPass::ReleaseAfterBackward(size_t stage, const at::Tensor& input) {
   std::vector<int> weights;
   for (const int weight : walk_.map.first(stage)) {
-    if (!weights_.tensor(weight).requires_grad()) weights.push_back(weight);
+    const at::Tensor& tensor = weights_.tensor(weight);
+    if (tensor.defined() && !tensor.requires_grad()) weights.push_back(weight);
   }
   if (weights.empty()) return;
   input.register_hook([this, stage, weights](const at::Tensor&) {

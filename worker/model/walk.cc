@@ -63,7 +63,7 @@ absl::StatusOr<StageUse> UseOf(const Catalog& catalog, const StageSpec& stage, c
     masked = true;
     if (Of(uses, id).kind != Use::Kind::kAbsent) here.push_back(id);
   }
-  if (here.empty()) return StageUse{.present = !masked, .factor = 1};
+  if (here.empty()) return StageUse{.present = !masked || stage.has_shortcut, .factor = 1};
   const Use& first = Of(uses, here.front());
   bool one_factor = true;
   for (const UnitId id : here) {

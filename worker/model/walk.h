@@ -27,9 +27,10 @@ struct WalkPlan {
 };
 
 // A stage is present if any of its masked units is held, whose factors it gets, or read only, with
-// factor 1, or if it has none; shared units are always held. InvalidArgument - an unknown unit, a
-// shared one that is missing, one that is both held and read only, a stage of which some masked
-// units are held and others read only: each of its weights has a gradient as a whole, or none.
+// factor 1, or if it has none, or a shortcut; shared units are always held. InvalidArgument - an
+// unknown unit, a shared one that is missing, one that is both held and read only, a stage of which
+// some masked units are held and others read only: each of its weights has a gradient as a whole,
+// or none.
 absl::StatusOr<WalkPlan> PlanWalk(const Catalog& catalog, absl::Span<const HeldUnit> held,
                                   absl::Span<const UnitId> read_only = {});
 

@@ -38,6 +38,14 @@ std::string RateText(double per_sec) {
   return absl::StrFormat("%.1fM", per_sec / 1e6);
 }
 
+// Of text in tokens, of images in images; "" if there is nothing to say.
+std::string SpeedText(int64_t tokens, int64_t samples, absl::Duration elapsed) {
+  const int64_t count = tokens > 0 ? tokens : samples;
+  if (count == 0 || elapsed <= absl::ZeroDuration()) return "";
+  return absl::StrCat(RateText(static_cast<double>(count) / absl::ToDoubleSeconds(elapsed)),
+                      tokens > 0 ? " tok/s" : " img/s");
+}
+
 std::string NormText(double norm) {
   if (norm >= 0.1 && norm < 100) return absl::StrFormat("%.2f", norm);
   if (norm >= 100 && norm < 1e6) return absl::StrFormat("%.0f", norm);
@@ -113,6 +121,7 @@ void RunProgress::Add(const StepMetrics& metrics) {
   loss_ = metrics.loss;
   ++totals_.steps;
   totals_.tokens += metrics.tokens;
+  totals_.samples += metrics.samples;
   totals_.pulled_bytes += metrics.pulled_bytes;
   totals_.pushed_bytes += metrics.pushed_bytes;
   totals_.elapsed += metrics.elapsed;
@@ -159,10 +168,8 @@ std::string RunProgress::StepLine() const {
     parts.push_back(absl::StrCat("cover ", m.min_holders, "-", m.max_holders));
     parts.push_back(absl::StrCat(
         "mem ", PeakText(m.max_worker_allocated_bytes, m.predicted_worker_allocated_bytes)));
-    if (m.elapsed > absl::ZeroDuration() && m.tokens > 0) {
-      parts.push_back(RateText(static_cast<double>(m.tokens) / absl::ToDoubleSeconds(m.elapsed)) +
-                      " tok/s");
-    }
+    const std::string speed = SpeedText(m.tokens, m.samples, m.elapsed);
+    if (!speed.empty()) parts.push_back(speed);
     parts.push_back(
         TrafficText(static_cast<double>(m.pulled_bytes), static_cast<double>(m.pushed_bytes)));
     parts.push_back(absl::StrFormat(
@@ -193,12 +200,8 @@ std::string RunProgress::Summary(const std::map<std::string, MemoryUse>& peak_me
                   TrafficText(static_cast<double>(totals_.pulled_bytes) / steps,
                               static_cast<double>(totals_.pushed_bytes) / steps),
                   " per step, all workers\n");
-  if (totals_.tokens > 0 && totals_.elapsed > absl::ZeroDuration()) {
-    absl::StrAppend(
-        &text, "  speed    ",
-        RateText(static_cast<double>(totals_.tokens) / absl::ToDoubleSeconds(totals_.elapsed)),
-        " tok/s\n");
-  }
+  const std::string speed = SpeedText(totals_.tokens, totals_.samples, totals_.elapsed);
+  if (!speed.empty()) absl::StrAppend(&text, "  speed    ", speed, "\n");
   absl::StrAppend(&text, MemoryLines(peak_memory));
   if (state_hash_.has_value())
     absl::StrAppend(&text, "  weights  state hash ", HashText(*state_hash_), "\n");

@@ -53,7 +53,7 @@ class RunProgress {
 
  private:
   struct Totals {
-    int64_t steps = 0, tokens = 0, pulled_bytes = 0, pushed_bytes = 0;
+    int64_t steps = 0, tokens = 0, samples = 0, pulled_bytes = 0, pushed_bytes = 0;
     absl::Duration elapsed, pull, forward, backward, push;
   };
 

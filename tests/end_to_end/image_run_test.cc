@@ -1,0 +1,139 @@
+// Image models in real processes on loopback: files in CIFAR's format, made here.
+#include <cmath>
+#include <filesystem>
+#include <fstream>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "common/base/random.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/end_to_end/train_fixture.h"
+
+namespace sdp {
+namespace {
+
+using ::testing::HasSubstr;
+
+class ImageRunTest : public TrainFixture {
+ protected:
+  ImageRunTest() {
+    WriteImages("train.bin", 60, 0);
+    WriteImages("validation.bin", 20, 1000);
+    std::ofstream(Config()) << "[model]\narch = \"resnet\"\nwidths = [8, 16]\ndepths = [2, 2]\n"
+                            << "norm_groups = 4\n[data]\nkind = \"cifar10\"\ntrain = [\""
+                            << (folder_ / "train.bin").string() << "\"]\nvalidation = [\""
+                            << (folder_ / "validation.bin").string() << "\"]\n"
+                            << "[train]\nsteps = 4\nglobal_batch = 8\nlr = 0.01\nclip_norm = 1.0\n"
+                            << "eval_every = 2\n[cluster]\nworkers = 2\nshards = 2\n"
+                            << "[worker]\nthreads = 1\n";
+  }
+
+  // Noise around a brightness that is the class's, so that something can be learnt.
+  void WriteImages(const std::string& name, int images, uint64_t seed) const {
+    std::string bytes;
+    for (int image = 0; image < images; ++image) {
+      const int label = image % 10;
+      bytes.push_back(static_cast<char>(label));
+      for (uint64_t i = 0; i < 3072; ++i) {
+        const uint64_t noise = RandomBits(seed, static_cast<uint64_t>(image), i) % 60;
+        bytes.push_back(static_cast<char>(static_cast<uint64_t>(label) * 19 + noise));
+      }
+    }
+    std::ofstream(folder_ / name, std::ios::binary) << bytes;
+  }
+};
+
+TEST_F(ImageRunTest, BadFiles_AreOneClearError) {
+  std::ofstream(folder_ / "cut.bin", std::ios::binary) << std::string(3000, 'x');
+  const struct {
+    const char* args;
+    const char* says;
+  } cases[] = {
+      {"--set data.train='[\"cut.bin\"]'", "cut.bin: 3000 bytes are no number of CIFAR-10 images"},
+      {"--set data.kind=cifar100", "are no number of CIFAR-100 images"},
+      {"--set model.norm=batch --set train.micro_batch=1", "batches of at least 2"},
+      {"--set model.norm_groups=3", "norm_groups must divide every width"},
+  };
+  for (size_t i = 0; i < std::size(cases); ++i) {
+    const std::string run = absl::StrCat("bad", i);
+    const Outcome outcome = Train(run, cases[i].args);
+    EXPECT_NE(outcome.exit_status, 0) << cases[i].args;
+    EXPECT_THAT(outcome.output, HasSubstr(cases[i].says)) << cases[i].args;
+    EXPECT_TRUE(Metrics(run).empty()) << cases[i].args;
+  }
+}
+
+TEST_F(ImageRunTest, SameBitsForAnyShards_LossAndSummary) {
+  const Outcome first = Train("one");
+  ASSERT_EQ(first.exit_status, 0) << first.output;
+  EXPECT_THAT(first.output, HasSubstr(" img/s"));
+  EXPECT_EQ(StateHash("one").size(), 16u);
+  for (const int shards : {1, 3}) {
+    const std::string run = absl::StrCat("shards", shards);
+    EXPECT_EQ(Train(run, absl::StrCat("--set cluster.shards=", shards)).exit_status, 0);
+    EXPECT_EQ(StateHash(run), StateHash("one")) << run;
+  }
+  const std::vector<Json> lines = Metrics("one");
+  ASSERT_EQ(lines.size(), 5u);
+  // Untrained: no class is much more likely than another.
+  EXPECT_NEAR(lines.front().at("loss").get<double>(), std::log(10), 1);
+  for (const size_t step : {2, 4}) {
+    EXPECT_NEAR(lines[step].at("full_loss").get<double>(), std::log(10), 1) << step;
+  }
+  EXPECT_EQ(lines.front().at("samples"), 8);
+  const Json plan = Json::parse(std::ifstream(RunDir("one") / "plan.json"));
+  EXPECT_FALSE(plan.at("workers").at(0).contains("memory_bytes"));  // not known yet
+}
+
+TEST_F(ImageRunTest, LossFalls_PreActivationAndMlp) {
+  for (const std::string model : {"--set model.activation=pre", "--set model.stem=imagenet"}) {
+    const std::string run = model.substr(model.rfind('=') + 1);
+    const Outcome outcome =
+        Train(run, model + " --set train.steps=30 --set train.eval_every=0 --set sdp.coverage=1");
+    ASSERT_EQ(outcome.exit_status, 0) << outcome.output;
+    EXPECT_LT(Metrics(run).back().at("full_loss").get<double>(), std::log(10) - 0.2) << run;
+  }
+  std::ofstream(Config()) << "[model]\narch = \"mlp\"\ndim = 16\nlayers = 4\nffn_dim = 24\n"
+                          << "[data]\nkind = \"cifar10\"\ntrain = [\"train.bin\"]\n"
+                          << "validation = [\"validation.bin\"]\n[train]\nsteps = 30\n"
+                          << "global_batch = 8\nlr = 0.0003\n[cluster]\nworkers = 2\nshards = 1\n";
+  const Outcome outcome = Train("mlp");
+  ASSERT_EQ(outcome.exit_status, 0) << outcome.output;
+  EXPECT_LT(Metrics("mlp").back().at("full_loss").get<double>(), std::log(10) - 0.2);
+}
+
+TEST_F(ImageRunTest, Resume_GoesOnWithTheSameBits) {
+  ASSERT_EQ(Train("whole", "--set train.steps=6").exit_status, 0);
+  ASSERT_EQ(Train("parts", "--set train.steps=3").exit_status, 0);
+  const Outcome resumed = Train("parts", "--set train.steps=6 --resume");
+  ASSERT_EQ(resumed.exit_status, 0) << resumed.output;
+  EXPECT_EQ(StateHash("parts"), StateHash("whole"));
+}
+
+// Statistics of the full model are learnt before it is evaluated: the loss on the training images
+// themselves is near that of training.
+TEST_F(ImageRunTest, BatchNorm_SameBitsAndAFullModelThatWorks) {
+  const std::string more =
+      "--set model.norm=batch --set train.steps=30 --set train.eval_every=0 --set sdp.coverage=1 "
+      "--set train.global_batch=16 ";
+  ASSERT_EQ(Train("one", more).exit_status, 0);
+  ASSERT_EQ(Train("three", more + "--set cluster.shards=3").exit_status, 0);
+  EXPECT_EQ(StateHash("one"), StateHash("three"));
+  const Json last = Metrics("one").back();
+  EXPECT_EQ(last.at("full_loss"), Metrics("three").back().at("full_loss"));
+  EXPECT_LT(last.at("full_loss").get<double>(), std::log(10) - 0.2);
+}
+
+// What reads models at rest knows language models only, and says so.
+TEST_F(ImageRunTest, Export_IsRefusedByName) {
+  ASSERT_EQ(Train("run", "--set train.steps=1").exit_status, 0);
+  const Outcome outcome =
+      Shell(absl::StrCat(Program("sdp"), " export ", RunDir("run").string(), " --out exported"));
+  EXPECT_NE(outcome.exit_status, 0);
+  EXPECT_THAT(outcome.output, HasSubstr("model.arch = \"resnet\""));
+}
+
+}  // namespace
+}  // namespace sdp

@@ -1,0 +1,50 @@
+#pragma once
+
+#include <cstdint>
+
+#include "ATen/ATen.h"
+
+// Convolution and norms, forth and back, for the autograd functions of the stages for images:
+// in LibTorch's own, both keep their input even where the weight needs no gradient. None of these
+// is differentiable. Activations are [B, C, height, width], contiguous.   Errors: c10::Error on a
+// wrong shape.
+namespace sdp {
+
+struct ConvShape {
+  int64_t stride = 1;
+  int64_t padding = 0;
+};
+// weight [out, in, kernel, kernel]; no bias.
+at::Tensor Convolve(const at::Tensor& x, const at::Tensor& weight, ConvShape shape);
+
+// Weights that require no gradient (a unit that is read only) get none, here and below: undefined.
+struct ConvGradients {
+  at::Tensor dx, dweight;
+};
+enum class Of { kInputAndWeight, kWeight };  // kWeight: dx is undefined
+ConvGradients ConvolveGradient(const at::Tensor& dy, const at::Tensor& x, const at::Tensor& weight,
+                               ConvShape shape, Of of = Of::kInputAndWeight);
+
+// GroupNorm, or BatchNorm by the batch's own statistics.
+struct ImageNormWeights {
+  at::Tensor weight, bias;  // [C]
+  int64_t groups = 1;       // divides C; 0: BatchNorm
+  double eps = 0;
+};
+struct ImageNormed {
+  at::Tensor y;           // as x
+  at::Tensor mean, rstd;  // [B, groups]; BatchNorm: [C]
+};
+ImageNormed ImageNorm(const at::Tensor& x, const ImageNormWeights& w);
+
+struct ImageNormGradients {
+  at::Tensor dx, dweight, dbias;
+};
+ImageNormGradients ImageNormGradient(const at::Tensor& dy, const at::Tensor& x,
+                                     const at::Tensor& mean, const at::Tensor& rstd,
+                                     const ImageNormWeights& w);
+
+// relu's gradient from its output `y`.
+at::Tensor ReluGradient(const at::Tensor& dy, const at::Tensor& y);
+
+}  // namespace sdp
