@@ -303,14 +303,17 @@ proto::WorkerEvaluationReport ToProto(const EvaluationReport& report) {
   message.set_step(report.step);
   message.set_loss_sum(report.loss_sum);
   message.set_terms(report.terms);
+  if (report.correct.has_value()) message.set_correct(*report.correct);
   return message;
 }
 
 EvaluationReport FromProto(const proto::WorkerEvaluationReport& message) {
-  return {.worker = Incarnation(message.worker()),
-          .step = message.step(),
-          .loss_sum = message.loss_sum(),
-          .terms = message.terms()};
+  EvaluationReport report = {.worker = Incarnation(message.worker()),
+                             .step = message.step(),
+                             .loss_sum = message.loss_sum(),
+                             .terms = message.terms()};
+  if (message.has_correct()) report.correct = message.correct();
+  return report;
 }
 
 proto::NotFinite ToProto(const NotFiniteReport& report) {

@@ -255,6 +255,7 @@ struct EvaluationReport {
   Step step = 0;
   double loss_sum = 0;
   int64_t terms = 0;
+  std::optional<int64_t> correct = std::nullopt;  // of classes: terms whose class was found
 };
 
 struct NotFiniteReport {

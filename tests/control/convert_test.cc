@@ -222,9 +222,20 @@ TEST(ConvertTest, StepReport_RoundTrip) {
   EXPECT_EQ(got.allocated_peak_bytes, want.allocated_peak_bytes);
 }
 
+TEST(ConvertTest, EvaluationReport_CorrectIsThereOrNot) {
+  const auto carried = [](std::optional<int64_t> correct) {
+    EvaluationReport report;
+    report.correct = correct;
+    return FromProto(OverTheWire(ToProto(report))).correct;
+  };
+  EXPECT_EQ(carried(std::nullopt), std::nullopt);
+  EXPECT_EQ(carried(0), 0);
+  EXPECT_EQ(carried(7), 7);
+}
+
 TEST(ConvertTest, EvaluationReport_RoundTrip) {
   const EvaluationReport got =
-      FromProto(OverTheWire(ToProto(EvaluationReport{Incarnation(3), 4, kInexact, 5})));
+      FromProto(OverTheWire(ToProto(EvaluationReport{Incarnation(3), 4, kInexact, 5, 2})));
   EXPECT_EQ(got.worker, Incarnation(3));
   EXPECT_EQ(got.step, 4);
   EXPECT_EQ(got.loss_sum, kInexact);

@@ -245,6 +245,22 @@ TEST_F(CoordinatorTest, Evaluation_IsPartOfItsStep_AndReleasesTheVersion) {
   EXPECT_EQ(done.releases.size(), 1u);
   ASSERT_EQ(done.metrics.size(), 1u);
   EXPECT_DOUBLE_EQ(*done.metrics[0].full_loss, 3);
+  EXPECT_FALSE(done.metrics[0].full_accuracy.has_value());
+}
+
+TEST_F(CoordinatorTest, Evaluation_OfClasses_HasTheirAccuracy) {
+  Coordinator c(options_);
+  Gather(c);
+  for (Step t = 0; t < 2; ++t) {
+    Begin(c, 1, t);
+    CommitStep(c, t);
+  }
+  Begin(c, 1, 2);
+  CommitStep(c, 2);
+  Settle(c, c.OnEvaluation({Incarnation(1), 2, 10, 5, 3}, now_));
+  const CoordinatorActions done = Settle(c, c.OnEvaluation({Incarnation(2), 2, 20, 5, 1}, now_));
+  ASSERT_EQ(done.metrics.size(), 1u);
+  EXPECT_DOUBLE_EQ(*done.metrics[0].full_accuracy, 0.4);
 }
 
 TEST_F(CoordinatorTest, GivenValues_AreEvaluatedBeforeTheFirstStep) {

@@ -155,6 +155,7 @@ TEST(MetricsJsonTest, TrainedStep_HasAllKeys) {
   EXPECT_EQ(json["step"], 120);
   EXPECT_EQ(json["loss"], 3.4125);
   EXPECT_FALSE(json.contains("full_loss"));
+  EXPECT_FALSE(json.contains("full_accuracy"));
   EXPECT_FALSE(json.contains("state_hash"));
   EXPECT_EQ(json["elapsed_sec"], 0.5);
   EXPECT_EQ(json["pull_sec"], 0.01);
@@ -198,9 +199,11 @@ TEST(MetricsJsonTest, ClosingStep_HasHashAndFullLossButNoLoss) {
   StepMetrics metrics;
   metrics.step = 5000;
   metrics.full_loss = 3.25;
+  metrics.full_accuracy = 0.5;
   metrics.state_hash = 0xabc;
   const auto json = nlohmann::json::parse(MetricsJson(metrics));
   EXPECT_EQ(json["full_loss"], 3.25);
+  EXPECT_EQ(json["full_accuracy"], 0.5);
   EXPECT_EQ(json["state_hash"], "0000000000000abc");
   EXPECT_FALSE(json.contains("loss"));
   EXPECT_FALSE(json.contains("elapsed_sec"));

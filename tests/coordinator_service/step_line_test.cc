@@ -125,9 +125,14 @@ TEST(StepLineTest, Images_AreCountedAsSuch) {
   StepMetrics metrics = Step(120);
   metrics.tokens = 0;
   metrics.samples = 256;
+  metrics.full_loss = 3.3768;
+  metrics.full_accuracy = 0.4561;
   progress.Add(metrics);
+  EXPECT_THAT(progress.StepLine(), ::testing::HasSubstr(" (full 3.377 45.6%)  "));
   EXPECT_THAT(progress.StepLine(), ::testing::HasSubstr("  1.5k img/s  "));
-  EXPECT_THAT(progress.Summary({}), ::testing::HasSubstr("  speed    1.5k img/s\n"));
+  const std::string summary = progress.Summary({});
+  EXPECT_THAT(summary, ::testing::HasSubstr("  speed    1.5k img/s\n"));
+  EXPECT_THAT(summary, ::testing::HasSubstr("data 3.3768, 45.6% right (version 120)"));
 }
 
 TEST(SummaryTest, NoStep_Nothing) {

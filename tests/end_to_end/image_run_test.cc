@@ -83,6 +83,10 @@ TEST_F(ImageRunTest, SameBitsForAnyShards_LossAndSummary) {
     EXPECT_NEAR(lines[step].at("full_loss").get<double>(), std::log(10), 1) << step;
   }
   EXPECT_EQ(lines.front().at("samples"), 8);
+  // A share of the 20 validation images.
+  const double right = 20 * lines.back().at("full_accuracy").get<double>();
+  EXPECT_NEAR(right, std::round(right), 1e-9);
+  EXPECT_THAT(first.output, HasSubstr("% right (version 4)"));
   const Json plan = Json::parse(std::ifstream(RunDir("one") / "plan.json"));
   EXPECT_FALSE(plan.at("workers").at(0).contains("memory_bytes"));  // not known yet
 }

@@ -91,6 +91,10 @@ TEST_F(WorkerTest, Evaluation_HasTheFactorsOfTheRescaling) {
     ASSERT_EQ(actions.evaluate[0].units.size(), catalog_.units.size());
     EXPECT_EQ(actions.evaluate[0].units[0].factor, 1);
     EXPECT_EQ(actions.evaluate[0].units[1].factor, factor);
+    const WorkerActions done = worker.OnEvaluated(12, LossSum{2.5, 2, 1});
+    ASSERT_EQ(done.evaluations.size(), 1u);
+    EXPECT_EQ(done.evaluations[0].loss_sum, 2.5);
+    EXPECT_EQ(done.evaluations[0].correct, 1);
   }
 }
 

@@ -252,7 +252,8 @@ WorkerActions Worker::OnEvaluated(Step step, const absl::StatusOr<LossSum>& resu
   state.asked.clear();
   state.parts.clear();
   state.missing.clear();
-  actions.evaluations.push_back({admission_.incarnation, step, result->loss_sum, result->terms});
+  actions.evaluations.push_back(
+      {admission_.incarnation, step, result->loss_sum, result->terms, result->correct});
   Begin(state, &actions);
   return actions;
 }

@@ -188,7 +188,7 @@ CoordinatorActions Coordinator::OnEvaluation(const EvaluationReport& report, abs
   const auto it = steps_.find(report.step);
   if (it == steps_.end() || it->second.expect_evaluations.erase(report.worker) == 0) return actions;
   StepState& step = it->second;
-  step.evaluations.emplace(report.worker, LossTotal{report.loss_sum, report.terms});
+  step.evaluations.emplace(report.worker, report);
   Progress(now);
   if (step.expect_evaluations.empty()) FinishEvaluation(step, &actions);
   ReportSteps(now, &actions);
@@ -197,15 +197,18 @@ CoordinatorActions Coordinator::OnEvaluation(const EvaluationReport& report, abs
 }
 
 void Coordinator::FinishEvaluation(StepState& step, CoordinatorActions* actions) {
-  LossTotal total;
+  EvaluationReport total;
   for (const Incarnation member :
        members_) {  // in rank order: the sum's bits do not depend on arrival
     if (const auto part = step.evaluations.find(member); part != step.evaluations.end()) {
       total.loss_sum += part->second.loss_sum;
       total.terms += part->second.terms;
+      if (part->second.correct) total.correct = total.correct.value_or(0) + *part->second.correct;
     }
   }
-  step.full_loss = total.loss_sum / static_cast<double>(std::max<int64_t>(total.terms, 1));
+  const auto terms = static_cast<double>(std::max<int64_t>(total.terms, 1));
+  step.full_loss = total.loss_sum / terms;
+  if (total.correct) step.full_accuracy = static_cast<double>(*total.correct) / terms;
   last_full_loss_ = step.full_loss;
   if (!std::isfinite(*step.full_loss)) {
     return End(absl::OutOfRangeError(absl::StrCat(

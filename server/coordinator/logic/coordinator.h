@@ -58,7 +58,7 @@ class Coordinator {
     int64_t steps = 1;
     int64_t global_batch = 1;
     int64_t micro_batch = 0;
-    int64_t tokens_per_sample = 0;  // for throughput
+    int64_t tokens_per_sample = 0;  // for throughput; 0: not text
     int64_t eval_every = 0;
     int64_t eval_samples = 0;       // 0: all
     bool validation = false;        // there is validation data

@@ -20,12 +20,6 @@
 // which only Coordinator changes.
 namespace sdp {
 
-// A sum over loss terms, in nats.
-struct LossTotal {
-  double loss_sum = 0;
-  int64_t terms = 0;
-};
-
 struct ShardState {
   ShardRegistration registration;
   size_t fragments = 0;
@@ -60,8 +54,8 @@ struct StepState {
   std::set<ShardId> reduced;
   std::set<Incarnation> expect_reports, expect_evaluations;
   std::map<Incarnation, StepReport> reports;
-  std::map<Incarnation, LossTotal> evaluations;
-  std::optional<double> full_loss;
+  std::map<Incarnation, EvaluationReport> evaluations;
+  std::optional<double> full_loss, full_accuracy;
   double gradient_norm = 0, scale = 1;
   int64_t uncovered = 0;
   absl::Time committed_at = absl::InfiniteFuture();

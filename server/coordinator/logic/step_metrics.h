@@ -21,13 +21,14 @@ struct StepMetrics {
       loss;  // nats per target: weighted mean of the workers' losses before the update
   std::optional<double>
       full_loss;  // of the full model on the validation samples, at version `step`
+  std::optional<double> full_accuracy;  // of classes: the share that is found; with full_loss
   std::optional<uint64_t> state_hash;
   double gradient_norm = 0;
   double clip_scale = 1;
   int workers = 0;
-  int min_holders = 0, max_holders = 0;  // over the units that are not shared
-  int64_t uncovered = 0;                 // fragments without samples
-  int64_t samples = 0, tokens = 0;
+  int min_holders = 0, max_holders = 0;          // over the units that are not shared
+  int64_t uncovered = 0;                         // fragments without samples
+  int64_t samples = 0, tokens = 0;               // tokens: of text
   absl::Duration elapsed;                        // since the step before was committed
   absl::Duration pull, forward, backward, push;  // mean over workers
   absl::Duration run_time;                       // since step 0 was bound

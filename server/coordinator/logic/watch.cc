@@ -26,6 +26,7 @@ StepMetrics Coordinator::MetricsOf(const StepState& step, absl::Time now) {
   metrics.step = step.binding.step;
   metrics.steps = options_.steps;
   metrics.full_loss = step.full_loss;
+  metrics.full_accuracy = step.full_accuracy;
   metrics.plan_hash = step.plan->hash;
   metrics.workers = static_cast<int>(members_.size());
   metrics.run_time = now - first_bound_;

@@ -105,6 +105,7 @@ std::string MetricsJson(const StepMetrics& metrics) {
   json["step"] = metrics.step;
   if (metrics.loss.has_value()) json["loss"] = *metrics.loss;
   if (metrics.full_loss.has_value()) json["full_loss"] = *metrics.full_loss;
+  if (metrics.full_accuracy.has_value()) json["full_accuracy"] = *metrics.full_accuracy;
   if (metrics.state_hash.has_value()) json["state_hash"] = HashText(*metrics.state_hash);
   if (metrics.loss.has_value()) {
     json["gradient_norm"] = metrics.gradient_norm;

@@ -46,6 +46,13 @@ std::string SpeedText(int64_t tokens, int64_t samples, absl::Duration elapsed) {
                       tokens > 0 ? " tok/s" : " img/s");
 }
 
+// "full 3.377", of classes "full 1.488 45.6%".
+std::string FullText(const StepMetrics& m) {
+  std::string text = absl::StrFormat("full %.3f", *m.full_loss);
+  if (m.full_accuracy.has_value()) absl::StrAppendFormat(&text, " %.1f%%", 100 * *m.full_accuracy);
+  return text;
+}
+
 std::string NormText(double norm) {
   if (norm >= 0.1 && norm < 100) return absl::StrFormat("%.2f", norm);
   if (norm >= 100 && norm < 1e6) return absl::StrFormat("%.0f", norm);
@@ -115,6 +122,7 @@ void RunProgress::Add(const StepMetrics& metrics) {
   if (metrics.state_hash.has_value()) state_hash_ = metrics.state_hash;
   if (metrics.full_loss.has_value()) {
     full_loss_ = metrics.full_loss;
+    full_accuracy_ = metrics.full_accuracy;
     full_loss_step_ = metrics.step;
   }
   if (!metrics.loss.has_value()) return;  // the closing step trains nothing
@@ -158,9 +166,9 @@ std::string RunProgress::StepLine() const {
   std::vector<std::string> parts = {absl::StrCat("step ", m.step, "/", m.steps)};
   if (m.loss.has_value()) {
     parts.push_back(absl::StrFormat("loss %.3f", *m.loss));
-    if (m.full_loss.has_value()) absl::StrAppendFormat(&parts.back(), " (full %.3f)", *m.full_loss);
+    if (m.full_loss.has_value()) absl::StrAppend(&parts.back(), " (", FullText(m), ")");
   } else if (m.full_loss.has_value()) {
-    parts.push_back(absl::StrFormat("full %.3f", *m.full_loss));
+    parts.push_back(FullText(m));
   }
   if (m.loss.has_value()) {
     parts.push_back("grad " + NormText(m.gradient_norm));
@@ -186,8 +194,11 @@ std::string RunProgress::Summary(const std::map<std::string, MemoryUse>& peak_me
   std::vector<std::string> losses;
   if (loss_.has_value()) losses.push_back(absl::StrFormat("last step %.4f", *loss_));
   if (full_loss_.has_value()) {
-    losses.push_back(absl::StrFormat("full model on validation data %.4f (version %d)", *full_loss_,
-                                     full_loss_step_));
+    losses.push_back(absl::StrFormat("full model on validation data %.4f", *full_loss_));
+    if (full_accuracy_.has_value()) {
+      absl::StrAppendFormat(&losses.back(), ", %.1f%% right", 100 * *full_accuracy_);
+    }
+    absl::StrAppendFormat(&losses.back(), " (version %d)", full_loss_step_);
   }
   if (!losses.empty()) absl::StrAppend(&text, "  loss     ", absl::StrJoin(losses, ", "), "\n");
   const absl::Duration all = totals_.pull + totals_.forward + totals_.backward + totals_.push;

@@ -63,7 +63,7 @@ class RunProgress {
   bool first_seen_ = false;
   Totals totals_;
   absl::Duration run_time_;
-  std::optional<double> loss_, full_loss_;
+  std::optional<double> loss_, full_loss_, full_accuracy_;
   Step full_loss_step_ = 0;
   std::optional<uint64_t> state_hash_;
 };
