@@ -156,7 +156,6 @@ void CheckImages(const RunConfig& config, Checks* checks) {
     checks->Fail({key, "model.arch"},
                  absl::StrCat("not built yet for image models; allowed now: \"", built, "\""));
   };
-  only("sdp.masking", config.sdp().masking(), "forward");
   only("sdp.granularity", config.sdp().granularity(), "block");
   only("train.precision", config.train().precision(), "f32");
   only("worker.device", config.worker().device(), "cpu");

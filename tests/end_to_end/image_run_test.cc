@@ -130,6 +130,28 @@ TEST_F(ImageRunTest, BatchNorm_SameBitsAndAFullModelThatWorks) {
   EXPECT_LT(last.at("full_loss").get<double>(), std::log(10) - 0.2);
 }
 
+// Everything comes in and held blocks go out, for any number of shards with the same bits; where
+// everything is held, with those of forward masking.
+TEST_F(ImageRunTest, BackwardMasking_SameBitsAndBytesOfThePlan) {
+  // Wide enough that the headers of frames are few of the bytes.
+  const std::string wide = "--set model.widths='[16,32]' ";
+  const std::string backward = wide + "--set sdp.masking=backward ";
+  ASSERT_EQ(Train("one", backward).exit_status, 0);
+  ASSERT_EQ(Train("three", backward + "--set cluster.shards=3").exit_status, 0);
+  EXPECT_EQ(StateHash("one"), StateHash("three"));
+  const Json plan = Json::parse(std::ifstream(RunDir("one") / "plan.json"));
+  double params = 0, held = 0;
+  for (const Json& unit : plan.at("units")) params += unit.at("params").get<double>();
+  for (const Json& worker : plan.at("workers")) held += worker.at("params").get<double>();
+  const Json step = Metrics("one").at(1);
+  EXPECT_NEAR(step.at("pulled_bytes").get<double>() / (2 * 4 * params), 1, 0.02);
+  EXPECT_NEAR(step.at("pushed_bytes").get<double>() / (4 * held), 1, 0.02);
+
+  ASSERT_EQ(Train("forward", wide + "--set sdp.coverage=1").exit_status, 0);
+  ASSERT_EQ(Train("backward", backward + "--set sdp.coverage=1").exit_status, 0);
+  EXPECT_EQ(StateHash("backward"), StateHash("forward"));
+}
+
 // What reads models at rest knows language models only, and says so.
 TEST_F(ImageRunTest, Export_IsRefusedByName) {
   ASSERT_EQ(Train("run", "--set train.steps=1").exit_status, 0);

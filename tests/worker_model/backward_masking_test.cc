@@ -6,6 +6,7 @@
 #include "common/base/allocated.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "tests/worker_model/image_case.h"
 #include "tests/worker_model/llama_case.h"
 #include "worker/model/attention.h"
 #include "worker/model/counting_allocator.h"
@@ -24,7 +25,7 @@ const std::vector<std::string> kNotHeld = {"layers.0.attention", "layers.0.mlp",
                                            "layers.1.attention"};
 
 // Of a worker that holds all but `not_held`, which it reads.
-TrainTask Task(const LlamaCase& c, const std::vector<std::string>& not_held, int64_t micro_batch) {
+TrainTask Task(const ModelCase& c, const std::vector<std::string>& not_held, int64_t micro_batch) {
   TrainTask task;
   task.step = 5;
   task.units = c.Held(not_held);
@@ -58,7 +59,7 @@ TEST(BackwardMaskingTest, UnitsThatCannotBeReadOnly_InvalidArgument) {
 // ---- Gradients ----
 
 // A held block's gradient is the dense one of the same samples, bit by bit, and so is the loss.
-void ExpectDenseGradients(const LlamaCase& c, const std::vector<std::string>& not_held,
+void ExpectDenseGradients(const ModelCase& c, const std::vector<std::string>& not_held,
                           int64_t micro_batch, WireType type = WireType::kF32) {
   FakeExchange dense(c.layout, c.Fragments(c.weights), type);
   FakeExchange masked(c.layout, c.Fragments(c.weights), type);
@@ -103,27 +104,49 @@ TEST(BackwardMaskingTest, NothingButSharedUnitsHeld_OrEverything) {
   ExpectDenseGradients(c, {}, 2);
 }
 
+TEST(BackwardMaskingTest, ImageModels_HeldBlock_HasTheDenseGradient_BitByBit) {
+  for (const ImageCase::Named& named : ImageCase::All()) {
+    const ImageCase c(named.spec, /*max_fragment=*/1000);
+    const std::vector<std::string> all = c.Masked();
+    for (const int64_t micro_batch : {0, 2}) {
+      SCOPED_TRACE(absl::StrCat(named.name, " in micro-batches of ", micro_batch));
+      ExpectDenseGradients(c, {all[0], all[2]}, micro_batch);
+      ExpectDenseGradients(c, {all[1]}, micro_batch);
+      ExpectDenseGradients(c, all, micro_batch);
+    }
+  }
+}
+
 // ---- What the exchange sees ----
 
+// All units are taken; those that are read only are released once, from the last one on.
+void ExpectReleases(const ModelCase& c, const std::vector<std::string>& not_held,
+                    int64_t micro_batch) {
+  FakeExchange exchange = c.MakeExchange();
+  ASSERT_TRUE(c.model->Train(Task(c, not_held, micro_batch), exchange).ok());
+  for (size_t unit = 0; unit < c.catalog.units.size(); ++unit)
+    EXPECT_EQ(exchange.Count(Kind::kTake, static_cast<int>(unit)), 1);
+  std::vector<int> released;
+  bool backward = false;
+  for (const FakeExchange::Event& event : exchange.events()) {
+    if (event.kind == Kind::kBackward) backward = true;
+    if (event.kind != Kind::kReleased) continue;
+    EXPECT_TRUE(backward);
+    released.push_back(event.id);
+  }
+  std::vector<int> expected;
+  for (auto name = not_held.rbegin(); name != not_held.rend(); ++name)
+    expected.push_back(c.Unit(*name).value());
+  EXPECT_EQ(released, expected);
+}
+
 TEST(BackwardMaskingTest, Events_AllUnitsTaken_ReadOnlyOnesReleasedOnceFromTheLastOn) {
-  for (const int64_t micro_batch : {0, 1}) {
-    const LlamaCase c;
-    FakeExchange exchange = c.MakeExchange();
-    ASSERT_TRUE(c.model->Train(Task(c, kNotHeld, micro_batch), exchange).ok());
-    for (size_t unit = 0; unit < c.catalog.units.size(); ++unit)
-      EXPECT_EQ(exchange.Count(Kind::kTake, static_cast<int>(unit)), 1);
-    std::vector<int> released;
-    bool backward = false;
-    for (const FakeExchange::Event& event : exchange.events()) {
-      if (event.kind == Kind::kBackward) backward = true;
-      if (event.kind != Kind::kReleased) continue;
-      EXPECT_TRUE(backward);
-      released.push_back(event.id);
-    }
-    std::vector<int> expected;
-    for (auto name = kNotHeld.rbegin(); name != kNotHeld.rend(); ++name)
-      expected.push_back(c.Unit(*name).value());
-    EXPECT_EQ(released, expected);
+  const LlamaCase llama;
+  for (const int64_t micro_batch : {0, 1}) ExpectReleases(llama, kNotHeld, micro_batch);
+  for (const ImageCase::Named& named : ImageCase::All()) {
+    SCOPED_TRACE(named.name);
+    const ImageCase c(named.spec);
+    ExpectReleases(c, c.Masked(), 2);
   }
 }
 
@@ -197,6 +220,29 @@ TEST(BackwardMaskingTest, StoredPerToken_IsWhatTheHeadersSay_AndWithinTheMethods
       EXPECT_LE(stored, kStatistics +
                             bytes / 2 * (held == Held::kYes ? 16 * kD + 8 * kF : 12 * kD + 6 * kF));
     }
+  }
+}
+
+// catalog_agreement_test holds what a held block stores against the catalog. ReLU's gradient wants
+// the convolutions' inputs, so one that is not held stores the same; of a linear map's input, which
+// no gradient but its weight's wants, nothing is kept.
+TEST(BackwardMaskingTest, ImageModels_NotHeld_StoreWhatTheirInputsGradientsNeed) {
+  for (const ImageCase::Named& named : ImageCase::All()) {
+    const ImageCase c(named.spec);
+    const std::vector<std::string> all = c.Masked();
+    const auto stored = [&](const std::vector<std::string>& not_held) {
+      FakeExchange exchange = c.MakeExchange();
+      const int64_t before = Allocated().now;
+      EXPECT_TRUE(c.model->Train(Task(c, not_held, 0), exchange).ok());
+      return exchange.bytes_at_backward() - before;
+    };
+    stored({});  // warms what torch keeps
+    int64_t less = 0;
+    if (const auto* const mlp = std::get_if<ImageMlpSpec>(&c.spec)) {
+      // Inputs of all layers; the last one's output is the head's.
+      less = 4 * 4 * mlp->layers * mlp->dim;
+    }
+    EXPECT_EQ(stored(all), stored({}) - less) << named.name;
   }
 }
 

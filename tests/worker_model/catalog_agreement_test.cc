@@ -57,17 +57,10 @@ TEST(CatalogAgreementTest, ImageModels_Macs) {
 
 // ---- Stored activations: what torch's allocator holds when the backward pass begins ----
 
-class AtBackward : public FakeExchange {
- public:
-  using FakeExchange::FakeExchange;
-  void BackwardBegins() override { live_bytes = Allocated().now; }
-  int64_t live_bytes = 0;
-};
-
 constexpr int64_t kLength = 101;
 
 void ExpectStored(const LlamaCase& c, const std::vector<std::string>& absent) {
-  AtBackward exchange(c.layout, c.Fragments(c.weights));
+  FakeExchange exchange = c.MakeExchange();
   TrainTask task;
   task.units = c.Held(absent);
   task.samples = {0, 1, 2, 3, 4};
@@ -84,7 +77,7 @@ void ExpectStored(const LlamaCase& c, const std::vector<std::string>& absent) {
   }
   const int64_t head = c.spec.vocab * c.spec.dim + c.spec.dim;
   const int64_t tokens = 5 * kLength * 2 * 8;
-  const int64_t measured = exchange.live_bytes - before - 4 * (weights + head) - tokens;
+  const int64_t measured = exchange.bytes_at_backward() - before - 4 * (weights + head) - tokens;
   // 0.1%: a few scalars.
   EXPECT_NEAR(static_cast<double>(measured), 4.0 * static_cast<double>(elements),
               0.004 * static_cast<double>(elements))
@@ -134,7 +127,7 @@ TEST(CatalogAgreementTest, ImageModels_StoredActivations) {
     const std::vector<std::string> all = c.Masked();
     for (const std::vector<std::string>& absent :
          {std::vector<std::string>{}, {all[1]}, {all[2]}, {all[0], all[2]}, all}) {
-      AtBackward exchange(c.layout, c.Fragments(c.weights));
+      FakeExchange exchange = c.MakeExchange();
       TrainTask task;
       task.units = c.Held(absent);
       task.samples = {0, 1, 2, 3, 4};
@@ -147,7 +140,7 @@ TEST(CatalogAgreementTest, ImageModels_StoredActivations) {
       }
       const int64_t batch = 5 * (3 * ImageCase::kSize * ImageCase::kSize * 4 + 8);
       const int64_t measured =
-          exchange.live_bytes - before - 4 * WeightsAtBackward(c, task.units) - batch;
+          exchange.bytes_at_backward() - before - 4 * WeightsAtBackward(c, task.units) - batch;
       // 0.1%: a few scalars; of BatchNorm also the batch's statistics, 1% at this size.
       const double tolerance = ImageCase::HasBatchNorm(c.spec) ? 0.04 : 0.004;
       EXPECT_NEAR(static_cast<double>(measured), 4.0 * static_cast<double>(elements),

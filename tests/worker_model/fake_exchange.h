@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -8,6 +9,7 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "common/base/allocated.h"
 #include "common/base/ids.h"
 #include "common/base/wire_buffer.h"
 #include "common/model/layout.h"
@@ -45,7 +47,10 @@ class FakeExchange : public Exchange {
       fragments.push_back(WireBuffer::Rounded(type_, value(id).span()));
     return fragments;
   }
-  void BackwardBegins() override { events_.push_back({Kind::kBackward}); }
+  void BackwardBegins() override {
+    events_.push_back({Kind::kBackward});
+    bytes_at_backward_ = Allocated().now;
+  }
   void Released(UnitId unit) override { events_.push_back({Kind::kReleased, unit.value()}); }
   void Gradient(FragmentId fragment, WireBuffer gradient) override {
     EXPECT_EQ(gradient.type(), type_);
@@ -59,6 +64,8 @@ class FakeExchange : public Exchange {
     return gradients_[static_cast<size_t>(id.value())];
   }
   const std::vector<Event>& events() const { return events_; }
+  // What the process had allocated when the last backward pass began.
+  int64_t bytes_at_backward() const { return bytes_at_backward_; }
   int Count(Kind kind, int id) const {
     int count = 0;
     for (const Event& event : events_) count += event == Event{kind, id};
@@ -77,6 +84,7 @@ class FakeExchange : public Exchange {
  private:
   const Layout& layout_;
   const WireType type_;
+  int64_t bytes_at_backward_ = 0;
   std::vector<FloatBuffer> values_;
   std::vector<std::optional<FloatBuffer>> gradients_;
   absl::flat_hash_map<UnitId, absl::Status> failures_;
