@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "common/base/status.h"
 
 namespace sdp {
@@ -70,15 +71,16 @@ Family FewerLayers(const RunConfig::Model& full) {
               }};
 }
 
-Family Narrower(const RunConfig::Model& full) {
-  const int64_t most = full.dim() / full.heads() / 2;  // an even width, for rotary embeddings
+// dim in multiples of `unit`, ffn_dim in the same proportion.
+Family Narrower(const RunConfig::Model& full, int64_t unit) {
+  const int64_t most = full.dim() / unit;
   return {.name = "narrower",
           .most = most,
           .shrink =
-              [full, most](int64_t size, RunConfig::Model& model) {
+              [full, most, unit](int64_t size, RunConfig::Model& model) {
                 const double share = static_cast<double>(size) / static_cast<double>(most);
                 const double ffn = share * static_cast<double>(full.ffn_dim());
-                model.set_dim(full.heads() * 2 * size);
+                model.set_dim(unit * size);
                 model.set_ffn_dim(std::max<int64_t>(1, std::llround(ffn)));
               },
           .describe =
@@ -86,6 +88,62 @@ Family Narrower(const RunConfig::Model& full) {
                 return absl::StrCat("dim ", model.dim(), " of ", full.dim(), ", ffn_dim ",
                                     model.ffn_dim(), " of ", full.ffn_dim());
               }};
+}
+
+std::string List(const google::protobuf::RepeatedField<int64_t>& values) {
+  return absl::StrCat("[", absl::StrJoin(values, ", "), "]");
+}
+
+// One block of each level, and one more at a time for the level that has the least part of its own.
+Family FewerBlocks(const RunConfig::Model& full) {
+  const int64_t all = std::accumulate(full.depths().begin(), full.depths().end(), int64_t{0});
+  const auto part = [full](const RunConfig::Model& model, int level) {
+    return static_cast<double>(model.depths(level)) / static_cast<double>(full.depths(level));
+  };
+  return {.name = "fewer blocks",
+          .most = all - full.depths_size() + 1,
+          .shrink =
+              [part](int64_t size, RunConfig::Model& model) {
+                for (int64_t& depth : *model.mutable_depths()) depth = 1;
+                for (int64_t blocks = 1; blocks < size; ++blocks) {
+                  int least = 0;
+                  for (int level = 1; level < model.depths_size(); ++level) {
+                    if (part(model, level) < part(model, least)) least = level;
+                  }
+                  model.set_depths(least, model.depths(least) + 1);
+                }
+              },
+          .describe =
+              [full](const RunConfig::Model& model) {
+                return absl::StrCat("depths ", List(model.depths()), " of ", List(full.depths()));
+              }};
+}
+
+// All widths in proportion, as near as the norms' groups allow.
+Family FewerChannels(const RunConfig::Model& full) {
+  const int64_t unit = full.norm() == "group" ? full.norm_groups() : 1;
+  const int64_t most = *std::max_element(full.widths().begin(), full.widths().end()) / unit;
+  return {.name = "narrower",
+          .most = most,
+          .shrink =
+              [full, most, unit](int64_t size, RunConfig::Model& model) {
+                for (int level = 0; level < full.widths_size(); ++level) {
+                  const double units = static_cast<double>(full.widths(level) / unit * size) /
+                                       static_cast<double>(most);
+                  model.set_widths(level, unit * std::max<int64_t>(1, std::llround(units)));
+                }
+              },
+          .describe =
+              [full](const RunConfig::Model& model) {
+                return absl::StrCat("widths ", List(model.widths()), " of ", List(full.widths()));
+              }};
+}
+
+std::vector<Family> Families(const RunConfig::Model& full) {
+  if (full.arch() == "resnet") return {FewerBlocks(full), FewerChannels(full)};
+  // Of heads two elements each: an even width, for rotary embeddings.
+  const int64_t unit = full.arch() == "llama" ? 2 * full.heads() : 1;
+  return {FewerLayers(full), Narrower(full, unit)};
 }
 
 // The largest of the family that is allowed, if there is one.
@@ -120,9 +178,7 @@ absl::StatusOr<std::vector<PlanReport::Rival>> DenseRivals(const RunSetup& setup
     limits.memory_bytes = std::max(limits.memory_bytes, worker.memory_bytes);
   }
   std::vector<Rival> rivals;
-  const RunConfig::Model& model = setup.config.model();
-  if (model.arch() != "llama") return rivals;
-  for (const Family& family : {FewerLayers(model), Narrower(model)}) {
+  for (const Family& family : Families(setup.config.model())) {
     SDP_ASSIGN_OR_RETURN(const std::vector<Rival> found, Largest(setup.config, family, limits));
     rivals.insert(rivals.end(), found.begin(), found.end());
   }

@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cstdint>
 #include <cstdio>
 #include <string>
 #include <vector>
@@ -21,11 +23,15 @@ struct Planned {
   PlanReport report;
 };
 
-Planned MakePlanned(const std::vector<std::string>& sets) {
-  const LoadedConfig loaded = *LoadConfigText(
-      "[model]\npreset = \"llama-134m\"\n[data]\ntrain = [\"none.txt\"]\nseq_len = 1024\n"
-      "[train]\nglobal_batch = 8\n[cluster]\nworkers = 8\n",
-      "test.toml", sets);
+constexpr char kLlama[] =
+    "[model]\npreset = \"llama-134m\"\n[data]\ntrain = [\"none.txt\"]\nseq_len = 1024\n"
+    "[train]\nglobal_batch = 8\n[cluster]\nworkers = 8\n";
+constexpr char kImages[] =
+    "[data]\nkind = \"cifar10\"\ntrain = [\"none.bin\"]\n"
+    "[train]\nglobal_batch = 8\n[cluster]\nworkers = 8\n";
+
+Planned MakePlanned(const std::vector<std::string>& sets, const char* text = kLlama) {
+  const LoadedConfig loaded = *LoadConfigText(text, "test.toml", sets);
   Planned planned{*MakeRunSetup(loaded.config), {}};
   const PlanInput input = *PlanInputFrom(planned.setup, *RanksFrom(loaded.config), 0);
   planned.report = MakePlanReport(input, *MakePlan(input), ElementBytesFrom(WireType::kF32),
@@ -100,6 +106,56 @@ TEST(DenseRivalsTest, Phases_RivalIsDense) {
       Rivals(MakePlanned({"sdp.phases=[{from=10, depth=[1, 1, 1, 1, 0.5, 0.5, 0.5, 0.5]}]"}));
   ASSERT_THAT(rivals, SizeIs(2));
   EXPECT_EQ(rivals[0].size, "6 of 12 layers");
+}
+
+// Among all smaller ones, from the least on. Memory is not known, so MACs alone decide.
+TEST(DenseRivalsTest, HalfOfResnet_IsTheLargestThatFits) {
+  const std::string preset = "model.preset=resnet-cifar";
+  const Planned planned = MakePlanned({preset}, kImages);
+  int64_t most = 0;
+  for (const PlanReport::Worker& worker : planned.report.workers)
+    most = std::max(most, worker.macs);
+  const auto largest = [&](const char* key, const std::vector<std::string>& sizes) {
+    std::string fits = "none";
+    for (const std::string& size : sizes) {
+      const Planned dense =
+          MakePlanned({preset, absl::StrCat(key, "=", size), "sdp.coverage=1"}, kImages);
+      if (dense.report.workers.front().macs <= most) fits = size;
+    }
+    return fits;
+  };
+  const std::vector<PlanReport::Rival> rivals = Rivals(planned);
+  ASSERT_THAT(rivals, SizeIs(2));
+  EXPECT_EQ(rivals[0].name, "fewer blocks");
+  const std::string depths = largest("model.depths", {"[1, 1, 1]", "[2, 1, 1]", "[2, 2, 1]",
+                                                      "[2, 2, 2]", "[3, 2, 2]", "[3, 3, 2]"});
+  EXPECT_EQ(rivals[0].size, absl::StrCat("depths ", depths, " of [3, 3, 3]"));
+  EXPECT_EQ(rivals[1].name, "narrower");
+  const std::string widths =
+      largest("model.widths", {"[8, 8, 8]", "[8, 8, 16]", "[8, 16, 24]", "[8, 16, 32]",
+                               "[8, 24, 40]", "[16, 24, 48]", "[16, 32, 56]"});
+  EXPECT_EQ(rivals[1].size, absl::StrCat("widths ", widths, " of [16, 32, 64]"));
+  for (const PlanReport::Rival& rival : rivals) {
+    EXPECT_GT(rival.macs, most / 2);
+    EXPECT_LE(rival.macs, most);
+    EXPECT_EQ(rival.memory_bytes, 0);
+  }
+}
+
+TEST(DenseRivalsTest, ResnetAtCoverageOne_IsTheModelItself) {
+  const std::vector<PlanReport::Rival> rivals =
+      Rivals(MakePlanned({"model.preset=resnet-cifar", "sdp.coverage=1"}, kImages));
+  ASSERT_THAT(rivals, SizeIs(2));
+  EXPECT_EQ(rivals[0].size, "depths [3, 3, 3] of [3, 3, 3]");
+  EXPECT_EQ(rivals[1].size, "widths [16, 32, 64] of [16, 32, 64]");
+}
+
+TEST(DenseRivalsTest, HalfOfMlp_IsHalfOfItsLayers) {
+  const std::vector<PlanReport::Rival> rivals = Rivals(MakePlanned(
+      {"model.arch=mlp", "model.dim=16", "model.layers=8", "model.ffn_dim=3200"}, kImages));
+  ASSERT_THAT(rivals, SizeIs(2));
+  EXPECT_EQ(rivals[0].size, "4 of 8 layers");
+  EXPECT_EQ(rivals[1].name, "narrower");
 }
 
 TEST(DenseRivalsTest, NothingFits_IsLeftOut) {
