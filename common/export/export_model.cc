@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <bit>
 #include <filesystem>
+#include <iterator>
 #include <set>
 #include <system_error>
+#include <variant>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -27,10 +29,19 @@ namespace fs = std::filesystem;
 
 static_assert(std::endian::native == std::endian::little, "safetensors is little-endian");
 
-std::vector<SafetensorsWriter::Tensor> Tensors(const Catalog& catalog, ExportType type) {
+const NormValues& LearntNorms(const StoredModel& model) {
+  static const auto* const none = new NormValues();
+  return model.images.has_value() ? model.images->norms : *none;
+}
+
+// The catalog's tensors, then BatchNorm's statistics, which stay f32.
+std::vector<SafetensorsWriter::Tensor> Tensors(const StoredModel& model, ExportType type) {
   std::vector<SafetensorsWriter::Tensor> tensors;
-  for (const TensorSpec& tensor : catalog.tensors) {
+  for (const TensorSpec& tensor : model.catalog.tensors) {
     tensors.push_back({tensor.name, type == ExportType::kF32 ? "F32" : "BF16", tensor.shape});
+  }
+  for (const auto& [name, values] : LearntNorms(model)) {
+    tensors.push_back({name, "F32", {static_cast<int64_t>(values.size())}});
   }
   return tensors;
 }
@@ -47,7 +58,9 @@ SafetensorsWriter::Metadata MetadataOf(const StoredModel& model) {
   const bool none = values.empty() || values == std::set<double>{1.0};
   SafetensorsWriter::Metadata metadata = {
       {"format", "pt"},
-      {"sdp.coverage_factors", none ? "none" : "folded into o_proj and down_proj"}};
+      {"sdp.coverage_factors", none                       ? "none"
+                               : model.images.has_value() ? "folded into the ends of branches"
+                                                          : "folded into o_proj and down_proj"}};
   if (!none) {
     metadata.emplace_back("sdp.factors", values.size() == 1 ? absl::StrCat(*values.begin())
                                                             : absl::StrJoin(folded, " "));
@@ -57,11 +70,19 @@ SafetensorsWriter::Metadata MetadataOf(const StoredModel& model) {
 }
 
 // The bytes of tensors [first, first + count).
-absl::Status WritePart(TensorStream& stream, ExportType type, size_t first, size_t count,
-                       SafetensorsWriter& file) {
+absl::Status WritePart(const StoredModel& model, TensorStream& stream, ExportType type,
+                       size_t first, size_t count, SafetensorsWriter& file) {
   constexpr size_t kChunk = 1 << 16;
   std::vector<uint16_t> rounded;
   for (size_t tensor = first; tensor < first + count; ++tensor) {
+    if (const size_t weights = model.catalog.tensors.size(); tensor >= weights) {
+      const std::vector<float>& values =
+          std::next(LearntNorms(model).begin(), static_cast<std::ptrdiff_t>(tensor - weights))
+              ->second;
+      SDP_RETURN_IF_ERROR(file.Append(
+          {reinterpret_cast<const char*>(values.data()), values.size() * sizeof(float)}));
+      continue;
+    }
     SDP_RETURN_IF_ERROR(stream.Read(static_cast<int>(tensor), [&](absl::Span<const float> values) {
       while (type == ExportType::kBf16 && !values.empty()) {
         const absl::Span<const float> chunk = values.subspan(0, kChunk);
@@ -80,7 +101,7 @@ absl::Status WritePart(TensorStream& stream, ExportType type, size_t first, size
 
 absl::Status WriteWeights(const StoredModel& model, const ExportOptions& options,
                           const fs::path& folder, ExportResult* result) {
-  const std::vector<SafetensorsWriter::Tensor> tensors = Tensors(model.catalog, options.type);
+  const std::vector<SafetensorsWriter::Tensor> tensors = Tensors(model, options.type);
   const SafetensorsWriter::Metadata metadata = MetadataOf(model);
   const std::vector<size_t> parts = PlanParts(tensors, metadata, options.part_bytes);
   TensorStream stream(model);
@@ -91,7 +112,7 @@ absl::Status WriteWeights(const StoredModel& model, const ExportOptions& options
                          SafetensorsWriter::Create(
                              (folder / PartName(part, parts.size())).string(),
                              {begin, begin + static_cast<std::ptrdiff_t>(parts[part])}, metadata));
-    SDP_RETURN_IF_ERROR(WritePart(stream, options.type, next, parts[part], *file));
+    SDP_RETURN_IF_ERROR(WritePart(model, stream, options.type, next, parts[part], *file));
     SDP_RETURN_IF_ERROR(file->Finish());
     result->bytes += file->file_bytes();
     next += parts[part];
@@ -148,21 +169,36 @@ absl::Status WriteTokenizer(const StoredModel& model, const fs::path& folder,
   return absl::OkStatus();
 }
 
+// All but the weights.
+absl::Status WriteLanguageModel(const StoredModel& model, const ExportOptions& options,
+                                const fs::path& folder, ExportResult* result) {
+  SDP_RETURN_IF_ERROR(WriteTokenizer(model, folder, result));  // first: it may be wrong
+  SDP_RETURN_IF_ERROR(
+      WriteTextFile((folder / kConfigName).string(),
+                    LlamaConfigJson({std::get<LlamaSpec>(model.model), model.positions},
+                                    options.type == ExportType::kF32 ? "float32" : "bfloat16")));
+  // Nothing is sampled or ended otherwise than the caller of generate() says.
+  return WriteTextFile(
+      (folder / kGenerationConfigName).string(),
+      "{\n  \"bos_token_id\": null,\n  \"eos_token_id\": null,\n  \"pad_token_id\": null\n}\n");
+}
+
 }  // namespace
 
 absl::StatusOr<ExportResult> ExportModel(const StoredModel& model, const ExportOptions& options) {
+  if (HasBatchNorm(model.model) && LearntNorms(model).empty()) {
+    return absl::FailedPreconditionError(
+        absl::StrCat(model.name, ": BatchNorm's statistics have not been learnt"));
+  }
   SDP_ASSIGN_OR_RETURN(const std::unique_ptr<NewFolder> folder, NewFolder::Create(options.out));
   const fs::path partial = folder->partial();
   ExportResult result;
-  SDP_RETURN_IF_ERROR(WriteTokenizer(model, partial, &result));  // first: it may be wrong
-  SDP_RETURN_IF_ERROR(
-      WriteTextFile((partial / kConfigName).string(),
-                    LlamaConfigJson({model.llama, model.positions},
-                                    options.type == ExportType::kF32 ? "float32" : "bfloat16")));
-  // Nothing is sampled or ended otherwise than the caller of generate() says.
-  SDP_RETURN_IF_ERROR(WriteTextFile(
-      (partial / kGenerationConfigName).string(),
-      "{\n  \"bos_token_id\": null,\n  \"eos_token_id\": null,\n  \"pad_token_id\": null\n}\n"));
+  if (model.images.has_value()) {
+    result.tokenizer = true;  // none is missing
+    SDP_RETURN_IF_ERROR(WriteTextFile((partial / kConfigName).string(), model.images->config_json));
+  } else {
+    SDP_RETURN_IF_ERROR(WriteLanguageModel(model, options, partial, &result));
+  }
   SDP_RETURN_IF_ERROR(WriteWeights(model, options, partial, &result));
   SDP_RETURN_IF_ERROR(folder->Commit());
   return result;

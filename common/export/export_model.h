@@ -23,12 +23,14 @@ struct ExportResult {
   bool tokenizer = false;  // false: the ids' tokenizer is not known, so none was written
 };
 
-// Writes the full model as a folder that Hugging Face transformers loads as LlamaForCausalLM:
-// weights in safetensors, config.json, generation_config.json, tokenizer. A unit's factor is folded
-// into the last linear map of its branch, as the f32 product of value and factor; then, for bf16,
+// Writes the full model as a folder: weights in safetensors and config.json. A language model's
+// has generation_config.json and a tokenizer too, and Hugging Face transformers loads it as
+// LlamaForCausalLM; an image model's is described in image_folder.h. A unit's factor is folded into
+// the last linear map of its branch, as the f32 product of value and factor; then, for bf16,
 // rounded to nearest even. The safetensors files depend on model, version and options alone.
 // Memory: one fragment and one chunk of a tensor. The folder appears whole or not at all.
-// Errors: AlreadyExists - `out` is not empty; the model's; the file system's.
+// Errors: AlreadyExists - `out` is not empty; FailedPrecondition - a model with BatchNorm whose
+// statistics are not there; the model's; the file system's.
 absl::StatusOr<ExportResult> ExportModel(const StoredModel& model, const ExportOptions& options);
 
 }  // namespace sdp

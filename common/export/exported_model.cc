@@ -13,6 +13,7 @@
 #include "common/data/init_file.h"
 #include "common/data/small_file.h"
 #include "common/export/byte_tokenizer.h"
+#include "common/export/image_folder.h"
 
 namespace sdp {
 namespace {
@@ -29,6 +30,8 @@ bool Exists(const fs::path& path) {
   std::error_code ignored;
   return fs::exists(path, ignored);
 }
+
+std::string ConfigPath(const fs::path& folder) { return (folder / kConfigName).string(); }
 
 // The parts of the index, each once. A name must be a file of this folder.
 absl::StatusOr<std::set<std::string>> PartNames(const std::string& path) {
@@ -89,7 +92,7 @@ std::vector<std::string> TokenizerFiles(const std::string& folder) {
 
 absl::StatusOr<ExportedFolder> ReadExportedFolder(const std::string& folder) {
   ExportedFolder read;
-  const std::string path = (fs::path(folder) / kConfigName).string();
+  const std::string path = ConfigPath(folder);
   SDP_ASSIGN_OR_RETURN(const std::string text, ReadSmallFile(path, kLargestConfig));
   const absl::StatusOr<LlamaFolderConfig> config = ParseLlamaConfig(text);
   if (!config.ok()) return Context(config.status(), path);
@@ -101,6 +104,13 @@ absl::StatusOr<ExportedFolder> ReadExportedFolder(const std::string& folder) {
 }
 
 absl::StatusOr<StoredModel> OpenExported(const std::string& folder) {
+  SDP_ASSIGN_OR_RETURN(const std::string text, ReadSmallFile(ConfigPath(folder), kLargestConfig));
+  if (IsImageConfig(text)) {
+    SDP_ASSIGN_OR_RETURN(const std::vector<std::string> paths, WeightPaths(folder));
+    SDP_ASSIGN_OR_RETURN(std::shared_ptr<const TensorFiles> weights,
+                         TensorFiles::Open(folder, paths));
+    return OpenImageFolder(folder, text, std::move(weights));
+  }
   SDP_ASSIGN_OR_RETURN(const ExportedFolder opened, ReadExportedFolder(folder));
   const LlamaFolderConfig& config = opened.config;
   Catalog catalog = LlamaCatalog(config.spec, TransformerUnit::kSublayer, config.positions);
@@ -112,7 +122,7 @@ absl::StatusOr<StoredModel> OpenExported(const std::string& folder) {
     return ReadFragment(*weights, catalog, layout, fragment, out);
   };
   return StoredModel{.name = folder,
-                     .llama = config.spec,
+                     .model = config.spec,
                      .catalog = std::move(catalog),
                      .layout = std::move(layout),
                      .factors = std::move(factors),

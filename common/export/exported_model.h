@@ -34,6 +34,7 @@ struct ExportedFolder {
 // that is not the configuration's, a tensor that no LLaMA has. DataLoss - a part was cut.
 // What the weights must be is not looked at yet (common/data/init_file.h).
 absl::StatusOr<ExportedFolder> ReadExportedFolder(const std::string& folder);
+// The same for the whole model, or an image model (image_folder.h).
 absl::StatusOr<StoredModel> OpenExported(const std::string& folder);
 
 }  // namespace sdp

@@ -5,7 +5,6 @@
 #include <memory>
 #include <system_error>
 #include <utility>
-#include <variant>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -14,6 +13,8 @@
 #include "common/checkpoint/checkpoint_reader.h"
 #include "common/checkpoint/manifest.h"
 #include "common/config/config.h"
+#include "common/data/cifar.h"
+#include "common/export/image_folder.h"
 #include "common/run/run_setup.h"
 
 namespace sdp {
@@ -35,17 +36,8 @@ absl::StatusOr<Step> Choose(const std::string& run_dir, const std::string& folde
                                           " (in ", folder, ")"));
 }
 
-absl::StatusOr<StoredModel> FromCheckpoint(std::shared_ptr<const CheckpointReader> reader) {
-  const CheckpointManifest& manifest = reader->manifest();
-  SDP_ASSIGN_OR_RETURN(const LoadedConfig loaded,
-                       LoadConfigText(manifest.config, "the checkpoint's configuration", {}));
-  SDP_ASSIGN_OR_RETURN(RunSetup setup, MakeRunSetup(loaded.config));
-  SDP_RETURN_IF_ERROR(CheckComplete(manifest, setup.layout));
-  const auto* const llama = std::get_if<LlamaSpec>(&setup.model);
-  if (llama == nullptr) {
-    return absl::UnimplementedError(absl::StrCat("model.arch = \"", setup.config.model().arch(),
-                                                 "\": only \"llama\" can be read here yet"));
-  }
+absl::StatusOr<std::vector<double>> FactorsOf(const CheckpointManifest& manifest,
+                                              const RunSetup& setup) {
   const size_t units = setup.catalog.units.size();
   if (manifest.coverage.size() != units) {
     return absl::DataLossError(absl::StrCat("the manifest has the coverage of ",
@@ -56,9 +48,30 @@ absl::StatusOr<StoredModel> FromCheckpoint(std::shared_ptr<const CheckpointReade
   for (const double coverage : manifest.coverage) {
     factors.push_back(EvaluationFactor(setup.rescale, coverage));
   }
+  return factors;
+}
+
+// Nothing for a language model.
+std::optional<StoredImages> ImagesOf(const RunConfig& config) {
+  const CifarFormat* const format = FindCifar(config.data().kind());
+  if (format == nullptr) return std::nullopt;
+  return StoredImages{.format = format,
+                      .config_json = ImageConfigJson(config),
+                      .training = {config.data().train().begin(), config.data().train().end()},
+                      .augmentation_seed = static_cast<uint64_t>(config.train().seed()),
+                      .micro_batch = config.train().micro_batch()};
+}
+
+absl::StatusOr<StoredModel> FromCheckpoint(std::shared_ptr<const CheckpointReader> reader) {
+  const CheckpointManifest& manifest = reader->manifest();
+  SDP_ASSIGN_OR_RETURN(const LoadedConfig loaded,
+                       LoadConfigText(manifest.config, "the checkpoint's configuration", {}));
+  SDP_ASSIGN_OR_RETURN(RunSetup setup, MakeRunSetup(loaded.config));
+  SDP_RETURN_IF_ERROR(CheckComplete(manifest, setup.layout));
+  SDP_ASSIGN_OR_RETURN(std::vector<double> factors, FactorsOf(manifest, setup));
   return StoredModel{
       .name = reader->path(),
-      .llama = *llama,
+      .model = setup.model,
       .catalog = std::move(setup.catalog),
       .layout = std::move(setup.layout),
       .factors = std::move(factors),
@@ -66,6 +79,7 @@ absl::StatusOr<StoredModel> FromCheckpoint(std::shared_ptr<const CheckpointReade
       .tokens = setup.config.data().kind() == "text" ? TokenKind::kBytes : TokenKind::kIds,
       .step = manifest.step,
       .tokenizer = setup.config.data().tokenizer(),
+      .images = ImagesOf(setup.config),
       .read = [reader](FragmentId fragment, absl::Span<float> out) {
         return reader->ReadValue(fragment, out);
       }};

@@ -38,6 +38,11 @@ Catalog MakeCatalog(const ModelSpec& spec, const CatalogOptions& options) {
   return std::visit([&](const auto& one) { return CatalogOf(one, options); }, spec);
 }
 
+bool HasBatchNorm(const ModelSpec& spec) {
+  const auto* const resnet = std::get_if<ResnetSpec>(&spec);
+  return resnet != nullptr && resnet->norm_groups == 0;
+}
+
 int64_t TermsPerSample(const ModelSpec& spec, int64_t seq_len) {
   return std::visit([&](const auto& one) { return TermsOf(one, seq_len); }, spec);
 }

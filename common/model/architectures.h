@@ -25,6 +25,9 @@ struct CatalogOptions {
 };
 Catalog MakeCatalog(const ModelSpec& spec, const CatalogOptions& options);
 
+// Whether its activations are normed by statistics of other samples (norm_values.h).
+bool HasBatchNorm(const ModelSpec& spec);
+
 // Loss terms of a sample.
 int64_t TermsPerSample(const ModelSpec& spec, int64_t seq_len);
 

@@ -10,8 +10,8 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "common/config/config.h"
+#include "common/export/export_command.h"
 #include "common/process/exit_status.h"
-#include "deploy/command/export_command.h"
 #include "deploy/command/plan_command.h"
 #include "deploy/command/status_command.h"
 #include "deploy/command/train_command.h"
@@ -110,30 +110,6 @@ CLI::App* AddStatus(CLI::App& app, Commands& commands) {
   return status;
 }
 
-CLI::App* AddExport(CLI::App& app, Commands& commands) {
-  sdp::ExportCommand& command = commands.exporting;
-  CLI::App* exporting = app.add_subcommand(
-      "export", "Write a run's full model as a folder that Hugging Face transformers loads");
-  exporting->footer("Example: sdp export runs/first --out first-model");
-  exporting->add_option("RUN", command.run_dir, "The run's folder; its processes may run or not")
-      ->required();
-  exporting
-      ->add_option("--step", command.step, "The checkpoint of this step instead of the newest one")
-      ->type_name("T");
-  exporting->add_option("--out", command.options.out, "A folder that is not there yet, or is empty")
-      ->required()
-      ->type_name("DIR");
-  const std::map<std::string, sdp::ExportType> types = {{"f32", sdp::ExportType::kF32},
-                                                        {"bf16", sdp::ExportType::kBf16}};
-  exporting->add_option("--dtype", command.options.type, "f32 (default) or bf16")
-      ->transform(CLI::Transformer(types))
-      ->type_name("TYPE");
-  exporting
-      ->add_option("--part-size", command.part_size, "Of a file of weights, at most; default 5GB")
-      ->type_name("SIZE");
-  return exporting;
-}
-
 // Commands that the worker program runs, with all arguments as they are; here for `sdp --help`.
 constexpr const char* kForWorker[][2] = {{"eval", "Show the loss of a full model on data"},
                                          {"generate", "Let a full model go on from a prompt"}};
@@ -164,7 +140,7 @@ int main(int argc, char** argv) {
   Commands commands;
   CLI::App* const train = AddTrain(app, commands);
   CLI::App* const plan = AddPlan(app, commands);
-  CLI::App* const exporting = AddExport(app, commands);
+  CLI::App* const exporting = sdp::AddExportCommand(app, commands.exporting);
   for (const auto& [name, help] : kForWorker) {
     app.add_subcommand(name, help);
     if (argc > 1 && argv[1] == std::string(name)) {
@@ -203,7 +179,10 @@ int main(int argc, char** argv) {
     return Report(sdp::RunPlanCommand(commands.plan, std::cout, std::cerr));
   }
   if (exporting->parsed()) {
-    return Report(sdp::RunExportCommand(commands.exporting, std::cout, std::cerr));
+    const auto with_torch = [&](sdp::StoredModel&) {
+      return sdp::BecomeWorker(ProgramFolder(), argv[1], {argv + 2, argv + argc});
+    };
+    return Report(sdp::RunExportCommand(commands.exporting, with_torch, std::cout, std::cerr));
   }
   using Format = sdp::StatusCommand::Format;
   commands.status.format = commands.status_json ? Format::kJson : Format::kTable;

@@ -65,15 +65,19 @@ std::string Change(const RunConfig& config, std::string* name) {
   return full ? "sdp.coverage=0.5" : "sdp.coverage=1";
 }
 
-// What to do with a language model.
-std::string UseCommand(const RunConfig& config, const std::string& run) {
+// What to do with the model, as a line; "" if there are no data for it.
+std::string UseLine(const RunConfig& config, const std::string& sdp, const std::string& run) {
+  std::string use;
   if (config.data().kind() == "text") {
-    return absl::StrCat(" generate ", Word(run), " --prompt 'The '");
+    use = absl::StrCat(" generate ", Word(run), " --prompt 'The '");
+  } else if (!config.data().validation().empty()) {
+    use = absl::StrCat(" eval ", Word(run), " --data ", Word(config.data().validation(0)));
+  } else if (config.data().kind() == "tokens") {
+    use = absl::StrCat(" generate ", Word(run), " --prompt-ids 0");
+  } else {
+    return "";
   }
-  if (!config.data().validation().empty()) {
-    return absl::StrCat(" eval ", Word(run), " --data ", Word(config.data().validation(0)));
-  }
-  return absl::StrCat(" generate ", Word(run), " --prompt-ids 0");
+  return absl::StrCat("  ", sdp, use, "\n");
 }
 
 }  // namespace
@@ -101,12 +105,8 @@ std::string NextCommands(const RunConfig& config, const std::string& command_nam
   const std::string resolved = Word(run + "/config.toml");
   std::string name;
   const std::string change = Change(config, &name);
-  std::string use;  // export, eval and generate know language models only
-  if (!absl::StartsWith(config.data().kind(), "cifar")) {
-    use = absl::StrCat("  ", sdp, UseCommand(config, run), "\n  ", sdp, " export ", Word(run),
-                       " --out ", Word(run + "-model"), "\n");
-  }
-  return absl::StrCat(use, "  ", sdp, " plan ", resolved, " --workers ",
+  return absl::StrCat(UseLine(config, sdp, run), "  ", sdp, " export ", Word(run), " --out ",
+                      Word(run + "-model"), "\n  ", sdp, " plan ", resolved, " --workers ",
                       2 * config.cluster().workers(), "\n  ", sdp, " train ", resolved, " --set ",
                       change, " --set ", Word(absl::StrCat("run.dir=", run, "-", name)), "\n");
 }

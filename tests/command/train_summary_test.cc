@@ -80,12 +80,12 @@ TEST_F(TrainSummaryTest, NextCommands_OfTokenIds_NeedNoTokenizer) {
   EXPECT_THAT(NextCommands(config_, "sdp"), HasSubstr("sdp eval r --data v.bin\n"));
 }
 
-TEST_F(TrainSummaryTest, NextCommands_OfImages_AreThoseThatKnowImages) {
+TEST_F(TrainSummaryTest, NextCommands_OfImages_EvaluateWhereThereAreSome) {
   config_.mutable_run()->set_dir("r");
   config_.mutable_data()->set_kind("cifar10");
-  const std::string commands = NextCommands(config_, "sdp");
-  EXPECT_EQ(commands.find("  sdp plan r/config.toml"), 0u) << commands;
-  EXPECT_THAT(commands, HasSubstr("sdp train r/config.toml"));
+  EXPECT_EQ(NextCommands(config_, "sdp").find("  sdp export r --out r-model\n"), 0u);
+  config_.mutable_data()->add_validation("v.bin");
+  EXPECT_EQ(NextCommands(config_, "sdp").find("  sdp eval r --data v.bin\n"), 0u);
 }
 
 TEST_F(TrainSummaryTest, NextCommands_ChangeWhatCanBeChanged) {

@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <fstream>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -152,13 +153,48 @@ TEST_F(ImageRunTest, BackwardMasking_SameBitsAndBytesOfThePlan) {
   EXPECT_EQ(StateHash("backward"), StateHash("forward"));
 }
 
-// What reads models at rest knows language models only, and says so.
-TEST_F(ImageRunTest, Export_IsRefusedByName) {
-  ASSERT_EQ(Train("run", "--set train.steps=1").exit_status, 0);
-  const Outcome outcome =
-      Shell(absl::StrCat(Program("sdp"), " export ", RunDir("run").string(), " --out exported"));
+// What lies on the disk, as a run and as a folder, computes what the run's last evaluation did:
+// factors folded in, BatchNorm's statistics learnt of the same images.
+TEST_F(ImageRunTest, ExportAndEval_HaveTheRunsFullLoss) {
+  int runs = 0;
+  for (const std::string model : {"--set model.norm=group", "--set model.norm=batch",
+                                  "--set model.norm=batch --set model.activation=pre"}) {
+    const std::string run = absl::StrCat("run", ++runs);
+    ASSERT_EQ(Train(run, model + " --set train.global_batch=16").exit_status, 0);
+    const Json last = Metrics(run).back();
+    const std::string sdp = Program("sdp"), folder = run + "-model";
+    const Outcome exported =
+        Shell(absl::StrCat(sdp, " export ", RunDir(run).string(), " --out ", folder));
+    ASSERT_EQ(exported.exit_status, 0) << exported.output;
+    for (const std::string& stored : {RunDir(run).string(), folder}) {
+      const Outcome outcome =
+          Shell(absl::StrCat(sdp, " eval ", stored, " --data validation.bin --json"));
+      ASSERT_EQ(outcome.exit_status, 0) << outcome.output;
+      const Json eval = Json::parse(outcome.output);
+      EXPECT_NEAR(eval.at("loss").get<double>(), last.at("full_loss").get<double>(), 1e-5) << model;
+      EXPECT_EQ(eval.at("accuracy"), last.at("full_accuracy")) << model;
+      EXPECT_EQ(eval.at("samples"), 20);
+    }
+  }
+  // The training images are needed for statistics alone.
+  fs::remove(folder_ / "train.bin");
+  EXPECT_EQ(Shell(Program("sdp") + " eval run2-model --data validation.bin").exit_status, 0);
+  const Outcome outcome = Shell(Program("sdp") + " export run2 --out again");
   EXPECT_NE(outcome.exit_status, 0);
-  EXPECT_THAT(outcome.output, HasSubstr("model.arch = \"resnet\""));
+  EXPECT_THAT(outcome.output, HasSubstr("BatchNorm's statistics are learnt of data.train"));
+}
+
+TEST_F(ImageRunTest, WhatOnlyLanguageModelsHave_IsRefusedByName) {
+  ASSERT_EQ(Train("run", "--set train.steps=1").exit_status, 0);
+  for (const auto& [command, says] :
+       {std::pair<std::string, std::string>{"generate run --prompt x", "is an image model"},
+        {"eval run --data validation.bin --seq-len 4", "--seq-len is for language models"},
+        {"eval run --data run.toml", "are no number of CIFAR-10 images"},
+        {"train run.toml --from-pretrained run --set run.dir=other", "LLaMA"}}) {
+    const Outcome outcome = Shell(absl::StrCat(Program("sdp"), " ", command));
+    EXPECT_NE(outcome.exit_status, 0) << command;
+    EXPECT_THAT(outcome.output, HasSubstr(says)) << command;
+  }
 }
 
 }  // namespace

@@ -273,7 +273,8 @@ TEST_F(ExportModelTest, ReadAgain_IsTheRunsModelWithoutFactors) {
   EXPECT_EQ(model->positions, 40);
   EXPECT_EQ(model->tokens, TokenKind::kBytes);
   EXPECT_EQ(model->factors, std::vector<double>(model->catalog.units.size(), 1.0));
-  const LlamaSpec &spec = model->llama, &expected = std::get<LlamaSpec>(run.setup().model);
+  const auto& spec = std::get<LlamaSpec>(model->model);
+  const auto& expected = std::get<LlamaSpec>(run.setup().model);
   EXPECT_EQ(spec.dim, expected.dim);
   EXPECT_EQ(spec.layers, expected.layers);
   EXPECT_EQ(spec.heads, expected.heads);

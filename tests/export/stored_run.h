@@ -21,14 +21,20 @@ namespace sdp {
 // A run folder as a run leaves it, without the run: config.toml and checkpoints of random weights.
 class StoredRun {
  public:
-  // `sets` change the config of a small model with two kv heads for four heads.
-  explicit StoredRun(const std::vector<std::string>& sets = {}) {
+  // Sizes of a small model with two kv heads for four heads, and of images.
+  static constexpr char kLlama[] =
+      "[model]\narch = 'llama'\ndim = 16\nlayers = 2\nheads = 4\nkv_heads = 2\nffn_dim = 24\n"
+      "vocab = 300\n[data]\nseq_len = 40\n";
+  static constexpr char kResnet[] =
+      "[model]\narch = 'resnet'\nwidths = [8, 16]\ndepths = [2, 1]\nnorm_groups = 4\n"
+      "[data]\nkind = 'cifar100'\n";
+
+  // `sets` change the config. The training data do not exist but for a text.
+  explicit StoredRun(const std::vector<std::string>& sets = {}, const char* model = kLlama) {
     WriteAll(folder_ / "text", std::string(200, 'a'));
-    const std::string config = absl::StrCat(
-        "[run]\ndir = '", dir(), "'\n[cluster]\nworkers = 4\nshards = 2\n",
-        "[model]\narch = 'llama'\ndim = 16\nlayers = 2\nheads = 4\nkv_heads = 2\nffn_dim = 24\n",
-        "vocab = 300\n[sdp]\nholders = 3\n[data]\ntrain = ['", folder_ / "text",
-        "']\nseq_len = 40\n");
+    const std::string config =
+        absl::StrCat(model, "train = ['", folder_ / "text", "']\n[run]\ndir = '", dir(),
+                     "'\n[cluster]\nworkers = 4\nshards = 2\n[sdp]\nholders = 3\n");
     auto loaded = LoadConfigText(config, "test", sets);
     EXPECT_TRUE(loaded.ok()) << loaded.status();
     loaded_ = *std::move(loaded);

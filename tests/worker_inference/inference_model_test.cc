@@ -25,14 +25,15 @@ struct Shape {
 
 // Random weights of a scale that makes logits differ by several nats.
 StoredModel Stored(const Shape& shape, double factor = 0.75) {
+  const LlamaSpec spec = {.dim = 32,
+                          .layers = 3,
+                          .heads = shape.heads,
+                          .kv_heads = shape.kv_heads,
+                          .ffn_dim = 48,
+                          .vocab = 60,
+                          .tied = shape.tied};
   StoredModel model{.name = "test",
-                    .llama = {.dim = 32,
-                              .layers = 3,
-                              .heads = shape.heads,
-                              .kv_heads = shape.kv_heads,
-                              .ffn_dim = 48,
-                              .vocab = 60,
-                              .tied = shape.tied},
+                    .model = spec,
                     .catalog = {},
                     .layout = Layout(Catalog()),
                     .factors = {},
@@ -41,7 +42,7 @@ StoredModel Stored(const Shape& shape, double factor = 0.75) {
                     .step = std::nullopt,
                     .tokenizer = "",
                     .read = {}};
-  model.catalog = LlamaCatalog(model.llama, TransformerUnit::kSublayer, kPositions);
+  model.catalog = LlamaCatalog(spec, TransformerUnit::kSublayer, kPositions);
   model.layout = Layout(model.catalog, 700);
   for (const UnitSpec& unit : model.catalog.units)
     model.factors.push_back(unit.shared ? 1 : factor);
@@ -78,8 +79,9 @@ at::Tensor NaiveLogits(const StoredModel& model, const std::vector<int32_t>& tok
   }
   const at::Tensor ids =
       at::tensor(std::vector<int64_t>(tokens.begin(), tokens.end()), at::kLong).view({1, -1});
-  return naive::Logits(model.llama, weights, ids,
-                       naive::Factors(static_cast<size_t>(2 * model.llama.layers), 0.75))[0];
+  const auto& spec = std::get<LlamaSpec>(model.model);
+  return naive::Logits(spec, weights, ids,
+                       naive::Factors(static_cast<size_t>(2 * spec.layers), 0.75))[0];
 }
 
 class InferenceModelTest : public ::testing::TestWithParam<Shape> {

@@ -48,7 +48,7 @@ TEST(CatalogAgreementTest, ImageModels_Macs) {
     const int64_t counted = CountMacs([&] { result = c.model->Evaluate(task, exchange); });
     ASSERT_TRUE(result.ok()) << result.status();
     // BatchNorm's statistics are learnt of all training samples first.
-    const int64_t samples = 3 + (ImageCase::HasBatchNorm(c.spec) ? ImageCase::kSamples : 0);
+    const int64_t samples = 3 + (HasBatchNorm(c.spec) ? ImageCase::kSamples : 0);
     int64_t expected = 0;
     for (const UnitSpec& unit : c.catalog.units) expected += samples * unit.macs;
     EXPECT_EQ(counted, expected) << named.name;
@@ -142,7 +142,7 @@ TEST(CatalogAgreementTest, ImageModels_StoredActivations) {
       const int64_t measured =
           exchange.bytes_at_backward() - before - 4 * WeightsAtBackward(c, task.units) - batch;
       // 0.1%: a few scalars; of BatchNorm also the batch's statistics, 1% at this size.
-      const double tolerance = ImageCase::HasBatchNorm(c.spec) ? 0.04 : 0.004;
+      const double tolerance = HasBatchNorm(c.spec) ? 0.04 : 0.004;
       EXPECT_NEAR(static_cast<double>(measured), 4.0 * static_cast<double>(elements),
                   64 + tolerance * static_cast<double>(elements))
           << named.name << " without " << absent.size() << ": measured " << measured / 4

@@ -77,11 +77,6 @@ struct ImageCase : ModelCase {
     ModelSpec spec;
     friend void PrintTo(const Named& named, std::ostream* out) { *out << named.name; }
   };
-  // Whether a batch's loss is the mean of the losses of its parts.
-  static bool HasBatchNorm(const ModelSpec& spec) {
-    const auto* const resnet = std::get_if<ResnetSpec>(&spec);
-    return resnet != nullptr && resnet->norm_groups == 0;
-  }
   static std::vector<Named> All() {
     using Order = ResnetSpec::Order;
     using Stem = ResnetSpec::Stem;

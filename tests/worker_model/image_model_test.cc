@@ -59,7 +59,7 @@ TEST_P(ImageModelTest, WholeModel_MatchesNaive) {
 TEST_P(ImageModelTest, FactorsMicroBatchesAndTinyFragments_MatchNaive) {
   for (const int64_t micro_batch : {1, 2, 9}) {
     SCOPED_TRACE(micro_batch);
-    if (micro_batch < 5 && ImageCase::HasBatchNorm(GetParam().spec)) continue;
+    if (micro_batch < 5 && HasBatchNorm(GetParam().spec)) continue;
     const ImageCase c(GetParam().spec, /*max_fragment=*/micro_batch == 2 ? 50 : 1000);
     FakeExchange exchange = c.MakeExchange();
     ExpectMatches(c, exchange, Task(c.Held({}, 0.7), micro_batch), c.weights, c.Factors(0.7));
@@ -69,7 +69,7 @@ TEST_P(ImageModelTest, FactorsMicroBatchesAndTinyFragments_MatchNaive) {
 TEST_P(ImageModelTest, Epochs_ReachTheData) {
   const ImageCase c(GetParam().spec);
   FakeExchange exchange = c.MakeExchange();
-  TrainTask task = Task(c.Held(), ImageCase::HasBatchNorm(c.spec) ? 0 : 2);
+  TrainTask task = Task(c.Held(), HasBatchNorm(c.spec) ? 0 : 2);
   task.epochs.assign(task.samples.size(), 3);
   ExpectMatches(c, exchange, task, c.weights, {}, 3);
 }
@@ -88,7 +88,7 @@ TEST_P(ImageModelTest, SlimSubnetwork_EqualsZeroMaskedFullModel) {
         if (tensor.ends_branch) masked[tensor.name] = at::zeros_like(masked[tensor.name]);
       }
     }
-    const bool whole = absent.size() == 1 || ImageCase::HasBatchNorm(c.spec);
+    const bool whole = absent.size() == 1 || HasBatchNorm(c.spec);
     const int64_t micro_batch = whole ? 0 : 2;
     FakeExchange slim = c.MakeExchange();
     ExpectMatches(c, slim, Task(c.Held(absent), micro_batch), masked, {});
@@ -132,7 +132,7 @@ TEST_P(ImageModelTest, Evaluation_MatchesNaiveInAnyChunks) {
     ASSERT_TRUE(sum.ok()) << sum.status();
     EXPECT_EQ(sum->terms, 9);
     naive::Statistics statistics;
-    if (ImageCase::HasBatchNorm(c.spec)) {
+    if (HasBatchNorm(c.spec)) {
       statistics.learning = true;
       for (int64_t sample = 0; sample < ImageCase::kSamples; sample += 2) {
         ++statistics.batches;
@@ -142,9 +142,8 @@ TEST_P(ImageModelTest, Evaluation_MatchesNaiveInAnyChunks) {
       statistics.learning = false;
     }
     const std::vector<int64_t> samples = {2, 3, 4, 5, 6, 7, 8, 9, 10};
-    const at::Tensor logits =
-        c.ReferenceLogits(c.ReferenceWeights(), samples, c.Factors(0.5), 0,
-                          ImageCase::HasBatchNorm(c.spec) ? &statistics : nullptr);
+    const at::Tensor logits = c.ReferenceLogits(c.ReferenceWeights(), samples, c.Factors(0.5), 0,
+                                                HasBatchNorm(c.spec) ? &statistics : nullptr);
     const double expected = naive::MeanLoss(logits, c.data.Labels(samples)).item<double>();
     EXPECT_NEAR(sum->loss_sum / 9, expected, 2e-6 * expected);
     EXPECT_EQ(sum->correct, logits.argmax(1).eq(c.data.Labels(samples)).sum().item<int64_t>());

@@ -1,7 +1,6 @@
 #include "worker/inference/evaluate.h"
 
 #include <algorithm>
-#include <cassert>
 #include <cmath>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -14,7 +13,9 @@
 #include "common/data/safetensors_writer.h"
 #include "common/export/stored_model.h"
 #include "worker/data/dataset.h"
+#include "worker/inference/evaluate_images.h"
 #include "worker/inference/open_data.h"
+#include "worker/inference/stored_exchange.h"
 #include "worker/logic/local_model.h"
 #include "worker/model/inference_model.h"
 #include "worker/model/make_model.h"
@@ -22,39 +23,14 @@
 namespace sdp {
 namespace {
 
-// Half of it holds a chunk's boundary activations (ModelOptions): the model is read once per chunk.
-constexpr int64_t kMemoryBytes = int64_t{1} << 30;
-
-// A worker's surroundings, for a model that lies on the disk.
-class StoredExchange : public Exchange {
- public:
-  explicit StoredExchange(const StoredModel& model) : model_(model) {}
-
-  void Want(UnitId) override {}
-  absl::StatusOr<std::vector<WireBuffer>> Take(UnitId unit) override {
-    return ReadBlock(model_, unit);
-  }
-  void BackwardBegins() override { assert(false && "evaluation has no backward pass"); }
-  void Released(UnitId) override { assert(false && "evaluation has no backward pass"); }
-  void Gradient(FragmentId, WireBuffer) override { assert(false && "evaluation has no gradients"); }
-
- private:
-  const StoredModel& model_;
-};
-
 absl::StatusOr<LossSum> SumLosses(const StoredModel& model, const TokenDataset& data,
                                   int64_t samples, int threads) {
-  SDP_ASSIGN_OR_RETURN(const std::unique_ptr<LocalModel> local,
-                       MakeTorchModel(model.catalog, model.layout, model.llama, &data, &data,
-                                      {.threads = threads, .memory_bytes = kMemoryBytes}));
-  EvaluateTask task;
-  task.step = model.step.value_or(0);
-  for (size_t unit = 0; unit < model.factors.size(); ++unit) {
-    task.units.push_back({UnitId(static_cast<int32_t>(unit)), model.factors[unit]});
-  }
-  task.samples = samples;
+  SDP_ASSIGN_OR_RETURN(
+      const std::unique_ptr<LocalModel> local,
+      MakeTorchModel(model.catalog, model.layout, model.model, &data, &data,
+                     {.threads = threads, .memory_bytes = kEvaluationMemoryBytes}));
   StoredExchange exchange(model);
-  return local->Evaluate(task, exchange);
+  return local->Evaluate(FullModelTask(model, samples), exchange);
 }
 
 template <typename T>
@@ -69,7 +45,7 @@ absl::Status WriteLogits(const StoredModel& model, const TokenDataset& data, int
       const std::unique_ptr<SafetensorsWriter> file,
       SafetensorsWriter::Create(request.logits,
                                 {{"tokens", "I64", {samples, length}},
-                                 {"logits", "F32", {samples, length, model.llama.vocab}}},
+                                 {"logits", "F32", {samples, length, VocabOf(model)}}},
                                 {}));
   std::vector<int32_t> tokens(static_cast<size_t>(length) + 1);
   for (int64_t sample = 0; sample < samples; ++sample) {
@@ -111,7 +87,8 @@ std::string Report(const EvaluateRequest& request, const StoredModel& model,
 }  // namespace
 
 absl::Status Evaluate(const EvaluateRequest& request, std::ostream& out) {
-  SDP_ASSIGN_OR_RETURN(const StoredModel model, OpenStoredModel(request.model));
+  SDP_ASSIGN_OR_RETURN(StoredModel model, OpenStoredModel(request.model));
+  if (model.images.has_value()) return EvaluateImages(request, model, out);
   const int64_t seq_len = request.seq_len > 0 ? request.seq_len : model.positions;
   if (seq_len > model.positions) {
     return absl::InvalidArgumentError(absl::StrCat("--seq-len ", seq_len, ": ", model.name, " has ",

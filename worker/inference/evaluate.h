@@ -9,7 +9,7 @@
 
 namespace sdp {
 
-// `sdp eval DIR|RUN --data FILE...`: the loss of a full model on text or token ids.
+// `sdp eval DIR|RUN --data FILE...`: the loss of a full model on text, token ids or images.
 struct EvaluateRequest {
   std::string model = {};              // an exported folder, or a run
   std::vector<std::string> data = {};  // files, joined in this order
@@ -21,10 +21,11 @@ struct EvaluateRequest {
   std::string logits = {};  // a safetensors file to write; "": none
 };
 
-// Writes one line to `out`: the mean loss over all targets in nats, its exponential, for bytes the
-// bits per byte, and what it is over. JSON: loss, perplexity, bits_per_byte, targets, samples,
-// seq_len. The logits file has "tokens" [samples, seq_len] I64 and "logits" [samples, seq_len,
-// vocab] F32. NotFound, InvalidArgument - the model, the data, a sample longer than positions.
+// Of a language model (of images: evaluate_images.h) writes one line to `out`: the mean loss over
+// all targets in nats, its exponential, for bytes the bits per byte, and what it is over. JSON:
+// loss, perplexity, bits_per_byte, targets, samples, seq_len. The logits file has "tokens"
+// [samples, seq_len] I64 and "logits" [samples, seq_len, vocab] F32. NotFound, InvalidArgument -
+// the model, the data, a sample longer than positions.
 absl::Status Evaluate(const EvaluateRequest& request, std::ostream& out);
 
 }  // namespace sdp

@@ -74,6 +74,10 @@ absl::Status CheckFinite(absl::Span<const float> logits, const StoredModel& mode
 
 absl::Status Generate(const GenerateRequest& request, std::ostream& out, std::ostream& messages) {
   SDP_ASSIGN_OR_RETURN(const StoredModel stored, OpenStoredModel(request.model));
+  if (stored.images.has_value()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(stored.name, " is an image model: it has no text to go on with"));
+  }
   SDP_ASSIGN_OR_RETURN(std::vector<int32_t> next, PromptIds(request, stored));
   const auto prompt = static_cast<int64_t>(next.size());
   if (prompt > stored.positions) {

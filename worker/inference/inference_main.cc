@@ -7,9 +7,11 @@
 #include <iostream>
 #include <string>
 
+#include "common/export/export_command.h"
 #include "common/process/exit_status.h"
 #include "worker/inference/evaluate.h"
 #include "worker/inference/generate.h"
+#include "worker/inference/stored_norms.h"
 
 namespace sdp {
 namespace {
@@ -33,8 +35,9 @@ CLI::App* AddEvaluate(CLI::App& app, EvaluateRequest* request, bool* json) {
   CLI::App* eval = app.add_subcommand("eval", "Show the loss of a full model on data");
   eval->footer("Example: sdp eval runs/first --data validation.txt");
   AddModel(eval, &request->model, &request->threads);
-  eval->add_option("--data", request->data,
-                   "Text, or GPT-2 token shards for a model of these; may be repeated")
+  eval->add_option(
+          "--data", request->data,
+          "Text, GPT-2 token shards or CIFAR's binary files, as the model's; may be repeated")
       ->required()
       ->type_name("FILE")
       ->expected(1)
@@ -90,17 +93,19 @@ CLI::App* AddGenerate(CLI::App& app, GenerateRequest* request) {
 }  // namespace
 
 bool IsInferenceCommand(absl::string_view argument) {
-  return argument == "eval" || argument == "generate";
+  return argument == "eval" || argument == "export" || argument == "generate";
 }
 
 void InferenceMain(int argc, char** argv) {
   // Its users called `sdp`.
-  CLI::App app("Evaluates full models and samples from them.", "sdp");
+  CLI::App app("Evaluates, exports and samples from full models.", "sdp");
   app.require_subcommand(1);
   EvaluateRequest evaluate;
   GenerateRequest generate;
+  ExportCommand exporting;
   bool json = false;
   const CLI::App* const eval = AddEvaluate(app, &evaluate, &json);
+  const CLI::App* const exported = AddExportCommand(app, exporting);
   AddGenerate(app, &generate);
   try {
     app.parse(argc, argv);
@@ -111,8 +116,13 @@ void InferenceMain(int argc, char** argv) {
     Leave(2);
   }
   if (json) evaluate.format = EvaluateRequest::Format::kJson;
-  const absl::Status status =
-      eval->parsed() ? Evaluate(evaluate, std::cout) : Generate(generate, std::cout, std::cerr);
+  const auto learn_norms = [](StoredModel& model) {
+    return LearnStoredNorms(model, /*threads=*/0);
+  };
+  const absl::Status status = eval->parsed() ? Evaluate(evaluate, std::cout)
+                              : exported->parsed()
+                                  ? RunExportCommand(exporting, learn_norms, std::cout, std::cerr)
+                                  : Generate(generate, std::cout, std::cerr);
   if (!status.ok()) {
     std::cout << std::flush;
     std::cerr << "sdp: " << status.message() << std::endl;

@@ -2,7 +2,8 @@
 
 #include "absl/strings/string_view.h"
 
-// The worker program as what `sdp eval` and `sdp generate` run: no cluster, no network.
+// The worker program as what `sdp eval` and `sdp generate` run, and `sdp export` of a model with
+// BatchNorm: no cluster, no network.
 namespace sdp {
 
 // Whether the program's first argument names one of these commands.

@@ -1,10 +1,13 @@
 #include "worker/inference/open_data.h"
 
 #include <fstream>
+#include <variant>
 
 #include "absl/strings/str_cat.h"
 
 namespace sdp {
+
+int64_t VocabOf(const StoredModel& model) { return std::get<LlamaSpec>(model.model).vocab; }
 
 absl::StatusOr<std::unique_ptr<TokenDataset>> OpenDataFor(const StoredModel& model,
                                                           const std::vector<std::string>& paths,
@@ -17,8 +20,8 @@ absl::StatusOr<std::unique_ptr<TokenDataset>> OpenDataFor(const StoredModel& mod
               : absl::StrCat(path, " is no GPT-2 token shard, and ", model.name,
                              " has another tokenizer than bytes: only token ids can be read"));
   }
-  return bytes ? OpenText(paths, seq_len, model.llama.vocab)
-               : OpenTokens(paths, seq_len, model.llama.vocab);
+  const int64_t vocab = VocabOf(model);
+  return bytes ? OpenText(paths, seq_len, vocab) : OpenTokens(paths, seq_len, vocab);
 }
 
 }  // namespace sdp

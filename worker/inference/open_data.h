@@ -11,6 +11,9 @@
 
 namespace sdp {
 
+// Of a language model.
+int64_t VocabOf(const StoredModel& model);
+
 // Files of text for a model of bytes, of GPT-2 token shards for another: told apart by a shard's
 // first bytes. InvalidArgument - data of the other kind; and as OpenText and OpenTokens.
 absl::StatusOr<std::unique_ptr<TokenDataset>> OpenDataFor(const StoredModel& model,

@@ -18,8 +18,8 @@ constexpr int64_t kSamplesToLearnFrom = 2048;
 }  // namespace
 
 EvaluatePass::EvaluatePass(const TorchWalk& walk, const WalkPlan& plan, const BatchSource& training,
-                           const BatchSource& validation, int64_t memory_bytes,
-                           const EvaluateTask& task, Exchange& exchange)
+                           const BatchSource& validation, std::vector<NormStatistics> norms,
+                           int64_t memory_bytes, const EvaluateTask& task, Exchange& exchange)
     : walk_(walk),
       plan_(plan),
       training_(training),
@@ -29,7 +29,7 @@ EvaluatePass::EvaluatePass(const TorchWalk& walk, const WalkPlan& plan, const Ba
       sizes_(EvaluationSizesFor(walk.catalog, validation.terms_per_sample(), task.micro_batch,
                                 memory_bytes, BytesPerElement(walk.placement.type))),
       last_(LastUses(walk.catalog)),
-      statistics_(walk.catalog.stages.size()),
+      statistics_(std::move(norms)),
       map_(walk.catalog, walk.layout, walk.map, plan),
       weights_(walk.layout, map_, walk.placement),
       wanted_(walk.catalog.units.size()) {}
@@ -37,23 +37,40 @@ EvaluatePass::EvaluatePass(const TorchWalk& walk, const WalkPlan& plan, const Ba
 absl::StatusOr<LossSum> EvaluatePass::Run() {
   const c10::InferenceMode no_gradients;
   Doing("start", "");
-  for (size_t unit = 0; unit < walk_.catalog.units.size(); ++unit) {
-    if (map_.Has(UnitId(static_cast<int32_t>(unit)))) continue;
-    return absl::InvalidArgumentError(
-        absl::StrCat("evaluation needs all units, also ", walk_.catalog.units[unit].name));
-  }
-  if (walk_.network.batch_norm) {
-    const int64_t samples = std::min(kSamplesToLearnFrom, training_.samples());
-    // In whole micro-batches: a last one of one image might have no variance.
-    const int64_t rest = samples > sizes_.micro ? samples % sizes_.micro : 0;
-    SDP_RETURN_IF_ERROR(RunChunks(What::kLearn, 0, samples - rest));
-  }
+  SDP_RETURN_IF_ERROR(CheckUnits());
+  SDP_RETURN_IF_ERROR(Learn());
   SDP_RETURN_IF_ERROR(RunChunks(What::kEvaluate, task_.first_sample, task_.samples));
   if (!std::isfinite(result_.loss_sum)) {
     return absl::OutOfRangeError(
         absl::StrCat("evaluation of version ", task_.step, ": the loss is ", result_.loss_sum));
   }
   return result_;
+}
+
+absl::StatusOr<std::vector<NormStatistics>> EvaluatePass::RunNorms() {
+  const c10::InferenceMode no_gradients;
+  Doing("start", "");
+  SDP_RETURN_IF_ERROR(CheckUnits());
+  SDP_RETURN_IF_ERROR(Learn());
+  return statistics_;
+}
+
+absl::Status EvaluatePass::CheckUnits() const {
+  for (size_t unit = 0; unit < walk_.catalog.units.size(); ++unit) {
+    if (map_.Has(UnitId(static_cast<int32_t>(unit)))) continue;
+    return absl::InvalidArgumentError(
+        absl::StrCat("evaluation needs all units, also ", walk_.catalog.units[unit].name));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status EvaluatePass::Learn() {
+  if (!walk_.network.batch_norm || !statistics_.empty()) return absl::OkStatus();
+  statistics_.resize(walk_.catalog.stages.size());
+  const int64_t samples = std::min(kSamplesToLearnFrom, training_.samples());
+  // In whole micro-batches: a last one of one image might have no variance.
+  const int64_t rest = samples > sizes_.micro ? samples % sizes_.micro : 0;
+  return RunChunks(What::kLearn, 0, samples - rest);
 }
 
 absl::Status EvaluatePass::RunChunks(What what, int64_t first, int64_t samples) {

@@ -26,15 +26,20 @@ namespace sdp {
 // LocalModel::Evaluate; LibTorch's exceptions pass through.
 class EvaluatePass {
  public:
-  // `plan`: PlanWalk's for the task's units.
+  // `plan`: PlanWalk's for the task's units. `norms` [stages]: BatchNorm's statistics, which are
+  // then not learnt; empty: they are not known.
   EvaluatePass(const TorchWalk& walk, const WalkPlan& plan, const BatchSource& training,
-               const BatchSource& validation, int64_t memory_bytes, const EvaluateTask& task,
-               Exchange& exchange);
+               const BatchSource& validation, std::vector<NormStatistics> norms,
+               int64_t memory_bytes, const EvaluateTask& task, Exchange& exchange);
 
   absl::StatusOr<LossSum> Run();
+  // [stages] as Run learns them; the task's samples are not looked at.
+  absl::StatusOr<std::vector<NormStatistics>> RunNorms();
   const std::string& doing() const { return doing_; }
 
  private:
+  absl::Status CheckUnits() const;
+  absl::Status Learn();
   enum class What { kLearn, kEvaluate };
   absl::Status RunChunks(What what, int64_t first, int64_t samples);
   enum class Next { kChunk, kEnd };
@@ -55,7 +60,7 @@ class EvaluatePass {
   Exchange& exchange_;
   const EvaluationSizes sizes_;
   const std::vector<size_t> last_;          // [units] the last stage that reads it
-  std::vector<NormStatistics> statistics_;  // [stages]
+  std::vector<NormStatistics> statistics_;  // [stages]; empty: not known yet
   What what_ = What::kEvaluate;             // of the chunk under way
   const SlimMap map_;
   SlimWeights weights_;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <string>
 #include <utility>
+#include <variant>
 
 #include "ATen/ATen.h"
 #include "ATen/Parallel.h"
@@ -21,9 +22,9 @@ namespace {
 
 class TorchInference : public InferenceModel {
  public:
-  TorchInference(const StoredModel& stored, int64_t positions, Network network, WeightMap map,
-                 WalkPlan plan)
-      : vocab_(stored.llama.vocab),
+  TorchInference(const StoredModel& stored, int64_t vocab, int64_t positions, Network network,
+                 WeightMap map, WalkPlan plan)
+      : vocab_(vocab),
         positions_(positions),
         network_(std::move(network)),
         map_(std::move(map)),
@@ -131,6 +132,10 @@ absl::StatusOr<std::vector<WireBuffer>> ReadBlock(const StoredModel& model, Unit
 
 absl::StatusOr<std::unique_ptr<InferenceModel>> LoadInferenceModel(const StoredModel& stored,
                                                                    int64_t positions, int threads) {
+  const auto* const llama = std::get_if<LlamaSpec>(&stored.model);
+  if (llama == nullptr) {
+    return absl::InvalidArgumentError(absl::StrCat(stored.name, " is no language model"));
+  }
   if (threads > 0) at::set_num_threads(threads);
   std::vector<HeldUnit> units;
   for (size_t unit = 0; unit < stored.catalog.units.size(); ++unit) {
@@ -138,10 +143,10 @@ absl::StatusOr<std::unique_ptr<InferenceModel>> LoadInferenceModel(const StoredM
   }
   SDP_ASSIGN_OR_RETURN(WalkPlan plan, PlanWalk(stored.catalog, units));
   try {
-    Network network = LlamaNetwork(stored.llama, positions);
+    Network network = LlamaNetwork(*llama, positions);
     SDP_ASSIGN_OR_RETURN(WeightMap map, WeightMap::Make(stored.catalog, network));
-    auto model = std::make_unique<TorchInference>(stored, positions, std::move(network),
-                                                  std::move(map), std::move(plan));
+    auto model = std::make_unique<TorchInference>(
+        stored, llama->vocab, positions, std::move(network), std::move(map), std::move(plan));
     for (const HeldUnit& unit : units) SDP_RETURN_IF_ERROR(model->LoadUnit(stored, unit.unit));
     return model;
   } catch (...) {

@@ -37,7 +37,8 @@ class InferenceModel {
 };
 
 // Reads all of `stored`, which outlives the model, for sequences of at most `positions` tokens.
-// `threads` of torch; 0: as it chooses. The stored model's errors too.
+// `threads` of torch; 0: as it chooses. InvalidArgument - no language model; the stored model's
+// errors too.
 absl::StatusOr<std::unique_ptr<InferenceModel>> LoadInferenceModel(const StoredModel& stored,
                                                                    int64_t positions, int threads);
 

@@ -8,6 +8,7 @@
 #include "common/model/architectures.h"
 #include "common/model/catalog.h"
 #include "common/model/layout.h"
+#include "common/model/norm_values.h"
 #include "worker/data/dataset.h"
 #include "worker/logic/local_model.h"
 
@@ -22,6 +23,9 @@ struct ModelOptions {
                              // activations. 0: those of one micro-batch
   WireType precision = WireType::kF32;  // of weights, gradients and boundary activations
   Device device = Device::kCpu;
+  // BatchNorm's, where they are known: evaluation uses them, and else learns them of the training
+  // set each time. Outlives MakeTorchModel's call.
+  const NormValues* norms = nullptr;
 };
 
 // The model on LibTorch, with one of the catalogs of the same spec (common/model/architectures.h)
@@ -32,5 +36,13 @@ struct ModelOptions {
 absl::StatusOr<std::unique_ptr<LocalModel>> MakeTorchModel(
     const Catalog& catalog, const Layout& layout, const ModelSpec& spec, const Dataset* training,
     const Dataset* validation, const ModelOptions& options);
+
+// Of the full model, BatchNorm's statistics as an evaluation with the same units and micro-batches
+// learns them; none if it has no BatchNorm. Arguments and errors as above and as
+// LocalModel::Evaluate's.
+absl::StatusOr<NormValues> LearnNorms(const Catalog& catalog, const Layout& layout,
+                                      const ModelSpec& spec, const Dataset& training,
+                                      const ModelOptions& options, const EvaluateTask& task,
+                                      Exchange& exchange);
 
 }  // namespace sdp

@@ -1,8 +1,53 @@
 #include "worker/model/norms.h"
 
 #include <tuple>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
 
 namespace sdp {
+namespace {
+
+std::vector<float> ValuesOf(const at::Tensor& tensor) {
+  const at::Tensor host = tensor.cpu().contiguous();
+  const float* const data = host.const_data_ptr<float>();
+  return {data, data + host.numel()};
+}
+
+}  // namespace
+
+NormValues NormValuesOf(const Catalog& catalog, const std::vector<NormStatistics>& statistics) {
+  NormValues values;
+  for (size_t stage = 0; stage < statistics.size(); ++stage) {
+    const std::vector<NormSpec> norms = NormsOf(catalog, catalog.stages[stage]);
+    for (size_t i = 0; i < statistics[stage].mean.size(); ++i) {
+      values[norms[i].mean()] = ValuesOf(statistics[stage].mean[i]);
+      values[norms[i].variance()] = ValuesOf(statistics[stage].variance[i]);
+    }
+  }
+  return values;
+}
+
+absl::StatusOr<std::vector<NormStatistics>> NormStatisticsOf(const Catalog& catalog,
+                                                             const NormValues& values) {
+  std::vector<NormStatistics> statistics(catalog.stages.size());
+  for (size_t stage = 0; stage < statistics.size(); ++stage) {
+    for (const NormSpec& norm : NormsOf(catalog, catalog.stages[stage])) {
+      for (const auto& [name, into] : {std::pair{norm.mean(), &statistics[stage].mean},
+                                       std::pair{norm.variance(), &statistics[stage].variance}}) {
+        const auto found = values.find(name);
+        if (found == values.end() || static_cast<int64_t>(found->second.size()) != norm.channels) {
+          return absl::InvalidArgumentError(
+              absl::StrCat("no ", norm.channels, " values of ", name));
+        }
+        into->push_back(at::tensor(at::ArrayRef<float>(found->second)));
+      }
+    }
+    statistics[stage].batches = 1;
+  }
+  return statistics;
+}
 
 Norms Norms::Learn(NormStatistics& statistics) {
   Norms norms;

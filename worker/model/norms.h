@@ -4,6 +4,9 @@
 #include <vector>
 
 #include "ATen/ATen.h"
+#include "absl/status/statusor.h"
+#include "common/model/catalog.h"
+#include "common/model/norm_values.h"
 #include "worker/model/image_ops.h"
 
 namespace sdp {
@@ -15,6 +18,11 @@ struct NormStatistics {
   std::vector<at::Tensor> mean, variance;  // [norms], each [C] f32
   int64_t batches = 0;
 };
+
+// By their names, and back: [stages]. InvalidArgument - one is missing, or has another size.
+NormValues NormValuesOf(const Catalog& catalog, const std::vector<NormStatistics>& statistics);
+absl::StatusOr<std::vector<NormStatistics>> NormStatisticsOf(const Catalog& catalog,
+                                                             const NormValues& values);
 
 // How a stage computes its norms, one after the other. BatchNorm goes by the batch's own statistics
 // in training; in evaluation these are learnt of the full model first and then used. GroupNorm goes

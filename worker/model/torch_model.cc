@@ -13,10 +13,10 @@
 namespace sdp {
 namespace {
 
-template <typename Pass>
-auto Run(Pass& pass) -> decltype(pass.Run()) {
+template <typename Pass, typename Result>
+Result Run(Pass& pass, Result (Pass::*run)()) {
   try {
-    return pass.Run();
+    return (pass.*run)();
   } catch (...) {
     return CurrentException(pass.doing());
   }
@@ -56,7 +56,7 @@ absl::StatusOr<TrainResult> TorchModel::Train(const TrainTask& task, Exchange& e
   ComputeHere();
   SDP_ASSIGN_OR_RETURN(const WalkPlan plan, PlanWalk(walk_.catalog, task.units, task.read_only));
   TrainPass pass(walk_, plan, *training_, task, exchange);
-  return Run(pass);
+  return Run(pass, &TrainPass::Run);
 }
 
 absl::StatusOr<LossSum> TorchModel::Evaluate(const EvaluateTask& task, Exchange& exchange) {
@@ -65,8 +65,19 @@ absl::StatusOr<LossSum> TorchModel::Evaluate(const EvaluateTask& task, Exchange&
     return absl::FailedPreconditionError("evaluation without a validation set");
   UseThreads(options_.threads);
   SDP_ASSIGN_OR_RETURN(const WalkPlan plan, PlanWalk(walk_.catalog, task.units));
-  EvaluatePass pass(walk_, plan, *training_, *validation_, options_.memory_bytes, task, exchange);
-  return Run(pass);
+  EvaluatePass pass(walk_, plan, *training_, *validation_, options_.norms, options_.memory_bytes,
+                    task, exchange);
+  return Run(pass, &EvaluatePass::Run);
+}
+
+absl::StatusOr<NormValues> TorchModel::LearnNorms(const EvaluateTask& task, Exchange& exchange) {
+  UseThreads(options_.threads);
+  SDP_ASSIGN_OR_RETURN(const WalkPlan plan, PlanWalk(walk_.catalog, task.units));
+  EvaluatePass pass(walk_, plan, *training_, *training_, /*norms=*/{}, options_.memory_bytes, task,
+                    exchange);
+  SDP_ASSIGN_OR_RETURN(const std::vector<NormStatistics> statistics,
+                       Run(pass, &EvaluatePass::RunNorms));
+  return NormValuesOf(walk_.catalog, statistics);
 }
 
 }  // namespace sdp

@@ -2,12 +2,15 @@
 
 #include <cstdint>
 #include <memory>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "common/model/catalog.h"
 #include "common/model/layout.h"
+#include "common/model/norm_values.h"
 #include "worker/logic/local_model.h"
 #include "worker/model/device.h"
+#include "worker/model/norms.h"
 #include "worker/model/stage.h"
 #include "worker/model/weight_map.h"
 
@@ -27,6 +30,7 @@ struct TorchOptions {
   int64_t memory_bytes =
       0;  // evaluation keeps half of it in boundary activations; 0: those of one micro-batch
   Placement placement;
+  std::vector<NormStatistics> norms = {};  // [stages] BatchNorm's, if known: else it learns them
 };
 
 // LocalModel on LibTorch: any architecture that a Network describes. Holds no parameters between
@@ -47,6 +51,8 @@ class TorchModel : public LocalModel {
   // OutOfRange - the loss is not finite. With micro_batch 0 as many samples are computed at once as
   // have 16,384 targets: all of a validation set would rarely fit.
   absl::StatusOr<LossSum> Evaluate(const EvaluateTask& task, Exchange& exchange) override;
+  // What Evaluate would learn of BatchNorm's statistics.
+  absl::StatusOr<NormValues> LearnNorms(const EvaluateTask& task, Exchange& exchange);
 
  private:
   TorchModel(TorchWalk walk, std::unique_ptr<BatchSource> training,
