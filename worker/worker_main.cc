@@ -4,7 +4,6 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <memory>
-#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
@@ -37,12 +36,23 @@ absl::StatusOr<std::unique_ptr<Dataset>> OpenData(const RunConfig& config, Split
   } else if (kind == "tokens") {
     data = OpenTokens(paths, config.data().seq_len(), config.model().vocab());
   } else {
-    std::optional<uint64_t> augmentation;
-    if (training) augmentation = static_cast<uint64_t>(config.train().seed());
-    data = OpenCifar(paths, *FindCifar(kind), augmentation);
+    ImageOptions options = {.image_size = config.model().image_size(),
+                            .classes = config.model().classes()};
+    if (training) options.augmentation_seed = static_cast<uint64_t>(config.train().seed());
+    data = OpenImages(*FindImageKind(kind), paths, options);
   }
   if (!data.ok()) return Context(data.status(), training ? "data.train" : "data.validation");
   return data;
+}
+
+// Classes that go by another name would be counted as wrong without a word.
+absl::Status CheckSameClasses(const Dataset& training, const Dataset& validation) {
+  if (training.images() == nullptr ||
+      training.images()->class_names() == validation.images()->class_names()) {
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(
+      "data.train, data.validation: their sub-folders, the classes, have different names");
 }
 
 // The given number of threads, or this worker's share of the cores.
@@ -60,6 +70,7 @@ absl::Status Main(const RoleFlags& flags) {
   std::unique_ptr<Dataset> validation;
   if (setup.config.data().validation_size() > 0) {
     SDP_ASSIGN_OR_RETURN(validation, OpenData(setup.config, Split::kValidation));
+    SDP_RETURN_IF_ERROR(CheckSameClasses(*training, *validation));
   }
 
   ModelOptions model_options;

@@ -26,7 +26,7 @@
 #include "common/config/rules.h"
 #include "common/config/toml_reader.h"
 #include "common/config/value.h"
-#include "common/data/cifar.h"
+#include "common/data/image_kinds.h"
 #include "google/protobuf/descriptor.h"
 #include "proto/config.pb.h"
 
@@ -144,10 +144,24 @@ class Loader {
     if (model.arch() == "llama") {
       SetDefault("model.kv_heads", {model.heads()}, "default: model.heads");
     } else {
-      const CifarFormat* const images = FindCifar(loaded_.config.data().kind());
-      if (images != nullptr) SetDefault("model.classes", {images->classes}, "default: data.kind");
+      ResolveImages();
     }
     RefuseKeysOfOthers();
+  }
+
+  // Sizes that follow from the images. Another kind of data is refused later.
+  void ResolveImages() {
+    const ImageKind* const images = FindImageKind(loaded_.config.data().kind());
+    if (images == nullptr) return;
+    const std::string origin = "default: data.kind";
+    SetDefault("model.image_size", {images->image_size}, origin);
+    if (!images->IsFolder()) {
+      SetDefault("model.classes", {images->classes}, origin);
+      return;
+    }
+    Require("model.classes", Shown(loaded_, "data.kind"));
+    if (loaded_.config.model().arch() == "resnet")
+      SetDefault("model.stem", {std::string("imagenet")}, origin);
   }
 
   void RefuseKeysOfOthers() {
@@ -170,22 +184,23 @@ class Loader {
     }
   }
 
+  void Require(const std::string& key, absl::string_view beside) {
+    if (Has(key)) return;
+    errors_.push_back(
+        absl::StrCat(key, " is required with ", beside, ": ", config::Allowed(*FindRule(key))));
+  }
+
   void RequireSizes() {
-    const auto require = [this](const std::string& key, absl::string_view beside) {
-      if (Has(key)) return;
-      errors_.push_back(
-          absl::StrCat(key, " is required with ", beside, ": ", config::Allowed(*FindRule(key))));
-    };
     const std::string& arch = loaded_.config.model().arch();
     for (const char* const key : {"model.dim", "model.layers", "model.heads", "model.ffn_dim",
                                   "model.widths", "model.depths"}) {
-      if (FindRule(key)->IsOf(arch)) require(key, Shown(loaded_, "model.arch"));
+      if (FindRule(key)->IsOf(arch)) Require(key, Shown(loaded_, "model.arch"));
     }
     if (arch != "llama") return;
     if (!Has("data.kind") || loaded_.config.data().kind() == "text") {
       SetDefault("model.vocab", {int64_t{256}}, "default: text");
     } else {
-      require("model.vocab", Shown(loaded_, "data.kind"));
+      Require("model.vocab", Shown(loaded_, "data.kind"));
     }
   }
 

@@ -13,7 +13,7 @@
 #include "common/config/config.h"
 #include "common/config/fields.h"
 #include "common/config/value.h"
-#include "common/data/cifar.h"
+#include "common/data/image_kinds.h"
 #include "common/plan/plan.h"
 #include "proto/config.pb.h"
 
@@ -139,17 +139,37 @@ void CheckResnet(const RunConfig& config, Checks* checks) {
   }
 }
 
+void CheckImageFolders(const RunConfig::Data& data, Checks* checks) {
+  const char* const one = "give one folder of images, with a sub-folder per class";
+  if (data.train_size() > 1) checks->Fail({"data.train", "data.kind"}, one);
+  if (data.validation_size() > 1) checks->Fail({"data.validation", "data.kind"}, one);
+}
+
+void CheckCifar(const RunConfig::Model& model, const ImageKind& images, Checks* checks) {
+  if (model.classes() < images.classes) {
+    checks->Fail({"model.classes", "data.kind"},
+                 absl::StrCat("there are ", images.classes, " classes in the data"));
+  }
+  if (model.image_size() != images.image_size) {
+    checks->Fail({"model.image_size", "data.kind"},
+                 absl::StrCat("its images have ", images.image_size, " x ", images.image_size,
+                              " pixels"));
+  }
+}
+
 // What image models take, and what is not built for them yet.
 void CheckImages(const RunConfig& config, Checks* checks) {
-  const CifarFormat* const format = FindCifar(config.data().kind());
-  if (format == nullptr) {
+  const ImageKind* const images = FindImageKind(config.data().kind());
+  if (images == nullptr) {
     checks->Fail({"model.arch", "data.kind"},
-                 "the model learns from images: data.kind must be \"cifar10\" or \"cifar100\"");
+                 "the model learns from images: data.kind must be \"cifar10\", \"cifar100\" or "
+                 "\"images\"");
     return;
   }
-  if (config.model().classes() < format->classes) {
-    checks->Fail({"model.classes", "data.kind"},
-                 absl::StrCat("there are ", format->classes, " classes in the data"));
+  if (images->IsFolder()) {
+    CheckImageFolders(config.data(), checks);
+  } else {
+    CheckCifar(config.model(), *images, checks);
   }
   const auto only = [&](const std::string& key, const std::string& value, const char* built) {
     if (value == built) return;
@@ -244,12 +264,13 @@ double Macs(const RunConfig& config) {
   const auto layers = static_cast<double>(model.layers());
   const auto ffn_dim = static_cast<double>(model.ffn_dim());
   if (TakesImages(config)) {
-    constexpr double kPositions = 32 * 32;
-    double macs = 3 * kPositions * dim + layers * 2 * dim * ffn_dim;
+    const auto size = static_cast<double>(model.image_size());
+    const double positions = size * size;
+    double macs = 3 * positions * dim + layers * 2 * dim * ffn_dim;
     double width = 3;
     for (int i = 0; i < model.widths_size() && i < model.depths_size(); ++i) {
       const auto next = static_cast<double>(model.widths(i));
-      macs += kPositions * (50 * width + 20 * static_cast<double>(model.depths(i)) * next) * next;
+      macs += positions * (50 * width + 20 * static_cast<double>(model.depths(i)) * next) * next;
       width = next;
     }
     return macs + (dim + width) * static_cast<double>(model.classes());
@@ -270,6 +291,7 @@ void CheckSizes(const RunConfig& config, Checks* checks) {
     const bool resnet = config.model().arch() == "resnet";
     sizes = resnet ? std::vector<std::string>{"model.widths", "model.depths"}
                    : std::vector<std::string>{"model.dim", "model.layers", "model.ffn_dim"};
+    sizes.push_back("model.image_size");
     counts = {"train.steps", "train.global_batch"};
     terms = 1;
   }

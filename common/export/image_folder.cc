@@ -16,7 +16,7 @@
 #include "common/config/fields.h"
 #include "common/config/rules.h"
 #include "common/config/value.h"
-#include "common/data/cifar.h"
+#include "common/data/image_kinds.h"
 #include "common/data/init_file.h"
 #include "common/run/run_setup.h"
 
@@ -48,7 +48,7 @@ absl::StatusOr<RunSetup> SetupOf(const Json& json) {
   }
   absl::StrAppend(&toml, "[data]\nkind = ", Text(*data), "\ntrain = ['none']\n");
   SDP_ASSIGN_OR_RETURN(const LoadedConfig loaded, LoadConfigText(toml, "model", {}));
-  if (FindCifar(loaded.config.data().kind()) == nullptr) {
+  if (FindImageKind(loaded.config.data().kind()) == nullptr) {
     return absl::InvalidArgumentError(absl::StrCat("data = ", Text(*data), ": no kind of images"));
   }
   return MakeRunSetup(loaded.config);
@@ -122,7 +122,7 @@ std::string ImageConfigJson(const RunConfig& config) {
     if (value.has_value())
       model[std::string(key)] = nlohmann::ordered_json::parse(config::TomlText(*value));
   }
-  const CifarFormat& images = *FindCifar(config.data().kind());
+  const ImageKind& images = *FindImageKind(config.data().kind());
   const nlohmann::ordered_json json = {{"model_type", kModelType},
                                        {"model", model},
                                        {"data", config.data().kind()},
@@ -149,7 +149,9 @@ absl::StatusOr<StoredModel> OpenImageFolder(const std::string& folder,
       known.tensors.push_back({name, {norm.channels}, {}, /*decay=*/false});
   }
   SDP_RETURN_IF_ERROR(CheckAgainst(*weights, known));
-  StoredImages images = {.format = FindCifar(setup->config.data().kind()),
+  StoredImages images = {.kind = FindImageKind(setup->config.data().kind()),
+                         .image_size = setup->config.model().image_size(),
+                         .classes = setup->config.model().classes(),
                          .config_json = std::string(config_json)};
   SDP_ASSIGN_OR_RETURN(images.norms, ReadNorms(*weights, norms));
   std::vector<double> factors(setup->catalog.units.size(), 1.0);

@@ -14,7 +14,7 @@
 // in words of our own, as nobody else has a format for it:
 //   model_type             "sdp-image"
 //   model                  the keys of [model] with all sizes
-//   data                   "cifar10", "cifar100": the images that it was made for
+//   data                   "cifar10", "cifar100", "images": those that it was made for
 //   image_mean, image_std  of red, green, blue, a pixel being byte / 255: what goes into the model
 //                          is (pixel - mean) / std
 namespace sdp {

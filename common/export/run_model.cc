@@ -13,7 +13,7 @@
 #include "common/checkpoint/checkpoint_reader.h"
 #include "common/checkpoint/manifest.h"
 #include "common/config/config.h"
-#include "common/data/cifar.h"
+#include "common/data/image_kinds.h"
 #include "common/export/image_folder.h"
 #include "common/run/run_setup.h"
 
@@ -53,9 +53,11 @@ absl::StatusOr<std::vector<double>> FactorsOf(const CheckpointManifest& manifest
 
 // Nothing for a language model.
 std::optional<StoredImages> ImagesOf(const RunConfig& config) {
-  const CifarFormat* const format = FindCifar(config.data().kind());
-  if (format == nullptr) return std::nullopt;
-  return StoredImages{.format = format,
+  const ImageKind* const kind = FindImageKind(config.data().kind());
+  if (kind == nullptr) return std::nullopt;
+  return StoredImages{.kind = kind,
+                      .image_size = config.model().image_size(),
+                      .classes = config.model().classes(),
                       .config_json = ImageConfigJson(config),
                       .training = {config.data().train().begin(), config.data().train().end()},
                       .augmentation_seed = static_cast<uint64_t>(config.train().seed()),

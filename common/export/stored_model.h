@@ -10,7 +10,7 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "common/base/ids.h"
-#include "common/data/cifar.h"
+#include "common/data/image_kinds.h"
 #include "common/model/architectures.h"
 #include "common/model/catalog.h"
 #include "common/model/layout.h"
@@ -26,12 +26,13 @@ enum class TokenKind {
 
 // What an image model has instead of tokens.
 struct StoredImages {
-  const CifarFormat* format = nullptr;  // what it was made for; lives as long as the process
-  std::string config_json;              // of its folder (image_folder.h)
+  const ImageKind* kind = nullptr;  // what it was made for; lives as long as the process
+  int64_t image_size = 0, classes = 0;
+  std::string config_json;  // of its folder (image_folder.h)
   // BatchNorm's; none: the model is without, or they have to be learnt of these images first, in
   // such batches (0: as evaluation chooses).
   NormValues norms = {};
-  std::vector<std::string> training = {};  // of a run: its files
+  std::vector<std::string> training = {};  // of a run: its data.train
   uint64_t augmentation_seed = 0;
   int64_t micro_batch = 0;
 };

@@ -23,8 +23,7 @@ LlamaSpec LlamaSpecFrom(const RunConfig::Model& model) {
   return spec;
 }
 
-// Of CIFAR's images.
-constexpr int64_t kChannels = 3, kImageSize = 32;
+constexpr int64_t kChannels = 3;  // of an image
 
 absl::Status NotAllowed(const char* key, const std::string& value, const char* allowed) {
   return absl::InvalidArgumentError(
@@ -51,7 +50,7 @@ absl::StatusOr<ResnetSpec> ResnetSpecFrom(const RunConfig::Model& model) {
   spec.norm_groups = model.norm() == "group" ? model.norm_groups() : 0;
   spec.norm_eps = model.norm_eps();
   spec.channels = kChannels;
-  spec.image_size = kImageSize;
+  spec.image_size = model.image_size();
   spec.classes = model.classes();
   return spec;
 }
@@ -60,7 +59,7 @@ ImageMlpSpec ImageMlpSpecFrom(const RunConfig::Model& model) {
   return {.dim = model.dim(),
           .layers = model.layers(),
           .ffn_dim = model.ffn_dim(),
-          .inputs = kChannels * kImageSize * kImageSize,
+          .inputs = kChannels * model.image_size() * model.image_size(),
           .classes = model.classes()};
 }
 

@@ -10,6 +10,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "common/base/status.h"
+#include "common/data/image_kinds.h"
 
 namespace sdp {
 namespace {
@@ -27,12 +28,23 @@ absl::StatusOr<int64_t> ReadableBytes(const std::string& path, const std::string
   return info.st_size;
 }
 
+// What is in it, its readers look at.
+absl::Status CheckFolder(const std::string& path, const std::string& key) {
+  const std::string what = absl::StrCat(key, ": ", path);
+  const int folder = open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (folder < 0) return absl::ErrnoToStatus(errno, what);
+  close(folder);
+  return absl::OkStatus();
+}
+
 absl::Status CheckFiles(const LoadedConfig& loaded, const std::string& key,
                         const google::protobuf::RepeatedPtrField<std::string>& paths) {
   if (paths.empty()) return absl::OkStatus();
   const auto origin = loaded.origins.find(key);
   const std::string name =
       origin == loaded.origins.end() ? key : absl::StrCat(key, " (", origin->second, ")");
+  const ImageKind* const images = FindImageKind(loaded.config.data().kind());
+  if (images != nullptr && images->IsFolder()) return CheckFolder(paths.Get(0), name);
   int64_t bytes = 0;
   for (const std::string& path : paths) {
     SDP_ASSIGN_OR_RETURN(const int64_t size, ReadableBytes(path, name));

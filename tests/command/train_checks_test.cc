@@ -75,6 +75,14 @@ TEST_F(TrainChecksTest, Tokens_OnlyWhoReadsThemCountsSamples) {
   EXPECT_EQ(Check(AddFile("a", "12")), absl::OkStatus());
 }
 
+TEST_F(TrainChecksTest, Images_AreAFolder) {
+  loaded_.config.mutable_data()->set_kind("images");
+  EXPECT_EQ(Check(folder_.path()), absl::OkStatus());
+  loaded_.config.mutable_data()->add_validation(AddFile("a", "12"));
+  EXPECT_THAT(std::string(CheckDataFiles(loaded_).message()),
+              AllOf(HasSubstr("data.validation (--set)"), HasSubstr("Not a directory")));
+}
+
 TEST_F(TrainChecksTest, CheckReadable_Missing_IsNotFound) {
   EXPECT_EQ(CheckReadable(folder_ / "w", "--init").code(), absl::StatusCode::kNotFound);
 }

@@ -169,6 +169,7 @@ TEST(ConfigTest, ImagePresets_GiveAllSizes) {
   EXPECT_EQ(model.norm_groups(), 32);
   EXPECT_EQ(model.norm_eps(), 1e-5);
   EXPECT_EQ(model.classes(), 100);
+  EXPECT_EQ(model.image_size(), 32);
   EXPECT_EQ(loaded.origins.at("model.classes"), "default: data.kind");
   // What a resnet does not have is not there.
   for (const char* const key : {"model.dim", "model.kv_heads", "model.tied", "data.seq_len"}) {
@@ -183,6 +184,23 @@ TEST(ConfigTest, ImagePresets_GiveAllSizes) {
   // Nine images of four workers: 3, 2, 2 and 2.
   Load(kImages, {"model.norm=batch", "train.global_batch=9"});
   Load(kImages, {"model.norm=batch", "train.global_batch=32", "train.micro_batch=2"});
+}
+
+// What a folder of images leaves open is said, or follows from there being ImageNet's kind.
+TEST(ConfigTest, FolderOfImages_TakesSizesAndTheStemOfImagenet) {
+  const std::vector<std::string> sets = {"data.kind=images", "data.train=['train']",
+                                         "model.classes=12"};
+  const LoadedConfig loaded = Load(kImages, sets);
+  const RunConfig::Model& model = loaded.config.model();
+  EXPECT_EQ(model.image_size(), 224);
+  EXPECT_EQ(model.classes(), 12);
+  EXPECT_EQ(model.stem(), "imagenet");
+  EXPECT_EQ(loaded.origins.at("model.stem"), "default: data.kind");
+  std::vector<std::string> more = sets;
+  more.insert(more.end(), {"model.image_size=64", "model.stem=cifar"});
+  const RunConfig::Model small = Load(kImages, more).config.model();
+  EXPECT_EQ(small.image_size(), 64);
+  EXPECT_EQ(small.stem(), "cifar");
 }
 
 TEST(ConfigTest, MlpOfImages_TakesItsSizes) {

@@ -37,7 +37,7 @@ std::string Image(int image, const std::vector<int>& labels) {
 
 std::vector<float> Pixels(const ImageDataset& data, int64_t sample, int64_t epoch = 0) {
   std::vector<float> pixels(3 * kPlane);
-  data.Read(sample, epoch, absl::MakeSpan(pixels));
+  EXPECT_TRUE(data.Read(sample, epoch, absl::MakeSpan(pixels)).ok());
   return pixels;
 }
 
@@ -86,7 +86,7 @@ TEST(CifarDatasetTest, Cifar10_PixelsAreNormedPlaneByPlane) {
   EXPECT_EQ((*data)->shape().elements(), 3 * kPlane);
   std::vector<float> pixels(3 * kPlane);
   for (int image = 0; image < 3; ++image) {
-    const int64_t label = (*data)->Read(image, /*epoch=*/5, absl::MakeSpan(pixels));
+    const int64_t label = *(*data)->Read(image, /*epoch=*/5, absl::MakeSpan(pixels));
     EXPECT_EQ(label, (std::vector<int64_t>{3, 9, 0})[static_cast<size_t>(image)]);
     for (int i = 0; i < 3 * kPlane; ++i) {
       const int channel = i / kPlane, row = i % kPlane / kSide, column = i % kSide;
@@ -102,7 +102,7 @@ TEST(CifarDatasetTest, Cifar100_TheFineClassCounts) {
   const auto data = OpenCifar({file}, kCifar100, {});
   ASSERT_TRUE(data.ok()) << data.status();
   std::vector<float> pixels(3 * kPlane);
-  EXPECT_EQ((*data)->Read(0, 0, absl::MakeSpan(pixels)), 71);
+  EXPECT_EQ(*(*data)->Read(0, 0, absl::MakeSpan(pixels)), 71);
   EXPECT_EQ((*data)->classes(), 100);
   EXPECT_EQ(pixels[0], static_cast<float>((Byte(0, 0, 0, 0) / 255.0 - 0.5071) / 0.2673));
 }
@@ -183,7 +183,7 @@ TEST(CifarDatasetTest, RealFiles_Open) {
   std::map<int64_t, int> classes;
   std::vector<float> pixels(3 * kPlane);
   for (int64_t sample = 0; sample < 500; ++sample) {
-    ++classes[(*data)->Read(sample, 0, absl::MakeSpan(pixels))];
+    ++classes[*(*data)->Read(sample, 0, absl::MakeSpan(pixels))];
     for (const float pixel : pixels) {
       sum += pixel;
       squares += pixel * pixel;

@@ -123,7 +123,9 @@ TEST_F(ImageFolderTest, ReadsBackAsTheSameModel) {
     EXPECT_EQ(spec.stem, ResnetSpec::Stem::kImagenet);
     EXPECT_EQ(spec.norm_groups, norm == "batch" ? 0 : 4);
     EXPECT_EQ(spec.classes, 100);
-    EXPECT_EQ(model->images->format, &kCifar100);
+    EXPECT_EQ(model->images->kind, &kCifar100);
+    EXPECT_EQ(model->images->image_size, 32);
+    EXPECT_EQ(model->images->classes, 100);
     EXPECT_EQ(model->images->config_json, run->images->config_json);
     EXPECT_EQ(model->images->norms, norm == "batch" ? Norms(model->catalog) : NormValues());
     EXPECT_EQ(model->factors, std::vector<double>(model->catalog.units.size(), 1.0));

@@ -97,6 +97,16 @@ TEST(RunSetupTest, Images_CatalogTermsAndNoMemoryYet) {
   EXPECT_THAT(MakeRunSetup(config).status().message(), HasSubstr("model.stem = \"none\""));
 }
 
+TEST(RunSetupTest, FolderOfImages_HasTorchvisionsResnet) {
+  const RunSetup setup = *MakeRunSetup(Config(
+      {"data.kind=images", "model.preset=resnet18", "model.classes=1000", "model.norm=batch"}));
+  EXPECT_EQ(setup.catalog.params(), 11689512);  // as torchvision counts resnet18's
+  EXPECT_EQ(std::get<ResnetSpec>(setup.model).image_size, 224);
+  int64_t macs = 0;
+  for (const UnitSpec& unit : setup.catalog.units) macs += unit.macs;
+  EXPECT_NEAR(static_cast<double>(macs), 1.814e9, 1e6);  // and its products
+}
+
 TEST(RunSetupTest, Precision_HalvesThePlansBytes) {
   EXPECT_EQ(MakeRunSetup(Config({}))->precision, WireType::kF32);
   const RunSetup setup = *MakeRunSetup(Config({"train.precision=bf16"}));

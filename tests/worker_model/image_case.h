@@ -27,7 +27,8 @@ class RandomImages : public ImageDataset {
   uint64_t checksum() const override { return 0; }
   Shape shape() const override { return shape_; }
   int64_t classes() const override { return classes_; }
-  int64_t Read(int64_t sample, int64_t epoch, absl::Span<float> pixels) const override {
+  absl::StatusOr<int64_t> Read(int64_t sample, int64_t epoch,
+                               absl::Span<float> pixels) const override {
     const at::Tensor image = pixels_[sample] + static_cast<float>(epoch) / 8;
     std::memcpy(pixels.data(), image.const_data_ptr<float>(), pixels.size() * sizeof(float));
     return labels_[sample].item<int64_t>();

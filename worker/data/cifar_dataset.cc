@@ -18,7 +18,7 @@ constexpr int64_t kSide = 32, kChannels = 3, kPixels = kSide * kSide;
 constexpr int64_t kFrame = 4;                // black pixels around an image
 constexpr int64_t kPlaces = 2 * kFrame + 1;  // of a window, in each direction
 
-int64_t ImageBytes(const CifarFormat& format) { return format.label_bytes + kChannels * kPixels; }
+int64_t ImageBytes(const ImageKind& kind) { return kind.label_bytes + kChannels * kPixels; }
 
 // Where the window of an image is cut from, and whether it is mirrored.
 struct View {
@@ -35,29 +35,30 @@ View DrawView(uint64_t seed, int64_t epoch, int64_t sample) {
 
 class CifarDataset : public ImageDataset {
  public:
-  CifarDataset(JoinedBytes bytes, const CifarFormat& format, std::optional<uint64_t> seed)
-      : bytes_(std::move(bytes)), format_(format), seed_(seed), checksum_(bytes_.Checksum()) {
+  CifarDataset(JoinedBytes bytes, const ImageKind& kind, std::optional<uint64_t> seed)
+      : bytes_(std::move(bytes)), kind_(kind), seed_(seed), checksum_(bytes_.Checksum()) {
     for (size_t c = 0; c < normed_.size(); ++c) {
       for (size_t byte = 0; byte < normed_[c].size(); ++byte) {
         normed_[c][byte] =
-            static_cast<float>((static_cast<double>(byte) / 255 - format.mean[c]) / format.std[c]);
+            static_cast<float>((static_cast<double>(byte) / 255 - kind.mean[c]) / kind.std[c]);
       }
     }
   }
 
-  int64_t samples() const override { return bytes_.size() / ImageBytes(format_); }
+  int64_t samples() const override { return bytes_.size() / ImageBytes(kind_); }
   uint64_t checksum() const override { return checksum_; }
   Shape shape() const override { return {kChannels, kSide, kSide}; }
-  int64_t classes() const override { return format_.classes; }
+  int64_t classes() const override { return kind_.classes; }
 
-  int64_t Read(int64_t sample, int64_t epoch, absl::Span<float> pixels) const override {
+  absl::StatusOr<int64_t> Read(int64_t sample, int64_t epoch,
+                               absl::Span<float> pixels) const override {
     assert(sample >= 0 && sample < samples());
     assert(static_cast<int64_t>(pixels.size()) == kChannels * kPixels);
-    std::vector<char> image(static_cast<size_t>(ImageBytes(format_)));
-    bytes_.Read(sample * ImageBytes(format_), absl::MakeSpan(image));
+    std::vector<char> image(static_cast<size_t>(ImageBytes(kind_)));
+    bytes_.Read(sample * ImageBytes(kind_), absl::MakeSpan(image));
     const View view = seed_.has_value() ? DrawView(*seed_, epoch, sample) : View();
     const auto* const planes =
-        reinterpret_cast<const unsigned char*>(image.data()) + format_.label_bytes;
+        reinterpret_cast<const unsigned char*>(image.data()) + kind_.label_bytes;
     float* out = pixels.data();
     for (size_t c = 0; c < normed_.size(); ++c) {
       const unsigned char* const plane = planes + static_cast<int64_t>(c) * kPixels;
@@ -70,31 +71,31 @@ class CifarDataset : public ImageDataset {
         }
       }
     }
-    return static_cast<unsigned char>(image[static_cast<size_t>(format_.label_bytes) - 1]);
+    return static_cast<unsigned char>(image[static_cast<size_t>(kind_.label_bytes) - 1]);
   }
 
  private:
   const JoinedBytes bytes_;
-  const CifarFormat& format_;
+  const ImageKind& kind_;
   const std::optional<uint64_t> seed_;
   const uint64_t checksum_;
   std::array<std::array<float, 256>, kChannels> normed_;  // of each byte
 };
 
-absl::Status Check(const MappedFile& file, const CifarFormat& format) {
+absl::Status Check(const MappedFile& file, const ImageKind& kind) {
   const auto size = static_cast<int64_t>(file.bytes().size());
-  if (size % ImageBytes(format) != 0) {
+  if (size % ImageBytes(kind) != 0) {
     return absl::InvalidArgumentError(absl::StrCat(file.path(), ": ", size,
-                                                   " bytes are no number of ", format.name,
-                                                   " images, each of ", ImageBytes(format)));
+                                                   " bytes are no number of ", kind.name,
+                                                   " images, each of ", ImageBytes(kind)));
   }
-  for (int64_t image = 0; image < size / ImageBytes(format); ++image) {
-    const auto at = static_cast<size_t>(image * ImageBytes(format) + format.label_bytes - 1);
+  for (int64_t image = 0; image < size / ImageBytes(kind); ++image) {
+    const auto at = static_cast<size_t>(image * ImageBytes(kind) + kind.label_bytes - 1);
     const auto label = static_cast<unsigned char>(file.bytes()[at]);
-    if (label >= format.classes) {
+    if (label >= kind.classes) {
       return absl::InvalidArgumentError(
           absl::StrCat(file.path(), ": class ", static_cast<int>(label), " of image ", image, "; ",
-                       format.name, " has classes 0 to ", format.classes - 1));
+                       kind.name, " has classes 0 to ", kind.classes - 1));
     }
   }
   return absl::OkStatus();
@@ -103,15 +104,15 @@ absl::Status Check(const MappedFile& file, const CifarFormat& format) {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<ImageDataset>> OpenCifar(absl::Span<const std::string> paths,
-                                                        const CifarFormat& format,
+                                                        const ImageKind& kind,
                                                         std::optional<uint64_t> augmentation_seed) {
   JoinedBytes bytes;
   for (const std::string& path : paths) {
     SDP_ASSIGN_OR_RETURN(MappedFile file, MappedFile::Open(path));
-    SDP_RETURN_IF_ERROR(Check(file, format));
+    SDP_RETURN_IF_ERROR(Check(file, kind));
     bytes.Append(std::move(file), 0);
   }
-  return std::make_unique<CifarDataset>(std::move(bytes), format, augmentation_seed);
+  return std::make_unique<CifarDataset>(std::move(bytes), kind, augmentation_seed);
 }
 
 }  // namespace sdp

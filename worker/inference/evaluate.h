@@ -12,7 +12,7 @@ namespace sdp {
 // `sdp eval DIR|RUN --data FILE...`: the loss of a full model on text, token ids or images.
 struct EvaluateRequest {
   std::string model = {};              // an exported folder, or a run
-  std::vector<std::string> data = {};  // files, joined in this order
+  std::vector<std::string> data = {};  // files, joined in this order; a folder of images
   int64_t seq_len = 0;                 // tokens of a sample; 0: as many as the model has positions
   int64_t samples = 0;                 // the first k; 0: all
   int threads = 0;                     // of torch; 0: as it chooses

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <memory>
 #include <nlohmann/json.hpp>
-#include <optional>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -21,8 +20,10 @@ absl::Status EvaluateImages(const EvaluateRequest& request, StoredModel& model, 
                                                    " is for language models; ", model.name,
                                                    " is an image model"));
   }
-  SDP_ASSIGN_OR_RETURN(const std::unique_ptr<ImageDataset> data,
-                       OpenCifar(request.data, *model.images->format, std::nullopt));
+  SDP_ASSIGN_OR_RETURN(
+      const std::unique_ptr<ImageDataset> data,
+      OpenImages(*model.images->kind, request.data,
+                 {.image_size = model.images->image_size, .classes = model.images->classes}));
   SDP_RETURN_IF_ERROR(LearnStoredNorms(model, request.threads));
   SDP_ASSIGN_OR_RETURN(
       const std::unique_ptr<LocalModel> local,

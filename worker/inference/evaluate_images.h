@@ -8,8 +8,8 @@
 
 namespace sdp {
 
-// `sdp eval` of an image model on CIFAR's files, of the kind that it was made for: the mean loss in
-// nats and the share of images whose class has the largest logit. JSON: loss, accuracy, samples.
+// `sdp eval` of an image model on images of the kind that it was made for: the mean loss in nats
+// and the share of images whose class has the largest logit. JSON: loss, accuracy, samples.
 // InvalidArgument - what only language models have is asked for; others as Evaluate.
 absl::Status EvaluateImages(const EvaluateRequest& request, StoredModel& model, std::ostream& out);
 

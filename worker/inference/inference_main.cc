@@ -37,9 +37,10 @@ CLI::App* AddEvaluate(CLI::App& app, EvaluateRequest* request, bool* json) {
   AddModel(eval, &request->model, &request->threads);
   eval->add_option(
           "--data", request->data,
-          "Text, GPT-2 token shards or CIFAR's binary files, as the model's; may be repeated")
+          "Text, GPT-2 token shards, CIFAR's binary files (may be repeated) or a folder of images, "
+          "as the model's")
       ->required()
-      ->type_name("FILE")
+      ->type_name("PATH")
       ->expected(1)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
       ->allow_extra_args(false);

@@ -12,8 +12,12 @@ namespace sdp {
 
 absl::Status LearnStoredNorms(StoredModel& model, int threads) {
   if (!HasBatchNorm(model.model) || !model.images->norms.empty()) return absl::OkStatus();
+  const StoredImages& images = *model.images;
   const absl::StatusOr<std::unique_ptr<ImageDataset>> training =
-      OpenCifar(model.images->training, *model.images->format, model.images->augmentation_seed);
+      OpenImages(*images.kind, images.training,
+                 {.image_size = images.image_size,
+                  .classes = images.classes,
+                  .augmentation_seed = images.augmentation_seed});
   if (!training.ok()) {
     return Context(training.status(), "BatchNorm's statistics are learnt of data.train");
   }

@@ -5,6 +5,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "common/base/status.h"
 #include "worker/data/image_dataset.h"
 
 namespace sdp {
@@ -14,7 +15,8 @@ class TokenBatches : public BatchSource {
  public:
   explicit TokenBatches(const TokenDataset& data) : data_(data) {}
 
-  Batch Read(absl::Span<const int64_t> samples, absl::Span<const int64_t>) const override {
+  absl::StatusOr<Batch> Read(absl::Span<const int64_t> samples,
+                             absl::Span<const int64_t>) const override {
     const std::vector<int64_t> shape = {static_cast<int64_t>(samples.size()), data_.seq_len()};
     Batch batch{at::empty(shape, at::kLong), at::empty(shape, at::kLong)};
     int64_t* input = batch.input.mutable_data_ptr<int64_t>();
@@ -38,7 +40,8 @@ class ImageBatches : public BatchSource {
  public:
   explicit ImageBatches(const ImageDataset& data) : data_(data) {}
 
-  Batch Read(absl::Span<const int64_t> samples, absl::Span<const int64_t> epochs) const override {
+  absl::StatusOr<Batch> Read(absl::Span<const int64_t> samples,
+                             absl::Span<const int64_t> epochs) const override {
     const auto count = static_cast<int64_t>(samples.size());
     const ImageDataset::Shape shape = data_.shape();
     Batch batch{at::empty({count, shape.channels, shape.height, shape.width}, at::kFloat),
@@ -48,7 +51,8 @@ class ImageBatches : public BatchSource {
     int64_t* target = batch.target.mutable_data_ptr<int64_t>();
     for (size_t i = 0; i < samples.size(); ++i) {
       const int64_t epoch = epochs.empty() ? 0 : epochs[i];
-      target[i] = data_.Read(samples[i], epoch, {pixels + i * elements, elements});
+      SDP_ASSIGN_OR_RETURN(target[i],
+                           data_.Read(samples[i], epoch, {pixels + i * elements, elements}));
     }
     return batch;
   }

@@ -85,7 +85,7 @@ absl::Status EvaluatePass::RunChunks(What what, int64_t first, int64_t samples) 
 
 absl::Status EvaluatePass::RunChunk(int64_t first, int64_t samples, Next next) {
   WantUnits(0);
-  ReadChunk(first, samples);
+  SDP_RETURN_IF_ERROR(ReadChunk(first, samples));
   const size_t stages = walk_.catalog.stages.size();
   for (size_t stage = 0; stage < stages; ++stage) {
     SDP_RETURN_IF_ERROR(TakeUnits(stage));
@@ -104,7 +104,7 @@ absl::Status EvaluatePass::RunChunk(int64_t first, int64_t samples, Next next) {
   return absl::OkStatus();
 }
 
-void EvaluatePass::ReadChunk(int64_t first, int64_t samples) {
+absl::Status EvaluatePass::ReadChunk(int64_t first, int64_t samples) {
   Doing("reading samples", "");
   h_.clear();
   target_.clear();
@@ -112,10 +112,12 @@ void EvaluatePass::ReadChunk(int64_t first, int64_t samples) {
     std::vector<int64_t> indices(static_cast<size_t>(std::min(sizes_.micro, samples - begin)));
     std::iota(indices.begin(), indices.end(), first + begin);
     const BatchSource& source = what_ == What::kLearn ? training_ : validation_;
-    const Batch batch = source.Read(indices, /*epochs=*/{});
-    h_.push_back(ToDevice(batch.input, walk_.placement.device));
-    target_.push_back(ToDevice(batch.target, walk_.placement.device));
+    const absl::StatusOr<Batch> batch = source.Read(indices, /*epochs=*/{});
+    if (!batch.ok()) return Context(batch.status(), doing_);
+    h_.push_back(ToDevice(batch->input, walk_.placement.device));
+    target_.push_back(ToDevice(batch->target, walk_.placement.device));
   }
+  return absl::OkStatus();
 }
 
 void EvaluatePass::ComputeStage(size_t stage) {

@@ -45,7 +45,7 @@ class EvaluatePass {
   enum class Next { kChunk, kEnd };
   // Samples [first, first + samples), then another chunk or the end.
   absl::Status RunChunk(int64_t first, int64_t samples, Next next);
-  void ReadChunk(int64_t first, int64_t samples);
+  absl::Status ReadChunk(int64_t first, int64_t samples);
   Norms NormsOf(size_t stage);
   void ComputeStage(size_t stage);
   void WantUnits(size_t stage);

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "ATen/ATen.h"
+#include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "worker/model/norms.h"
 
@@ -95,8 +96,9 @@ struct Batch {
 class BatchSource {
  public:
   virtual ~BatchSource() = default;
-  // `epochs` [samples] in which each is drawn; empty: 0.
-  virtual Batch Read(absl::Span<const int64_t> samples, absl::Span<const int64_t> epochs) const = 0;
+  // `epochs` [samples] in which each is drawn; empty: 0. Errors: the data set's.
+  virtual absl::StatusOr<Batch> Read(absl::Span<const int64_t> samples,
+                                     absl::Span<const int64_t> epochs) const = 0;
   virtual int64_t samples() const = 0;
   virtual int64_t terms_per_sample() const = 0;  // targets
 };

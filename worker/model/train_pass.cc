@@ -95,11 +95,12 @@ absl::StatusOr<TrainResult> TrainPass::Run() {
   GradientPacker packer(walk_.layout, map_, task_.units, walk_.placement.type, exchange_);
   for (size_t begin = 0; begin < samples.size(); begin += micro) {
     Doing("reading samples", "");
-    const Batch batch = source_.Read(samples.subspan(begin, micro),
-                                     epochs.empty() ? epochs : epochs.subspan(begin, micro));
+    const absl::StatusOr<Batch> batch = source_.Read(
+        samples.subspan(begin, micro), epochs.empty() ? epochs : epochs.subspan(begin, micro));
+    if (!batch.ok()) return Context(batch.status(), doing_);
     const bool last = begin + micro >= samples.size();
     SDP_ASSIGN_OR_RETURN(const at::Tensor loss,
-                         Forward(batch, last ? Micro::kLast : Micro::kOther));
+                         Forward(*batch, last ? Micro::kLast : Micro::kOther));
     const double mean = loss.item<double>();  // its part of the task's mean
     // Before any backward pass of this micro-batch, and only the last one's hands out gradients:
     // none has been handed out yet.
