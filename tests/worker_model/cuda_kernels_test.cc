@@ -1,12 +1,15 @@
 #include <cmath>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "gtest/gtest.h"
 #include "torch/autograd.h"
 #include "worker/model/causal_attention.h"
+#include "worker/model/copy_runs.h"
 #include "worker/model/device.h"
 #include "worker/model/embedding.h"
+#include "worker/model/kernels_cuda.h"
 #include "worker/model/row_ops.h"
 
 // Each kernel on a GPU against its twin on the CPU, on the same numbers. Tolerances: the two add up
@@ -92,6 +95,48 @@ TEST_P(CudaKernelsTest, Rotary) {
   on_cpu.ApplyInverse(cpu, 2);
   on_gpu.ApplyInverse(gpu, 2);
   ExpectNear(gpu, cpu);
+}
+
+// Columns of a matrix, out of a fragment and into one: the CPU's bits.
+TEST_P(CudaKernelsTest, CopyRuns_HasTheCpusBits) {
+  const at::Tensor from = Random({rows(), 2 * width()});
+  const kernels::RunsShape pack = {width(), rows(), 2 * width(), width()};
+  const kernels::RunsShape unpack = {width(), rows(), width(), 2 * width()};
+  const auto check = [&](auto zero) {
+    using T = decltype(zero);
+    for (const kernels::RunsShape& runs : {pack, unpack}) {
+      at::Tensor cpu = at::zeros_like(from), gpu = cpu.cuda();
+      const at::Tensor source = from.cuda();
+      kernels::CopyRuns(static_cast<const T*>(from.const_data_ptr()), runs, 0.3f,
+                        static_cast<T*>(cpu.mutable_data_ptr()));
+      kernels::cuda::CopyRuns(static_cast<const T*>(source.const_data_ptr()), runs, 0.3f,
+                              static_cast<T*>(gpu.mutable_data_ptr()),
+                              kernels::cuda::CurrentStream(gpu.get_device()));
+      EXPECT_TRUE(at::equal(gpu.cpu(), cpu));
+    }
+  };
+  if (type() == at::kFloat) {
+    check(float());
+  } else {
+    check(kernels::Bf16());
+  }
+}
+
+// What goes there and comes back beside what is computed is what it was, whatever is under way.
+TEST_P(CudaKernelsTest, Copies_WaitForWhatTheyNeed) {
+  const at::Device device(at::kCUDA, 0);
+  at::Tensor sum = Random({rows(), width()}).cuda(), expected = sum.clone();
+  std::vector<HostCopy> copies;
+  for (int i = 0; i < 20; ++i) {
+    const at::Tensor staged = StagingTensor({rows(), width()}, type(), device);
+    staged.fill_(i);
+    sum = sum + ToDevice(staged, device);
+    copies.emplace_back(sum);
+  }
+  for (int i = 0; i < 20; ++i) {
+    expected = expected + i;
+    EXPECT_TRUE(at::equal(copies[static_cast<size_t>(i)].Await(), expected.cpu())) << i;
+  }
 }
 
 TEST_P(CudaKernelsTest, Repeated_SameBits) {

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "common/base/dtype.h"
+#include "worker/model/copy_runs.h"
 #include "worker/model/kernel_element_parts.h"
 
 // The pieces of the GPU's kernels, put together by loops as a GPU would by threads, against the
@@ -220,6 +221,42 @@ TEST(SoftmaxPartsTest, NotANumberAndTargetOutOfRange_LossIsNan) {
     for (const int64_t target : {-1, 300}) {
       auto logits = Random(300, 1);
       EXPECT_TRUE(std::isnan(SoftmaxRow(logits, target, threads)));
+    }
+  }
+}
+
+// ---- CopyRuns: exactly the rounded product, and nothing else is touched ----
+
+template <typename From, typename To>
+void ExpectCopiesRuns(const RunsShape& runs, float factor) {
+  const auto end = [&](int64_t stride) { return (runs.count - 1) * stride + runs.size + 3; };
+  const std::vector<From> from = As<From>(Random(end(runs.from_stride), 1));
+  std::vector<To> expected = As<To>(Random(end(runs.to_stride), 2));
+  std::vector<To> on_cpu = expected, by_elements = expected;
+  for (int64_t run = 0; run < runs.count; ++run) {
+    for (int64_t i = 0; i < runs.size; ++i) {
+      const float value = parts::Load(&from[static_cast<size_t>(run * runs.from_stride + i)]);
+      parts::Store(value * factor, &expected[static_cast<size_t>(run * runs.to_stride + i)]);
+    }
+  }
+  CopyRuns(from.data(), runs, factor, on_cpu.data());
+  for (int64_t i = runs.count * runs.size; i-- > 0;)
+    parts::CopyElement(from.data(), runs, factor, by_elements.data(), i);
+  for (size_t i = 0; i < expected.size(); ++i) {
+    ASSERT_EQ(parts::Load(&on_cpu[i]), parts::Load(&expected[i])) << i;
+    ASSERT_EQ(parts::Load(&by_elements[i]), parts::Load(&expected[i])) << i;
+  }
+}
+
+TEST(CopyRunsTest, UnpacksAndPacks_WithFactorAndRounding) {
+  const RunsShape unpack = {.size = 5, .count = 7, .from_stride = 5, .to_stride = 12};
+  const RunsShape pack = {.size = 5, .count = 7, .from_stride = 12, .to_stride = 5};
+  const RunsShape one = {.size = 33, .count = 1, .from_stride = 0, .to_stride = 0};
+  for (const RunsShape& runs : {unpack, pack, one}) {
+    for (const float factor : {1.0f, 0.3f}) {
+      ExpectCopiesRuns<float, float>(runs, factor);
+      ExpectCopiesRuns<Bf16, Bf16>(runs, factor);
+      ExpectCopiesRuns<float, Bf16>(runs, factor);
     }
   }
 }

@@ -7,6 +7,8 @@
 #include "ATen/Context.h"
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "c10/core/StreamGuard.h"
+#include "c10/core/impl/VirtualGuardImpl.h"
 #include "common/base/status.h"
 #include "worker/model/kernels_cuda.h"
 
@@ -23,6 +25,24 @@ absl::Status LoadTorchForGpus() {
       absl::StrCat("worker.device = \"cuda\": cannot load LibTorch's part for GPUs (", dlerror(),
                    "); get its libraries with deploy/dependencies/install --cuda, or set "
                    "worker.device = \"cpu\""));
+}
+
+c10::Stream ComputeStream(const at::Device& device) {
+  return c10::impl::VirtualGuardImpl(device.type()).getStream(device);
+}
+
+// Of the process, since it uses one GPU.
+c10::Stream CopyStream(const at::Device& device) {
+  static const c10::Stream stream =
+      c10::impl::VirtualGuardImpl(device.type()).getStreamFromGlobalPool(device);
+  return stream;
+}
+
+// What `waits` is given from now on begins when all that `goes` has been given is done.
+void WaitFor(const c10::Stream& goes, const c10::Stream& waits) {
+  c10::Event reached(goes.device_type());
+  reached.record(goes);
+  reached.block(waits);
 }
 
 }  // namespace
@@ -50,6 +70,7 @@ absl::StatusOr<at::Device> OpenDevice(Device device) {
   // from run to run and torch refuses products in deterministic mode.
   setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8", /*overwrite=*/0);
   context.setAllowTF32CuBLAS(false);
+  context.setAllowTF32CuDNN(false);
   context.setAllowBF16ReductionCuBLAS(/*allow_reduced_precision=*/false);
   return at::Device(at::kCUDA, 0);
 }
@@ -60,14 +81,39 @@ at::Tensor StagingTensor(at::IntArrayRef shape, at::ScalarType type, const at::D
 
 at::Tensor ToDevice(const at::Tensor& host, const at::Device& device) {
   if (device.is_cpu()) return host;
-  // Not waited for: torch reuses pinned memory only when the copies from it are done.
-  return host.to(device, /*non_blocking=*/true);
+  const c10::Stream computes = ComputeStream(device), copies = CopyStream(device);
+  at::Tensor tensor;
+  {
+    // The memory, too, is the copying stream's: that of the other one may still be in use there.
+    const c10::StreamGuard guard(copies);
+    // Torch reuses pinned memory only when the copies from it are done.
+    tensor = host.to(device, /*non_blocking=*/true);
+  }
+  WaitFor(copies, computes);
+  tensor.record_stream(computes);  // So the memory is not reused before that is done with it.
+  return tensor;
 }
 
-at::Tensor ToHost(const at::Tensor& tensor) {
-  if (tensor.is_cpu()) return tensor;
-  at::Tensor host = StagingTensor(tensor.sizes(), tensor.scalar_type(), tensor.device());
-  return host.copy_(tensor, /*non_blocking=*/false);
+HostCopy::HostCopy(const at::Tensor& tensor) {
+  if (tensor.is_cpu()) {
+    host_ = tensor;
+    return;
+  }
+  const c10::Stream copies = CopyStream(tensor.device());
+  host_ = StagingTensor(tensor.sizes(), tensor.scalar_type(), tensor.device());
+  WaitFor(ComputeStream(tensor.device()), copies);
+  {
+    const c10::StreamGuard guard(copies);
+    host_.copy_(tensor, /*non_blocking=*/true);
+  }
+  tensor.record_stream(copies);
+  copied_.emplace(copies.device_type());
+  copied_->record(copies);
+}
+
+const at::Tensor& HostCopy::Await() const {
+  if (copied_.has_value()) copied_->synchronize();
+  return host_;
 }
 
 }  // namespace sdp

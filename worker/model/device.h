@@ -1,7 +1,10 @@
 #pragma once
 
+#include <optional>
+
 #include "ATen/ATen.h"
 #include "absl/status/statusor.h"
+#include "c10/core/Event.h"
 #include "common/base/dtype.h"
 #include "worker/model/make_model.h"
 
@@ -22,12 +25,28 @@ struct Placement {
 // to do.
 absl::StatusOr<at::Device> OpenDevice(Device device);
 
-// Between the CPU's memory and the device's; the tensor itself where they are the same. Transfers
-// go through pinned memory, which torch keeps for the next ones, on the stream that computes:
-// ToDevice queues its copy behind what is under way, ToHost waits for that and for its own.
+// Between the CPU's memory and a GPU's, copies run on a stream of their own, beside the one that
+// computes, through pinned memory, which torch keeps for the next ones. Where there is no GPU the
+// tensor itself is the copy.
+
+// What is computed with the result from now on waits for the copy; what is under way does not.
 at::Tensor ToDevice(const at::Tensor& host, const at::Device& device);
-at::Tensor ToHost(const at::Tensor& tensor);
 // Memory of the CPU to be filled and then given to ToDevice.
 at::Tensor StagingTensor(at::IntArrayRef shape, at::ScalarType type, const at::Device& device);
+
+// A copy to the CPU's memory that is under way: it begins when the tensor is computed, of which the
+// caller needs to keep nothing. Threads: confined to one.
+class HostCopy {
+ public:
+  explicit HostCopy(const at::Tensor& tensor);
+
+  bool here() const { return !copied_.has_value() || copied_->query(); }
+  // Waits until it is here.
+  const at::Tensor& Await() const;
+
+ private:
+  at::Tensor host_;
+  std::optional<c10::Event> copied_;  // none: there was nothing to copy
+};
 
 }  // namespace sdp

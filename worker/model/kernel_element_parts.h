@@ -3,6 +3,7 @@
 #include <cmath>
 #include <cstdint>
 
+#include "worker/model/copy_runs.h"
 #include "worker/model/kernel_parts.h"
 
 // As kernel_parts.h, for kernels in which a thread has one element of a matrix, by its index in it,
@@ -81,6 +82,16 @@ SDP_DEVICE void EmbeddingElement(const T* dy, const int64_t* order, const int64_
     sum += Load(dy + order[at] * width + column);
   }
   Store(sum, dweight + index);
+}
+
+// ---- CopyRuns: one element; index in [count, size] ----
+
+template <typename From, typename To>
+SDP_DEVICE void CopyElement(const From* from, const RunsShape& runs, float factor, To* to,
+                            int64_t index) {
+  const int64_t run = index / runs.size;
+  const int64_t i = index % runs.size;
+  Store(Load(from + run * runs.from_stride + i) * factor, to + run * runs.to_stride + i);
 }
 
 }  // namespace sdp::kernels::parts

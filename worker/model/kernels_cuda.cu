@@ -146,6 +146,14 @@ struct EmbeddingOf {
     parts::EmbeddingElement(dy, order, begins, width, dweight, i);
   }
 };
+template <typename From, typename To>
+struct CopyRunsOf {
+  const From* from;
+  RunsShape runs;
+  float factor;
+  To* to;
+  __device__ void operator()(int64_t i) const { parts::CopyElement(from, runs, factor, to, i); }
+};
 
 template <typename F>
 void ForElements(const char* what, int64_t count, const F& f, Stream stream) {
@@ -218,6 +226,12 @@ void EmbeddingGradient(const T* dy, const int64_t* order, const int64_t* begins,
               stream);
 }
 
+template <typename From, typename To>
+void CopyRuns(const From* from, const RunsShape& runs, float factor, To* to, Stream stream) {
+  ForElements("CopyRuns", runs.count * runs.size, CopyRunsOf<From, To>{from, runs, factor, to},
+              stream);
+}
+
 int ComputeCapability(int device) {
   int major = 0;
   int minor = 0;
@@ -241,5 +255,8 @@ int ComputeCapability(int device) {
 SDP_FOR_TYPE(float)
 SDP_FOR_TYPE(Bf16)
 #undef SDP_FOR_TYPE
+template void CopyRuns(const float*, const RunsShape&, float, float*, Stream);
+template void CopyRuns(const Bf16*, const RunsShape&, float, Bf16*, Stream);
+template void CopyRuns(const float*, const RunsShape&, float, Bf16*, Stream);
 
 }  // namespace sdp::kernels::cuda

@@ -2,16 +2,17 @@
 
 #include <cstdint>
 
+#include "worker/model/copy_runs.h"
 #include "worker/model/kernels.h"
 
 struct CUstream_st;  // CUDA's, so that no header of it is needed here.
 
-// The row kernels on a GPU: twins of those in kernels.h, which are their reference, with the same
-// arguments and a stream. Pointers are the device's; a call takes all rows at once and returns when
-// the work is queued. Sums are made in a fixed order, so the same input gives the same bits on one
-// GPU model; they differ from the CPU's in the last bits. Only in builds with CUDA (preset cuda).
-// Errors: std::runtime_error naming the kernel - it could not be launched. What goes wrong while it
-// runs shows up at the next synchronization, as CUDA's errors do.
+// The kernels on a GPU: twins of those in kernels.h and copy_runs.h, which are their reference,
+// with the same arguments and a stream. Pointers are the device's; a call takes all rows at once
+// and returns when the work is queued. Sums are made in a fixed order, so the same input gives the
+// same bits on one GPU model; they differ from the CPU's in the last bits. Only in builds with CUDA
+// (preset cuda). Errors: std::runtime_error naming the kernel - it could not be launched. What goes
+// wrong while it runs shows up at the next synchronization, as CUDA's errors do.
 namespace sdp::kernels {
 
 #ifdef SDP_CUDA
@@ -47,6 +48,9 @@ void SoftmaxLoss(float* logits, const int64_t* target, int64_t rows, int64_t cla
 template <typename T>
 void EmbeddingGradient(const T* dy, const int64_t* order, const int64_t* begins, int64_t rows,
                        int64_t width, T* dweight, Stream stream);
+
+template <typename From, typename To>
+void CopyRuns(const From* from, const RunsShape& runs, float factor, To* to, Stream stream);
 
 // The stream on which torch works on this device, and the device's compute capability (8.0: 80).
 Stream CurrentStream(int device);

@@ -2,34 +2,60 @@
 
 #include <cassert>
 #include <cstring>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "common/base/status.h"
+#include "worker/model/copy_runs.h"
+#include "worker/model/kernels_cuda.h"
 
 namespace sdp {
 namespace {
 
 size_t Index(FragmentId id) { return static_cast<size_t>(id.value()); }
 
-size_t Bytes(int64_t elements, WireType type) {
-  return static_cast<size_t>(elements * BytesPerElement(type));
-}
+// Numbers on some device, from element `offset` on.
+struct Source {
+  WireType type;
+  const void* data;
+  int64_t offset;
+};
+struct Target {
+  WireType type;
+  void* data;
+  int64_t offset;
+};
 
-// Calls copy(weight + a, fragment + b, bytes) for each run; both are bytes, const or not.
-template <typename WeightByte, typename FragmentByte, typename CopyRun>
-void ForEachRun(const SlimMap::Place& place, WireType type, WeightByte* weight,
-                FragmentByte* fragment, const CopyRun& copy) {
-  for (int64_t i = 0; i < place.count; ++i) {
-    copy(weight + Bytes(place.weight_offset + i * place.stride, type),
-         fragment + Bytes(place.fragment_offset + i * place.size, type), Bytes(place.size, type));
+template <typename From, typename To>
+void CopyTyped(const at::Device& device, const Source& from, const kernels::RunsShape& runs,
+               float factor, const Target& to) {
+  const From* const source = static_cast<const From*>(from.data) + from.offset;
+  To* const target = static_cast<To*>(to.data) + to.offset;
+  if constexpr (kernels::kCudaBuilt) {
+    if (!device.is_cpu()) {
+      return kernels::cuda::CopyRuns(source, runs, factor, target,
+                                     kernels::cuda::CurrentStream(device.index()));
+    }
   }
+  kernels::CopyRuns(source, runs, factor, target);
 }
 
-// A weight with factors folded in is w f, and with respect to w its gradient is that with respect
-// to w f, times f: both ways the same.
-void Fold(const SlimMap& map, int weight, at::Tensor& tensor) {
-  for (const SlimMap::Fold& fold : map.folds(weight))
-    tensor.narrow(fold.dim, fold.begin, fold.size).mul_(fold.factor);
+// Both are on `device`.
+void CopyRuns(const at::Device& device, const Source& from, const kernels::RunsShape& runs,
+              double factor, const Target& to) {
+  using kernels::Bf16;
+  const auto copy = to.type == WireType::kF32     ? CopyTyped<float, float>
+                    : from.type == WireType::kF32 ? CopyTyped<float, Bf16>
+                                                  : CopyTyped<Bf16, Bf16>;
+  copy(device, from, runs, static_cast<float>(factor), to);
+}
+
+// On a GPU: a fragment's numbers, so that what is computed from now on has them.
+at::Tensor OnGpu(const WireBuffer& fragment, const Placement& placement) {
+  const at::Tensor staged =
+      StagingTensor({fragment.size()}, placement.scalar_type(), placement.device);
+  std::memcpy(staged.mutable_data_ptr(), fragment.data(), static_cast<size_t>(fragment.bytes()));
+  return ToDevice(staged, placement.device);
 }
 
 }  // namespace
@@ -49,25 +75,30 @@ absl::Status SlimWeights::Unpack(UnitId unit, std::vector<WireBuffer> fragments,
   assert(map_.Has(unit));
   SDP_RETURN_IF_ERROR(Check(unit, fragments));
   for (const int weight : map_.map().unit(unit)) {
-    at::Tensor& host = filling_[static_cast<size_t>(weight)];
-    if (!host.defined())
-      host = StagingTensor(map_.shape(weight), placement_.scalar_type(), placement_.device);
+    at::Tensor& tensor = filling_[static_cast<size_t>(weight)];
+    if (!tensor.defined())
+      tensor = at::empty(map_.shape(weight),
+                         at::TensorOptions(placement_.device).dtype(placement_.scalar_type()));
+  }
+  const bool on_cpu = placement_.device.is_cpu();
+  std::vector<at::Tensor> uploaded;
+  for (const WireBuffer& fragment : fragments) {
+    if (!on_cpu) uploaded.push_back(OnGpu(fragment, placement_));
   }
   const size_t first = Index(layout_.block(unit).front());
   for (const SlimMap::Place& place : map_.places(unit)) {
-    const at::Tensor& host = filling_[static_cast<size_t>(place.weight)];
-    const WireBuffer& fragment = fragments[Index(place.fragment) - first];
-    ForEachRun(place, placement_.type, static_cast<char*>(host.mutable_data_ptr()), fragment.data(),
-               [](char* to, const char* from, size_t bytes) { std::memcpy(to, from, bytes); });
+    const size_t index = Index(place.fragment) - first;
+    const void* const from = on_cpu ? fragments[index].data() : uploaded[index].const_data_ptr();
+    void* const to = filling_[static_cast<size_t>(place.weight)].mutable_data_ptr();
+    CopyRuns(placement_.device, {placement_.type, from, place.fragment_offset},
+             {place.size, place.count, place.size, place.stride}, place.factor,
+             {placement_.type, to, place.weight_offset});
   }
   for (const int weight : map_.map().unit(unit)) {
     const auto index = static_cast<size_t>(weight);
     if (--missing_[index] > 0) continue;
-    Fold(map_, weight, filling_[index]);
-    at::Tensor tensor = ToDevice(filling_[index], placement_.device);
-    filling_[index].reset();
-    tensor.requires_grad_(use == Use::kTrain);
-    tensors_[index] = std::move(tensor);
+    tensors_[index] = std::exchange(filling_[index], at::Tensor());
+    tensors_[index].requires_grad_(use == Use::kTrain);
   }
   here_[static_cast<size_t>(unit.value())] = true;
   return absl::OkStatus();
@@ -129,25 +160,54 @@ GradientPacker::GradientPacker(const Layout& layout, const SlimMap& map,
   }
 }
 
-void GradientPacker::Pack(int weight, at::Tensor gradient) {
-  Fold(map_, weight, gradient);
-  const at::Tensor host = ToHost(gradient);
-  TORCH_CHECK(host.element_size() == BytesPerElement(type_) && host.is_contiguous(),
-              "a gradient to pack: ", host.toString(), " ", host.sizes());
-  const char* const data = static_cast<const char*>(host.const_data_ptr());
+void GradientPacker::Pack(int weight, const at::Tensor& gradient) {
+  TORCH_CHECK(gradient.is_contiguous() &&
+                  (gradient.scalar_type() == at::kFloat ||
+                   (gradient.scalar_type() == at::kBFloat16 && type_ == WireType::kBf16)),
+              "a gradient to pack: ", gradient.toString(), " ", gradient.sizes());
   for (const UnitId unit : map_.units(weight)) {
     for (const SlimMap::Place& place : map_.places(unit)) {
-      if (place.weight != weight) continue;
-      Open& fragment = fragments_[Index(place.fragment)];
-      assert(fragment.places_left > 0);  // A weight that is here belongs to held units.
-      if (fragment.values.empty())
-        fragment.values = WireBuffer(type_, layout_.fragment(place.fragment).size);
-      ForEachRun(place, type_, data, fragment.values.data(),
-                 [](const char* from, char* to, size_t bytes) { std::memcpy(to, from, bytes); });
-      if (--fragment.places_left == 0)
-        exchange_.Gradient(place.fragment, std::move(fragment.values));
+      if (place.weight == weight) PackPlace(place, gradient);
     }
   }
+  while (!coming_.empty() && coming_.front().values.here()) HandOutComing();
+}
+
+void GradientPacker::PackPlace(const SlimMap::Place& place, const at::Tensor& gradient) {
+  Open& fragment = fragments_[Index(place.fragment)];
+  assert(fragment.places_left > 0);  // A weight that is here belongs to held units.
+  const int64_t size = layout_.fragment(place.fragment).size;
+  const bool on_cpu = gradient.is_cpu();
+  if (on_cpu && fragment.values.empty()) fragment.values = WireBuffer(type_, size);
+  if (!on_cpu && !fragment.on_gpu.defined()) {
+    fragment.on_gpu = at::empty(
+        {size}, gradient.options().dtype(type_ == WireType::kF32 ? at::kFloat : at::kBFloat16));
+  }
+  const WireType type = gradient.scalar_type() == at::kFloat ? WireType::kF32 : WireType::kBf16;
+  void* const to = on_cpu ? fragment.values.data() : fragment.on_gpu.mutable_data_ptr();
+  CopyRuns(gradient.device(), {type, gradient.const_data_ptr(), place.weight_offset},
+           {place.size, place.count, place.stride, place.size}, place.factor,
+           {type_, to, place.fragment_offset});
+  if (--fragment.places_left == 0) HandOut(place.fragment);
+}
+
+void GradientPacker::HandOut(FragmentId id) {
+  Open& fragment = fragments_[Index(id)];
+  if (fragment.on_gpu.defined()) {
+    coming_.push_back({id, HostCopy(fragment.on_gpu)});
+    fragment.on_gpu.reset();
+  } else {
+    exchange_.Gradient(id, std::move(fragment.values));
+  }
+}
+
+void GradientPacker::HandOutComing() {
+  const FragmentId id = coming_.front().fragment;
+  const at::Tensor& host = coming_.front().values.Await();
+  WireBuffer values(type_, layout_.fragment(id).size);
+  std::memcpy(values.data(), host.const_data_ptr(), static_cast<size_t>(values.bytes()));
+  coming_.pop_front();
+  exchange_.Gradient(id, std::move(values));
 }
 
 void GradientPacker::PackZeros(UnitId unit) {
@@ -159,7 +219,8 @@ void GradientPacker::PackZeros(UnitId unit) {
   }
 }
 
-absl::Status GradientPacker::CheckAllHandedOut(const Catalog& catalog) const {
+absl::Status GradientPacker::Finish(const Catalog& catalog) {
+  while (!coming_.empty()) HandOutComing();
   for (size_t id = 0; id < fragments_.size(); ++id) {
     if (fragments_[id].places_left > 0) {
       const Fragment& fragment = layout_.fragment(FragmentId(static_cast<int32_t>(id)));

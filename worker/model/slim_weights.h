@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <utility>
 #include <vector>
 
@@ -15,8 +16,10 @@
 #include "worker/model/weight_map.h"
 
 // Between wire and stages: fragments are unpacked into aligned slim tensors, gradients packed into
-// fragments. Both sides have the same type, f32 or bf16, so unpacking is a copy of bytes and a bf16
-// weight never exists in f32; on a GPU it is put together in pinned memory first.
+// fragments, where the tensors are: a GPU gets and gives whole fragments. Weights and fragments
+// have the same type, f32 or bf16, so a bf16 weight never exists in f32. A factor that is folded
+// into a part of a weight (weight_map.h) is multiplied in as the part is copied, and so is its
+// gradient's: with respect to w it is that with respect to w f, times f.
 namespace sdp {
 
 // The weights of the units that are here now. Threads: confined to one. Lifetime: layout and map
@@ -47,7 +50,7 @@ class SlimWeights {
   const SlimMap& map_;
   const Placement placement_;
   std::vector<at::Tensor> tensors_;  // [weights]; undefined: not here
-  std::vector<at::Tensor> filling_;  // [weights] on the CPU, while units are missing
+  std::vector<at::Tensor> filling_;  // [weights] while units are missing
   std::vector<size_t> missing_;      // [weights] units
   std::vector<bool> here_;           // [units]
 };
@@ -59,24 +62,36 @@ class GradientPacker {
   GradientPacker(const Layout& layout, const SlimMap& map, absl::Span<const HeldUnit> held,
                  WireType type, Exchange& exchange);
 
-  // `gradient` is that of the weight, contiguous, of the packer's type, on any device. Once per
-  // weight.
-  void Pack(int weight, at::Tensor gradient);
+  // `gradient` is that of the weight, contiguous, of the packer's type or f32, on any device. Once
+  // per weight. What becomes full on a GPU is handed out in a later call, when it has come.
+  void Pack(int weight, const at::Tensor& gradient);
   // Of a unit that no stage has read.
   void PackZeros(UnitId unit);
-  // Internal, naming it - a held fragment was not handed out.
-  absl::Status CheckAllHandedOut(const Catalog& catalog) const;
+  // Waits for all that is on its way. Internal, naming it - a held fragment was not handed out.
+  absl::Status Finish(const Catalog& catalog);
 
  private:
   struct Open {
-    WireBuffer values;       // Allocated with its first place.
-    size_t places_left = 0;  // 0: not held, or handed out.
+    // One of them, allocated with its first place.
+    WireBuffer values;
+    at::Tensor on_gpu;
+    size_t places_left = 0;  // 0: not held, or full.
   };
+  struct Coming {
+    FragmentId fragment;
+    HostCopy values;
+  };
+  void PackPlace(const SlimMap::Place& place, const at::Tensor& gradient);
+  void HandOut(FragmentId fragment);
+  // Of those on their way, the first: waits for it.
+  void HandOutComing();
+
   const Layout& layout_;
   const SlimMap& map_;
   const WireType type_;
   Exchange& exchange_;
   std::vector<Open> fragments_;
+  std::deque<Coming> coming_;  // from a GPU
 };
 
 }  // namespace sdp

@@ -55,8 +55,8 @@ class HandOutHook : public torch::autograd::PostAccumulateGradHook {
     at::Tensor gradient = tensor.grad().contiguous();
     tensor.mutable_grad().reset();
     if (sum_.defined()) {
-      gradient = sum_.add_(gradient).to(gradient.scalar_type());
-      sum_.reset();
+      sum_.add_(gradient);
+      gradient = std::exchange(sum_, at::Tensor());  // In f32: the packer rounds it.
     }
     packer_.Pack(weight_, gradient);
   }
@@ -122,7 +122,7 @@ absl::StatusOr<TrainResult> TrainPass::Run() {
     loss.backward();
   }
   result_.loss.terms = terms_;
-  SDP_RETURN_IF_ERROR(packer.CheckAllHandedOut(walk_.catalog));
+  SDP_RETURN_IF_ERROR(packer.Finish(walk_.catalog));
   return result_;
 }
 

@@ -1,7 +1,6 @@
 #include "worker/model/weight_map.h"
 
 #include <algorithm>
-#include <cassert>
 #include <string>
 #include <utility>
 
@@ -177,11 +176,7 @@ void WeightMap::FindSpent(const Network& network) {
 
 SlimMap::SlimMap(const Catalog& catalog, const Layout& layout, const WeightMap& map,
                  const WalkPlan& plan)
-    : map_(map),
-      here_(map.unit_count()),
-      units_(map.weights().size()),
-      places_(map.unit_count()),
-      folds_(map.weights().size()) {
+    : map_(map), here_(map.unit_count()), units_(map.weights().size()), places_(map.unit_count()) {
   for (const UnitId unit : plan.units) here_[IndexOf(unit)] = true;
   for (size_t w = 0; w < map.weights().size(); ++w) {
     for (const UnitId unit : map.weights()[w].units) {
@@ -212,7 +207,8 @@ std::vector<int64_t> SlimMap::AddTensor(const Catalog& catalog, const Layout& la
   if (units.empty()) return spec.shape;  // Nobody asks for it.
   if (SliceOf(catalog, units.front(), tensor).whole()) {
     const int64_t elements = spec.elements();
-    AddPlaces(layout, units.front(), tensor, weight, {base, elements, elements, 0});
+    AddPlaces(layout, units.front(), tensor, weight, {base, elements, elements, 0},
+              /*factor=*/1);
     return spec.shape;
   }
   const size_t dim = IndexOf(SliceOf(catalog, units.front(), tensor).dim);
@@ -228,26 +224,21 @@ std::vector<int64_t> SlimMap::AddTensor(const Catalog& catalog, const Layout& la
   for (const UnitId unit : units) {
     const Slice& slice = SliceOf(catalog, unit, tensor);
     AddPlaces(layout, unit, tensor, weight,
-              {base, spec.shape[dim] * inner, shape[dim] * inner, (next - slice.begin) * inner});
-    const double factor = folded[IndexOf(unit)];
-    if (spec.ends_branch && factor != 1) {
-      assert(base == 0 && "a tensor that ends a branch is a weight by itself");
-      folds_[IndexOf(weight)].push_back(
-          {static_cast<int64_t>(dim), next, slice.end - slice.begin, factor});
-    }
+              {base, spec.shape[dim] * inner, shape[dim] * inner, (next - slice.begin) * inner},
+              spec.ends_branch ? folded[IndexOf(unit)] : 1);
     next += slice.end - slice.begin;
   }
   return shape;
 }
 
 void SlimMap::AddPlaces(const Layout& layout, UnitId unit, int tensor, int weight,
-                        const Position& position) {
+                        const Position& position, double factor) {
   for (const FragmentId fragment : layout.block(unit)) {
     for (const Strip& strip : layout.strips(fragment)) {
       if (strip.first.tensor != tensor) continue;
       places_[IndexOf(unit)].push_back({weight, fragment, strip.first.fragment_offset,
                                         position.at(strip.first.tensor_offset), strip.first.size,
-                                        strip.count, position.slim});
+                                        strip.count, position.slim, factor});
     }
   }
 }

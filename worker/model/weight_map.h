@@ -62,7 +62,7 @@ class SlimMap {
   SlimMap(const Catalog& catalog, const Layout& layout, const WeightMap& map, const WalkPlan& plan);
 
   // A strip of a fragment: `count` runs of `size` elements, one after another in the fragment and
-  // `stride` apart in the weight.
+  // `stride` apart in the weight, which has them times `factor`.
   struct Place {
     int weight = 0;
     FragmentId fragment;
@@ -71,12 +71,6 @@ class SlimMap {
     int64_t size = 0;
     int64_t count = 1;
     int64_t stride = 0;
-  };
-  // Indices [begin, begin + size) along `dim` of a weight are to be multiplied by `factor`.
-  struct Fold {
-    int64_t dim = 0;
-    int64_t begin = 0;
-    int64_t size = 0;
     double factor = 1;
   };
 
@@ -89,7 +83,6 @@ class SlimMap {
   const std::vector<Place>& places(UnitId unit) const {
     return places_[static_cast<size_t>(unit.value())];
   }
-  const std::vector<Fold>& folds(int weight) const { return folds_[Index(weight)]; }
 
  private:
   // Element i of a tensor, of one unit's part of it, is element at(i) of a weight. `full` and
@@ -104,14 +97,13 @@ class SlimMap {
   std::vector<int64_t> AddTensor(const Catalog& catalog, const Layout& layout, int weight,
                                  int tensor, int64_t base, absl::Span<const double> folded);
   void AddPlaces(const Layout& layout, UnitId unit, int tensor, int weight,
-                 const Position& position);
+                 const Position& position, double factor);
 
   const WeightMap& map_;
   std::vector<bool> here_;                    // [units]
   std::vector<std::vector<int64_t>> shapes_;  // [weights]
   std::vector<std::vector<UnitId>> units_;    // [weights]
   std::vector<std::vector<Place>> places_;    // [units]
-  std::vector<std::vector<Fold>> folds_;      // [weights]
 };
 
 }  // namespace sdp
