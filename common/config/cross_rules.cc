@@ -178,7 +178,6 @@ void CheckImages(const RunConfig& config, Checks* checks) {
   };
   only("sdp.granularity", config.sdp().granularity(), "block");
   only("train.precision", config.train().precision(), "f32");
-  only("worker.device", config.worker().device(), "cpu");
 }
 
 void CheckModel(const RunConfig& config, Checks* checks) {

@@ -358,7 +358,6 @@ INSTANTIATE_TEST_SUITE_P(
          {"sdp.granularity = \"neuron\" (--set)", "not built yet for image models"},
          {"sdp.granularity=neuron"}},
         {"UnitOfImages", Resnet(""), {"sdp.unit = \"layer\" (--set)"}, {"sdp.unit=layer"}},
-        {"CudaOfImages", Resnet(""), {"worker.device = \"cuda\" (--set)"}, {"worker.device=cuda"}},
         {"ResnetWithoutSizes",
          "[model]\narch = 'resnet'\n[data]\nkind = 'cifar10'\ntrain = ['a']",
          {"model.widths is required", "model.depths is required"}},

@@ -1,6 +1,7 @@
 #include <vector>
 
 #include "gtest/gtest.h"
+#include "tests/worker_model/image_case.h"
 #include "tests/worker_model/llama_case.h"
 #include "worker/model/device.h"
 
@@ -76,6 +77,57 @@ TEST_P(CudaModelTest, Evaluation_NearTheCpus) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Types, CudaModelTest, ::testing::Values(WireType::kF32, WireType::kBf16));
+
+// Image models: convolutions and norms are the libraries', so this is about where everything is,
+// and that sums are made in f32 in a fixed order. Tolerance 2e-5, as image_model_test.cc.
+class CudaImageModelTest : public ::testing::TestWithParam<ImageCase::Named> {
+ protected:
+  void SetUp() override {
+    const absl::StatusOr<at::Device> device = OpenDevice(Device::kCuda);
+    if (!device.ok()) GTEST_SKIP() << device.status().message();
+  }
+};
+
+TEST_P(CudaImageModelTest, TrainingStep_NearTheCpus_AndRepeatable) {
+  const ImageCase cpu(GetParam().spec);
+  const ImageCase gpu(GetParam().spec, 1000, {.threads = 1, .device = Device::kCuda});
+  TrainTask task;
+  task.units = cpu.Held({cpu.Masked().front()}, 0.7);
+  task.samples = {3, 0, 7, 12};
+  FakeExchange a = cpu.MakeExchange(), b = gpu.MakeExchange(), c = gpu.MakeExchange();
+  const auto expected = cpu.model->Train(task, a);
+  const auto result = gpu.model->Train(task, b), again = gpu.model->Train(task, c);
+  ASSERT_TRUE(expected.ok() && result.ok() && again.ok()) << result.status();
+  EXPECT_NEAR(result->loss.loss_sum, expected->loss.loss_sum, 2e-5 * expected->loss.loss_sum);
+  EXPECT_EQ(result->loss.loss_sum, again->loss.loss_sum);
+  for (const HeldUnit& held : task.units) {
+    const at::Tensor gradient = gpu.BlockGradient(b, held.unit);
+    EXPECT_LT(Difference(gradient, cpu.BlockGradient(a, held.unit)), 2e-5)
+        << cpu.catalog.unit(held.unit).name;
+    EXPECT_TRUE(at::equal(gradient, gpu.BlockGradient(c, held.unit)));
+  }
+}
+
+// With BatchNorm's statistics, which are learnt there too.
+TEST_P(CudaImageModelTest, Evaluation_NearTheCpus) {
+  LossSum sums[2];
+  for (const Device device : {Device::kCpu, Device::kCuda}) {
+    const ImageCase c(GetParam().spec, 1000, {.threads = 1, .device = device});
+    EvaluateTask task;
+    task.units = c.Held({}, 0.5);
+    task.samples = 13;
+    task.micro_batch = 4;
+    FakeExchange exchange = c.MakeExchange();
+    const absl::StatusOr<LossSum> sum = c.model->Evaluate(task, exchange);
+    ASSERT_TRUE(sum.ok()) << sum.status();
+    sums[device == Device::kCuda] = *sum;
+  }
+  EXPECT_NEAR(sums[1].loss_sum, sums[0].loss_sum, 2e-5 * sums[0].loss_sum);
+  EXPECT_EQ(sums[1].correct, sums[0].correct);
+}
+
+INSTANTIATE_TEST_SUITE_P(All, CudaImageModelTest, ::testing::ValuesIn(ImageCase::All()),
+                         [](const auto& info) { return info.param.name; });
 
 }  // namespace
 }  // namespace sdp
