@@ -24,11 +24,17 @@ ModelMemory MemoryOfOne(const LlamaSpec& spec, int64_t seq_len, const ElementSiz
           .sample_bytes = seq_len * static_cast<int64_t>(sizeof(int64_t))};
 }
 
-Catalog CatalogOf(const ResnetSpec& spec, const CatalogOptions&) { return ResnetCatalog(spec); }
+Catalog CatalogOf(const ResnetSpec& spec, const CatalogOptions& options) {
+  return options.neurons.has_value() ? ResnetNeuronCatalog(spec, *options.neurons)
+                                     : ResnetCatalog(spec);
+}
 int64_t TermsOf(const ResnetSpec&, int64_t) { return 1; }
 ModelMemory MemoryOfOne(const ResnetSpec&, int64_t, const ElementSizes&, int) { return {}; }
 
-Catalog CatalogOf(const ImageMlpSpec& spec, const CatalogOptions&) { return ImageMlpCatalog(spec); }
+Catalog CatalogOf(const ImageMlpSpec& spec, const CatalogOptions& options) {
+  return options.neurons.has_value() ? ImageMlpNeuronCatalog(spec, *options.neurons)
+                                     : ImageMlpCatalog(spec);
+}
 int64_t TermsOf(const ImageMlpSpec&, int64_t) { return 1; }
 ModelMemory MemoryOfOne(const ImageMlpSpec&, int64_t, const ElementSizes&, int) { return {}; }
 
@@ -36,6 +42,15 @@ ModelMemory MemoryOfOne(const ImageMlpSpec&, int64_t, const ElementSizes&, int) 
 
 Catalog MakeCatalog(const ModelSpec& spec, const CatalogOptions& options) {
   return std::visit([&](const auto& one) { return CatalogOf(one, options); }, spec);
+}
+
+absl::Status CheckNeuronUnits(const ModelSpec& spec, const NeuronUnits& units) {
+  return std::visit([&](const auto& one) { return CheckParts(one, units); }, spec);
+}
+
+PartsText PartsTextFor(const ModelSpec& spec, const std::string& stage, const std::string& kind,
+                       int64_t parts) {
+  return std::visit([&](const auto& one) { return PartsTextOf(one, stage, kind, parts); }, spec);
 }
 
 bool HasBatchNorm(const ModelSpec& spec) {

@@ -2,11 +2,14 @@
 
 #include <cstdint>
 #include <optional>
+#include <string>
 #include <variant>
 
+#include "absl/status/status.h"
 #include "common/model/catalog.h"
 #include "common/model/image_mlp.h"
 #include "common/model/llama.h"
+#include "common/model/neuron_units.h"
 #include "common/model/resnet.h"
 #include "common/model/stage_memory.h"
 
@@ -23,7 +26,14 @@ struct CatalogOptions {
   std::optional<NeuronUnits> neurons = std::nullopt;  // parts of these as units instead
   int64_t seq_len = 1;                                // tokens of a sample, where it is text
 };
+// Precondition: CheckNeuronUnits of options.neurons.
 Catalog MakeCatalog(const ModelSpec& spec, const CatalogOptions& options);
+
+// InvalidArgument, naming the keys - the model cannot be cut into so many parts.
+absl::Status CheckNeuronUnits(const ModelSpec& spec, const NeuronUnits& units);
+// Of a stage whose `parts` units of a kind are too few.
+PartsText PartsTextFor(const ModelSpec& spec, const std::string& stage, const std::string& kind,
+                       int64_t parts);
 
 // Whether its activations are normed by statistics of other samples (norm_values.h).
 bool HasBatchNorm(const ModelSpec& spec);

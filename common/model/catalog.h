@@ -22,8 +22,9 @@ struct TensorSpec {
   std::vector<int64_t> shape;  // Row-major.
   InitialValues initial;
   bool decay = true;         // false: norms and biases, which weight decay leaves alone
-  bool ends_branch = false;  // The last linear map of a branch, or its bias: the branch times a
-                             // factor is the branch with these tensors times the factor.
+  bool ends_branch = false;  // The last linear map of a branch, or its bias: the branch (a unit's
+                             // part of it) times a factor is the branch with these tensors (the
+                             // unit's parts of them) times the factor.
 
   int64_t elements() const;
 };
@@ -57,11 +58,17 @@ struct UnitSpec {
 struct StageSpec {
   std::string name;
   // Read by this stage. Of those that are not shared a worker may hold a part, with which it
-  // computes less; without any of them the stage is the identity, or its shortcut.
+  // computes less; without any of them the stage is the identity, unless it stands alone.
   std::vector<UnitId> units;
   int64_t boundary_elements = 0;  // Size of its output, per sample. 0: the stage ends in the loss.
   // Beside its branch it has a shortcut of shared units, which without masked units is all of it.
   bool has_shortcut = false;
+  // A shared unit ends its branch, behind the sum over the masked ones: a norm, a bias. So without
+  // any of these that is left of the branch, and a factor cannot be the branch's: each unit's
+  // belongs into its part of the tensor that ends it.
+  bool shared_end = false;
+
+  bool stands_alone() const { return has_shortcut || shared_end; }
 };
 
 struct Catalog {

@@ -1,8 +1,11 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 
+#include "absl/status/status.h"
 #include "common/model/catalog.h"
+#include "common/model/neuron_units.h"
 
 namespace sdp {
 
@@ -21,5 +24,15 @@ struct ImageMlpSpec {
 // each of one masked unit, then "head" (projection, loss). All maps have biases. Precondition: a
 // spec that the config reader accepts.
 Catalog ImageMlpCatalog(const ImageMlpSpec& spec);
+
+// Neuron granularity: the same stages and tensors. Units of a stage "layers.i" are "layers.i.0" ..
+// "layers.i.G-1" of kind "layer", rows of fc1 with their columns of fc2, whose numbers differ by at
+// most one, then the shared "layers.i.bias" of fc2. Precondition: CheckParts.
+Catalog ImageMlpNeuronCatalog(const ImageMlpSpec& spec, const NeuronUnits& units);
+
+// InvalidArgument, naming the keys - it cannot be cut into so many groups.
+absl::Status CheckParts(const ImageMlpSpec& spec, const NeuronUnits& units);
+PartsText PartsTextOf(const ImageMlpSpec& spec, const std::string& stage, const std::string& kind,
+                      int64_t parts);
 
 }  // namespace sdp

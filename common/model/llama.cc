@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/model/catalog_builder.h"
 
 // What a stage costs, per token. A unit's cost per sample is L times that of its stages, or of its
 // part of one: the lines "heads" and "neurons" are divided among the units that have them.
@@ -29,27 +30,15 @@ namespace {
 
 constexpr double kStddev = 0.02;
 
-class Builder {
+class Builder : public CatalogBuilder {
  public:
   Builder(const LlamaSpec& spec, int64_t seq_len)
-      : spec_(spec),
+      : CatalogBuilder("llama"),
+        spec_(spec),
         seq_len_(seq_len),
         d_(spec.dim),
         kv_(spec.kv_heads * spec.head_dim()),
-        branch_stddev_(kStddev / std::sqrt(2.0 * static_cast<double>(spec.layers))) {
-    catalog_.arch = "llama";
-  }
-
-  // `layer` < 0: it belongs to none, and everybody holds it.
-  UnitId AddUnit(std::string name, std::string kind, int64_t layer = -1) {
-    UnitSpec unit;
-    unit.name = std::move(name);
-    unit.kind = std::move(kind);
-    unit.shared = layer < 0;
-    unit.layer = static_cast<int>(layer);
-    catalog_.units.push_back(std::move(unit));
-    return UnitId(static_cast<int32_t>(catalog_.units.size()) - 1);
-  }
+        branch_stddev_(kStddev / std::sqrt(2.0 * static_cast<double>(spec.layers))) {}
 
   void AddEmbedding(UnitId unit) {
     TakeWhole(unit, AddWeight("model.embed_tokens.weight", spec_.vocab, d_, kStddev));
@@ -114,11 +103,9 @@ class Builder {
     } else {
       TakeWhole(unit, AddWeight("lm_head.weight", spec_.vocab, d_, kStddev));
     }
-    AddCost(unit, spec_.vocab * d_, d_);
+    AddTokenCost(unit, spec_.vocab * d_, d_);
     AddStage("head", std::move(units), 0);
   }
-
-  Catalog Take() { return std::move(catalog_); }
 
  private:
   static constexpr int kRows = 0, kColumns = 1;  // dimensions of a matrix [out, in]
@@ -134,7 +121,7 @@ class Builder {
     t.k = AddWeight(absl::StrCat(prefix, "self_attn.k_proj.weight"), kv_, d_, kStddev);
     t.v = AddWeight(absl::StrCat(prefix, "self_attn.v_proj.weight"), kv_, d_, kStddev);
     t.o = AddWeight(absl::StrCat(prefix, "self_attn.o_proj.weight"), d_, d_, branch_stddev_);
-    catalog_.tensors.back().ends_branch = true;
+    tensor(t.o).ends_branch = true;
     return t;
   }
 
@@ -149,7 +136,7 @@ class Builder {
     t.gate = AddWeight(absl::StrCat(prefix, "mlp.gate_proj.weight"), f, d_, kStddev);
     t.up = AddWeight(absl::StrCat(prefix, "mlp.up_proj.weight"), f, d_, kStddev);
     t.down = AddWeight(absl::StrCat(prefix, "mlp.down_proj.weight"), d_, f, branch_stddev_);
-    catalog_.tensors.back().ends_branch = true;
+    tensor(t.down).ends_branch = true;
     return t;
   }
 
@@ -169,48 +156,23 @@ class Builder {
     return AddTensor({std::move(name), {d_}, {InitialValues::Kind::kOnes, 0}, /*decay=*/false});
   }
 
-  int AddTensor(TensorSpec tensor) {
-    catalog_.tensors.push_back(std::move(tensor));
-    return static_cast<int>(catalog_.tensors.size()) - 1;
-  }
-
-  void TakeWhole(UnitId unit, int tensor) {
-    Slice slice;
-    slice.tensor = tensor;
-    Take(unit, slice);
-  }
-  void TakePart(UnitId unit, int tensor, int dim, int64_t begin, int64_t end) {
-    Take(unit, {tensor, dim, begin, end});
-  }
-  void Take(UnitId unit, const Slice& slice) {
-    Unit(unit).slices.push_back(slice);
-    Unit(unit).params += catalog_.elements(slice);
-  }
-
-  void AddNormCost(UnitId unit) { AddCost(unit, 0, d_ + 1); }
+  void AddNormCost(UnitId unit) { AddTokenCost(unit, 0, d_ + 1); }
 
   // Of so many kv heads and the query heads that read them.
   void AddHeadsCost(UnitId unit, int64_t kv_heads) {
     const int64_t heads = kv_heads * (spec_.heads / spec_.kv_heads);
     const int64_t queries = heads * spec_.head_dim(), keys = kv_heads * spec_.head_dim();
-    AddCost(unit, 2 * d_ * queries + 2 * d_ * keys + seq_len_ * queries,
-            2 * queries + 2 * keys + heads);
+    AddTokenCost(unit, 2 * d_ * queries + 2 * d_ * keys + seq_len_ * queries,
+                 2 * queries + 2 * keys + heads);
   }
 
   void AddNeuronsCost(UnitId unit, int64_t neurons) {
-    AddCost(unit, 3 * d_ * neurons, 2 * neurons);
+    AddTokenCost(unit, 3 * d_ * neurons, 2 * neurons);
   }
 
-  void AddCost(UnitId id, int64_t macs_per_token, int64_t activations_per_token) {
-    Unit(id).macs += macs_per_token * seq_len_;
-    Unit(id).activation_elements += activations_per_token * seq_len_;
+  void AddTokenCost(UnitId unit, int64_t macs, int64_t activation_elements) {
+    AddCost(unit, macs * seq_len_, activation_elements * seq_len_);
   }
-
-  void AddStage(std::string name, std::vector<UnitId> units, int64_t boundary_elements) {
-    catalog_.stages.push_back({std::move(name), std::move(units), boundary_elements});
-  }
-
-  UnitSpec& Unit(UnitId id) { return catalog_.units[static_cast<size_t>(id.value())]; }
 
   const LlamaSpec spec_;
   const int64_t seq_len_;
@@ -218,10 +180,24 @@ class Builder {
   const int64_t kv_;
   const double branch_stddev_;  // o_proj and down_proj: the sum of 2 layers branches then has the
                                 // scale of one.
-  Catalog catalog_;
 };
 
 }  // namespace
+
+absl::Status CheckParts(const LlamaSpec& spec, const NeuronUnits& units) {
+  if (units.groups >= 1 && units.groups <= spec.ffn_dim) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(
+      "sdp.groups = ", units.groups, ": must be in [1, model.ffn_dim = ", spec.ffn_dim, "]"));
+}
+
+PartsText PartsTextOf(const LlamaSpec&, const std::string& stage, const std::string& kind,
+                      int64_t parts) {
+  if (kind == "attention") {
+    return {absl::StrCat("model.kv_heads = ", parts, ", so ", stage, " has as many parts"),
+            "keep attention whole on every worker with sdp.attention = \"shared\""};
+  }
+  return {absl::StrCat("sdp.groups = ", parts, " of ", stage), "take more groups"};
+}
 
 Catalog LlamaCatalog(const LlamaSpec& spec, TransformerUnit unit, int64_t seq_len) {
   Builder builder(spec, seq_len);
@@ -244,7 +220,7 @@ Catalog LlamaCatalog(const LlamaSpec& spec, TransformerUnit unit, int64_t seq_le
 }
 
 Catalog LlamaNeuronCatalog(const LlamaSpec& spec, const NeuronUnits& units, int64_t seq_len) {
-  assert(units.groups >= 1 && units.groups <= spec.ffn_dim);
+  assert(CheckParts(spec, units).ok());
   Builder builder(spec, seq_len);
   const UnitId embedding = builder.AddUnit("embed", "embed");
   builder.AddEmbedding(embedding);

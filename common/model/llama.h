@@ -1,8 +1,11 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 
+#include "absl/status/status.h"
 #include "common/model/catalog.h"
+#include "common/model/neuron_units.h"
 
 namespace sdp {
 
@@ -33,20 +36,16 @@ Catalog LlamaCatalog(const LlamaSpec& spec, TransformerUnit unit, int64_t seq_le
 
 // ---- Neuron granularity ----
 
-struct NeuronUnits {
-  enum class Attention {
-    kSplit,   // a unit per kv head: its rows of k and v, and of q and columns of o the heads that
-              // read it
-    kShared,  // the sub-layer is one shared unit
-  };
-  Attention attention = Attention::kSplit;
-  int64_t groups = 0;  // G of each MLP: rows of gate and up with their columns of down; sizes
-                       // differ by at most one. 1 <= G <= ffn_dim
-};
-
 // The same stages and tensors. Units of a stage "layers.i.mlp": the shared "layers.i.mlp.norm", as
 // every part of the MLP needs all of the norm's weight, then "layers.i.mlp.0" .. "layers.i.mlp.G-1"
-// of kind "mlp"; "layers.i.attention" likewise. The residual width is never cut.
+// of kind "mlp": rows of gate and up with their columns of down, whose numbers differ by at most
+// one; "layers.i.attention" likewise, a unit per kv head. The residual width is never cut.
+// Precondition: CheckParts.
 Catalog LlamaNeuronCatalog(const LlamaSpec& spec, const NeuronUnits& units, int64_t seq_len);
+
+// InvalidArgument, naming the keys - it cannot be cut into so many groups.
+absl::Status CheckParts(const LlamaSpec& spec, const NeuronUnits& units);
+PartsText PartsTextOf(const LlamaSpec& spec, const std::string& stage, const std::string& kind,
+                      int64_t parts);
 
 }  // namespace sdp

@@ -1,9 +1,12 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "common/model/catalog.h"
+#include "common/model/neuron_units.h"
 
 namespace sdp {
 
@@ -43,5 +46,18 @@ struct ResnetSpec {
 // kPre, which torchvision does not have, is "bn.weight" and "bn.bias". Precondition: a spec that
 // the config reader accepts.
 Catalog ResnetCatalog(const ResnetSpec& spec);
+
+// Neuron granularity: the same stages and tensors. Units of a block are parts of its inner
+// channels, "layer1.0.0" .. "layer1.0.G-1" of kind "block": rows of conv1, the norm between the
+// convolutions, and columns of conv2; the residual width is never cut. The block's other norm, of
+// conv2's output or with kPre of the input, is the shared unit "layer1.0.norm". So that a part's
+// activations do not depend on other parts, it is whole groups of GroupNorm, whose numbers differ
+// by at most one; with BatchNorm channels. Precondition: CheckParts.
+Catalog ResnetNeuronCatalog(const ResnetSpec& spec, const NeuronUnits& units);
+
+// InvalidArgument, naming the keys - it cannot be cut into so many groups.
+absl::Status CheckParts(const ResnetSpec& spec, const NeuronUnits& units);
+PartsText PartsTextOf(const ResnetSpec& spec, const std::string& stage, const std::string& kind,
+                      int64_t parts);
 
 }  // namespace sdp

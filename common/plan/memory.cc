@@ -63,7 +63,7 @@ struct Subnetwork {
         if (catalog.unit(id).shared) shared_params += catalog.unit(id).params;
         if (!catalog.unit(id).shared && held[static_cast<size_t>(id.value())]) ++masked_held;
       }
-      trained.push_back(masked == 0 || masked_held > 0 || stage.has_shortcut);
+      trained.push_back(masked == 0 || masked_held > 0 || stage.stands_alone());
       present.push_back(trained.back() || reads_all);
       units.push_back(shared + masked_held);
       if (!present.back()) idle += shared_params;

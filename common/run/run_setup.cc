@@ -14,11 +14,12 @@
 namespace sdp {
 namespace {
 
-absl::StatusOr<CatalogOptions> CatalogOptionsFrom(const RunConfig& config) {
+absl::StatusOr<CatalogOptions> CatalogOptionsFrom(const RunConfig& config, const ModelSpec& model) {
   const RunConfig::Sdp& sdp = config.sdp();
   CatalogOptions options = {.seq_len = config.data().seq_len()};
   if (sdp.granularity() == "neuron") {
-    SDP_ASSIGN_OR_RETURN(options.neurons, NeuronUnitsFrom(config));
+    SDP_ASSIGN_OR_RETURN(options.neurons, NeuronUnitsFrom(config.sdp()));
+    SDP_RETURN_IF_ERROR(CheckNeuronUnits(model, *options.neurons));
     return options;
   }
   if (sdp.granularity() != "block") {
@@ -29,10 +30,10 @@ absl::StatusOr<CatalogOptions> CatalogOptionsFrom(const RunConfig& config) {
   return options;
 }
 
-// Neuron granularity: every worker is to have a part of each layer's attention and MLP. That takes
-// N / p parts, which is how many their coverage leaves it one of, and with cyclic assignment N.
-absl::Status CheckParts(const RunConfig& config, const Catalog& catalog,
-                        absl::Span<const double> coverage) {
+// Neuron granularity: every worker is to have a part of each branch. That takes N / p parts, which
+// is how many their coverage leaves it one of, and with cyclic assignment N.
+absl::Status CheckEnoughParts(const RunConfig& config, const ModelSpec& model,
+                              const Catalog& catalog, absl::Span<const double> coverage) {
   const int64_t workers = config.cluster().workers();
   for (const StageSpec& stage : catalog.stages) {
     int64_t parts = 0;
@@ -45,33 +46,27 @@ absl::Status CheckParts(const RunConfig& config, const Catalog& catalog,
       kind = catalog.unit(id).kind;
     }
     if (parts == 0) continue;
-    const bool heads = kind == "attention";
-    const std::string these =
-        heads ? absl::StrCat("model.kv_heads = ", parts, ", so ", stage.name, " has as many parts")
-              : absl::StrCat("sdp.groups = ", parts, " of ", stage.name);
-    const char* const instead =
-        heads ? "or keep attention whole on every worker with sdp.attention = \"shared\""
-              : "or take more groups";
+    const PartsText says = PartsTextFor(model, stage.name, kind, parts);
     if (shares < 1 - kShareRounding) {
       return absl::InvalidArgumentError(absl::StrCat(
-          these, ": at this coverage they reach only ", shares * static_cast<double>(workers),
-          " of ", workers, " workers; raise the coverage ", instead));
+          says.number, ": at this coverage they reach only ", shares * static_cast<double>(workers),
+          " of ", workers, " workers; raise the coverage or ", says.instead));
     }
     if (config.sdp().assignment() == "cyclic" && parts < workers) {
       return absl::InvalidArgumentError(
-          absl::StrCat(these, ": cyclic assignment needs at least as many as workers, ", workers,
-                       "; take another sdp.assignment ", instead));
+          absl::StrCat(says.number, ": cyclic assignment needs at least as many as workers, ",
+                       workers, "; take another sdp.assignment or ", says.instead));
     }
   }
   return absl::OkStatus();
 }
 
-absl::Status CheckAllParts(const RunConfig& config, const Catalog& catalog,
-                           absl::Span<const double> coverage,
-                           absl::Span<const CoveragePhase> phases) {
-  SDP_RETURN_IF_ERROR(CheckParts(config, catalog, coverage));
+absl::Status CheckEnoughParts(const RunConfig& config, const ModelSpec& model,
+                              const Catalog& catalog, absl::Span<const double> coverage,
+                              absl::Span<const CoveragePhase> phases) {
+  SDP_RETURN_IF_ERROR(CheckEnoughParts(config, model, catalog, coverage));
   for (const CoveragePhase& phase : phases) {
-    SDP_RETURN_IF_ERROR(Context(CheckParts(config, catalog, phase.coverage),
+    SDP_RETURN_IF_ERROR(Context(CheckEnoughParts(config, model, catalog, phase.coverage),
                                 absl::StrCat("sdp.phases, phase from step ", phase.from)));
   }
   return absl::OkStatus();
@@ -81,12 +76,12 @@ absl::Status CheckAllParts(const RunConfig& config, const Catalog& catalog,
 
 absl::StatusOr<RunSetup> MakeRunSetup(const RunConfig& config) {
   SDP_ASSIGN_OR_RETURN(const ModelSpec model, ModelSpecFrom(config));
-  SDP_ASSIGN_OR_RETURN(const CatalogOptions options, CatalogOptionsFrom(config));
+  SDP_ASSIGN_OR_RETURN(const CatalogOptions options, CatalogOptionsFrom(config, model));
   Catalog catalog = MakeCatalog(model, options);
   SDP_ASSIGN_OR_RETURN(std::vector<double> coverage, CoverageFrom(config, catalog));
   SDP_ASSIGN_OR_RETURN(std::vector<CoveragePhase> phases, PhasesFrom(config, catalog));
   if (config.sdp().granularity() == "neuron")
-    SDP_RETURN_IF_ERROR(CheckAllParts(config, catalog, coverage, phases));
+    SDP_RETURN_IF_ERROR(CheckEnoughParts(config, model, catalog, coverage, phases));
   Layout layout(catalog);
   SDP_ASSIGN_OR_RETURN(const WireType precision, PrecisionFrom(config.train()));
   SDP_ASSIGN_OR_RETURN(const Rescale rescale, RescaleFrom(config.sdp()));
@@ -111,20 +106,13 @@ absl::StatusOr<TransformerUnit> TransformerUnitFrom(const RunConfig::Sdp& sdp) {
       absl::StrCat("sdp.unit = \"", sdp.unit(), "\": allowed are \"sublayer\", \"layer\""));
 }
 
-absl::StatusOr<NeuronUnits> NeuronUnitsFrom(const RunConfig& config) {
+absl::StatusOr<NeuronUnits> NeuronUnitsFrom(const RunConfig::Sdp& sdp) {
   NeuronUnits units;
-  units.groups = config.sdp().groups();
-  if (units.groups < 1 || units.groups > config.model().ffn_dim()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("sdp.groups = ", units.groups,
-                     ": must be in [1, model.ffn_dim = ", config.model().ffn_dim(), "]"));
-  }
-  if (config.sdp().attention() == "split") {
-    units.attention = NeuronUnits::Attention::kSplit;
-  } else if (config.sdp().attention() == "shared") {
+  units.groups = sdp.groups();
+  if (sdp.attention() == "shared") {
     units.attention = NeuronUnits::Attention::kShared;
-  } else {
-    return absl::InvalidArgumentError(absl::StrCat("sdp.attention = \"", config.sdp().attention(),
+  } else if (sdp.has_attention() && sdp.attention() != "split") {
+    return absl::InvalidArgumentError(absl::StrCat("sdp.attention = \"", sdp.attention(),
                                                    "\": allowed are \"split\", \"shared\""));
   }
   return units;

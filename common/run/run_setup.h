@@ -42,7 +42,8 @@ struct RunSetup {
 absl::StatusOr<RunSetup> MakeRunSetup(const RunConfig& config);
 
 absl::StatusOr<TransformerUnit> TransformerUnitFrom(const RunConfig::Sdp& sdp);
-absl::StatusOr<NeuronUnits> NeuronUnitsFrom(const RunConfig& config);
+// Whether the model can be cut so: CheckNeuronUnits.
+absl::StatusOr<NeuronUnits> NeuronUnitsFrom(const RunConfig::Sdp& sdp);
 absl::StatusOr<Masking> MaskingFrom(const RunConfig::Sdp& sdp);
 absl::StatusOr<Assignment> AssignmentFrom(const RunConfig::Sdp& sdp);
 // Backward masking: kNone, since every worker trains the full model.

@@ -1,5 +1,6 @@
 #include "common/model/resnet.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -153,6 +154,114 @@ TEST(ResnetTest, BranchesEndWhereAFactorCanBeFoldedIn) {
       EXPECT_EQ(tensor.decay, tensor.shape.size() > 1) << tensor.name;
     }
   }
+}
+
+// ---- Neuron granularity ----
+
+// The same tensors, stages and costs, cut otherwise; each element of a tensor in one unit.
+void ExpectSameModel(const Catalog& parts, const Catalog& blocks) {
+  EXPECT_EQ(parts.params(), blocks.params());
+  EXPECT_EQ(Macs(parts), Macs(blocks));
+  EXPECT_EQ(Shapes(parts), Shapes(blocks));
+  int64_t stored = 0, expected = 0;
+  for (const UnitSpec& unit : parts.units) stored += unit.activation_elements;
+  for (const UnitSpec& unit : blocks.units) expected += unit.activation_elements;
+  EXPECT_EQ(stored, expected);
+  std::vector<std::vector<int>> holders;  // [tensors][indices of the dimension that is cut]
+  for (const TensorSpec& tensor : parts.tensors) holders.emplace_back(tensor.shape[0]);
+  for (const UnitSpec& unit : parts.units) {
+    int64_t params = 0;
+    for (const Slice& slice : unit.slices) {
+      std::vector<int>& count = holders[static_cast<size_t>(slice.tensor)];
+      const auto& shape = parts.tensors[static_cast<size_t>(slice.tensor)].shape;
+      if (!slice.whole()) count.resize(static_cast<size_t>(shape[static_cast<size_t>(slice.dim)]));
+      const int64_t end = slice.whole() ? shape[0] : slice.end;
+      for (int64_t i = slice.whole() ? 0 : slice.begin; i < end; ++i)
+        ++count[static_cast<size_t>(i)];
+      params += parts.elements(slice);
+    }
+    EXPECT_EQ(unit.params, params) << unit.name;
+  }
+  for (size_t tensor = 0; tensor < holders.size(); ++tensor)
+    EXPECT_THAT(holders[tensor], testing::Each(1)) << parts.tensors[tensor].name;
+  ASSERT_EQ(parts.stages.size(), blocks.stages.size());
+  for (size_t stage = 0; stage < parts.stages.size(); ++stage) {
+    EXPECT_EQ(parts.stages[stage].name, blocks.stages[stage].name);
+    EXPECT_EQ(parts.stages[stage].boundary_elements, blocks.stages[stage].boundary_elements);
+    EXPECT_EQ(parts.stages[stage].has_shortcut, blocks.stages[stage].has_shortcut);
+  }
+}
+
+// 7.4 of the method: of n inner channels 9 (b + c) n + 2 n parameters, the other norm for
+// everybody.
+TEST(ResnetTest, Neurons_AreInnerChannelsInWholeNormGroups) {
+  for (const Order order : {Order::kPost, Order::kPre}) {
+    ResnetSpec spec = Resnet18(Stem::kCifar, order);
+    const Catalog catalog = ResnetNeuronCatalog(spec, {.groups = 5});
+    ExpectSameModel(catalog, ResnetCatalog(spec));
+    const StageSpec& stage = catalog.stages[3];  // layer2.0: from 64 to 128 channels
+    ASSERT_EQ(stage.units.size(), 7u);
+    EXPECT_EQ(catalog.unit(stage.units[0]).name, "layer2.0.downsample");
+    EXPECT_EQ(stage.shared_end, order == Order::kPost);
+    // Of 32 norm groups of 4 channels: 6, 6, 7, 6, 7.
+    const int64_t channels[] = {24, 24, 28, 24, 28};
+    for (size_t i = 0; i < 5; ++i) {
+      const UnitSpec& unit = catalog.unit(stage.units[1 + i]);
+      EXPECT_EQ(unit.name, absl::StrCat("layer2.0.", i));
+      EXPECT_EQ(unit.kind, "block");
+      EXPECT_EQ(unit.layer, 2);
+      EXPECT_EQ(unit.params, channels[i] * (9 * (64 + 128) + 2));
+      EXPECT_EQ(unit.macs, channels[i] * 9 * (64 + 128) * 256);
+      EXPECT_EQ(unit.activation_elements, channels[i] * 256);
+    }
+    const UnitSpec& norm = catalog.unit(stage.units.back());
+    EXPECT_EQ(norm.name, "layer2.0.norm");
+    EXPECT_TRUE(norm.shared);
+    EXPECT_EQ(norm.params, 2 * (order == Order::kPost ? 128 : 64));
+    EXPECT_EQ(norm.macs, 0);
+    for (const TensorSpec& tensor : catalog.tensors)
+      EXPECT_EQ(tensor.ends_branch, absl::StrContains(tensor.name, ".conv2.")) << tensor.name;
+    spec.norm_groups = 0;  // 64 channels in 5 parts
+    const Catalog batch = ResnetNeuronCatalog(spec, {.groups = 5});
+    ExpectSameModel(batch, ResnetCatalog(spec));
+    EXPECT_EQ(batch.unit(batch.stages[1].units[1]).params, 13 * (9 * (64 + 64) + 2));
+  }
+}
+
+TEST(ResnetTest, Neurons_MorePartsThanNormGroupsOrChannels_InvalidArgument) {
+  ResnetSpec spec = Resnet18();
+  EXPECT_TRUE(CheckParts(spec, {.groups = 32}).ok());
+  for (const int64_t groups : {0, 33}) {
+    const absl::Status status = CheckParts(spec, {.groups = groups});
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+    EXPECT_EQ(status.message(),
+              absl::StrCat("sdp.groups = ", groups, ": must be in [1, model.norm_groups = 32]"));
+  }
+  spec.norm_groups = 0;
+  EXPECT_TRUE(CheckParts(spec, {.groups = 64}).ok());
+  EXPECT_THAT(CheckParts(spec, {.groups = 65}).message(),
+              testing::HasSubstr("the least of model.widths, 64]"));
+}
+
+TEST(ImageMlpTest, Neurons_AreHiddenOnesAndTheLastBiasIsShared) {
+  const ImageMlpSpec spec = {.dim = 16, .layers = 3, .ffn_dim = 20, .inputs = 3072, .classes = 10};
+  const Catalog catalog = ImageMlpNeuronCatalog(spec, {.groups = 3});
+  ExpectSameModel(catalog, ImageMlpCatalog(spec));
+  const StageSpec& stage = catalog.stages[2];
+  EXPECT_TRUE(stage.shared_end);
+  const int64_t neurons[] = {6, 7, 7};
+  ASSERT_EQ(stage.units.size(), 4u);
+  for (size_t i = 0; i < 3; ++i) {
+    const UnitSpec& unit = catalog.unit(stage.units[i]);
+    EXPECT_EQ(unit.name, absl::StrCat("layers.1.", i));
+    EXPECT_EQ(unit.params, neurons[i] * (16 + 1 + 16));
+    EXPECT_EQ(unit.macs, neurons[i] * 2 * 16);
+    EXPECT_EQ(unit.layer, 1);
+  }
+  EXPECT_EQ(catalog.unit(stage.units[3]).name, "layers.1.bias");
+  EXPECT_TRUE(catalog.unit(stage.units[3]).shared);
+  EXPECT_EQ(CheckParts(spec, {.groups = 21}).message(),
+            "sdp.groups = 21: must be in [1, model.ffn_dim = 20]");
 }
 
 TEST(ImageMlpTest, CountsUnitsAndEnds) {

@@ -108,6 +108,26 @@ TEST(UnequalCostsTest, ResNet18_FourOfEight) {
   EXPECT_LE(loads.count_spread, 0);
 }
 
+// Parts of each branch: every worker holds as much of every block, 0.7% of the model or 42%.
+TEST(UnequalCostsTest, ResNet18_PartsOfBlocks_FourOfEight) {
+  ResnetSpec spec;
+  spec.widths = {64, 128, 256, 512};
+  spec.depths = {2, 2, 2, 2};
+  spec.norm_groups = 32;
+  const Loads even = LoadsOf(ResnetNeuronCatalog(spec, {.groups = 32}), {.holders = 4});
+  EXPECT_LT(even.mac_imbalance, 1 + 1e-9);
+  // Half of the branches, and all of stem, projections, norms and head.
+  for (const double share : even.params) EXPECT_NEAR(share, .508, kThreeDigits);
+  // 128 pairs of parts on seven classes, 18 or 19 on each.
+  EXPECT_NEAR(even.gap, 1 - 19.0 / 128, 1e-6);
+  EXPECT_LE(even.count_spread, 0);
+  // 24 parts of one or two norm groups.
+  const Loads uneven = LoadsOf(ResnetNeuronCatalog(spec, {.groups = 24}), {.holders = 4});
+  EXPECT_LT(uneven.mac_imbalance, 1.04);
+  EXPECT_LT(Largest(uneven.params) / Least(uneven.params), 1.12);
+  EXPECT_LE(uneven.count_spread, 0);
+}
+
 TEST(UnequalCostsTest, SwinT_FourOfEight) {
   const Loads loads = LoadsOf(testing::SwinTCosts(), {.holders = 4});
   for (const double share : loads.params) EXPECT_NEAR(share, .541, kThreeDigits);
