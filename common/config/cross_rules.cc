@@ -65,10 +65,6 @@ void CheckLlama(const RunConfig& config, Checks* checks) {
 
 // Every worker computes the full model then: there is nothing to scale up for.
 void CheckBackward(const RunConfig::Sdp& sdp, Checks* checks) {
-  if (sdp.granularity() != "block") {
-    checks->Fail({"sdp.masking", "sdp.granularity"},
-                 "backward masking is built for granularity \"block\"");
-  }
   if (sdp.rescale() != "eval" && sdp.rescale() != "none") {
     checks->Fail({"sdp.masking", "sdp.rescale"},
                  "with backward masking every factor is 1; allowed are \"eval\" and \"none\"");

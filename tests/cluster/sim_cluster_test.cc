@@ -38,15 +38,19 @@ struct Case {
   int64_t max_events = 0;
   WireType wire = WireType::kF32;
   Masking masking = Masking::kForward;
+  int64_t groups = 0;  // > 0: neuron granularity
 };
+
+Catalog CatalogOf(const Case& c) {
+  const LlamaSpec spec = {
+      .dim = 8, .layers = 4, .heads = 2, .kv_heads = 1, .ffn_dim = 12, .vocab = 16};
+  if (c.groups == 0) return LlamaCatalog(spec, TransformerUnit::kSublayer, 4);
+  return LlamaNeuronCatalog(spec, {NeuronUnits::Attention::kShared, c.groups}, 4);
+}
 
 class SimRun {
  public:
-  explicit SimRun(const Case& c)
-      : catalog_(LlamaCatalog(
-            {.dim = 8, .layers = 4, .heads = 2, .kv_heads = 1, .ffn_dim = 12, .vocab = 16},
-            TransformerUnit::kSublayer, 4)),
-        layout_(catalog_, 50) {
+  explicit SimRun(const Case& c) : catalog_(CatalogOf(c)), layout_(catalog_, 50) {
     options_.run.catalog = &catalog_;
     options_.run.layout = &layout_;
     options_.run.config_hash = "test";
@@ -249,6 +253,7 @@ TEST(SimClusterTest, BackwardMasking_EqualsSequentialMethod) {
   ExpectEqualsReference(
       {.clip_norm = 0.3, .optimizer = OptimizerOptions::Kind::kSgd, .masking = backward});
   ExpectEqualsReference({.rotate_every = 2, .masking = backward});
+  ExpectEqualsReference({.rotate_every = 2, .clip_norm = 0.3, .masking = backward, .groups = 5});
   for (const int workers : {3, 5, 7}) {  // with 2 samples, some have none
     ExpectEqualsReference(
         {.workers = workers, .shards = 3, .global_batch = 11, .masking = backward});

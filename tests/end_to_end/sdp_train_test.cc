@@ -30,6 +30,20 @@ using ::testing::HasSubstr;
 
 class SdpTrainTest : public TrainFixture {
  protected:
+  // All blocks come in at every worker, and what it holds goes out.
+  void ExpectBackwardBytes(const std::string& run) const {
+    const Json plan = Json::parse(std::ifstream(RunDir(run) / "plan.json"));
+    double params = 0, held = 0;
+    for (const Json& unit : plan.at("units")) params += unit.at("params").get<double>();
+    for (const Json& worker : plan.at("workers")) held += worker.at("params").get<double>();
+    EXPECT_LT(held, 0.8 * 4 * params);
+    const std::vector<Json> lines = Metrics(run);
+    for (size_t t = 0; t + 1 < lines.size(); ++t) {
+      EXPECT_NEAR(lines[t].at("pulled_bytes").get<double>() / (4 * 4 * params), 1, 0.02) << t;
+      EXPECT_NEAR(lines[t].at("pushed_bytes").get<double>() / (4 * held), 1, 0.02) << t;
+    }
+  }
+
   // The state hash of the run's cluster over a simulated network. Its configuration is the
   // fixture's but for the masking.
   std::string SimulatedHash(const std::string& run) const {
@@ -336,17 +350,29 @@ TEST_F(SdpTrainTest, BackwardMasking_SameBitsAnyShards_BytesOfThePlan) {
   EXPECT_EQ(StateHash("three"), hash);
   EXPECT_EQ(SimulatedHash("one"), hash);
 
-  ASSERT_EQ(Train("wide", backward + "--set model.dim=64 --set model.ffn_dim=172").exit_status, 0);
-  const Json plan = Json::parse(std::ifstream(RunDir("wide") / "plan.json"));
-  double params = 0, held = 0;
-  for (const Json& unit : plan.at("units")) params += unit.at("params").get<double>();
-  for (const Json& worker : plan.at("workers")) held += worker.at("params").get<double>();
-  EXPECT_LT(held, 0.8 * 4 * params);
-  const std::vector<Json> lines = Metrics("wide");
-  for (size_t t = 0; t + 1 < lines.size(); ++t) {
-    EXPECT_NEAR(lines[t].at("pulled_bytes").get<double>() / (4 * 4 * params), 1, 0.02) << t;
-    EXPECT_NEAR(lines[t].at("pushed_bytes").get<double>() / (4 * held), 1, 0.02) << t;
-  }
+  const std::string wide = backward + "--set model.dim=64 --set model.ffn_dim=172 ";
+  ASSERT_EQ(Train("wide", wide).exit_status, 0);
+  ExpectBackwardBytes("wide");
+}
+
+// The same where heads and neurons are units, some of which are held and others read.
+TEST_F(SdpTrainTest, BackwardMaskingOfParts_SameBitsAnyShards_BytesOfThePlan) {
+  const std::string parts =
+      "--set sdp.masking=backward --set sdp.granularity=neuron --set sdp.groups=4 --set "
+      "sdp.coverage=0.6 --set model.dim=64 --set model.ffn_dim=172 ";
+  ASSERT_EQ(Train("one", parts).exit_status, 0);
+  EXPECT_EQ(Train("three", parts + "--set cluster.shards=3 --unix-sockets").exit_status, 0);
+  EXPECT_EQ(StateHash("one").size(), 16u);
+  EXPECT_EQ(StateHash("three"), StateHash("one"));
+  EXPECT_EQ(SimulatedHash("one"), StateHash("one"));
+  ExpectBackwardBytes("one");
+  EXPECT_EQ(
+      Train("half", parts + "--set train.precision=bf16 --set train.micro_batch=1").exit_status, 0);
+
+  const std::string full = parts + "--set sdp.coverage=1 ";
+  ASSERT_EQ(Train("backward", full).exit_status, 0);
+  ASSERT_EQ(Train("forward", full + "--set sdp.masking=forward").exit_status, 0);
+  EXPECT_EQ(StateHash("backward"), StateHash("forward"));
 }
 
 TEST_F(SdpTrainTest, BackwardMasking_AtCoverage1_HasTheBitsOfForward) {

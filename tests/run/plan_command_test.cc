@@ -264,8 +264,8 @@ TEST_F(PlanCommandTest, PartsThatCannotBeSplitEvenly_AreRefusedSayingWhatToDo) {
   EXPECT_THAT(Refusal(), HasSubstr("an MLP has no more parts than neurons"));
   with({"sdp.unit=layer"});
   EXPECT_THAT(Refusal(), HasSubstr("sdp.unit = \"layer\""));
-  with({"sdp.masking=backward"});
-  EXPECT_THAT(Refusal(), HasSubstr("backward masking is built for granularity \"block\""));
+  with({"sdp.masking=backward", "sdp.groups=3"});
+  EXPECT_THAT(Refusal(), HasSubstr("sdp.groups = 3 of layers.0.mlp"));
   with({"sdp.assignment=cyclic"});
   EXPECT_TRUE(Run().ok());
   command_.sets = {"sdp.granularity=neuron", "model.kv_heads=4", "sdp.depth=[1.0, 0.125]"};

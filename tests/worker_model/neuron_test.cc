@@ -1,12 +1,11 @@
 #include <algorithm>
-#include <cstring>
-#include <random>
 #include <string>
 #include <vector>
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/worker_model/llama_case.h"
+#include "tests/worker_model/parts.h"
 #include "worker/model/llama.h"
 #include "worker/model/weight_map.h"
 
@@ -15,8 +14,6 @@
 // train_test.cc (2e-5 of a block's largest element) and bf16_model_test.cc (8 u in the 2-norm).
 namespace sdp {
 namespace {
-
-using Kind = FakeExchange::Kind;
 
 constexpr double kTolerance = 2e-5;
 const std::vector<int64_t> kSamples = {3, 0, 7, 12};
@@ -32,42 +29,6 @@ struct Shape {
     return LlamaCase(spec, LlamaNeuronCatalog(spec, units, length), length, max_fragment, options);
   }
 };
-
-// Shared units, and each of the others with probability 1/2; factors of the held ones from
-// `factors`, in turn.
-std::vector<HeldUnit> RandomUnits(const LlamaCase& c, unsigned seed,
-                                  const std::vector<double>& factors) {
-  std::mt19937 random(seed);
-  std::vector<HeldUnit> held;
-  for (const HeldUnit& unit : c.Held()) {
-    const bool shared = c.catalog.unit(unit.unit).shared;
-    if (!shared && random() % 2 == 0) continue;
-    held.push_back({unit.unit, shared ? 1 : factors[held.size() % factors.size()]});
-  }
-  return held;
-}
-
-// The model that `held` stands for: tensors that end a branch with each unit's columns times its
-// factor, 0 where it is not held. Differentiable in `leaves`.
-naive::Weights Masked(const LlamaCase& c, const std::vector<HeldUnit>& held,
-                      const naive::Weights& leaves) {
-  naive::Weights masked = leaves;
-  for (size_t unit = 0; unit < c.catalog.units.size(); ++unit) {
-    if (c.catalog.units[unit].shared) continue;
-    double factor = 0;
-    for (const HeldUnit& h : held) {
-      if (h.unit.value() == static_cast<int32_t>(unit)) factor = h.factor;
-    }
-    for (const Slice& slice : c.catalog.units[unit].slices) {
-      const TensorSpec& spec = c.catalog.tensors[static_cast<size_t>(slice.tensor)];
-      if (!spec.ends_branch) continue;
-      at::Tensor scale = at::ones({1, spec.shape[1]}, at::kDouble);
-      scale.narrow(slice.dim, slice.begin, slice.end - slice.begin).fill_(factor);
-      masked[spec.name] = masked[spec.name] * scale;
-    }
-  }
-  return masked;
-}
 
 struct Reference {
   double loss;
@@ -86,21 +47,6 @@ TrainTask Task(std::vector<HeldUnit> units, int64_t micro_batch = 0) {
   task.samples = kSamples;
   task.micro_batch = micro_batch;
   return task;
-}
-
-// Held units are taken once and all of their fragments handed out once; absent ones never.
-void ExpectExchanged(const LlamaCase& c, const FakeExchange& exchange,
-                     const std::vector<HeldUnit>& held) {
-  for (size_t unit = 0; unit < c.catalog.units.size(); ++unit) {
-    const UnitId id(static_cast<int32_t>(unit));
-    const bool is_held =
-        std::any_of(held.begin(), held.end(), [&](const HeldUnit& h) { return h.unit == id; });
-    EXPECT_EQ(exchange.Count(Kind::kTake, id.value()), is_held) << c.catalog.unit(id).name;
-    for (const FragmentId fragment : c.layout.block(id)) {
-      EXPECT_EQ(exchange.Count(Kind::kGradient, fragment.value()), is_held)
-          << c.catalog.unit(id).name;
-    }
-  }
 }
 
 void ExpectSlimEqualsMasked(const Shape& shape, const std::vector<double>& factors,
@@ -219,35 +165,9 @@ TEST(NeuronTest, AllUnits_HaveTheBitsOfBlocks) {
   const auto y = parts.model->Train(Task(parts.Held(), 3), b);
   ASSERT_TRUE(x.ok() && y.ok());
   EXPECT_EQ(x->loss.loss_sum, y->loss.loss_sum);
-  // By tensor: a block's gradient is put together as the tensors it has a part of.
-  const auto tensors = [](const LlamaCase& c, const FakeExchange& exchange) {
-    naive::Weights gradients;
-    for (const TensorSpec& spec : c.catalog.tensors)
-      gradients[spec.name] = at::empty(spec.shape, at::kFloat);
-    for (int id = 0; id < c.layout.fragments(); ++id) {
-      for (const Piece& piece : c.layout.pieces(FragmentId(id))) {
-        const std::string& name = c.catalog.tensors[static_cast<size_t>(piece.tensor)].name;
-        std::memcpy(gradients[name].mutable_data_ptr<float>() + piece.tensor_offset,
-                    exchange.gradient(FragmentId(id))->data() + piece.fragment_offset,
-                    static_cast<size_t>(piece.size) * sizeof(float));
-      }
-    }
-    return gradients;
-  };
-  const naive::Weights expected = tensors(blocks, a);
-  for (const auto& [name, gradient] : tensors(parts, b))
+  const naive::Weights expected = GradientsByTensor(blocks, a);
+  for (const auto& [name, gradient] : GradientsByTensor(parts, b))
     EXPECT_TRUE(at::equal(gradient, expected.at(name))) << name;
-}
-
-// Backward masking: a weight has a gradient as a whole, or none.
-TEST(NeuronTest, PartsOfAStageHeldAndReadOnly_InvalidArgument) {
-  const LlamaCase c = Shape().Make();
-  TrainTask task = Task(c.Held({"layers.1.mlp.2"}));
-  task.read_only = {c.Unit("layers.1.mlp.2")};
-  FakeExchange exchange = c.MakeExchange();
-  const absl::Status status = c.model->Train(task, exchange).status();
-  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_THAT(status.message(), ::testing::HasSubstr("layers.1.mlp.2"));
 }
 
 // ---- Evaluation ----

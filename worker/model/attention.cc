@@ -65,20 +65,26 @@ Forward Compute(const at::Tensor& h, const AttentionWeights& w, const Rotary& ro
   return f;
 }
 
-// Of `backward`: which weights' gradients are wanted, by their place among forward's tensors.
+// Of `backward`: which gradients are wanted, by their place among forward's tensors.
 enum Input : size_t { kH, kNorm, kQkv, kO };
 
 class AttentionFunction : public torch::autograd::Function<AttentionFunction> {
+  static constexpr size_t kArguments = 11;
+
  public:
+  // The first four tensors have gradients: of a weight of which a part is trained that part's leaf.
   static at::Tensor forward(AutogradContext* context, const at::Tensor& h, const at::Tensor& norm,
-                            const at::Tensor& qkv, const at::Tensor& o, const Rotary* rotary,
-                            double eps, double factor) {
+                            const at::Tensor&, const at::Tensor&, const at::Tensor& qkv,
+                            const at::Tensor& o, const Ranges& rows, const Ranges& columns,
+                            const Rotary* rotary, double eps, double factor) {
     Forward f = Compute(h, {norm, qkv, o}, *rotary, eps, factor);
     const Attended& a = f.attended;
     context->save_for_backward(
         {h, norm, qkv, o, f.rstd, f.qkv, a.out, a.log_sum_exp, a.random_seed, a.random_at});
     // Owned by the network, which outlives every graph.
     context->saved_data["rotary"] = reinterpret_cast<int64_t>(rotary);
+    context->saved_data["rows"] = rows;
+    context->saved_data["columns"] = columns;
     context->saved_data["eps"] = eps;
     context->saved_data["factor"] = factor;
     return f.y;
@@ -96,8 +102,10 @@ class AttentionFunction : public torch::autograd::Function<AttentionFunction> {
     const at::Tensor dy = gradients[0].contiguous();
     const at::Tensor dy_rows = Rows(dy);
     at::Tensor do_weight;
-    if (context->needs_input_grad(kO))
-      do_weight = ScaledProduct(dy_rows.t(), ByToken(attended.out), factor);
+    if (context->needs_input_grad(kO)) {
+      const Ranges columns = context->saved_data["columns"].toIntVector();
+      do_weight = ScaledProduct(dy_rows.t(), Select(ByToken(attended.out), 1, columns), factor);
+    }
     at::Tensor dout = ScaledProduct(dy_rows, o_weight, factor)
                           .view({h.size(0), h.size(1), heads.query, heads.size})
                           .transpose(1, 2);
@@ -115,7 +123,8 @@ class AttentionFunction : public torch::autograd::Function<AttentionFunction> {
     at::Tensor rows, dqkv_weight;
     if (context->needs_input_grad(kQkv)) {
       rows = Rows(RmsNorm(h, norm, context->saved_data["eps"].toDouble()).y);
-      dqkv_weight = Product(dqkv.t(), rows);
+      const Ranges held = context->saved_data["rows"].toIntVector();
+      dqkv_weight = Product(Select(dqkv, 1, held).t(), rows);
     } else {
       rows = at::empty_like(Rows(h));
     }
@@ -124,17 +133,21 @@ class AttentionFunction : public torch::autograd::Function<AttentionFunction> {
     RmsNormGradients through = RmsNormGradient(rows, h, norm, rstd, dy);
     at::Tensor dnorm;
     if (context->needs_input_grad(kNorm)) dnorm = through.dweight.to(norm.scalar_type());
-    return {through.dx, dnorm, dqkv_weight, do_weight, at::Tensor(), at::Tensor(), at::Tensor()};
+    variable_list all = {through.dx, dnorm, dqkv_weight, do_weight};
+    all.resize(kArguments);  // The values and the numbers have none.
+    return all;
   }
 };
 
 }  // namespace
 
 at::Tensor AttentionBranch(const at::Tensor& h, const AttentionWeights& weights,
-                           const Rotary& rotary, double norm_eps, double factor) {
+                           const Rotary& rotary, double norm_eps, double factor,
+                           const AttentionParts& parts) {
   if (!at::GradMode::is_enabled()) return Compute(h, weights, rotary, norm_eps, factor).y;
-  return AttentionFunction::apply(h, weights.norm, weights.qkv, weights.o, &rotary, norm_eps,
-                                  factor);
+  return AttentionFunction::apply(h, weights.norm, GradientOf(weights.qkv, parts.qkv.leaf),
+                                  GradientOf(weights.o, parts.o.leaf), weights.qkv, weights.o,
+                                  parts.qkv.ranges, parts.o.ranges, &rotary, norm_eps, factor);
 }
 
 }  // namespace sdp

@@ -2,6 +2,7 @@
 
 #include "ATen/ATen.h"
 #include "worker/model/row_ops.h"
+#include "worker/model/stage.h"
 
 namespace sdp {
 
@@ -14,14 +15,20 @@ namespace sdp {
 // token.
 //
 // Weights that require no gradient (a unit that is read only) get none, nor what only that would
-// take: the products with the normed input and the heads' output. What is kept is the same, since
-// h's gradient needs all of it.
+// take: the products with the normed input and the heads' output. Where some heads are held and
+// others read only, only the held ones' part of these products is made. What is kept is the same,
+// since h's gradient needs all of it.
 struct AttentionWeights {
   at::Tensor norm;  // [d]
   at::Tensor qkv;   // [(H + 2 K) e, d]
   at::Tensor o;     // [d, H e]
 };
+struct AttentionParts {
+  TrainedPart qkv;  // its rows
+  TrainedPart o;    // its columns
+};
 at::Tensor AttentionBranch(const at::Tensor& h, const AttentionWeights& weights,
-                           const Rotary& rotary, double norm_eps, double factor);
+                           const Rotary& rotary, double norm_eps, double factor,
+                           const AttentionParts& parts = {});
 
 }  // namespace sdp

@@ -30,8 +30,8 @@ EvaluatePass::EvaluatePass(const TorchWalk& walk, const WalkPlan& plan, const Ba
                                 memory_bytes, BytesPerElement(walk.placement.type))),
       last_(LastUses(walk.catalog)),
       statistics_(std::move(norms)),
-      map_(walk.catalog, walk.layout, walk.map, plan),
-      weights_(walk.layout, map_, walk.placement),
+      map_(walk.catalog, walk.layout, walk.map, plan.units, plan.folded),
+      weights_(walk.layout, map_, /*trained=*/nullptr, walk.placement),
       wanted_(walk.catalog.units.size()) {}
 
 absl::StatusOr<LossSum> EvaluatePass::Run() {
@@ -161,7 +161,7 @@ absl::Status EvaluatePass::TakeUnits(size_t stage) {
     absl::StatusOr<std::vector<WireBuffer>> fragments = exchange_.Take(unit);
     if (!fragments.ok()) return Context(fragments.status(), doing_);
     wanted_[static_cast<size_t>(unit.value())] = false;
-    SDP_RETURN_IF_ERROR(weights_.Unpack(unit, *std::move(fragments), SlimWeights::Use::kRead));
+    SDP_RETURN_IF_ERROR(weights_.Unpack(unit, *std::move(fragments)));
   }
   return absl::OkStatus();
 }

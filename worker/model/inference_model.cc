@@ -29,13 +29,13 @@ class TorchInference : public InferenceModel {
         network_(std::move(network)),
         map_(std::move(map)),
         plan_(std::move(plan)),
-        slim_(stored.catalog, stored.layout, map_, plan_),
-        weights_(stored.layout, slim_, Placement()),
+        slim_(stored.catalog, stored.layout, map_, plan_.units, plan_.folded),
+        weights_(stored.layout, slim_, /*trained=*/nullptr, Placement()),
         caches_(network_.stages.size()) {}
 
   absl::Status LoadUnit(const StoredModel& stored, UnitId unit) {
     SDP_ASSIGN_OR_RETURN(std::vector<WireBuffer> fragments, ReadBlock(stored, unit));
-    return weights_.Unpack(unit, std::move(fragments), SlimWeights::Use::kRead);
+    return weights_.Unpack(unit, std::move(fragments));
   }
 
   absl::StatusOr<absl::Span<const float>> Logits(absl::Span<const int32_t> tokens) override {

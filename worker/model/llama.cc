@@ -43,6 +43,11 @@ class AttentionStage : public Stage {
                      double factor) const override {
     return AttentionBranch(h, {weights[0], weights[1], weights[2]}, *rotary_, eps_, factor);
   }
+  at::Tensor Train(const at::Tensor& h, absl::Span<const at::Tensor> weights,
+                   absl::Span<const TrainedPart> parts, double factor) const override {
+    return AttentionBranch(h, {weights[0], weights[1], weights[2]}, *rotary_, eps_, factor,
+                           {parts[1], parts[2]});
+  }
   at::Tensor Decode(const at::Tensor& h, absl::Span<const at::Tensor> weights, double factor,
                     KeyValueCache& cache) const override {
     return DecodeAttention(h, {weights[0], weights[1], weights[2]}, *rotary_, eps_, factor, cache);
@@ -67,6 +72,10 @@ class MlpStage : public Stage {
   at::Tensor Forward(const at::Tensor& h, absl::Span<const at::Tensor> weights,
                      double factor) const override {
     return MlpBranch(h, {weights[0], weights[1], weights[2]}, eps_, factor);
+  }
+  at::Tensor Train(const at::Tensor& h, absl::Span<const at::Tensor> weights,
+                   absl::Span<const TrainedPart> parts, double factor) const override {
+    return MlpBranch(h, {weights[0], weights[1], weights[2]}, eps_, factor, {parts[1], parts[2]});
   }
 
  private:

@@ -28,16 +28,22 @@ Forward Compute(const at::Tensor& h, const MlpWeights& w, double eps, double fac
   return f;
 }
 
-// Of `backward`: which weights' gradients are wanted, by their place among forward's tensors.
+// Of `backward`: which gradients are wanted, by their place among forward's tensors.
 enum Input : size_t { kH, kNorm, kGateUp, kDown };
 
 class MlpFunction : public torch::autograd::Function<MlpFunction> {
+  static constexpr size_t kArguments = 10;
+
  public:
+  // The first four tensors have gradients: of a weight of which a part is trained that part's leaf.
   static at::Tensor forward(AutogradContext* context, const at::Tensor& h, const at::Tensor& norm,
-                            const at::Tensor& gate_up, const at::Tensor& down, double eps,
-                            double factor) {
+                            const at::Tensor&, const at::Tensor&, const at::Tensor& gate_up,
+                            const at::Tensor& down, const Ranges& rows, const Ranges& columns,
+                            double eps, double factor) {
     Forward f = Compute(h, {norm, gate_up, down}, eps, factor);
     context->save_for_backward({h, norm, gate_up, down, f.rstd, f.gate_up});
+    context->saved_data["rows"] = rows;
+    context->saved_data["columns"] = columns;
     context->saved_data["eps"] = eps;
     context->saved_data["factor"] = factor;
     return f.y;
@@ -54,12 +60,16 @@ class MlpFunction : public torch::autograd::Function<MlpFunction> {
         ScaledProduct(Rows(dy), down, factor);  // Its gradient, until the next line.
     at::Tensor dgate_up = SwiGluGradient(gate_up, product);
     at::Tensor ddown;
-    if (context->needs_input_grad(kDown)) ddown = ScaledProduct(Rows(dy).t(), product, factor);
+    if (context->needs_input_grad(kDown)) {
+      const Ranges columns = context->saved_data["columns"].toIntVector();
+      ddown = ScaledProduct(Rows(dy).t(), Select(product, 1, columns), factor);
+    }
     product.reset();
     at::Tensor rows, dgate_up_weight;
     if (context->needs_input_grad(kGateUp)) {
       rows = Rows(RmsNorm(h, norm, context->saved_data["eps"].toDouble()).y);
-      dgate_up_weight = Product(dgate_up.t(), rows);
+      const Ranges held = context->saved_data["rows"].toIntVector();
+      dgate_up_weight = Product(Select(dgate_up, 1, held).t(), rows);
     } else {
       rows = at::empty_like(Rows(h));
     }
@@ -68,16 +78,21 @@ class MlpFunction : public torch::autograd::Function<MlpFunction> {
     RmsNormGradients through = RmsNormGradient(rows, h, norm, rstd, dy);
     at::Tensor dnorm;
     if (context->needs_input_grad(kNorm)) dnorm = through.dweight.to(norm.scalar_type());
-    return {through.dx, dnorm, dgate_up_weight, ddown, at::Tensor(), at::Tensor()};
+    variable_list all = {through.dx, dnorm, dgate_up_weight, ddown};
+    all.resize(kArguments);  // The values and the numbers have none.
+    return all;
   }
 };
 
 }  // namespace
 
-at::Tensor MlpBranch(const at::Tensor& h, const MlpWeights& weights, double norm_eps,
-                     double factor) {
+at::Tensor MlpBranch(const at::Tensor& h, const MlpWeights& weights, double norm_eps, double factor,
+                     const MlpParts& parts) {
   if (!at::GradMode::is_enabled()) return Compute(h, weights, norm_eps, factor).y;
-  return MlpFunction::apply(h, weights.norm, weights.gate_up, weights.down, norm_eps, factor);
+  return MlpFunction::apply(h, weights.norm, GradientOf(weights.gate_up, parts.gate_up.leaf),
+                            GradientOf(weights.down, parts.down.leaf), weights.gate_up,
+                            weights.down, parts.gate_up.ranges, parts.down.ranges, norm_eps,
+                            factor);
 }
 
 }  // namespace sdp

@@ -60,18 +60,21 @@ at::Tensor OnGpu(const WireBuffer& fragment, const Placement& placement) {
 
 }  // namespace
 
-SlimWeights::SlimWeights(const Layout& layout, const SlimMap& map, const Placement& placement)
+SlimWeights::SlimWeights(const Layout& layout, const SlimMap& map, const SlimMap* trained,
+                         const Placement& placement)
     : layout_(layout),
       map_(map),
+      trained_(trained),
       placement_(placement),
       tensors_(map.map().weights().size()),
+      parts_(tensors_.size()),
       filling_(tensors_.size()),
       here_(map.map().unit_count()) {
   for (size_t weight = 0; weight < tensors_.size(); ++weight)
     missing_.push_back(map.units(static_cast<int>(weight)).size());
 }
 
-absl::Status SlimWeights::Unpack(UnitId unit, std::vector<WireBuffer> fragments, Use use) {
+absl::Status SlimWeights::Unpack(UnitId unit, std::vector<WireBuffer> fragments) {
   assert(map_.Has(unit));
   SDP_RETURN_IF_ERROR(Check(unit, fragments));
   for (const int weight : map_.map().unit(unit)) {
@@ -98,10 +101,35 @@ absl::Status SlimWeights::Unpack(UnitId unit, std::vector<WireBuffer> fragments,
     const auto index = static_cast<size_t>(weight);
     if (--missing_[index] > 0) continue;
     tensors_[index] = std::exchange(filling_[index], at::Tensor());
-    tensors_[index].requires_grad_(use == Use::kTrain);
+    if (trained_ != nullptr) SetTrained(weight);
   }
   here_[static_cast<size_t>(unit.value())] = true;
   return absl::OkStatus();
+}
+
+void SlimWeights::SetTrained(int weight) {
+  const size_t trained = trained_->units(weight).size();
+  at::Tensor& tensor = tensors_[static_cast<size_t>(weight)];
+  if (trained == map_.units(weight).size()) tensor.requires_grad_();
+  if (trained == 0 || tensor.requires_grad()) return;
+  TrainedPart& part = parts_[static_cast<size_t>(weight)];
+  part.leaf = at::empty({1}, tensor.options()).expand(trained_->shape(weight)).detach();
+  part.leaf.requires_grad_();
+  part.ranges.clear();
+  for (const SlimMap::Part& its : map_.parts(weight)) {
+    if (!trained_->Has(its.unit)) continue;
+    if (!part.ranges.empty() && part.ranges.rbegin()[1] + part.ranges.back() == its.begin) {
+      part.ranges.back() += its.size;
+    } else {
+      part.ranges.insert(part.ranges.end(), {its.begin, its.size});
+    }
+  }
+}
+
+const at::Tensor& SlimWeights::leaf(int weight) const {
+  const at::Tensor& whole = tensor(weight);
+  return whole.defined() && whole.requires_grad() ? whole
+                                                  : parts_[static_cast<size_t>(weight)].leaf;
 }
 
 absl::Status SlimWeights::Check(UnitId unit, absl::Span<const WireBuffer> fragments) const {
@@ -145,6 +173,13 @@ std::vector<at::Tensor> SlimWeights::OfStage(size_t stage) const {
   std::vector<at::Tensor> tensors;
   for (const int weight : map_.map().stage(stage)) tensors.push_back(tensor(weight));
   return tensors;
+}
+
+std::vector<TrainedPart> SlimWeights::PartsOfStage(size_t stage) const {
+  std::vector<TrainedPart> parts;
+  for (const int weight : map_.map().stage(stage))
+    parts.push_back(parts_[static_cast<size_t>(weight)]);
+  return parts;
 }
 
 GradientPacker::GradientPacker(const Layout& layout, const SlimMap& map,

@@ -22,34 +22,41 @@
 // gradient's: with respect to w it is that with respect to w f, times f.
 namespace sdp {
 
-// The weights of the units that are here now. Threads: confined to one. Lifetime: layout and map
-// outlive it.
+// The weights of the units that are here now, and what of them is trained. Threads: confined to
+// one. Lifetime: layout and maps outlive it.
 class SlimWeights {
  public:
-  SlimWeights(const Layout& layout, const SlimMap& map, const Placement& placement);
+  // `trained`: of those of the map's units that are trained; null: none is.
+  SlimWeights(const Layout& layout, const SlimMap& map, const SlimMap* trained,
+              const Placement& placement);
 
   bool Has(UnitId unit) const { return here_[static_cast<size_t>(unit.value())]; }
   // Copies the fragments of a unit's block, in order, and frees them. A weight is ready when all
   // units of the subnetwork that have a part of it are here; there is room for all of it from the
-  // first on. kTrain: the weights are leaves that require gradients; all units of a weight have one
-  // use. Internal - wrong number, size or type. Precondition: the map has the unit.
-  enum class Use { kTrain, kRead };
-  absl::Status Unpack(UnitId unit, std::vector<WireBuffer> fragments, Use use);
+  // first on. Internal - wrong number, size or type. Precondition: the map has the unit.
+  absl::Status Unpack(UnitId unit, std::vector<WireBuffer> fragments);
   // The weights that it has a part of go with it: drop all units of a stage.
   void Drop(UnitId unit);
   // Frees a weight's values although the graph of the backward pass still refers to the tensor, of
   // which shape and gradient stay.
   void Release(int weight);
   const at::Tensor& tensor(int weight) const { return tensors_[static_cast<size_t>(weight)]; }
+  // The leaf that gets the gradient of what is trained of a weight, of the trained map's shape: the
+  // weight itself, or that of its part. Undefined: nothing is, or the weight is not here.
+  const at::Tensor& leaf(int weight) const;
   std::vector<at::Tensor> OfStage(size_t stage) const;
+  std::vector<TrainedPart> PartsOfStage(size_t stage) const;
 
  private:
   absl::Status Check(UnitId unit, absl::Span<const WireBuffer> fragments) const;
+  void SetTrained(int weight);
 
   const Layout& layout_;
   const SlimMap& map_;
+  const SlimMap* const trained_;
   const Placement placement_;
   std::vector<at::Tensor> tensors_;  // [weights]; undefined: not here
+  std::vector<TrainedPart> parts_;   // [weights]
   std::vector<at::Tensor> filling_;  // [weights] while units are missing
   std::vector<size_t> missing_;      // [weights] units
   std::vector<bool> here_;           // [units]
@@ -59,11 +66,13 @@ class SlimWeights {
 // confined to one. Lifetime: as SlimWeights.
 class GradientPacker {
  public:
+  // `map`: of the held units.
   GradientPacker(const Layout& layout, const SlimMap& map, absl::Span<const HeldUnit> held,
                  WireType type, Exchange& exchange);
 
-  // `gradient` is that of the weight, contiguous, of the packer's type or f32, on any device. Once
-  // per weight. What becomes full on a GPU is handed out in a later call, when it has come.
+  // `gradient` is that of the weight, as far as the map has it, contiguous, of the packer's type or
+  // f32, on any device. Once per weight. What becomes full on a GPU is handed out in a later call,
+  // when it has come.
   void Pack(int weight, const at::Tensor& gradient);
   // Of a unit that no stage has read.
   void PackZeros(UnitId unit);

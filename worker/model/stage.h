@@ -10,6 +10,7 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "worker/model/norms.h"
+#include "worker/model/ranges.h"
 
 // What an architecture gives to TorchModel: functions from one boundary activation to the next, a
 // loss, and how samples become tensors. Legend: B samples of the micro-batch, L tokens, d width, C
@@ -22,6 +23,16 @@ namespace sdp {
 // one contiguous slim tensor, so that one matrix product serves them all. Most weights are a single
 // tensor.
 using WeightNames = std::vector<std::string>;
+
+// What is trained of a weight of which a stage also reads units that are not held (backward masking
+// of parts of branches). Such a weight requires no gradient itself.
+struct TrainedPart {
+  // Has the shape of the part, and its gradient, but no memory of its own: its values mean nothing.
+  // Undefined: the weight is trained as a whole, if it requires a gradient, or not at all.
+  at::Tensor leaf;
+  // The part's indices along the dimension in which units divide the weight.
+  Ranges ranges;
+};
 
 // What a stage keeps of a sequence's earlier tokens while the sequence grows.
 struct KeyValueCache {
@@ -36,10 +47,16 @@ class Stage {
   // The weights that Forward expects, in this order.
   virtual std::vector<WeightNames> Weights() const = 0;
   // The next boundary activation; differentiable in h and weights. A residual stage returns h +
-  // factor * branch(h). h is the batch's input in the first stage. Where a stage has a shortcut and
-  // the branch's unit is not held, the branch's weights are undefined.
+  // factor * branch(h). h is the batch's input in the first stage. Weights of which no unit is here
+  // are undefined, where a stage stands alone.
   virtual at::Tensor Forward(const at::Tensor& h, absl::Span<const at::Tensor> weights,
                              double factor) const = 0;
+  // Forward in training, with what is trained of each weight. As it is here: for stages whose
+  // weights are trained as a whole, or not at all.
+  virtual at::Tensor Train(const at::Tensor& h, absl::Span<const at::Tensor> weights,
+                           absl::Span<const TrainedPart>, double factor) const {
+    return Forward(h, weights, factor);
+  }
   // Forward in evaluation, where `norms` says how norms are computed. As it is here: for stages
   // without norms that need more than their sample.
   virtual at::Tensor Evaluate(const at::Tensor& h, absl::Span<const at::Tensor> weights,

@@ -68,6 +68,12 @@ class HandOutHook : public torch::autograd::PostAccumulateGradHook {
   at::Tensor& sum_;
 };
 
+std::vector<UnitId> IdsOf(absl::Span<const HeldUnit> units) {
+  std::vector<UnitId> ids;
+  for (const HeldUnit& held : units) ids.push_back(held.unit);
+  return ids;
+}
+
 }  // namespace
 
 TrainPass::TrainPass(const TorchWalk& walk, const WalkPlan& plan, const BatchSource& source,
@@ -81,8 +87,9 @@ TrainPass::TrainPass(const TorchWalk& walk, const WalkPlan& plan, const BatchSou
       first_(FirstUses(walk.catalog)),
       read_only_(walk.catalog.units.size()),
       sums_(walk.map.weights().size()),
-      map_(walk.catalog, walk.layout, walk.map, plan),
-      weights_(walk.layout, map_, walk.placement) {
+      map_(walk.catalog, walk.layout, walk.map, plan.units, plan.folded),
+      trained_(walk.catalog, walk.layout, walk.map, IdsOf(task.units), plan.folded),
+      weights_(walk.layout, map_, &trained_, walk.placement) {
   for (const UnitId unit : task.read_only) read_only_[static_cast<size_t>(unit.value())] = true;
 }
 
@@ -92,7 +99,7 @@ absl::StatusOr<TrainResult> TrainPass::Run() {
   if (samples.empty()) return absl::InvalidArgumentError("a training task without samples");
   const size_t micro =
       task_.micro_batch > 0 ? static_cast<size_t>(task_.micro_batch) : samples.size();
-  GradientPacker packer(walk_.layout, map_, task_.units, walk_.placement.type, exchange_);
+  GradientPacker packer(walk_.layout, trained_, task_.units, walk_.placement.type, exchange_);
   for (size_t begin = 0; begin < samples.size(); begin += micro) {
     Doing("reading samples", "");
     const absl::StatusOr<Batch> batch = source_.Read(
@@ -135,8 +142,8 @@ absl::StatusOr<at::Tensor> TrainPass::Forward(const Batch& batch, Micro micro) {
     SDP_RETURN_IF_ERROR(TakeUnits(stage));
     Doing("forward of ", walk_.catalog.stages[stage].name);
     if (micro == Micro::kLast) ReleaseAfterBackward(stage, h);
-    h = walk_.network.stages[stage]->Forward(h, weights_.OfStage(stage),
-                                             plan_.stages[stage].factor);
+    h = walk_.network.stages[stage]->Train(h, weights_.OfStage(stage), weights_.PartsOfStage(stage),
+                                           plan_.stages[stage].factor);
     if (micro == Micro::kLast) ReleaseSpent(stage);
   }
   SDP_RETURN_IF_ERROR(TakeUnits(last));
@@ -155,18 +162,19 @@ void TrainPass::ReleaseSpent(size_t stage) {
 }
 
 void TrainPass::ReleaseAfterBackward(size_t stage, const at::Tensor& input) {
-  std::vector<int> weights;
-  for (const int weight : walk_.map.first(stage)) {
-    const at::Tensor& tensor = weights_.tensor(weight);
-    if (tensor.defined() && !tensor.requires_grad()) weights.push_back(weight);
+  std::vector<UnitId> units;
+  for (const UnitId unit : walk_.catalog.stages[stage].units) {
+    const auto index = static_cast<size_t>(unit.value());
+    if (read_only_[index] && first_[index] == stage) units.push_back(unit);
   }
-  if (weights.empty()) return;
-  input.register_hook([this, stage, weights](const at::Tensor&) {
+  std::vector<int> weights;  // Those of which a part is held go as its gradient is handed out.
+  for (const int weight : walk_.map.first(stage)) {
+    if (weights_.tensor(weight).defined() && !HasGradient(weight)) weights.push_back(weight);
+  }
+  if (units.empty() && weights.empty()) return;
+  input.register_hook([this, weights, units](const at::Tensor&) {
     for (const int weight : weights) weights_.Release(weight);
-    for (const UnitId unit : walk_.catalog.stages[stage].units) {
-      const auto index = static_cast<size_t>(unit.value());
-      if (read_only_[index] && first_[index] == stage) exchange_.Released(unit);
-    }
+    for (const UnitId unit : units) exchange_.Released(unit);
   });
 }
 
@@ -180,10 +188,7 @@ absl::Status TrainPass::TakeUnits(size_t stage) {
       fragments = exchange_.Take(unit);
     }
     if (!fragments.ok()) return Context(fragments.status(), doing_);
-    const bool read_only = read_only_[static_cast<size_t>(unit.value())];
-    SDP_RETURN_IF_ERROR(
-        weights_.Unpack(unit, *std::move(fragments),
-                        read_only ? SlimWeights::Use::kRead : SlimWeights::Use::kTrain));
+    SDP_RETURN_IF_ERROR(weights_.Unpack(unit, *std::move(fragments)));
   }
   return absl::OkStatus();
 }
@@ -203,7 +208,7 @@ void TrainPass::HandOutGradients(GradientPacker& packer) {
     const int weight = static_cast<int>(w);
     if (!HasGradient(weight)) continue;
     torch::autograd::impl::set_post_acc_grad_hooks(
-        weights_.tensor(weight), std::make_unique<HandOutHook>(weights_, packer, weight, sums_[w]));
+        weights_.leaf(weight), std::make_unique<HandOutHook>(weights_, packer, weight, sums_[w]));
   }
 }
 
@@ -211,7 +216,7 @@ void TrainPass::SumGradients() {
   for (size_t w = 0; w < walk_.map.weights().size(); ++w) {
     const int weight = static_cast<int>(w);
     if (!HasGradient(weight)) continue;
-    torch::autograd::impl::set_post_acc_grad_hooks(weights_.tensor(weight),
+    torch::autograd::impl::set_post_acc_grad_hooks(weights_.leaf(weight),
                                                    std::make_unique<SumHook>(sums_[w]));
   }
 }

@@ -22,9 +22,9 @@ namespace sdp {
 // nothing reads it any more, so a parameter is a weight or a gradient on its way out, not both:
 // what comes in for the next step meanwhile finds room. Units that are read only (backward masking)
 // take part in both passes, but have no gradients: their weights go when the backward pass of the
-// first stage that reads them is done. common/plan/memory.cc walks the same way to
-// predict the peak. Threads: confined to one; backward hooks run on it too.   Errors: as
-// LocalModel::Train; LibTorch's exceptions pass through.
+// first stage that reads them is done; of a weight of which others are held, that part has one.
+// common/plan/memory.cc walks the same way to predict the peak. Threads: confined to one; backward
+// hooks run on it too.   Errors: as LocalModel::Train; LibTorch's exceptions pass through.
 class TrainPass {
  public:
   // `plan`: PlanWalk's for the task's units and those that it only reads.
@@ -51,9 +51,7 @@ class TrainPass {
   void HandOutGradients(GradientPacker& packer);
   // bf16: gradients of the micro-batches before the last add up in f32 beside the weights.
   void SumGradients();
-  bool HasGradient(int weight) const {
-    return weights_.tensor(weight).defined() && weights_.tensor(weight).requires_grad();
-  }
+  bool HasGradient(int weight) const { return weights_.leaf(weight).defined(); }
   void Doing(const char* what, const std::string& where);
 
   const TorchWalk& walk_;
@@ -65,7 +63,8 @@ class TrainPass {
   const std::vector<size_t> first_;  // [units] the first stage that reads it
   std::vector<bool> read_only_;      // [units]
   std::vector<at::Tensor> sums_;     // [weights] f32, of earlier micro-batches; only in bf16
-  const SlimMap map_;
+  const SlimMap map_;                // of held units and those that are read only
+  const SlimMap trained_;            // of held units
   SlimWeights weights_;
   TrainResult result_;
   std::string doing_;

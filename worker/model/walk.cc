@@ -54,8 +54,8 @@ absl::StatusOr<Uses> UsesOf(const Catalog& catalog, absl::Span<const HeldUnit> h
   return uses;
 }
 
-absl::StatusOr<StageUse> UseOf(const Catalog& catalog, const StageSpec& stage, const Uses& uses,
-                               std::vector<double>* folded) {
+StageUse UseOf(const Catalog& catalog, const StageSpec& stage, const Uses& uses,
+               std::vector<double>* folded) {
   bool masked = false;  // it has a masked unit
   std::vector<UnitId> here;
   for (const UnitId id : stage.units) {
@@ -63,20 +63,13 @@ absl::StatusOr<StageUse> UseOf(const Catalog& catalog, const StageSpec& stage, c
     masked = true;
     if (Of(uses, id).kind != Use::Kind::kAbsent) here.push_back(id);
   }
-  if (here.empty()) return StageUse{.present = !masked || stage.has_shortcut, .factor = 1};
-  const Use& first = Of(uses, here.front());
-  bool one_factor = true;
-  for (const UnitId id : here) {
-    if (Of(uses, id).kind != first.kind) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("stage ", stage.name, ": of its units ", catalog.unit(here.front()).name,
-                       " and ", catalog.unit(id).name, " one is held, the other to be read only"));
-    }
-    one_factor = one_factor && Of(uses, id).factor == first.factor;
-  }
-  if (one_factor) return StageUse{.present = true, .factor = first.factor};
+  if (here.empty()) return {.present = !masked || stage.stands_alone(), .factor = 1};
+  const double factor = Of(uses, here.front()).factor;
+  const bool one_factor = std::all_of(here.begin(), here.end(),
+                                      [&](UnitId id) { return Of(uses, id).factor == factor; });
+  if (one_factor && !stage.shared_end) return {.present = true, .factor = factor};
   for (const UnitId id : here) (*folded)[static_cast<size_t>(id.value())] = Of(uses, id).factor;
-  return StageUse{.present = true, .factor = 1};
+  return {.present = true, .factor = 1};
 }
 
 }  // namespace
@@ -88,7 +81,7 @@ absl::StatusOr<WalkPlan> PlanWalk(const Catalog& catalog, absl::Span<const HeldU
   plan.folded.assign(catalog.units.size(), 1);
   std::vector<bool> read(catalog.units.size());
   for (const StageSpec& stage : catalog.stages) {
-    SDP_ASSIGN_OR_RETURN(const StageUse use, UseOf(catalog, stage, uses, &plan.folded));
+    const StageUse use = UseOf(catalog, stage, uses, &plan.folded);
     plan.stages.push_back(use);
     for (const UnitId id : stage.units) {
       if (use.present) read[static_cast<size_t>(id.value())] = true;

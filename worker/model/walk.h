@@ -20,17 +20,15 @@ struct WalkPlan {
   std::vector<StageUse> stages;  // of the catalog
   std::vector<UnitId> units;     // ascending; held or read only
   // [units of the catalog] A factor that is not the stage's: where the units of a stage have
-  // different ones, the stage's is 1 and each unit's belongs into its part of the tensor that ends
-  // the branch. Everywhere else 1.
+  // different ones, or a shared one ends their branch, the stage's is 1 and each unit's belongs
+  // into its part of the tensor that ends the branch. Everywhere else 1.
   std::vector<double> folded;
   std::vector<UnitId> idle;  // held, but none of the stages that read them is present
 };
 
 // A stage is present if any of its masked units is held, whose factors it gets, or read only, with
-// factor 1, or if it has none, or a shortcut; shared units are always held. InvalidArgument - an
-// unknown unit, a shared one that is missing, one that is both held and read only, a stage of which
-// some masked units are held and others read only: each of its weights has a gradient as a whole,
-// or none.
+// factor 1, or if it has none, or stands alone; shared units are always held. InvalidArgument - an
+// unknown unit, a shared one that is missing, one that is both held and read only.
 absl::StatusOr<WalkPlan> PlanWalk(const Catalog& catalog, absl::Span<const HeldUnit> held,
                                   absl::Span<const UnitId> read_only = {});
 

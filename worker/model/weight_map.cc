@@ -175,9 +175,13 @@ void WeightMap::FindSpent(const Network& network) {
 }
 
 SlimMap::SlimMap(const Catalog& catalog, const Layout& layout, const WeightMap& map,
-                 const WalkPlan& plan)
-    : map_(map), here_(map.unit_count()), units_(map.weights().size()), places_(map.unit_count()) {
-  for (const UnitId unit : plan.units) here_[IndexOf(unit)] = true;
+                 absl::Span<const UnitId> units, absl::Span<const double> folded)
+    : map_(map),
+      here_(map.unit_count()),
+      units_(map.weights().size()),
+      places_(map.unit_count()),
+      parts_(map.weights().size()) {
+  for (const UnitId unit : units) here_[IndexOf(unit)] = true;
   for (size_t w = 0; w < map.weights().size(); ++w) {
     for (const UnitId unit : map.weights()[w].units) {
       if (Has(unit)) units_[w].push_back(unit);
@@ -186,7 +190,7 @@ SlimMap::SlimMap(const Catalog& catalog, const Layout& layout, const WeightMap& 
     int64_t elements = 0;
     for (const int tensor : map.weights()[w].tensors) {
       const std::vector<int64_t> part =
-          AddTensor(catalog, layout, static_cast<int>(w), tensor, elements, plan.folded);
+          AddTensor(catalog, layout, static_cast<int>(w), tensor, elements, folded);
       int64_t size = 1;
       for (const int64_t extent : part) size *= extent;
       elements += size;
@@ -226,6 +230,9 @@ std::vector<int64_t> SlimMap::AddTensor(const Catalog& catalog, const Layout& la
     AddPlaces(layout, unit, tensor, weight,
               {base, spec.shape[dim] * inner, shape[dim] * inner, (next - slice.begin) * inner},
               spec.ends_branch ? folded[IndexOf(unit)] : 1);
+    // Tensors are stacked along dimension 0, of which a base is a number of whole indices.
+    parts_[IndexOf(weight)].push_back(
+        {unit, static_cast<int64_t>(dim), base / inner + next, slice.end - slice.begin});
     next += slice.end - slice.begin;
   }
   return shape;

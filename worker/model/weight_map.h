@@ -58,8 +58,9 @@ class WeightMap {
 // to, outlives it.
 class SlimMap {
  public:
-  // Of the plan's units. Precondition: `map` and `plan` are the catalog's.
-  SlimMap(const Catalog& catalog, const Layout& layout, const WeightMap& map, const WalkPlan& plan);
+  // Of `units`, ascending; `folded` as WalkPlan's. Precondition: `map` and units are the catalog's.
+  SlimMap(const Catalog& catalog, const Layout& layout, const WeightMap& map,
+          absl::Span<const UnitId> units, absl::Span<const double> folded);
 
   // A strip of a fragment: `count` runs of `size` elements, one after another in the fragment and
   // `stride` apart in the weight, which has them times `factor`.
@@ -73,6 +74,14 @@ class SlimMap {
     int64_t stride = 0;
     double factor = 1;
   };
+  // A unit's part of a weight: indices [begin, begin + size) along `dim`, of stacked tensors one
+  // such part each.
+  struct Part {
+    UnitId unit;
+    int64_t dim = 0;
+    int64_t begin = 0;
+    int64_t size = 0;
+  };
 
   const WeightMap& map() const { return map_; }
   bool Has(UnitId unit) const { return here_[static_cast<size_t>(unit.value())]; }
@@ -83,6 +92,8 @@ class SlimMap {
   const std::vector<Place>& places(UnitId unit) const {
     return places_[static_cast<size_t>(unit.value())];
   }
+  // In the order in which they lie in the weight; none where a unit has it as a whole.
+  const std::vector<Part>& parts(int weight) const { return parts_[Index(weight)]; }
 
  private:
   // Element i of a tensor, of one unit's part of it, is element at(i) of a weight. `full` and
@@ -104,6 +115,7 @@ class SlimMap {
   std::vector<std::vector<int64_t>> shapes_;  // [weights]
   std::vector<std::vector<UnitId>> units_;    // [weights]
   std::vector<std::vector<Place>> places_;    // [units]
+  std::vector<std::vector<Part>> parts_;      // [weights]
 };
 
 }  // namespace sdp
