@@ -94,10 +94,7 @@ class Loader {
       if (!rule.fallback.empty() && !other_given && rule.IsOf(loaded_.config.model().arch()))
         SetDefault(std::string(rule.key), *config::ReadValue(rule.fallback));
     }
-    if (loaded_.config.sdp().granularity() == "neuron") {
-      SetDefault("sdp.attention", {std::string("split")}, "default: neuron");
-      SetDefault("sdp.groups", {kDefaultGroups}, "default: neuron");
-    }
+    if (loaded_.config.sdp().granularity() == "neuron") ResolveNeurons();
     if (errors_.empty()) errors_ = CheckTogether(loaded_);
   }
 
@@ -162,6 +159,18 @@ class Loader {
     Require("model.classes", Shown(loaded_, "data.kind"));
     if (loaded_.config.model().arch() == "resnet")
       SetDefault("model.stem", {std::string("imagenet")}, origin);
+  }
+
+  void ResolveNeurons() {
+    const RunConfig::Model& model = loaded_.config.model();
+    if (FindRule("sdp.attention")->IsOf(model.arch())) {
+      SetDefault("sdp.attention", {std::string("split")}, "default: neuron");
+    }
+    if (model.arch() == "resnet") {  // Its norms' groups stay whole.
+      SetDefault("sdp.groups", {model.norm_groups()}, "default: model.norm_groups");
+    } else {
+      SetDefault("sdp.groups", {kDefaultGroups}, "default: neuron");
+    }
   }
 
   void RefuseKeysOfOthers() {

@@ -172,7 +172,6 @@ void CheckImages(const RunConfig& config, Checks* checks) {
     checks->Fail({key, "model.arch"},
                  absl::StrCat("not built yet for image models; allowed now: \"", built, "\""));
   };
-  only("sdp.granularity", config.sdp().granularity(), "block");
   only("train.precision", config.train().precision(), "f32");
 }
 
@@ -232,24 +231,40 @@ void CheckTraining(const RunConfig& config, Checks* checks) {
   }
 }
 
+void CheckGroups(const RunConfig& config, Checks* checks) {
+  const RunConfig::Model& model = config.model();
+  const int64_t groups = config.sdp().groups();
+  if (model.arch() != "resnet") {
+    if (groups > model.ffn_dim()) {
+      checks->Fail({"sdp.groups", "model.ffn_dim"}, "an MLP has no more parts than neurons");
+    }
+  } else if (model.norm() == "group") {
+    if (groups > model.norm_groups()) {
+      checks->Fail({"sdp.groups", "model.norm_groups"},
+                   "a part of a block is whole groups of the norm between its convolutions, which "
+                   "would else mix parts");
+    }
+  } else if (absl::c_any_of(model.widths(), [&](int64_t width) { return groups > width; })) {
+    checks->Fail({"sdp.groups", "model.widths"}, "a block has no more parts than channels");
+  }
+}
+
 void CheckUnits(const RunConfig& config, Checks* checks) {
   const RunConfig::Sdp& sdp = config.sdp();
+  if (TakesImages(config) && sdp.unit() != "sublayer") {
+    checks->Fail({"sdp.unit", "model.arch"}, "only transformers have layers of several branches");
+    return;
+  }
   if (sdp.granularity() == "block") {
     const char* const others = "only granularity \"neuron\" cuts a branch into parts";
     if (sdp.has_attention()) checks->Fail({"sdp.attention", "sdp.granularity"}, others);
     if (sdp.has_groups()) checks->Fail({"sdp.groups", "sdp.granularity"}, others);
-    if (TakesImages(config) && sdp.unit() != "sublayer") {
-      checks->Fail({"sdp.unit", "model.arch"}, "only transformers have layers of several branches");
-    }
     return;
   }
-  if (TakesImages(config)) return;  // refused as a whole
   if (sdp.unit() != "sublayer") {
     checks->Fail({"sdp.unit", "sdp.granularity"}, "it says what a block is; neurons are parts");
   }
-  if (sdp.groups() > config.model().ffn_dim()) {
-    checks->Fail({"sdp.groups", "model.ffn_dim"}, "an MLP has no more parts than neurons");
-  }
+  CheckGroups(config, checks);
 }
 
 // Multiply-accumulates of a sample, or a little more.

@@ -226,17 +226,26 @@ void ExpectEqual(const Case& c) {
 
 // Every image a little different in every epoch, which the samples bring with them.
 template <typename Spec>
-void ExpectImagesEqual(const Case& c, const Spec& spec) {
-  const RandomImages data(kSamples, {3, ImageCase::kSize, ImageCase::kSize}, ImageCase::kClasses,
-                          7);
-  const auto loss = [&](const naive::Weights& weights, const std::vector<int64_t>& samples,
-                        const std::vector<int64_t>& epochs) {
+Problem ImageProblem(const Case& c, const Spec& spec, const RandomImages& data) {
+  const auto loss = [spec, &data](const naive::Weights& weights,
+                                  const std::vector<int64_t>& samples,
+                                  const std::vector<int64_t>& epochs) {
     const torch::Tensor shift = torch::tensor(epochs, torch::kF64).view({-1, 1, 1, 1}) / 8;
     return naive::MeanLoss(
         naive::Logits(spec, weights, data.Images(samples).to(torch::kF64) + shift, {}),
         data.Labels(samples));
   };
-  ExpectEqual(c, {spec, &data, MakeCatalog(spec, {}), loss});
+  return {spec, &data, MakeCatalog(spec, ImageCase::OptionsOf(c.groups)), loss};
+}
+
+RandomImages Images() {
+  return RandomImages(kSamples, {3, ImageCase::kSize, ImageCase::kSize}, ImageCase::kClasses, 7);
+}
+
+template <typename Spec>
+void ExpectImagesEqual(const Case& c, const Spec& spec) {
+  const RandomImages data = Images();
+  ExpectEqual(c, ImageProblem(c, spec, data));
 }
 
 TEST(CoverageOneTest, AdamW) { ExpectEqual({}); }
@@ -254,20 +263,31 @@ TEST(CoverageOneTest, Neurons) {
 
 // Cut into heads and neurons the same weights get the same sums: without clipping, whose norm is a
 // sum over fragments, the losses have the same bits.
+std::vector<double> Losses(const Case& c, const Problem& problem) {
+  const Layout layout(problem.catalog, c.max_fragment);
+  SimCluster cluster(OptionsOf(c, problem, layout), [&](int) { return ModelOf(problem, layout); });
+  EXPECT_EQ(cluster.Run(), absl::OkStatus());
+  std::vector<double> losses;
+  for (int64_t t = 0; t < kSteps; ++t)
+    losses.push_back(*cluster.metrics()[static_cast<size_t>(t)].loss);
+  return losses;
+}
+
 TEST(CoverageOneTest, Neurons_HaveTheLossesOfBlocks) {
   const RandomTokens data(8, 19);
-  std::vector<std::vector<double>> losses;
-  for (const Case& c : {Case{}, Case{.groups = 5}}) {
-    const Problem problem = LlamaProblem(c, data);
-    const Layout layout(problem.catalog, c.max_fragment);
-    SimCluster cluster(OptionsOf(c, problem, layout),
-                       [&](int) { return ModelOf(problem, layout); });
-    ASSERT_EQ(cluster.Run(), absl::OkStatus());
-    losses.emplace_back();
-    for (int64_t t = 0; t < kSteps; ++t)
-      losses.back().push_back(*cluster.metrics()[static_cast<size_t>(t)].loss);
-  }
-  EXPECT_EQ(losses[0], losses[1]);
+  const Case blocks, parts = {.groups = 5};
+  EXPECT_EQ(Losses(blocks, LlamaProblem(blocks, data)), Losses(parts, LlamaProblem(parts, data)));
+}
+
+TEST(CoverageOneTest, NeuronsOfImages_HaveTheLossesOfBlocks) {
+  const RandomImages data = Images();
+  const Case blocks, parts = {.groups = 3};
+  const ResnetSpec resnet = ImageCase::Resnet(ResnetSpec::Order::kPost);
+  EXPECT_EQ(Losses(blocks, ImageProblem(blocks, resnet, data)),
+            Losses(parts, ImageProblem(parts, resnet, data)));
+  const ImageMlpSpec mlp = ImageCase::Mlp();
+  EXPECT_EQ(Losses(blocks, ImageProblem(blocks, mlp, data)),
+            Losses(parts, ImageProblem(parts, mlp, data)));
 }
 
 TEST(CoverageOneTest, OddSequences_MicroBatches) { ExpectEqual({.micro_batch = 1, .seq_len = 7}); }
@@ -287,6 +307,11 @@ TEST(CoverageOneTest, Resnet) {
   }
 }
 TEST(CoverageOneTest, ImageMlp) { ExpectImagesEqual({}, ImageCase::Mlp()); }
+TEST(CoverageOneTest, NeuronsOfImages) {
+  ExpectImagesEqual({.clip_norm = 0.1, .groups = 3, .max_fragment = 50},
+                    ImageCase::Resnet(ResnetSpec::Order::kPre));
+  ExpectImagesEqual({.micro_batch = 1, .groups = 4}, ImageCase::Mlp());
+}
 
 }  // namespace
 }  // namespace sdp

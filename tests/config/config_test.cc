@@ -111,6 +111,10 @@ TEST(ConfigTest, NeuronGranularity_HasDefaultsOfItsOwn) {
       Load(absl::StrCat(kMinimal, "[sdp]\ngranularity = 'neuron'\n")).config.sdp();
   EXPECT_EQ(neuron.attention(), "split");
   EXPECT_EQ(neuron.groups(), 24);
+  // Of a block of a resnet each group of its norm.
+  const RunConfig::Sdp images = Load(kImages, {"sdp.granularity=neuron"}).config.sdp();
+  EXPECT_FALSE(images.has_attention());
+  EXPECT_EQ(images.groups(), 32);
 }
 
 TEST(ConfigTest, DefaultsOfTrain_AreThoseOfTheDesign) {

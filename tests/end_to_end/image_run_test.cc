@@ -131,26 +131,65 @@ TEST_F(ImageRunTest, BatchNorm_SameBitsAndAFullModelThatWorks) {
   EXPECT_LT(last.at("full_loss").get<double>(), std::log(10) - 0.2);
 }
 
+// Inner channels as units, with 2 or 3 holders of 4 at a coverage of 2.4: the same bits for any
+// shards, slim in bytes, and what is exported is what was evaluated.
+TEST_F(ImageRunTest, Neurons_SameBitsBytesOfThePlanAndExport) {
+  // Wide enough that the headers of frames are few of the bytes.
+  const std::string neurons =
+      "--set sdp.granularity=neuron --set sdp.coverage=0.6 --set cluster.workers=4 "
+      "--set model.widths='[32,64]' --set train.steps=2 ";
+  for (const std::string norm : {"group", "batch"}) {
+    const std::string more = neurons + "--set model.norm=" + norm + " ";
+    ASSERT_EQ(Train(norm, more).exit_status, 0);
+    ASSERT_EQ(Train(norm + "3", more + "--set cluster.shards=3").exit_status, 0);
+    EXPECT_EQ(StateHash(norm), StateHash(norm + "3"));
+    const Json plan = Json::parse(std::ifstream(RunDir(norm) / "plan.json"));
+    double held = 0;
+    for (const Json& worker : plan.at("workers")) held += worker.at("params").get<double>();
+    const Json step = Metrics(norm).at(1);
+    EXPECT_NEAR(step.at("pulled_bytes").get<double>() / (4 * held), 1, 0.02);
+    EXPECT_NEAR(step.at("pushed_bytes").get<double>() / (4 * held), 1, 0.02);
+    const std::string sdp = Program("sdp"), folder = norm + "-model";
+    ASSERT_EQ(
+        Shell(absl::StrCat(sdp, " export ", RunDir(norm).string(), " --out ", folder)).exit_status,
+        0);
+    for (const std::string& stored : {RunDir(norm).string(), folder}) {
+      const Outcome outcome =
+          Shell(absl::StrCat(sdp, " eval ", stored, " --data validation.bin --json"));
+      ASSERT_EQ(outcome.exit_status, 0) << outcome.output;
+      EXPECT_NEAR(Json::parse(outcome.output).at("loss").get<double>(),
+                  Metrics(norm).back().at("full_loss").get<double>(), 1e-5)
+          << stored;
+    }
+  }
+}
+
 // Everything comes in and held blocks go out, for any number of shards with the same bits; where
 // everything is held, with those of forward masking.
 TEST_F(ImageRunTest, BackwardMasking_SameBitsAndBytesOfThePlan) {
-  // Wide enough that the headers of frames are few of the bytes.
-  const std::string wide = "--set model.widths='[16,32]' ";
-  const std::string backward = wide + "--set sdp.masking=backward ";
-  ASSERT_EQ(Train("one", backward).exit_status, 0);
-  ASSERT_EQ(Train("three", backward + "--set cluster.shards=3").exit_status, 0);
-  EXPECT_EQ(StateHash("one"), StateHash("three"));
-  const Json plan = Json::parse(std::ifstream(RunDir("one") / "plan.json"));
-  double params = 0, held = 0;
-  for (const Json& unit : plan.at("units")) params += unit.at("params").get<double>();
-  for (const Json& worker : plan.at("workers")) held += worker.at("params").get<double>();
-  const Json step = Metrics("one").at(1);
-  EXPECT_NEAR(step.at("pulled_bytes").get<double>() / (2 * 4 * params), 1, 0.02);
-  EXPECT_NEAR(step.at("pushed_bytes").get<double>() / (4 * held), 1, 0.02);
+  for (const std::string granularity : {"block", "neuron"}) {
+    // Wide enough that the headers of frames are few of the bytes.
+    const std::string wide =
+        absl::StrCat("--set model.widths='[", granularity == "block" ? "16,32" : "32,64",
+                     "]' --set train.steps=3 --set sdp.granularity=", granularity, " ");
+    const std::string backward = wide + "--set sdp.masking=backward ";
+    const std::string one = granularity + "-one", three = granularity + "-three";
+    ASSERT_EQ(Train(one, backward).exit_status, 0);
+    ASSERT_EQ(Train(three, backward + "--set cluster.shards=3").exit_status, 0);
+    EXPECT_EQ(StateHash(one), StateHash(three));
+    const Json plan = Json::parse(std::ifstream(RunDir(one) / "plan.json"));
+    double params = 0, held = 0;
+    for (const Json& unit : plan.at("units")) params += unit.at("params").get<double>();
+    for (const Json& worker : plan.at("workers")) held += worker.at("params").get<double>();
+    const Json step = Metrics(one).at(1);
+    EXPECT_NEAR(step.at("pulled_bytes").get<double>() / (2 * 4 * params), 1, 0.02);
+    EXPECT_NEAR(step.at("pushed_bytes").get<double>() / (4 * held), 1, 0.02);
 
-  ASSERT_EQ(Train("forward", wide + "--set sdp.coverage=1").exit_status, 0);
-  ASSERT_EQ(Train("backward", backward + "--set sdp.coverage=1").exit_status, 0);
-  EXPECT_EQ(StateHash("backward"), StateHash("forward"));
+    const std::string forward = granularity + "-forward", all = granularity + "-backward";
+    ASSERT_EQ(Train(forward, wide + "--set sdp.coverage=1").exit_status, 0);
+    ASSERT_EQ(Train(all, backward + "--set sdp.coverage=1").exit_status, 0);
+    EXPECT_EQ(StateHash(all), StateHash(forward));
+  }
 }
 
 // What lies on the disk, as a run and as a folder, computes what the run's last evaluation did:

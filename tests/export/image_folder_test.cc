@@ -3,6 +3,7 @@
 #include <functional>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -91,29 +92,36 @@ TEST_F(ImageFolderTest, SizesOfAnotherModel_NameTheTensor) {
 }
 
 TEST_F(ImageFolderTest, Weights_HaveFactorsFoldedInWhereBranchesEnd) {
-  Export();
-  const auto reader = SafetensorsReader::Open(out_ + "/model.safetensors");
-  ASSERT_TRUE(reader.ok()) << reader.status();
-  const Catalog& catalog = run_->setup().catalog;
-  ASSERT_EQ((*reader)->tensors().size(), catalog.tensors.size());
-  int folded = 0;
-  for (size_t i = 0; i < catalog.tensors.size(); ++i) {
-    const TensorSpec& spec = catalog.tensors[i];
-    std::vector<float> expected = run_->Tensor(static_cast<int>(i), 7);
-    if (spec.name.starts_with("layer") && spec.name.find(".bn2.") != spec.name.npos) {
-      ++folded;
-      for (float& value : expected) value *= 0.75f;
+  // Of three blocks the last norm's weight and bias; of parts of blocks the last convolution.
+  for (const auto& [granularity, end, tensors] :
+       {std::tuple{"block", ".bn2.", 6}, std::tuple{"neuron", ".conv2.", 3}}) {
+    Export({absl::StrCat("sdp.granularity=", granularity)});
+    const auto reader = SafetensorsReader::Open(out_ + "/model.safetensors");
+    ASSERT_TRUE(reader.ok()) << reader.status();
+    const Catalog& catalog = run_->setup().catalog;
+    ASSERT_EQ((*reader)->tensors().size(), catalog.tensors.size());
+    int folded = 0;
+    for (size_t i = 0; i < catalog.tensors.size(); ++i) {
+      const TensorSpec& spec = catalog.tensors[i];
+      std::vector<float> expected = run_->Tensor(static_cast<int>(i), 7);
+      if (spec.name.starts_with("layer") && spec.name.find(end) != spec.name.npos) {
+        ++folded;
+        for (float& value : expected) value *= 0.75f;
+      }
+      std::vector<float> values(expected.size());
+      ASSERT_EQ((*reader)->Read(spec.name, 0, absl::MakeSpan(values)), absl::OkStatus());
+      EXPECT_EQ(values, expected) << spec.name;
     }
-    std::vector<float> values(expected.size());
-    ASSERT_EQ((*reader)->Read(spec.name, 0, absl::MakeSpan(values)), absl::OkStatus());
-    EXPECT_EQ(values, expected) << spec.name;
+    EXPECT_EQ(folded, tensors);
   }
-  EXPECT_EQ(folded, 6);  // weight and bias of three blocks
 }
 
 TEST_F(ImageFolderTest, ReadsBackAsTheSameModel) {
-  for (const std::string norm : {"group", "batch"}) {
-    Export({"model.norm=" + norm, "model.activation=pre", "model.stem=imagenet"});
+  for (const auto& [norm, granularity] : {std::pair<std::string, std::string>{"group", "block"},
+                                          {"batch", "block"},
+                                          {"batch", "neuron"}}) {
+    Export({"model.norm=" + norm, "model.activation=pre", "model.stem=imagenet",
+            "sdp.granularity=" + granularity});
     const auto run = OpenRun(run_->dir(), std::nullopt);
     const auto model = OpenStoredModel(out_);
     ASSERT_TRUE(run.ok() && model.ok()) << run.status() << model.status();

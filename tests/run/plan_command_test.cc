@@ -272,6 +272,22 @@ TEST_F(PlanCommandTest, PartsThatCannotBeSplitEvenly_AreRefusedSayingWhatToDo) {
   EXPECT_THAT(Refusal(), HasSubstr("so layers.10.attention has as many parts"));
 }
 
+TEST_F(PlanCommandTest, PartsOfImages_TooFewAreRefusedWithTheNumbers) {
+  std::ofstream(command_.config_path)
+      << "[model]\npreset = 'resnet-cifar'\n[data]\nkind = 'cifar10'\n"
+         "train = ['none.bin']\n[cluster]\nworkers = 8\n";
+  command_.sets = {"sdp.granularity=neuron"};
+  EXPECT_TRUE(Run().ok());
+  command_.sets = {"sdp.granularity=neuron", "sdp.groups=3", "sdp.holders=2"};
+  EXPECT_THAT(Refusal(),
+              HasSubstr("sdp.groups = 3 of layer1.0: at this coverage they reach only 6 of 8 "
+                        "workers; raise the coverage or take more groups, up to "
+                        "model.norm_groups = 8"));
+  command_.sets = {"sdp.granularity=neuron", "sdp.groups=7", "sdp.assignment=cyclic"};
+  EXPECT_THAT(Refusal(), HasSubstr("sdp.groups = 7 of layer1.0: cyclic assignment needs at least "
+                                   "as many as workers, 8"));
+}
+
 TEST_F(PlanCommandTest, Workers_OverridesConfig) {
   command_.workers = 6;
   ASSERT_TRUE(Run().ok());

@@ -82,6 +82,17 @@ TEST(RunSetupTest, Neurons_AreTheConfigsParts) {
   EXPECT_THAT(MakeRunSetup(bad).status().message(), HasSubstr("sdp.groups = 0"));
 }
 
+TEST(RunSetupTest, NeuronsOfImages_AreTheConfigsParts) {
+  const RunConfig config = Config(
+      {"data.kind=cifar10", "model.preset=resnet-cifar", "sdp.granularity=neuron", "sdp.groups=4"});
+  // Of each of 9 blocks 4 parts and a norm, two projections, stem, head.
+  EXPECT_EQ(MakeRunSetup(config)->catalog.units.size(), 9u * 5 + 2 + 2);
+  RunConfig bad = config;
+  bad.mutable_sdp()->set_groups(9);
+  EXPECT_THAT(MakeRunSetup(bad).status().message(),
+              HasSubstr("sdp.groups = 9: must be in [1, model.norm_groups = 8]"));
+}
+
 TEST(RunSetupTest, Images_CatalogTermsAndNoMemoryYet) {
   const std::vector<std::string> sets = {"data.kind=cifar10", "model.preset=resnet18"};
   const RunSetup setup = *MakeRunSetup(Config(sets));

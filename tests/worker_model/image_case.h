@@ -93,12 +93,19 @@ struct ImageCase : ModelCase {
   ModelSpec spec;
   RandomImages data;
 
+  // `groups` > 0: parts of branches as units.
   explicit ImageCase(const ModelSpec& sizes, int64_t max_fragment = Layout::kMaxFragment,
-                     ModelOptions options = {1, 0})
-      : ModelCase(MakeCatalog(sizes, {}), max_fragment),
+                     ModelOptions options = {1, 0}, int64_t groups = 0)
+      : ModelCase(MakeCatalog(sizes, OptionsOf(groups)), max_fragment),
         spec(sizes),
         data(kSamples, {3, kSize, kSize}, kClasses, 7) {
     MakeModel(spec, data, options);
+  }
+
+  static CatalogOptions OptionsOf(int64_t groups) {
+    CatalogOptions options;
+    if (groups > 0) options.neurons = NeuronUnits{.groups = groups};
+    return options;
   }
 
   // Units that can be absent, in order.

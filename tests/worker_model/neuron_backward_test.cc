@@ -6,6 +6,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/worker_model/count_macs.h"
+#include "tests/worker_model/image_case.h"
 #include "tests/worker_model/llama_case.h"
 #include "tests/worker_model/parts.h"
 #include "worker/model/attention.h"
@@ -116,17 +117,35 @@ TEST(NeuronBackwardTest, Llama_HeldParts_HaveTheDenseGradient) {
   }
 }
 
+TEST(NeuronBackwardTest, Images_HeldParts_HaveTheDenseGradient) {
+  for (const ImageCase::Named& named : ImageCase::All()) {
+    SCOPED_TRACE(named.name);
+    const ImageCase c(named.spec, /*max_fragment=*/50, {1, 0}, /*groups=*/3);
+    for (unsigned seed = 0; seed < 4; ++seed) {
+      SCOPED_TRACE(seed);
+      const int64_t micro_batch = seed % 2 == 0 ? 0 : 2;
+      ExpectDenseGradients(c, RandomUnits(c, seed, {1}), micro_batch);
+      ExpectReleases(c, RandomUnits(c, seed, {1}), micro_batch);
+    }
+  }
+}
+
 // Only shared units, everything, and branches of which all or none is held.
 TEST(NeuronBackwardTest, WholeBranchesHeldOrNot_HaveTheDenseGradient) {
   const LlamaCase llama(LlamaCase::Spec(), LlamaParts(LlamaCase::Spec(), 11), 11);
-  std::vector<std::string> masked;
-  for (const UnitSpec& unit : llama.catalog.units) {
-    if (!unit.shared) masked.push_back(unit.name);
+  const ImageCase image(ImageCase::Resnet(ResnetSpec::Order::kPost), Layout::kMaxFragment, {1, 0},
+                        /*groups=*/2);
+  for (const ModelCase* const c :
+       {static_cast<const ModelCase*>(&llama), static_cast<const ModelCase*>(&image)}) {
+    std::vector<std::string> masked;
+    for (const UnitSpec& unit : c->catalog.units) {
+      if (!unit.shared) masked.push_back(unit.name);
+    }
+    ExpectDenseGradients(*c, c->Held(masked), 2);
+    ExpectDenseGradients(*c, c->Held(), 2);
+    ExpectDenseGradients(*c, c->Held({masked[0], masked[1]}), 0);
+    ExpectReleases(*c, c->Held(masked), 2);
   }
-  ExpectDenseGradients(llama, llama.Held(masked), 2);
-  ExpectDenseGradients(llama, llama.Held(), 2);
-  ExpectDenseGradients(llama, llama.Held({masked[0], masked[1]}), 0);
-  ExpectReleases(llama, llama.Held(masked), 2);
 }
 
 // ---- What is computed and kept ----
@@ -240,6 +259,8 @@ TEST(NeuronBackwardTest, Models_StoreTheSameWhateverPartIsHeld) {
                 static_cast<double>(stored(c.Held())), scalars);
   };
   expect_same(LlamaCase(LlamaCase::Spec(), LlamaParts(LlamaCase::Spec(), 101), 101));
+  expect_same(ImageCase(ImageCase::Resnet(ResnetSpec::Order::kPost), Layout::kMaxFragment, {1, 0},
+                        /*groups=*/4));
 }
 
 }  // namespace

@@ -5,18 +5,60 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "torch/autograd.h"
 #include "worker/model/classifier.h"
 
-// Of LibTorch's own operations: a linear map keeps its input and ReLU its output, which is the next
-// map's input, so nothing is kept that a gradient does not need.
 namespace sdp {
 namespace {
 
 using Tensors = absl::Span<const at::Tensor>;
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
 
 at::Tensor Linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
   return at::addmm(bias, x, weight.t());
 }
+
+// h + factor * fc2(relu(fc1(h))). Keeps what ReLU makes of the neurons, and h where fc1 is trained,
+// if only in part.
+class LayerFunction : public torch::autograd::Function<LayerFunction> {
+  static constexpr size_t kArguments = 10;
+  enum Input : size_t { kH, kFc1, kBias1, kFc2, kBias2 };
+
+ public:
+  // The first five tensors have gradients: of a weight of which some neurons are trained that
+  // part's leaf. `held`: those neurons.
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& h,
+                            const at::Tensor& fc1_or_part, const at::Tensor&, const at::Tensor&,
+                            const at::Tensor& bias2, const at::Tensor& fc1, const at::Tensor& bias1,
+                            const at::Tensor& fc2, const Ranges& held, double factor) {
+    const at::Tensor hidden = Linear(h, fc1, bias1).relu_();
+    context->save_for_backward({fc1_or_part.requires_grad() ? h : at::Tensor(), hidden, fc1, fc2});
+    context->saved_data["held"] = held;
+    context->saved_data["factor"] = factor;
+    return at::add(h, Linear(hidden, fc2, bias2), factor);
+  }
+
+  static variable_list backward(AutogradContext* context, const variable_list& outer) {
+    const variable_list saved = context->get_saved_variables();
+    const at::Tensor &h = saved[0], &hidden = saved[1], &fc1 = saved[2], &fc2 = saved[3];
+    const Ranges held = context->saved_data["held"].toIntVector();
+    const double factor = context->saved_data["factor"].toDouble();
+    const at::Tensor dbranch = factor == 1 ? outer[0] : outer[0] * factor;
+    variable_list d(kArguments);
+    if (context->needs_input_grad(kBias2)) d[kBias2] = dbranch.sum(0);
+    if (context->needs_input_grad(kFc2)) {
+      d[kFc2] = at::mm(dbranch.t(), Select(hidden, 1, held));
+    }
+    const at::Tensor dneurons = at::threshold_backward(at::mm(dbranch, fc2), hidden, 0);
+    d[kH] = at::addmm(outer[0], dneurons, fc1);
+    if (!context->needs_input_grad(kFc1)) return d;
+    const at::Tensor dheld = Select(dneurons, 1, held);
+    d[kFc1] = at::mm(dheld.t(), h);
+    d[kBias1] = dheld.sum(0);
+    return d;
+  }
+};
 
 class StemStage : public Stage {
  public:
@@ -38,7 +80,14 @@ class LayerStage : public Stage {
             {name_ + ".fc2.bias"}};
   }
   at::Tensor Forward(const at::Tensor& h, Tensors w, double factor) const override {
-    return at::add(h, Linear(at::relu(Linear(h, w[0], w[1])), w[2], w[3]), factor);
+    return at::add(h, Linear(Linear(h, w[0], w[1]).relu_(), w[2], w[3]), factor);
+  }
+  at::Tensor Train(const at::Tensor& h, Tensors w, absl::Span<const TrainedPart> parts,
+                   double factor) const override {
+    if (!w[0].defined()) return at::add(h, w[3], factor);  // None of its neurons is here.
+    return LayerFunction::apply(h, GradientOf(w[0], parts[0].leaf), GradientOf(w[1], parts[1].leaf),
+                                GradientOf(w[2], parts[2].leaf), w[3], w[0], w[1], w[2],
+                                parts[0].ranges, factor);
   }
 
  private:

@@ -12,14 +12,32 @@ at::Tensor Convolve(const at::Tensor& x, const at::Tensor& weight, ConvShape sha
                          /*output_padding=*/{0, 0}, /*groups=*/1);
 }
 
-ConvGradients ConvolveGradient(const at::Tensor& dy, const at::Tensor& x, const at::Tensor& weight,
-                               ConvShape shape, Of of) {
-  const std::array<bool, 3> mask = {of == Of::kInputAndWeight, weight.requires_grad(), false};
+namespace {
+
+// Of x and weight, as far as they are wanted.
+ConvGradients Backward(const at::Tensor& dy, const at::Tensor& x, const at::Tensor& weight,
+                       ConvShape shape, bool of_x, bool of_weight) {
   ConvGradients gradients;
   std::tie(gradients.dx, gradients.dweight, std::ignore) = at::convolution_backward(
       dy, x, weight, /*bias_sizes=*/std::nullopt, {shape.stride, shape.stride},
       {shape.padding, shape.padding}, /*dilation=*/{1, 1}, /*transposed=*/false,
-      /*output_padding=*/{0, 0}, /*groups=*/1, mask);
+      /*output_padding=*/{0, 0}, /*groups=*/1, {of_x, of_weight, false});
+  return gradients;
+}
+
+}  // namespace
+
+ConvGradients ConvolveGradient(const at::Tensor& dy, const at::Tensor& x, const at::Tensor& weight,
+                               ConvShape shape, Of of, const ConvPart& part) {
+  const bool of_x = of == Of::kInputAndWeight;
+  if (part.channels.empty()) return Backward(dy, x, weight, shape, of_x, weight.requires_grad());
+  ConvGradients gradients;
+  const at::Tensor held_dy = part.dim == 0 ? Select(dy, 1, part.channels) : dy;
+  const at::Tensor held_x = part.dim == 1 ? Select(x, 1, part.channels) : x;
+  // Of the weight's part only the shape matters.
+  const at::Tensor held = weight.narrow(part.dim, 0, (part.dim == 0 ? held_dy : held_x).size(1));
+  gradients.dweight = Backward(held_dy, held_x, held, shape, false, true).dweight;
+  if (of_x) gradients.dx = Backward(dy, x, weight, shape, true, false).dx;
   return gradients;
 }
 
@@ -38,8 +56,9 @@ ImageNormed ImageNorm(const at::Tensor& x, const ImageNormWeights& w) {
 
 ImageNormGradients ImageNormGradient(const at::Tensor& dy, const at::Tensor& x,
                                      const at::Tensor& mean, const at::Tensor& rstd,
-                                     const ImageNormWeights& w) {
-  const std::array<bool, 3> mask = {true, w.weight.requires_grad(), w.bias.requires_grad()};
+                                     const ImageNormWeights& w, const Ranges& held) {
+  const std::array<bool, 3> mask = {true, !held.empty() || w.weight.requires_grad(),
+                                    !held.empty() || w.bias.requires_grad()};
   ImageNormGradients gradients;
   if (w.groups == 0) {
     std::tie(gradients.dx, gradients.dweight, gradients.dbias) =
@@ -49,6 +68,9 @@ ImageNormGradients ImageNormGradient(const at::Tensor& dy, const at::Tensor& x,
     std::tie(gradients.dx, gradients.dweight, gradients.dbias) = at::native_group_norm_backward(
         dy, x, mean, rstd, w.weight, x.size(0), x.size(1), x.size(2) * x.size(3), w.groups, mask);
   }
+  if (held.empty()) return gradients;
+  gradients.dweight = Select(gradients.dweight, 0, held);
+  gradients.dbias = Select(gradients.dbias, 0, held);
   return gradients;
 }
 

@@ -3,6 +3,7 @@
 #include <cstdint>
 
 #include "ATen/ATen.h"
+#include "worker/model/ranges.h"
 
 // Convolution and norms, forth and back, for the autograd functions of the stages for images:
 // in LibTorch's own, both keep their input even where the weight needs no gradient. None of these
@@ -22,8 +23,15 @@ struct ConvGradients {
   at::Tensor dx, dweight;
 };
 enum class Of { kInputAndWeight, kWeight };  // kWeight: dx is undefined
+// Where some channels are held and others read only: the weight's gradient is that of its part at
+// these channels of the outputs, dimension 0, or the inputs, 1. Without ranges there are no such.
+struct ConvPart {
+  int64_t dim = 0;
+  Ranges channels;
+};
 ConvGradients ConvolveGradient(const at::Tensor& dy, const at::Tensor& x, const at::Tensor& weight,
-                               ConvShape shape, Of of = Of::kInputAndWeight);
+                               ConvShape shape, Of of = Of::kInputAndWeight,
+                               const ConvPart& part = {});
 
 // GroupNorm, or BatchNorm by the batch's own statistics.
 struct ImageNormWeights {
@@ -40,9 +48,10 @@ ImageNormed ImageNorm(const at::Tensor& x, const ImageNormWeights& w);
 struct ImageNormGradients {
   at::Tensor dx, dweight, dbias;
 };
+// `held`: as above, channels of which weight and bias have gradients although others have not.
 ImageNormGradients ImageNormGradient(const at::Tensor& dy, const at::Tensor& x,
                                      const at::Tensor& mean, const at::Tensor& rstd,
-                                     const ImageNormWeights& w);
+                                     const ImageNormWeights& w, const Ranges& held = {});
 
 // relu's gradient from its output `y`.
 at::Tensor ReluGradient(const at::Tensor& dy, const at::Tensor& y);

@@ -4,10 +4,13 @@
 
 #include "ATen/ATen.h"
 #include "worker/model/norms.h"
+#include "worker/model/stage.h"
 
 // The blocks of a ResNet (common/model/resnet.h), one autograd function each. A branch that is not
 // held has undefined weights; a shortcut without a projection is the identity, and then there must
-// be a branch. What they keep for the backward pass is stated with each; normed activations and
+// be a branch. Of the c inner channels, between the convolutions, a worker may hold n, whole groups
+// of their norm; of none its weights are undefined, and the branch is what its other norm makes of
+// zeros, or 0. What they keep for the backward pass is stated with each; normed activations and
 // what ReLU makes of them are made anew, a pass over memory each. Where gradients are wanted the
 // norms go by the batch's own statistics, whatever `norms` says.
 namespace sdp {
@@ -16,10 +19,18 @@ struct NormPair {
   at::Tensor weight, bias;  // [C]
 };
 struct BranchWeights {
-  at::Tensor conv1;  // [c, b, 3, 3]
+  at::Tensor conv1;  // [n, b, 3, 3]
   NormPair norm1;    // post: of conv1's output; pre: of the input
-  at::Tensor conv2;  // [c, c, 3, 3]
+  at::Tensor conv2;  // [c, n, 3, 3]
   NormPair norm2;    // post: of conv2's output; pre: of conv1's
+};
+// What is trained of the weights that units divide, if that is neither all of them nor nothing: the
+// leaves of their parts (stage.h), at the same inner channels.
+struct BranchParts {
+  at::Tensor conv1;  // rows
+  NormPair norm;     // between the convolutions
+  at::Tensor conv2;  // columns
+  Ranges channels;   // empty: there are no such parts
 };
 struct ShortcutWeights {
   at::Tensor projection;  // [c, b, 1, 1]
@@ -27,7 +38,7 @@ struct ShortcutWeights {
 };
 struct BlockShape {
   int64_t stride = 1;       // of conv1 and the projection
-  int64_t norm_groups = 1;  // 0: BatchNorm
+  int64_t norm_groups = 1;  // of a full width; 0: BatchNorm
   double norm_eps = 0;
 };
 
@@ -36,12 +47,12 @@ struct BlockShape {
 // next stage's x).
 at::Tensor PostBlock(const at::Tensor& x, const BranchWeights& branch,
                      const ShortcutWeights& shortcut, const BlockShape& shape, double factor,
-                     Norms& norms);
+                     Norms& norms, const BranchParts& parts = {});
 
 // shortcut(x) + factor * conv2(relu(norm2(conv1(relu(norm1(x)))))).
 // Keeps x and conv1's output.
 at::Tensor PreBlock(const at::Tensor& x, const BranchWeights& branch,
                     const ShortcutWeights& shortcut, const BlockShape& shape, double factor,
-                    Norms& norms);
+                    Norms& norms, const BranchParts& parts = {});
 
 }  // namespace sdp

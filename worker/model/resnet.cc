@@ -71,18 +71,33 @@ class BlockStage : public Stage {
   }
   at::Tensor Forward(const at::Tensor& h, Tensors w, double factor) const override {
     Norms own;
-    return Evaluate(h, w, factor, own);
+    return Compute(h, w, factor, own, {});
+  }
+  at::Tensor Train(const at::Tensor& h, Tensors w, absl::Span<const TrainedPart> parts,
+                   double factor) const override {
+    Norms own;
+    const size_t norm = order_ == Order::kPost ? 1 : 4;  // between the convolutions
+    return Compute(h, w, factor, own,
+                   {.conv1 = parts[0].leaf,
+                    .norm = {parts[norm].leaf, parts[norm + 1].leaf},
+                    .conv2 = parts[3].leaf,
+                    .channels = parts[0].ranges});
   }
   at::Tensor Evaluate(const at::Tensor& h, Tensors w, double factor, Norms& norms) const override {
-    const BranchWeights branch = {w[0], {w[1], w[2]}, w[3], {w[4], w[5]}};
-    ShortcutWeights shortcut;
-    if (projected_) shortcut.projection = w[6];
-    if (order_ == Order::kPre) return PreBlock(h, branch, shortcut, shape_, factor, norms);
-    if (projected_) shortcut.norm = {w[7], w[8]};
-    return PostBlock(h, branch, shortcut, shape_, factor, norms);
+    return Compute(h, w, factor, norms, {});
   }
 
  private:
+  at::Tensor Compute(const at::Tensor& h, Tensors w, double factor, Norms& norms,
+                     const BranchParts& parts) const {
+    const BranchWeights branch = {w[0], {w[1], w[2]}, w[3], {w[4], w[5]}};
+    ShortcutWeights shortcut;
+    if (projected_) shortcut.projection = w[6];
+    if (order_ == Order::kPre) return PreBlock(h, branch, shortcut, shape_, factor, norms, parts);
+    if (projected_) shortcut.norm = {w[7], w[8]};
+    return PostBlock(h, branch, shortcut, shape_, factor, norms, parts);
+  }
+
   const Order order_;
   const std::string name_;
   const BlockShape shape_;
