@@ -6,6 +6,7 @@
 #include "absl/status/status.h"
 #include "common/model/catalog.h"
 #include "common/model/neuron_units.h"
+#include "common/model/transformer_unit.h"
 
 namespace sdp {
 
@@ -25,8 +26,6 @@ struct LlamaSpec {
 };
 
 // ---- Block granularity ----
-
-enum class TransformerUnit { kSublayer, kLayer };
 
 // The stages are: "embed", then per layer "layers.i.attention" and "layers.i.mlp", then "head"
 // (final norm, projection, loss); with kLayer both stages of a layer read the one unit "layers.i".

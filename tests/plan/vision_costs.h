@@ -7,12 +7,12 @@
 #include "absl/strings/str_cat.h"
 #include "common/model/catalog.h"
 
-// An image model as the planner sees it: what its residual branches cost, written down from the
-// formulas of the method's description. Units of unequal cost, unlike LLaMA's. No tensors.
+// An image model's costs written down from the formulas of the method's description, for
+// comparison with its catalog. No tensors, no activations.
 namespace sdp::testing {
 
 inline void AddCosts(Catalog& catalog, std::string name, std::string kind, int layer,
-                     int64_t params, int64_t macs, int64_t activations) {
+                     int64_t params, int64_t macs) {
   UnitSpec unit;
   unit.name = std::move(name);
   unit.kind = std::move(kind);
@@ -20,7 +20,6 @@ inline void AddCosts(Catalog& catalog, std::string name, std::string kind, int l
   unit.layer = layer;
   unit.params = params;
   unit.macs = macs;
-  unit.activation_elements = activations;
   catalog.units.push_back(std::move(unit));
 }
 
@@ -30,7 +29,7 @@ inline Catalog SwinTCosts() {
   Catalog catalog;
   const int64_t window = 7;
   int64_t width = 96, tokens = 56 * 56, heads = 3;
-  AddCosts(catalog, "embed", "embed", -1, 48 * width + 3 * width, 48 * width * tokens, 0);
+  AddCosts(catalog, "embed", "embed", -1, 48 * width + 3 * width, 48 * width * tokens);
   int layer = 0;
   for (const int blocks : {2, 2, 6, 2}) {
     for (int block = 0; block < blocks; ++block, ++layer) {
@@ -38,18 +37,18 @@ inline Catalog SwinTCosts() {
       AddCosts(
           catalog, name + ".attention", "attention", layer,
           4 * width * width + 4 * width + heads * (2 * window - 1) * (2 * window - 1) + 2 * width,
-          4 * tokens * width * width + 2 * tokens * window * window * width, 6 * tokens * width);
+          4 * tokens * width * width + 2 * tokens * window * window * width);
       AddCosts(catalog, name + ".mlp", "mlp", layer, 8 * width * width + 5 * width + 2 * width,
-               8 * tokens * width * width, 10 * tokens * width);
+               8 * tokens * width * width);
     }
     if (width == 768) break;
     tokens /= 4;
     AddCosts(catalog, absl::StrCat("merge", width), "merge", -1, 8 * width * width + 8 * width,
-             8 * width * width * tokens, 0);
+             8 * width * width * tokens);
     width *= 2;
     heads *= 2;
   }
-  AddCosts(catalog, "head", "head", -1, 2 * width + width * 1000 + 1000, width * 1000, width);
+  AddCosts(catalog, "head", "head", -1, 2 * width + width * 1000 + 1000, width * 1000);
   return catalog;
 }
 

@@ -14,40 +14,54 @@ namespace {
 size_t IndexOf(int id) { return static_cast<size_t>(id); }
 size_t IndexOf(UnitId id) { return static_cast<size_t>(id.value()); }
 
-// A unit's part of a tensor.
+// A part of a tensor that a unit has.
 struct Part {
   UnitId unit;
   Slice slice;
 };
 
-// [tensors] in unit order.
-std::vector<std::vector<Part>> PartsOf(const Catalog& catalog) {
-  std::vector<std::vector<Part>> parts(catalog.tensors.size());
+// [tensors][run] in unit order: the first part that each unit has of the tensor, then the second
+// ones, and so on. Of q, k and v in one tensor a unit has three.
+using Runs = std::vector<std::vector<Part>>;
+std::vector<Runs> RunsOf(const Catalog& catalog) {
+  std::vector<Runs> runs(catalog.tensors.size());
   for (size_t unit = 0; unit < catalog.units.size(); ++unit) {
-    for (const Slice& slice : catalog.units[unit].slices)
-      parts[IndexOf(slice.tensor)].push_back({UnitId(static_cast<int32_t>(unit)), slice});
-  }
-  return parts;
-}
-
-// Parts side by side, in unit order, are the tensor.
-bool AddUp(const TensorSpec& tensor, const std::vector<Part>& parts) {
-  if (parts.size() == 1 && parts.front().slice.whole()) return true;
-  int64_t end = 0;
-  for (const Part& part : parts) {
-    if (part.slice.whole() || part.slice.dim != parts.front().slice.dim ||
-        part.slice.begin != end || part.slice.end < end) {
-      return false;
+    std::vector<size_t> next(catalog.tensors.size());
+    for (const Slice& slice : catalog.units[unit].slices) {
+      const size_t run = next[IndexOf(slice.tensor)]++;
+      Runs& its = runs[IndexOf(slice.tensor)];
+      if (run == its.size()) its.emplace_back();
+      its[run].push_back({UnitId(static_cast<int32_t>(unit)), slice});
     }
-    end = part.slice.end;
   }
-  return !parts.empty() && end == tensor.shape[IndexOf(parts.front().slice.dim)];
+  return runs;
 }
 
-const Slice& SliceOf(const Catalog& catalog, UnitId unit, int tensor) {
-  const std::vector<Slice>& slices = catalog.unit(unit).slices;
-  return *std::find_if(slices.begin(), slices.end(),
-                       [&](const Slice& slice) { return slice.tensor == tensor; });
+// Parts side by side, run after run, are the tensor.
+bool AddUp(const TensorSpec& tensor, const Runs& runs) {
+  if (runs.empty()) return false;
+  const Slice& first = runs.front().front().slice;
+  if (first.whole()) return runs.size() == 1 && runs.front().size() == 1;
+  int64_t end = 0;
+  for (const std::vector<Part>& run : runs) {
+    for (const Part& part : run) {
+      if (part.slice.whole() || part.slice.dim != first.dim || part.slice.begin != end ||
+          part.slice.end < end) {
+        return false;
+      }
+      end = part.slice.end;
+    }
+  }
+  return end == tensor.shape[IndexOf(first.dim)];
+}
+
+// One per run.
+std::vector<Slice> SlicesOf(const Catalog& catalog, UnitId unit, int tensor) {
+  std::vector<Slice> slices;
+  for (const Slice& slice : catalog.unit(unit).slices) {
+    if (slice.tensor == tensor) slices.push_back(slice);
+  }
+  return slices;
 }
 
 absl::StatusOr<int> FindTensor(const Catalog& catalog, const std::string& name) {
@@ -129,24 +143,28 @@ absl::Status WeightMap::CheckComplete(const Catalog& catalog) const {
 
 absl::Status WeightMap::FindUnits(const Catalog& catalog) {
   units_.resize(catalog.units.size());
-  const std::vector<std::vector<Part>> parts = PartsOf(catalog);
+  const std::vector<Runs> runs = RunsOf(catalog);
   for (size_t w = 0; w < weights_.size(); ++w) {
     Weight& weight = weights_[w];
-    for (const Part& part : parts[IndexOf(weight.tensors.front())])
-      weight.units.push_back(part.unit);
     for (const int tensor : weight.tensors) {
-      const std::vector<Part>& its = parts[IndexOf(tensor)];
+      const Runs& its = runs[IndexOf(tensor)];
       const std::string& name = catalog.tensors[IndexOf(tensor)].name;
       if (!AddUp(catalog.tensors[IndexOf(tensor)], its)) {
         return absl::InvalidArgumentError(
             absl::StrCat("the units' parts of ", name, " do not make it up in their order"));
       }
-      if (!std::equal(its.begin(), its.end(), weight.units.begin(), weight.units.end(),
-                      [](const Part& part, UnitId unit) { return part.unit == unit; })) {
+      if (weight.units.empty()) {
+        for (const Part& part : its.front()) weight.units.push_back(part.unit);
+      }
+      for (const std::vector<Part>& run : its) {
+        if (std::equal(run.begin(), run.end(), weight.units.begin(), weight.units.end(),
+                       [](const Part& part, UnitId unit) { return part.unit == unit; })) {
+          continue;
+        }
         return absl::InvalidArgumentError(
             absl::StrCat("a weight stacks ", name, " on a tensor of other units"));
       }
-      if (weight.tensors.size() > 1 && its.front().slice.dim > 0) {
+      if (weight.tensors.size() > 1 && its.front().front().slice.dim > 0) {
         return absl::InvalidArgumentError(
             absl::StrCat("a weight stacks ", name, ", of which units have columns"));
       }
@@ -209,40 +227,47 @@ std::vector<int64_t> SlimMap::AddTensor(const Catalog& catalog, const Layout& la
   const TensorSpec& spec = catalog.tensors[IndexOf(tensor)];
   const std::vector<UnitId>& units = units_[IndexOf(weight)];
   if (units.empty()) return spec.shape;  // Nobody asks for it.
-  if (SliceOf(catalog, units.front(), tensor).whole()) {
+  const std::vector<Slice> first = SlicesOf(catalog, units.front(), tensor);
+  if (first.front().whole()) {
     const int64_t elements = spec.elements();
-    AddPlaces(layout, units.front(), tensor, weight, {base, elements, elements, 0},
-              /*factor=*/1);
+    AddPlaces(layout, units.front(), weight, first.front(),
+              {base, elements, elements, 0, 0, elements}, /*factor=*/1);
     return spec.shape;
   }
-  const size_t dim = IndexOf(SliceOf(catalog, units.front(), tensor).dim);
-  int64_t inner = 1;  // elements per index of `dim`
-  for (size_t i = dim + 1; i < spec.shape.size(); ++i) inner *= spec.shape[i];
+  const size_t dim = IndexOf(first.front().dim);
+  std::vector<std::vector<Slice>> slices;  // [units][runs]
   std::vector<int64_t> shape = spec.shape;
   shape[dim] = 0;
   for (const UnitId unit : units) {
-    const Slice& slice = SliceOf(catalog, unit, tensor);
-    shape[dim] += slice.end - slice.begin;
+    slices.push_back(SlicesOf(catalog, unit, tensor));
+    for (const Slice& slice : slices.back()) shape[dim] += slice.end - slice.begin;
   }
+  int64_t inner = 1;  // elements per index of `dim`
+  for (size_t i = dim + 1; i < spec.shape.size(); ++i) inner *= spec.shape[i];
   int64_t next = 0;  // index of `dim` in the slim tensor
-  for (const UnitId unit : units) {
-    const Slice& slice = SliceOf(catalog, unit, tensor);
-    AddPlaces(layout, unit, tensor, weight,
-              {base, spec.shape[dim] * inner, shape[dim] * inner, (next - slice.begin) * inner},
-              spec.ends_branch ? folded[IndexOf(unit)] : 1);
-    // Tensors are stacked along dimension 0, of which a base is a number of whole indices.
-    parts_[IndexOf(weight)].push_back(
-        {unit, static_cast<int64_t>(dim), base / inner + next, slice.end - slice.begin});
-    next += slice.end - slice.begin;
+  for (size_t run = 0; run < first.size(); ++run) {
+    for (size_t u = 0; u < units.size(); ++u) {
+      const Slice& slice = slices[u][run];
+      const UnitId unit = units[u];
+      AddPlaces(layout, unit, weight, slice,
+                {base, spec.shape[dim] * inner, shape[dim] * inner, (next - slice.begin) * inner,
+                 slice.begin * inner, slice.end * inner},
+                spec.ends_branch ? folded[IndexOf(unit)] : 1);
+      // Tensors are stacked along dimension 0, of which a base is a number of whole indices.
+      parts_[IndexOf(weight)].push_back(
+          {unit, static_cast<int64_t>(dim), base / inner + next, slice.end - slice.begin});
+      next += slice.end - slice.begin;
+    }
   }
   return shape;
 }
 
-void SlimMap::AddPlaces(const Layout& layout, UnitId unit, int tensor, int weight,
+void SlimMap::AddPlaces(const Layout& layout, UnitId unit, int weight, const Slice& slice,
                         const Position& position, double factor) {
   for (const FragmentId fragment : layout.block(unit)) {
     for (const Strip& strip : layout.strips(fragment)) {
-      if (strip.first.tensor != tensor) continue;
+      if (strip.first.tensor != slice.tensor) continue;
+      if (!position.Has(strip.first.tensor_offset)) continue;  // of another run
       places_[IndexOf(unit)].push_back({weight, fragment, strip.first.fragment_offset,
                                         position.at(strip.first.tensor_offset), strip.first.size,
                                         strip.count, position.slim, factor});

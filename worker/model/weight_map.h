@@ -14,7 +14,8 @@
 // What the weights of a network are made of. A *weight* is what a stage reads as one tensor: one or
 // more of the catalog's tensors stacked along dimension 0 (stage.h). Its parts may belong to
 // several units; then it is *slim*: the parts of a subnetwork's units stand side by side, in unit
-// order, and what the subnetwork lacks is not there. Rows of q, k and v, columns of o.
+// order, and what the subnetwork lacks is not there. Rows of q, k and v, columns of o. Of a tensor
+// a unit may have several parts: then the units' first ones come first, then their second ones.
 namespace sdp {
 
 // Which weights a network reads. Immutable.
@@ -97,17 +98,19 @@ class SlimMap {
 
  private:
   // Element i of a tensor, of one unit's part of it, is element at(i) of a weight. `full` and
-  // `slim`: elements from one run of the part to the next, in the tensor and in the weight.
+  // `slim`: elements from one row of the part to the next, in the tensor and in the weight, where
+  // the part is elements [begin, end) of each row of the tensor.
   struct Position {
-    int64_t base, full, slim, shift;
+    int64_t base, full, slim, shift, begin, end;
     int64_t at(int64_t i) const { return base + i / full * slim + i % full + shift; }
+    bool Has(int64_t i) const { return i % full >= begin && i % full < end; }
   };
   static size_t Index(int weight) { return static_cast<size_t>(weight); }
   // Gives the tensor's parts their places, from element `base` of the weight on; returns its slim
   // shape.
   std::vector<int64_t> AddTensor(const Catalog& catalog, const Layout& layout, int weight,
                                  int tensor, int64_t base, absl::Span<const double> folded);
-  void AddPlaces(const Layout& layout, UnitId unit, int tensor, int weight,
+  void AddPlaces(const Layout& layout, UnitId unit, int weight, const Slice& slice,
                  const Position& position, double factor);
 
   const WeightMap& map_;
