@@ -38,6 +38,13 @@ Catalog CatalogOf(const ImageMlpSpec& spec, const CatalogOptions& options) {
 int64_t TermsOf(const ImageMlpSpec&, int64_t) { return 1; }
 ModelMemory MemoryOfOne(const ImageMlpSpec&, int64_t, const ElementSizes&, int) { return {}; }
 
+Catalog CatalogOf(const SwinSpec& spec, const CatalogOptions& options) {
+  return options.neurons.has_value() ? SwinNeuronCatalog(spec, *options.neurons)
+                                     : SwinCatalog(spec, options.unit);
+}
+int64_t TermsOf(const SwinSpec&, int64_t) { return 1; }
+ModelMemory MemoryOfOne(const SwinSpec&, int64_t, const ElementSizes&, int) { return {}; }
+
 }  // namespace
 
 Catalog MakeCatalog(const ModelSpec& spec, const CatalogOptions& options) {

@@ -12,13 +12,14 @@
 #include "common/model/neuron_units.h"
 #include "common/model/resnet.h"
 #include "common/model/stage_memory.h"
+#include "common/model/swin.h"
 
 // The list of architectures. One more is: its sizes and its catalog in a header of its own, a name
 // in this list, and what the compiler then asks for: functions of architectures.cc and
 // worker/model/networks.cc, and its keys in common/run/model_spec.cc.
 namespace sdp {
 
-using ModelSpec = std::variant<LlamaSpec, ResnetSpec, ImageMlpSpec>;
+using ModelSpec = std::variant<LlamaSpec, ResnetSpec, ImageMlpSpec, SwinSpec>;
 
 // What a catalog depends on beside the model's sizes.
 struct CatalogOptions {

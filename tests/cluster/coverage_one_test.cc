@@ -226,7 +226,7 @@ void ExpectEqual(const Case& c) {
 
 // Every image a little different in every epoch, which the samples bring with them.
 template <typename Spec>
-Problem ImageProblem(const Case& c, const Spec& spec, const RandomImages& data) {
+Problem ImageProblem(const Spec& spec, const CatalogOptions& cut, const RandomImages& data) {
   const auto loss = [spec, &data](const naive::Weights& weights,
                                   const std::vector<int64_t>& samples,
                                   const std::vector<int64_t>& epochs) {
@@ -235,17 +235,19 @@ Problem ImageProblem(const Case& c, const Spec& spec, const RandomImages& data) 
         naive::Logits(spec, weights, data.Images(samples).to(torch::kF64) + shift, {}),
         data.Labels(samples));
   };
-  return {spec, &data, MakeCatalog(spec, ImageCase::OptionsOf(c.groups)), loss};
-}
-
-RandomImages Images() {
-  return RandomImages(kSamples, {3, ImageCase::kSize, ImageCase::kSize}, ImageCase::kClasses, 7);
+  return {spec, &data, MakeCatalog(spec, cut), loss};
 }
 
 template <typename Spec>
-void ExpectImagesEqual(const Case& c, const Spec& spec) {
-  const RandomImages data = Images();
-  ExpectEqual(c, ImageProblem(c, spec, data));
+RandomImages ImagesFor(const Spec& spec) {
+  const int64_t size = ImageCase::SizeOf(spec);
+  return RandomImages(kSamples, {3, size, size}, ImageCase::kClasses, 7);
+}
+
+template <typename Spec>
+void ExpectImagesEqual(const Case& c, const Spec& spec, const CatalogOptions& cut = {}) {
+  const RandomImages data = ImagesFor(spec);
+  ExpectEqual(c, ImageProblem(spec, cut, data));
 }
 
 TEST(CoverageOneTest, AdamW) { ExpectEqual({}); }
@@ -280,14 +282,14 @@ TEST(CoverageOneTest, Neurons_HaveTheLossesOfBlocks) {
 }
 
 TEST(CoverageOneTest, NeuronsOfImages_HaveTheLossesOfBlocks) {
-  const RandomImages data = Images();
-  const Case blocks, parts = {.groups = 3};
+  const Case c;
+  const auto losses = [&](const auto& spec, const CatalogOptions& cut) {
+    const RandomImages data = ImagesFor(spec);
+    return Losses(c, ImageProblem(spec, cut, data));
+  };
   const ResnetSpec resnet = ImageCase::Resnet(ResnetSpec::Order::kPost);
-  EXPECT_EQ(Losses(blocks, ImageProblem(blocks, resnet, data)),
-            Losses(parts, ImageProblem(parts, resnet, data)));
-  const ImageMlpSpec mlp = ImageCase::Mlp();
-  EXPECT_EQ(Losses(blocks, ImageProblem(blocks, mlp, data)),
-            Losses(parts, ImageProblem(parts, mlp, data)));
+  EXPECT_EQ(losses(resnet, {}), losses(resnet, ImageCase::OptionsOf(3)));
+  EXPECT_EQ(losses(ImageCase::Mlp(), {}), losses(ImageCase::Mlp(), ImageCase::OptionsOf(3)));
 }
 
 TEST(CoverageOneTest, OddSequences_MicroBatches) { ExpectEqual({.micro_batch = 1, .seq_len = 7}); }
@@ -308,9 +310,14 @@ TEST(CoverageOneTest, Resnet) {
 }
 TEST(CoverageOneTest, ImageMlp) { ExpectImagesEqual({}, ImageCase::Mlp()); }
 TEST(CoverageOneTest, NeuronsOfImages) {
-  ExpectImagesEqual({.clip_norm = 0.1, .groups = 3, .max_fragment = 50},
-                    ImageCase::Resnet(ResnetSpec::Order::kPre));
-  ExpectImagesEqual({.micro_batch = 1, .groups = 4}, ImageCase::Mlp());
+  ExpectImagesEqual({.clip_norm = 0.1, .max_fragment = 50},
+                    ImageCase::Resnet(ResnetSpec::Order::kPre), ImageCase::OptionsOf(3));
+  ExpectImagesEqual({.micro_batch = 1}, ImageCase::Mlp(), ImageCase::OptionsOf(4));
+}
+TEST(CoverageOneTest, Swin) {
+  ExpectImagesEqual({.clip_norm = 0.1, .micro_batch = 1}, ImageCase::Swin());
+  ExpectImagesEqual({.workers = 3, .global_batch = 11}, ImageCase::Swin(),
+                    {.neurons = NeuronUnits{.groups = 5}});
 }
 
 }  // namespace

@@ -37,22 +37,31 @@ TEST(CatalogAgreementTest, Macs_AreThoseOfTheMatrixProducts) {
   }
 }
 
+void ExpectMacs(const ImageCase& c) {
+  FakeExchange exchange = c.MakeExchange();
+  EvaluateTask task;
+  task.units = c.Held();
+  task.samples = 3;
+  absl::StatusOr<LossSum> result;
+  const int64_t counted = CountMacs([&] { result = c.model->Evaluate(task, exchange); });
+  ASSERT_TRUE(result.ok()) << result.status();
+  // BatchNorm's statistics are learnt of all training samples first.
+  const int64_t samples = 3 + (HasBatchNorm(c.spec) ? ImageCase::kSamples : 0);
+  int64_t expected = 0;
+  for (const UnitSpec& unit : c.catalog.units) expected += samples * unit.macs;
+  EXPECT_EQ(counted, expected);
+}
+
+// 3 and 4 heads, 5 groups of neurons.
+const CatalogOptions kSwinParts = {.neurons = NeuronUnits{.groups = 5}};
+
 TEST(CatalogAgreementTest, ImageModels_Macs) {
   for (const ImageCase::Named& named : ImageCase::All()) {
-    const ImageCase c(named.spec, Layout::kMaxFragment, {1, 0}, /*groups=*/3);
-    FakeExchange exchange = c.MakeExchange();
-    EvaluateTask task;
-    task.units = c.Held();
-    task.samples = 3;
-    absl::StatusOr<LossSum> result;
-    const int64_t counted = CountMacs([&] { result = c.model->Evaluate(task, exchange); });
-    ASSERT_TRUE(result.ok()) << result.status();
-    // BatchNorm's statistics are learnt of all training samples first.
-    const int64_t samples = 3 + (HasBatchNorm(c.spec) ? ImageCase::kSamples : 0);
-    int64_t expected = 0;
-    for (const UnitSpec& unit : c.catalog.units) expected += samples * unit.macs;
-    EXPECT_EQ(counted, expected) << named.name;
+    SCOPED_TRACE(named.name);
+    ExpectMacs(ImageCase(named.spec));
+    ExpectMacs(ImageCase(named.spec, Layout::kMaxFragment, {1, 0}, ImageCase::OptionsOf(3)));
   }
+  ExpectMacs(ImageCase(ImageCase::Swin(), Layout::kMaxFragment, {1, 0}, kSwinParts));
 }
 
 // ---- Stored activations: what torch's allocator holds when the backward pass begins ----
@@ -107,13 +116,13 @@ TEST(CatalogAgreementTest, StoredActivations_AreWhatTheAllocatorHolds) {
 // loss.
 int64_t WeightsAtBackward(const ImageCase& c, const std::vector<HeldUnit>& held) {
   int64_t elements = 0;
-  const bool resnet = c.catalog.arch == "resnet";
   for (const HeldUnit& unit : held) {
     const UnitSpec& spec = c.catalog.unit(unit.unit);
-    const bool spent = spec.name == "stem" && !resnet;
+    const bool spent = spec.name == "stem" && c.catalog.arch == "mlp";
     if (!spent) elements += spec.params;  // Of the head's, gradients or weights.
   }
-  if (resnet && std::get<ResnetSpec>(c.spec).order == ResnetSpec::Order::kPre) {
+  const auto* const resnet = std::get_if<ResnetSpec>(&c.spec);
+  if (c.catalog.arch == "swin" || (resnet != nullptr && resnet->order == ResnetSpec::Order::kPre)) {
     // Its norm keeps the whole head's weights until the backward pass.
     elements += c.catalog.tensors[c.catalog.tensors.size() - 2].elements() +
                 c.catalog.tensors.back().elements();
@@ -133,7 +142,7 @@ void ExpectStored(const ImageCase& c, const std::vector<std::string>& absent) {
   for (const HeldUnit& held : task.units) {
     elements += 5 * c.catalog.unit(held.unit).activation_elements;
   }
-  const int64_t batch = 5 * (3 * ImageCase::kSize * ImageCase::kSize * 4 + 8);
+  const int64_t size = ImageCase::SizeOf(c.spec), batch = 5 * (3 * size * size * 4 + 8);
   const int64_t measured =
       exchange.bytes_at_backward() - before - 4 * WeightsAtBackward(c, task.units) - batch;
   // 0.1%: a few scalars; of BatchNorm also the batch's statistics, 1% at this size.
@@ -153,13 +162,17 @@ TEST(CatalogAgreementTest, ImageModels_StoredActivations) {
          {std::vector<std::string>{}, {all[1]}, {all[2]}, {all[0], all[2]}, all}) {
       ExpectStored(blocks, absent);
     }
-    const ImageCase parts(named.spec, Layout::kMaxFragment, {1, 0}, /*groups=*/3);
+    const ImageCase parts(named.spec, Layout::kMaxFragment, {1, 0}, ImageCase::OptionsOf(3));
     const std::vector<std::string> each = parts.Masked();
     for (const std::vector<std::string>& absent :
          {std::vector<std::string>{}, {each[1]}, {each[3], each[5], each[7], each[8]}}) {
       ExpectStored(parts, absent);
     }
   }
+  const ImageCase parts(ImageCase::Swin(), Layout::kMaxFragment, {1, 0}, kSwinParts);
+  ExpectStored(parts, {});
+  ExpectStored(parts, {"level1.0.attention.0", "level1.0.attention.2", "level2.1.attention.3",
+                       "level1.1.mlp.4", "level2.0.mlp.0", "level2.0.mlp.2"});
 }
 
 // ---- Names, shapes, boundaries ----

@@ -20,6 +20,10 @@ std::unique_ptr<at::ObserverContext> Count(const at::RecordFunction& function) {
   };
   if (name == "aten::mm") product(inputs[0].toTensor(), inputs[1].toTensor());
   if (name == "aten::addmm") product(inputs[1].toTensor(), inputs[2].toTensor());
+  if (name == "aten::bmm") {
+    const at::Tensor a = inputs[0].toTensor(), b = inputs[1].toTensor();
+    counted += a.size(0) * a.size(1) * a.size(2) * b.size(2);
+  }
   if (name == "aten::convolution") {
     const at::Tensor x = inputs[0].toTensor(), weight = inputs[1].toTensor();
     int64_t positions = x.size(0);  // [B, in, height, width], [out, in, kernel, kernel]

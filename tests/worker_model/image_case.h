@@ -9,6 +9,7 @@
 #include "common/model/architectures.h"
 #include "tests/worker_model/model_case.h"
 #include "tests/worker_model/naive_images.h"
+#include "tests/worker_model/naive_swin.h"
 #include "worker/data/image_dataset.h"
 
 namespace sdp {
@@ -73,12 +74,40 @@ struct ImageCase : ModelCase {
     spec.norm_groups = 0;
     return spec;
   }
+  // 6 x 6 tokens in windows of 3 x 3, shifted in the second block; then 3 x 3, which one window is.
+  static SwinSpec Swin() {
+    SwinSpec spec;
+    spec.dim = 12;
+    spec.depths = {2, 2};
+    spec.heads = {3, 4};
+    spec.window = 3;
+    spec.patch = 2;
+    spec.mlp_ratio = 2;
+    spec.image_size = 12;
+    spec.classes = kClasses;
+    return spec;
+  }
+  // One level, and windows of an even size: 8 x 8 tokens in those of 4 x 4.
+  static SwinSpec OneLevelSwin() {
+    SwinSpec spec = Swin();
+    spec.dim = 8;
+    spec.depths = {2};
+    spec.heads = {2};
+    spec.window = 4;
+    spec.image_size = 16;
+    return spec;
+  }
+  static int64_t SizeOf(const ModelSpec& spec) {
+    const auto* const swin = std::get_if<SwinSpec>(&spec);
+    return swin == nullptr ? kSize : swin->image_size;
+  }
   struct Named {
     std::string name;
     ModelSpec spec;
     friend void PrintTo(const Named& named, std::ostream* out) { *out << named.name; }
   };
-  static std::vector<Named> All() {
+  // Of which backward masking trains parts too.
+  static std::vector<Named> CutIntoGroups() {
     using Order = ResnetSpec::Order;
     using Stem = ResnetSpec::Stem;
     return {{"Post", Resnet(Order::kPost)},
@@ -89,16 +118,22 @@ struct ImageCase : ModelCase {
             {"PreBatchNorm", BatchNorm(Order::kPre)},
             {"Mlp", Mlp()}};
   }
+  static std::vector<Named> All() {
+    std::vector<Named> all = CutIntoGroups();
+    all.push_back({"Swin", Swin()});
+    all.push_back({"SwinOfOneLevel", OneLevelSwin()});
+    return all;
+  }
 
   ModelSpec spec;
   RandomImages data;
 
   // `groups` > 0: parts of branches as units.
   explicit ImageCase(const ModelSpec& sizes, int64_t max_fragment = Layout::kMaxFragment,
-                     ModelOptions options = {1, 0}, int64_t groups = 0)
-      : ModelCase(MakeCatalog(sizes, OptionsOf(groups)), max_fragment),
+                     ModelOptions options = {1, 0}, const CatalogOptions& cut = {})
+      : ModelCase(MakeCatalog(sizes, cut), max_fragment),
         spec(sizes),
-        data(kSamples, {3, kSize, kSize}, kClasses, 7) {
+        data(kSamples, {3, SizeOf(sizes), SizeOf(sizes)}, kClasses, 7) {
     MakeModel(spec, data, options);
   }
 
@@ -128,6 +163,9 @@ struct ImageCase : ModelCase {
     const at::Tensor images = data.Images(samples).to(w.begin()->second.scalar_type()) + epoch / 8;
     if (const auto* const resnet = std::get_if<ResnetSpec>(&spec)) {
       return naive::Logits(*resnet, w, images, factors, statistics);
+    }
+    if (const auto* const swin = std::get_if<SwinSpec>(&spec)) {
+      return naive::Logits(*swin, w, images, factors);
     }
     return naive::Logits(std::get<ImageMlpSpec>(spec), w, images, factors);
   }

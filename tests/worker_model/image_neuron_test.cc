@@ -47,7 +47,7 @@ void ExpectMatches(const ImageCase& c, const std::vector<HeldUnit>& held, int64_
 class ImageNeuronTest : public testing::TestWithParam<ImageCase::Named> {
  protected:
   static ImageCase Make(int64_t max_fragment = Layout::kMaxFragment, int64_t groups = kGroups) {
-    return ImageCase(GetParam().spec, max_fragment, {1, 0}, groups);
+    return ImageCase(GetParam().spec, max_fragment, {1, 0}, ImageCase::OptionsOf(groups));
   }
   static bool BatchNorm() { return HasBatchNorm(GetParam().spec); }
 };
@@ -137,7 +137,7 @@ TEST_P(ImageNeuronTest, Evaluation_IsTheFullModelWithEachUnitsFactor) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(All, ImageNeuronTest, testing::ValuesIn(ImageCase::All()),
+INSTANTIATE_TEST_SUITE_P(All, ImageNeuronTest, testing::ValuesIn(ImageCase::CutIntoGroups()),
                          [](const auto& info) { return info.param.name; });
 
 }  // namespace

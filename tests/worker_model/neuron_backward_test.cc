@@ -118,9 +118,9 @@ TEST(NeuronBackwardTest, Llama_HeldParts_HaveTheDenseGradient) {
 }
 
 TEST(NeuronBackwardTest, Images_HeldParts_HaveTheDenseGradient) {
-  for (const ImageCase::Named& named : ImageCase::All()) {
+  for (const ImageCase::Named& named : ImageCase::CutIntoGroups()) {
     SCOPED_TRACE(named.name);
-    const ImageCase c(named.spec, /*max_fragment=*/50, {1, 0}, /*groups=*/3);
+    const ImageCase c(named.spec, /*max_fragment=*/50, {1, 0}, ImageCase::OptionsOf(3));
     for (unsigned seed = 0; seed < 4; ++seed) {
       SCOPED_TRACE(seed);
       const int64_t micro_batch = seed % 2 == 0 ? 0 : 2;
@@ -134,7 +134,7 @@ TEST(NeuronBackwardTest, Images_HeldParts_HaveTheDenseGradient) {
 TEST(NeuronBackwardTest, WholeBranchesHeldOrNot_HaveTheDenseGradient) {
   const LlamaCase llama(LlamaCase::Spec(), LlamaParts(LlamaCase::Spec(), 11), 11);
   const ImageCase image(ImageCase::Resnet(ResnetSpec::Order::kPost), Layout::kMaxFragment, {1, 0},
-                        /*groups=*/2);
+                        ImageCase::OptionsOf(2));
   for (const ModelCase* const c :
        {static_cast<const ModelCase*>(&llama), static_cast<const ModelCase*>(&image)}) {
     std::vector<std::string> masked;
@@ -260,7 +260,7 @@ TEST(NeuronBackwardTest, Models_StoreTheSameWhateverPartIsHeld) {
   };
   expect_same(LlamaCase(LlamaCase::Spec(), LlamaParts(LlamaCase::Spec(), 101), 101));
   expect_same(ImageCase(ImageCase::Resnet(ResnetSpec::Order::kPost), Layout::kMaxFragment, {1, 0},
-                        /*groups=*/4));
+                        ImageCase::OptionsOf(4)));
 }
 
 }  // namespace

@@ -85,6 +85,9 @@ Source BatchesFor(const ImageMlpSpec& spec, const Dataset& data) {
 Source BatchesFor(const ResnetSpec& spec, const Dataset& data) {
   return ImagesOf(data, spec.channels * spec.image_size * spec.image_size, spec.classes);
 }
+Source BatchesFor(const SwinSpec& spec, const Dataset& data) {
+  return ImagesOf(data, spec.channels * spec.image_size * spec.image_size, spec.classes);
+}
 Source BatchesFor(const LlamaSpec&, const Dataset& data) {
   if (data.tokens() == nullptr) {
     return absl::InvalidArgumentError("a language model learns from text or tokens");

@@ -14,9 +14,9 @@
 
 // What an architecture gives to TorchModel: functions from one boundary activation to the next, a
 // loss, and how samples become tensors. Legend: B samples of the micro-batch, L tokens, d width, C
-// channels; boundary activations are [B, L, d] (LLaMA, Swin) or [B, C, height, width] (ResNet), in the
-// type of the weights. Threads: all const; shared freely.   Errors: c10::Error, which TorchModel
-// converts.
+// channels; boundary activations are [B, L, d] (LLaMA, Swin) or [B, C, height, width] (ResNet), in
+// the type of the weights. Threads: all const; shared freely.   Errors: c10::Error, which
+// TorchModel converts.
 namespace sdp {
 
 // A weight as a stage reads it: the catalog's tensors of these names stacked along dimension 0 in
