@@ -201,8 +201,9 @@ class Loader {
 
   void RequireSizes() {
     const std::string& arch = loaded_.config.model().arch();
-    for (const char* const key : {"model.dim", "model.layers", "model.heads", "model.ffn_dim",
-                                  "model.widths", "model.depths"}) {
+    for (const char* const key :
+         {"model.dim", "model.layers", "model.heads", "model.ffn_dim", "model.widths",
+          "model.depths", "model.level_heads", "model.window", "model.patch"}) {
       if (FindRule(key)->IsOf(arch)) Require(key, Shown(loaded_, "model.arch"));
     }
     if (arch != "llama") return;

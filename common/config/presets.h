@@ -17,7 +17,8 @@ struct Preset {
 };
 
 // 134m is the GaLore-style LLaMA with 134.1M parameters; 500m and 1b have 558M and 1339M.
-// resnet-cifar is He's ResNet-20.
+// resnet-cifar is He's ResNet-20; swin-t is for images of 224 x 224, swin-cifar has about
+// resnet-cifar's multiply-accumulates.
 // clang-format off
 inline std::vector<Preset> Presets() {
   return {
@@ -27,6 +28,8 @@ inline std::vector<Preset> Presets() {
       {"llama-1b", "llama", {{"dim", "2048"}, {"layers", "24"}, {"heads", "32"}, {"ffn_dim", "5461"}, {"vocab", "32000"}}},
       {"resnet18", "resnet", {{"widths", "[64, 128, 256, 512]"}, {"depths", "[2, 2, 2, 2]"}, {"norm_groups", "32"}}},
       {"resnet-cifar", "resnet", {{"widths", "[16, 32, 64]"}, {"depths", "[3, 3, 3]"}, {"norm_groups", "8"}}},
+      {"swin-t", "swin", {{"dim", "96"}, {"depths", "[2, 2, 6, 2]"}, {"level_heads", "[3, 6, 12, 24]"}, {"window", "7"}, {"patch", "4"}, {"classes", "1000"}}},
+      {"swin-cifar", "swin", {{"dim", "48"}, {"depths", "[2, 2, 2]"}, {"level_heads", "[4, 8, 16]"}, {"window", "4"}, {"patch", "2"}}},
   };
 }
 // clang-format on

@@ -258,6 +258,22 @@ Catalog Build(const SwinSpec& spec, const AddBlock& add_block) {
 
 }  // namespace
 
+absl::Status CheckParts(const SwinSpec& spec, const NeuronUnits& units) {
+  if (units.groups >= 1 && units.groups <= spec.hidden(0)) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("sdp.groups = ", units.groups,
+                   ": must be in [1, model.dim * model.mlp_ratio = ", spec.hidden(0), "]"));
+}
+
+PartsText PartsTextOf(const SwinSpec&, const std::string& stage, const std::string& kind,
+                      int64_t parts) {
+  if (kind == "attention") {
+    return {absl::StrCat("model.level_heads = ", parts, ", so ", stage, " has as many parts"),
+            "keep attention whole on every worker with sdp.attention = \"shared\""};
+  }
+  return {absl::StrCat("sdp.groups = ", parts, " of ", stage), "take more groups"};
+}
+
 Catalog SwinCatalog(const SwinSpec& spec, TransformerUnit unit) {
   return Build(spec, [&](Builder& builder) {
     const std::string& name = builder.block_name();

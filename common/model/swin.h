@@ -2,8 +2,10 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "common/model/catalog.h"
 #include "common/model/neuron_units.h"
 #include "common/model/transformer_unit.h"
@@ -48,6 +50,12 @@ Catalog SwinCatalog(const SwinSpec& spec, TransformerUnit unit);
 // which has what every part needs, the norm and the bias of what goes out; then "level1.0.mlp.0" ..
 // of kind "mlp"; "level1.0.attention" likewise with a unit per head, which has its column of the
 // table of relative positions and three ranges of rows of qkv. The residual width is never cut.
+// Precondition: CheckParts.
 Catalog SwinNeuronCatalog(const SwinSpec& spec, const NeuronUnits& units);
+
+// InvalidArgument, naming the keys - it cannot be cut into so many groups.
+absl::Status CheckParts(const SwinSpec& spec, const NeuronUnits& units);
+PartsText PartsTextOf(const SwinSpec& spec, const std::string& stage, const std::string& kind,
+                      int64_t parts);
 
 }  // namespace sdp

@@ -139,8 +139,25 @@ Family FewerChannels(const RunConfig::Model& full) {
               }};
 }
 
+// All levels in proportion, as their widths double: in steps that all levels' heads divide.
+Family NarrowerLevels(const RunConfig::Model& full) {
+  int64_t unit = 1;
+  for (int level = 0; level < full.level_heads_size(); ++level) {
+    const int64_t heads = full.level_heads(level);
+    unit = std::lcm(unit, heads / std::gcd(heads, int64_t{1} << level));
+  }
+  return {.name = "narrower",
+          .most = full.dim() / unit,
+          .shrink = [unit](int64_t size, RunConfig::Model& model) { model.set_dim(unit * size); },
+          .describe =
+              [full](const RunConfig::Model& model) {
+                return absl::StrCat("dim ", model.dim(), " of ", full.dim());
+              }};
+}
+
 std::vector<Family> Families(const RunConfig::Model& full) {
   if (full.arch() == "resnet") return {FewerBlocks(full), FewerChannels(full)};
+  if (full.arch() == "swin") return {FewerBlocks(full), NarrowerLevels(full)};
   // Of heads two elements each: an even width, for rotary embeddings.
   const int64_t unit = full.arch() == "llama" ? 2 * full.heads() : 1;
   return {FewerLayers(full), Narrower(full, unit)};

@@ -17,6 +17,8 @@ namespace sdp {
 //               same proportion; LLaMA's in steps of two elements of a head
 //   ResNet      one of fewer blocks, at least one of each level, and one that is narrower: all
 //               levels in proportion, in whole norm groups
+//   Swin        one of fewer blocks, as ResNet's, and one that is narrower, in steps that every
+//               level's heads divide
 // One is left out if not even its smallest form fits; at coverage 1 both are the model itself. A
 // pure function.
 //

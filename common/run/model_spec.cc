@@ -63,6 +63,21 @@ ImageMlpSpec ImageMlpSpecFrom(const RunConfig::Model& model) {
           .classes = model.classes()};
 }
 
+SwinSpec SwinSpecFrom(const RunConfig::Model& model) {
+  SwinSpec spec;
+  spec.dim = model.dim();
+  spec.depths.assign(model.depths().begin(), model.depths().end());
+  spec.heads.assign(model.level_heads().begin(), model.level_heads().end());
+  spec.window = model.window();
+  spec.patch = model.patch();
+  spec.mlp_ratio = model.mlp_ratio();
+  spec.norm_eps = model.norm_eps();
+  spec.channels = kChannels;
+  spec.image_size = model.image_size();
+  spec.classes = model.classes();
+  return spec;
+}
+
 }  // namespace
 
 absl::StatusOr<ModelSpec> ModelSpecFrom(const RunConfig& config) {
@@ -70,7 +85,8 @@ absl::StatusOr<ModelSpec> ModelSpecFrom(const RunConfig& config) {
   if (model.arch() == "llama") return LlamaSpecFrom(model);
   if (model.arch() == "resnet") return ResnetSpecFrom(model);
   if (model.arch() == "mlp") return ImageMlpSpecFrom(model);
-  return NotAllowed("arch", model.arch(), "are \"llama\", \"resnet\", \"mlp\"");
+  if (model.arch() == "swin") return SwinSpecFrom(model);
+  return NotAllowed("arch", model.arch(), "are \"llama\", \"resnet\", \"mlp\", \"swin\"");
 }
 
 }  // namespace sdp

@@ -43,6 +43,11 @@ std::string Resnet(const std::string& line) {
                       "\n[data]\nkind = 'cifar10'\ntrain = ['a.bin']\n");
 }
 
+std::string Swin(const std::string& line) {
+  return absl::StrCat("[model]\npreset = 'swin-cifar'\n", line,
+                      "\n[data]\nkind = 'cifar10'\ntrain = ['a.bin']\n");
+}
+
 class BadConfigTest : public ::testing::TestWithParam<BadCase> {};
 
 TEST_P(BadConfigTest, Load_Refuses) {
@@ -211,7 +216,6 @@ INSTANTIATE_TEST_SUITE_P(
     NotBuilt, BadConfigTest,
     ::testing::ValuesIn(std::vector<BadCase>{
         {"CoverageAuto", Plus("[sdp]\ncoverage = 'auto'"), {"\"auto\" is not built yet", "(0, 1]"}},
-        {"Swin", "[model]\narch = 'swin'", {"\"swin\" is not built yet"}},
         {"CheckpointBuffer",
          Plus("[checkpoint]\nbuffer = '1GiB'"),
          {"run.toml:6: checkpoint.buffer is not built yet"}},
@@ -359,13 +363,50 @@ INSTANTIATE_TEST_SUITE_P(
          {"sdp.granularity=neuron", "sdp.groups=17"}},
         {"AttentionOfImages",
          Resnet(""),
-         {"sdp.attention = \"shared\" (--set), model.arch = \"resnet\"", "only llama has it"},
+         {"sdp.attention = \"shared\" (--set), model.arch = \"resnet\"", "only llama and swin has it"},
          {"sdp.granularity=neuron", "sdp.attention=shared"}},
         {"UnitOfImagesInParts",
          Resnet(""),
          {"sdp.unit = \"layer\" (--set), model.arch = \"resnet\""},
          {"sdp.granularity=neuron", "sdp.unit=layer"}},
         {"UnitOfImages", Resnet(""), {"sdp.unit = \"layer\" (--set)"}, {"sdp.unit=layer"}},
+        {"HeadsPerLevel",
+         Swin("depths = [1, 2]"),
+         {"model.level_heads = [4, 8, 16] (preset swin-cifar), model.depths = [1, 2] (run.toml:3)",
+          "one number for each level"}},
+        {"HeadsDivideWidths",
+         Swin("level_heads = [4, 8, 17]"),
+         {"model.level_heads = [4, 8, 17] (run.toml:3), model.dim = 48", "level 3", "width, 192"}},
+        {"PatchesDivideImages",
+         Swin("patch = 5"),
+         {"model.patch = 5 (run.toml:3)", "model.image_size = 32"}},
+        {"WindowsDivideTokens",
+         Swin("window = 8"),
+         {"model.window = 8 (run.toml:3)", "level 3 has 4 x 4 tokens"}},
+        {"TokensToMerge",
+         Swin("window = 1\ndepths = [1, 1, 1, 1, 1, 1]\nlevel_heads = [1, 1, 1, 1, 1, 1]"),
+         {"level 6 would merge 2 x 2 of 1 x 1 tokens"}},
+        {"LargeImagesModelOnSmallOnes",
+         Swin(""),
+         {"model.window = 7 (preset swin-t)", "level 1 has 8 x 8 tokens"},
+         {"model.preset=swin-t"}},
+        {"GroupsOfSwin",
+         Swin(""),
+         {"sdp.groups = 193 (--set), model.dim = 48 (preset swin-cifar), model.mlp_ratio = 4",
+          "no more parts than neurons"},
+         {"sdp.granularity=neuron", "sdp.groups=193"}},
+        {"NeuronsOfSwinBackward",
+         Swin(""),
+         {"sdp.masking = \"backward\" (--set), sdp.granularity = \"neuron\" (--set)"},
+         {"sdp.granularity=neuron", "sdp.masking=backward"}},
+        {"SwinWithoutSizes",
+         "[model]\narch = 'swin'\n[data]\nkind = 'cifar10'\ntrain = ['a']",
+         {"model.dim is required", "model.depths is required", "model.level_heads is required",
+          "model.window is required", "model.patch is required"}},
+        {"HugeSwin",
+         Swin("depths = [65536, 65536, 65536]"),
+         {"model.depths = [65536, 65536, 65536] (run.toml:3)", "too large to count"},
+         {"model.dim=65536"}},
         {"ResnetWithoutSizes",
          "[model]\narch = 'resnet'\n[data]\nkind = 'cifar10'\ntrain = ['a']",
          {"model.widths is required", "model.depths is required"}},

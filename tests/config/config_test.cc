@@ -207,6 +207,28 @@ TEST(ConfigTest, FolderOfImages_TakesSizesAndTheStemOfImagenet) {
   EXPECT_EQ(small.stem(), "cifar");
 }
 
+TEST(ConfigTest, SwinPresets_GiveAllSizes) {
+  const RunConfig::Model small =
+      Load(kImages, {"model.preset=swin-cifar", "model.window=2"}).config.model();
+  EXPECT_EQ(small.arch(), "swin");
+  EXPECT_EQ(small.dim(), 48);
+  EXPECT_THAT(small.depths(), ElementsAre(2, 2, 2));
+  EXPECT_THAT(small.level_heads(), ElementsAre(4, 8, 16));
+  EXPECT_EQ(small.window(), 2);
+  EXPECT_EQ(small.patch(), 2);
+  EXPECT_EQ(small.mlp_ratio(), 4);
+  EXPECT_EQ(small.norm_eps(), 1e-5);
+  EXPECT_EQ(small.classes(), 100);
+  // With windows that fit images of 32 x 32 pixels: 8 x 8 tokens to 1 x 1.
+  const RunConfig::Model large =
+      Load(kImages, {"model.preset=swin-t", "model.window=1"}).config.model();
+  EXPECT_EQ(large.dim(), 96);
+  EXPECT_THAT(large.depths(), ElementsAre(2, 2, 6, 2));
+  EXPECT_THAT(large.level_heads(), ElementsAre(3, 6, 12, 24));
+  EXPECT_EQ(large.patch(), 4);
+  EXPECT_EQ(large.classes(), 1000);
+}
+
 TEST(ConfigTest, MlpOfImages_TakesItsSizes) {
   const RunConfig::Model model = Load(
                                      "[model]\narch = 'mlp'\ndim = 12\nlayers = 3\nffn_dim = 20\n"

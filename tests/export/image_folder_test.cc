@@ -21,11 +21,11 @@ namespace {
 using ::testing::HasSubstr;
 using Json = nlohmann::json;
 
-// The folder of a run of a small ResNet, 3 of 4 workers holding each branch.
+// The folder of a run of a small model, 3 of 4 workers holding each branch, or each part of one.
 class ImageFolderTest : public ::testing::Test {
  protected:
-  void Export(const std::vector<std::string>& sets = {}) {
-    run_ = std::make_unique<StoredRun>(sets, StoredRun::kResnet);
+  void Export(const std::vector<std::string>& sets = {}, const char* sizes = StoredRun::kResnet) {
+    run_ = std::make_unique<StoredRun>(sets, sizes);
     run_->WriteCheckpoint(7);
     auto model = OpenRun(run_->dir(), std::nullopt);
     ASSERT_TRUE(model.ok()) << model.status();
@@ -137,6 +137,45 @@ TEST_F(ImageFolderTest, ReadsBackAsTheSameModel) {
     EXPECT_EQ(model->images->config_json, run->images->config_json);
     EXPECT_EQ(model->images->norms, norm == "batch" ? Norms(model->catalog) : NormValues());
     EXPECT_EQ(model->factors, std::vector<double>(model->catalog.units.size(), 1.0));
+  }
+}
+
+// Parts of a branch have their factors in their columns; the bias, which all share, has none.
+TEST_F(ImageFolderTest, SwinOfHeadsAndNeurons_FactorsAndSizes) {
+  for (const bool neurons : {false, true}) {
+    SCOPED_TRACE(neurons);
+    std::vector<std::string> sets;
+    if (neurons) sets = {"sdp.granularity=neuron", "sdp.groups=4"};
+    Export(sets, StoredRun::kSwin);
+    const auto reader = SafetensorsReader::Open(out_ + "/model.safetensors");
+    ASSERT_TRUE(reader.ok()) << reader.status();
+    const Catalog& catalog = run_->setup().catalog;
+    int folded = 0;
+    for (size_t i = 0; i < catalog.tensors.size(); ++i) {
+      const TensorSpec& spec = catalog.tensors[i];
+      std::vector<float> expected = run_->Tensor(static_cast<int>(i), 7);
+      if (spec.name.find("proj.weight") != spec.name.npos ||
+          spec.name.find("mlp.3.weight") != spec.name.npos ||
+          (!neurons && (spec.name.find("proj.bias") != spec.name.npos ||
+                        spec.name.find("mlp.3.bias") != spec.name.npos))) {
+        ++folded;
+        for (float& value : expected) value *= 0.75f;
+      }
+      std::vector<float> values(expected.size());
+      ASSERT_EQ((*reader)->Read(spec.name, 0, absl::MakeSpan(values)), absl::OkStatus());
+      EXPECT_EQ(values, expected) << spec.name;
+    }
+    EXPECT_EQ(folded, neurons ? 6 : 12);  // of three blocks' two branches
+    const auto model = OpenStoredModel(out_);
+    ASSERT_TRUE(model.ok()) << model.status();
+    const auto& spec = std::get<SwinSpec>(model->model);
+    EXPECT_EQ(spec.depths, (std::vector<int64_t>{2, 1}));
+    EXPECT_EQ(spec.heads, (std::vector<int64_t>{4, 8}));
+    EXPECT_EQ(spec.window, 4);
+    EXPECT_EQ(spec.patch, 4);
+    EXPECT_EQ(spec.mlp_ratio, 4);
+    EXPECT_EQ(spec.image_size, 32);
+    EXPECT_EQ(spec.classes, 100);
   }
 }
 

@@ -29,6 +29,10 @@ class StoredRun {
       "[model]\narch = 'resnet'\nwidths = [8, 16]\ndepths = [2, 1]\nnorm_groups = 4\n"
       "[data]\nkind = 'cifar100'\n";
 
+  static constexpr char kSwin[] =
+      "[model]\narch = 'swin'\ndim = 8\ndepths = [2, 1]\nlevel_heads = [4, 8]\nwindow = 4\n"
+      "patch = 4\n[data]\nkind = 'cifar100'\n";
+
   // `sets` change the config. The training data do not exist but for a text.
   explicit StoredRun(const std::vector<std::string>& sets = {}, const char* model = kLlama) {
     WriteAll(folder_ / "text", std::string(200, 'a'));

@@ -150,6 +150,32 @@ TEST(DenseRivalsTest, ResnetAtCoverageOne_IsTheModelItself) {
   EXPECT_EQ(rivals[1].size, "widths [16, 32, 64] of [16, 32, 64]");
 }
 
+// Of heads 4, 8 and 16 the widths of all levels are multiples where dim is one of 4.
+TEST(DenseRivalsTest, HalfOfSwin_IsTheLargestThatFits) {
+  const std::string preset = "model.preset=swin-cifar";
+  for (const std::string granularity : {"block", "neuron"}) {
+    const Planned planned = MakePlanned({preset, "sdp.granularity=" + granularity}, kImages);
+    int64_t most = 0;
+    for (const PlanReport::Worker& worker : planned.report.workers)
+      most = std::max(most, worker.macs);
+    const std::vector<PlanReport::Rival> rivals = Rivals(planned);
+    ASSERT_THAT(rivals, SizeIs(2));
+    EXPECT_EQ(rivals[0].size, "depths [1, 1, 1] of [2, 2, 2]");
+    EXPECT_EQ(rivals[1].name, "narrower");
+    int dim = 0;
+    ASSERT_EQ(std::sscanf(rivals[1].size.c_str(), "dim %d of 48", &dim), 1);
+    EXPECT_EQ(dim % 4, 0);
+    const auto macs = [&](int narrow) {
+      return MakePlanned({preset, absl::StrCat("model.dim=", narrow), "sdp.coverage=1"}, kImages)
+          .report.workers.front()
+          .macs;
+    };
+    EXPECT_EQ(rivals[1].macs, macs(dim));
+    EXPECT_LE(macs(dim), most);
+    EXPECT_GT(macs(dim + 4), most);
+  }
+}
+
 TEST(DenseRivalsTest, HalfOfMlp_IsHalfOfItsLayers) {
   const std::vector<PlanReport::Rival> rivals = Rivals(MakePlanned(
       {"model.arch=mlp", "model.dim=16", "model.layers=8", "model.ffn_dim=3200"}, kImages));

@@ -21,8 +21,8 @@ RunConfig Config(const std::vector<std::string>& sets) {
 
 TEST(RunSetupTest, UnknownNames_NameTheKey) {
   RunConfig config = Config({});
-  config.mutable_model()->set_arch("swin");
-  EXPECT_THAT(MakeRunSetup(config).status().message(), HasSubstr("model.arch = \"swin\""));
+  config.mutable_model()->set_arch("lstm");
+  EXPECT_THAT(MakeRunSetup(config).status().message(), HasSubstr("model.arch = \"lstm\""));
   config = Config({});
   config.mutable_sdp()->set_unit("head");
   EXPECT_THAT(MakeRunSetup(config).status().message(), HasSubstr("sdp.unit = \"head\""));
@@ -116,6 +116,36 @@ TEST(RunSetupTest, FolderOfImages_HasTorchvisionsResnet) {
   int64_t macs = 0;
   for (const UnitSpec& unit : setup.catalog.units) macs += unit.macs;
   EXPECT_NEAR(static_cast<double>(macs), 1.814e9, 1e6);  // and its products
+}
+
+TEST(RunSetupTest, Swin_CutAsTheConfigSays) {
+  const auto units = [](const std::vector<std::string>& more) {
+    std::vector<std::string> sets = {"data.kind=cifar10", "model.preset=swin-cifar"};
+    sets.insert(sets.end(), more.begin(), more.end());
+    const absl::StatusOr<RunSetup> setup = MakeRunSetup(Config(sets));
+    EXPECT_TRUE(setup.ok()) << setup.status();
+    EXPECT_EQ(setup->catalog.arch, "swin");
+    return setup->catalog.units.size();
+  };
+  // Patches, two merges and head, and per block two sub-layers, or one layer, or the parts of both.
+  EXPECT_EQ(units({}), 4u + 2 * 6);
+  EXPECT_EQ(units({"sdp.unit=layer"}), 4u + 6);
+  EXPECT_EQ(units({"sdp.granularity=neuron"}), 4u + 2 * (4 + 8 + 16) + 6 * (2 + 24));
+  EXPECT_EQ(units({"sdp.granularity=neuron", "sdp.attention=shared", "sdp.groups=8"}),
+            4u + 6 * (1 + 1 + 8));
+  EXPECT_EQ(units({"sdp.depth=[1, 0.5]", "sdp.coverage_by={mlp=0.5}"}), 4u + 2 * 6);
+}
+
+// Of the first level there are four heads.
+TEST(RunSetupTest, Swin_FewHeads_AreRefused) {
+  const std::vector<std::string> sets = {"data.kind=cifar10", "model.preset=swin-cifar",
+                                         "sdp.granularity=neuron", "cluster.workers=8",
+                                         "sdp.coverage=0.125"};
+  const absl::Status status = MakeRunSetup(Config(sets)).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(status.message(),
+              HasSubstr("model.level_heads = 4, so level1.0.attention has as many parts"));
+  EXPECT_THAT(status.message(), HasSubstr("sdp.attention = \"shared\""));
 }
 
 TEST(RunSetupTest, Precision_HalvesThePlansBytes) {
