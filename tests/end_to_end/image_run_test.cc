@@ -22,8 +22,13 @@ class ImageRunTest : public TrainFixture {
   ImageRunTest() {
     WriteImages("train.bin", 60, 0);
     WriteImages("validation.bin", 20, 1000);
-    std::ofstream(Config()) << "[model]\narch = \"resnet\"\nwidths = [8, 16]\ndepths = [2, 2]\n"
-                            << "norm_groups = 4\n[data]\nkind = \"cifar10\"\ntrain = [\""
+    WriteConfig("arch = \"resnet\"\nwidths = [8, 16]\ndepths = [2, 2]\nnorm_groups = 4");
+  }
+
+  // `model`: the lines of [model].
+  void WriteConfig(const std::string& model) const {
+    std::ofstream(Config()) << "[model]\n"
+                            << model << "\n[data]\nkind = \"cifar10\"\ntrain = [\""
                             << (folder_ / "train.bin").string() << "\"]\nvalidation = [\""
                             << (folder_ / "validation.bin").string() << "\"]\n"
                             << "[train]\nsteps = 4\nglobal_batch = 8\nlr = 0.01\nclip_norm = 1.0\n"
@@ -107,6 +112,34 @@ TEST_F(ImageRunTest, LossFalls_PreActivationAndMlp) {
   const Outcome outcome = Train("mlp");
   ASSERT_EQ(outcome.exit_status, 0) << outcome.output;
   EXPECT_LT(Metrics("mlp").back().at("full_loss").get<double>(), std::log(10) - 0.2);
+}
+
+// Of heads and neurons, each with its factor: what lies on the disk computes what the run's last
+// evaluation did, and learning works.
+TEST_F(ImageRunTest, Swin_LossFalls_AndItsFolderHasTheRunsFullLoss) {
+  WriteConfig(
+      "arch = \"swin\"\ndim = 16\ndepths = [2, 1]\nlevel_heads = [2, 4]\nwindow = 4\npatch = 4");
+  const std::string shards = "--set train.steps=30 --set train.eval_every=0 --set cluster.shards=";
+  const std::string neurons = "--set sdp.granularity=neuron --set sdp.coverage_by='{mlp=0.5}' ";
+  const std::string cases[] = {"--set sdp.coverage=1 ", neurons + "--set sdp.coverage=1 ",
+                               neurons + "--set sdp.holders=1 "};
+  for (size_t i = 0; i < std::size(cases); ++i) {
+    const std::string run = absl::StrCat("run", i);
+    const Outcome outcome = Train(run, cases[i] + shards + "2");
+    ASSERT_EQ(outcome.exit_status, 0) << outcome.output;
+    const double loss = Metrics(run).back().at("full_loss").get<double>();
+    EXPECT_LT(loss, std::log(10) - 0.1) << cases[i];
+    const std::string sdp = Program("sdp"), folder = run + "-model";
+    const Outcome exported =
+        Shell(absl::StrCat(sdp, " export ", RunDir(run).string(), " --out ", folder));
+    ASSERT_EQ(exported.exit_status, 0) << exported.output;
+    const Outcome eval =
+        Shell(absl::StrCat(sdp, " eval ", folder, " --data validation.bin --json"));
+    ASSERT_EQ(eval.exit_status, 0) << eval.output;
+    EXPECT_NEAR(Json::parse(eval.output).at("loss").get<double>(), loss, 1e-5) << cases[i];
+  }
+  ASSERT_EQ(Train("three", cases[2] + shards + "3").exit_status, 0);
+  EXPECT_EQ(StateHash("three"), StateHash("run2"));
 }
 
 TEST_F(ImageRunTest, Resume_GoesOnWithTheSameBits) {
