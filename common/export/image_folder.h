@@ -10,8 +10,8 @@
 #include "proto/config.pb.h"
 
 // Exported image models. The weights have torchvision's names, BatchNorm's statistics included, so
-// torchvision's ResNet of the same sizes loads them as they are. What the model is says config.json
-// in words of our own, as nobody else has a format for it:
+// torchvision's ResNet and Swin Transformer of the same sizes load them as they are. What the model
+// is says config.json in words of our own, as nobody else has a format for it:
 //   model_type             "sdp-image"
 //   model                  the keys of [model] with all sizes
 //   data                   "cifar10", "cifar100", "images": those that it was made for

@@ -4,8 +4,7 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "tests/worker_model/image_case.h"
-#include "tests/worker_model/parts.h"
+#include "tests/worker_model/image_parts.h"
 
 // Neuron granularity of image models: a slim subnetwork of inner channels, or of neurons, against
 // the naive full model in f64 in which the columns of absent units are zero and those of held ones
@@ -13,35 +12,12 @@
 namespace sdp {
 namespace {
 
-constexpr double kTolerance = 2e-5;
 // Of 4 norm groups 1, 1 and 2; of 8 and 12 channels 2, 3, 3 and 4, 4, 4; of 10 neurons 3, 3, 4.
 constexpr int64_t kGroups = 3;
 const std::vector<int64_t> kSamples = {3, 0, 7, 12, 9};
 
 TrainTask Task(std::vector<HeldUnit> units, int64_t micro_batch = 0) {
-  TrainTask task;
-  task.units = std::move(units);
-  task.samples = kSamples;
-  task.micro_batch = micro_batch;
-  return task;
-}
-
-void ExpectMatches(const ImageCase& c, const std::vector<HeldUnit>& held, int64_t micro_batch) {
-  const naive::Weights leaves = c.ReferenceWeights();
-  const at::Tensor loss = c.ReferenceLoss(Masked(c, held, leaves), kSamples, {});
-  loss.backward();
-  const naive::Weights gradients = ModelCase::Gradients(leaves);
-  FakeExchange exchange = c.MakeExchange();
-  const absl::StatusOr<TrainResult> result = c.model->Train(Task(held, micro_batch), exchange);
-  ASSERT_TRUE(result.ok()) << result.status();
-  const double mean = loss.item<double>();
-  EXPECT_NEAR(result->loss.loss_sum / static_cast<double>(result->loss.terms), mean, 2e-6 * mean);
-  for (const HeldUnit& unit : held) {
-    EXPECT_LT(Difference(c.BlockGradient(exchange, unit.unit), c.Block(unit.unit, gradients)),
-              kTolerance)
-        << c.catalog.unit(unit.unit).name;
-  }
-  ExpectExchanged(c, exchange, held);
+  return TaskOf(std::move(units), kSamples, micro_batch);
 }
 
 class ImageNeuronTest : public testing::TestWithParam<ImageCase::Named> {
@@ -56,7 +32,7 @@ TEST_P(ImageNeuronTest, SlimSubnetwork_EqualsZeroMaskedFullModel) {
   const ImageCase c = Make();
   for (unsigned seed = 0; seed < 6; ++seed) {
     SCOPED_TRACE(seed);
-    ExpectMatches(c, RandomUnits(c, seed, {1}), seed % 2 == 0 || BatchNorm() ? 0 : 2);
+    ExpectMatches(c, Task(RandomUnits(c, seed, {1}), seed % 2 == 0 || BatchNorm() ? 0 : 2));
   }
 }
 
@@ -64,8 +40,8 @@ TEST_P(ImageNeuronTest, FactorsAndTinyFragments_EqualZeroMaskedFullModel) {
   for (const int64_t max_fragment : {1, 7, 50}) {
     SCOPED_TRACE(max_fragment);
     const ImageCase c = Make(max_fragment);
-    ExpectMatches(c, RandomUnits(c, 1, {0.7}), 0);
-    ExpectMatches(c, RandomUnits(c, 2, {1.2, 0.8, 0.5}), BatchNorm() ? 0 : 3);
+    ExpectMatches(c, Task(RandomUnits(c, 1, {0.7}), 0));
+    ExpectMatches(c, Task(RandomUnits(c, 2, {1.2, 0.8, 0.5}), BatchNorm() ? 0 : 3));
   }
 }
 
@@ -73,8 +49,8 @@ TEST_P(ImageNeuronTest, FactorsAndTinyFragments_EqualZeroMaskedFullModel) {
 TEST_P(ImageNeuronTest, EveryNumberOfParts_EqualsZeroMaskedFullModel) {
   for (const int64_t groups : {1, 2, 4}) {
     const ImageCase c = Make(Layout::kMaxFragment, groups);
-    ExpectMatches(c, c.Held(), 0);
-    ExpectMatches(c, c.Held({c.Masked().front(), c.Masked().back()}), 0);
+    ExpectMatches(c, Task(c.Held(), 0));
+    ExpectMatches(c, Task(c.Held({c.Masked().front(), c.Masked().back()}), 0));
   }
 }
 
@@ -84,10 +60,10 @@ TEST_P(ImageNeuronTest, NoPartOfABranch_EqualsZeroMaskedFullModel) {
   const std::vector<std::string> all = c.Masked();
   for (size_t branch = 0; branch * kGroups < all.size(); ++branch) {
     const auto begin = all.begin() + static_cast<std::ptrdiff_t>(branch * kGroups);
-    ExpectMatches(c, c.Held({begin, begin + kGroups}), BatchNorm() ? 0 : 2);
+    ExpectMatches(c, Task(c.Held({begin, begin + kGroups}), BatchNorm() ? 0 : 2));
   }
   // Of biases alone before a BatchNorm the gradients are 0: there is but rounding to compare.
-  if (!BatchNorm()) ExpectMatches(c, c.Held(all), 0);
+  if (!BatchNorm()) ExpectMatches(c, Task(c.Held(all), 0));
 }
 
 // All units at factor 1 are the same tensors whatever they are cut into: the same bits.

@@ -38,6 +38,10 @@ inline naive::Weights Masked(const ModelCase& c, const std::vector<HeldUnit>& he
     for (const Slice& slice : c.catalog.units[unit].slices) {
       const TensorSpec& spec = c.catalog.tensors[static_cast<size_t>(slice.tensor)];
       if (!spec.ends_branch) continue;
+      if (slice.whole()) {
+        masked[spec.name] = masked[spec.name] * factor;
+        continue;
+      }
       std::vector<int64_t> shape(spec.shape.size(), 1);
       shape[static_cast<size_t>(slice.dim)] = spec.shape[static_cast<size_t>(slice.dim)];
       at::Tensor scale = at::ones(shape, at::kDouble);

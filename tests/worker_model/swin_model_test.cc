@@ -1,11 +1,10 @@
-#include <algorithm>
-#include <random>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "tests/worker_model/image_case.h"
+#include "tests/worker_model/image_parts.h"
 #include "worker/model/networks.h"
 #include "worker/model/weight_map.h"
 
@@ -15,9 +14,6 @@
 namespace sdp {
 namespace {
 
-using Kind = FakeExchange::Kind;
-
-constexpr double kTolerance = 2e-5;
 const std::vector<int64_t> kSamples = {3, 0, 7, 12};
 
 // Levels of 3 and 4 heads; MLPs of 24 and 48 neurons in parts of 4 or 5, and of 9 or 10.
@@ -28,84 +24,14 @@ ImageCase Neurons(int64_t max_fragment = Layout::kMaxFragment,
 }
 
 TrainTask Task(std::vector<HeldUnit> units, int64_t micro_batch = 0) {
-  TrainTask task;
-  task.units = std::move(units);
-  task.samples = kSamples;
-  task.micro_batch = micro_batch;
-  return task;
-}
-
-// The model that `held` stands for, differentiable in `leaves`: of the tensors that end branches,
-// each unit's part times its factor, 0 where it is not held. A shared bias is as it is.
-naive::Weights Masked(const ImageCase& c, const std::vector<HeldUnit>& held,
-                      const naive::Weights& leaves) {
-  naive::Weights masked = leaves;
-  for (size_t unit = 0; unit < c.catalog.units.size(); ++unit) {
-    if (c.catalog.units[unit].shared) continue;
-    double factor = 0;
-    for (const HeldUnit& h : held) {
-      if (h.unit.value() == static_cast<int32_t>(unit)) factor = h.factor;
-    }
-    for (const Slice& slice : c.catalog.units[unit].slices) {
-      const TensorSpec& spec = c.catalog.tensors[static_cast<size_t>(slice.tensor)];
-      if (!spec.ends_branch) continue;
-      at::Tensor scale = at::ones(spec.shape, at::kDouble);
-      if (slice.whole()) {
-        scale.fill_(factor);
-      } else {
-        scale.narrow(slice.dim, slice.begin, slice.end - slice.begin).fill_(factor);
-      }
-      masked[spec.name] = masked[spec.name] * scale;
-    }
-  }
-  return masked;
-}
-
-// Shared units, and each of the others with probability 1/2; factors of the held ones from
-// `factors`, in turn.
-std::vector<HeldUnit> RandomUnits(const ImageCase& c, unsigned seed,
-                                  const std::vector<double>& factors) {
-  std::mt19937 random(seed);
-  std::vector<HeldUnit> held;
-  for (const HeldUnit& unit : c.Held()) {
-    const bool shared = c.catalog.unit(unit.unit).shared;
-    if (!shared && random() % 2 == 0) continue;
-    held.push_back({unit.unit, shared ? 1 : factors[held.size() % factors.size()]});
-  }
-  return held;
-}
-
-// Loss, all gradients, and what is exchanged: held units are taken once and all of their fragments
-// handed out once, absent ones never.
-void ExpectMatches(const ImageCase& c, const std::vector<HeldUnit>& held, int64_t micro_batch) {
-  const naive::Weights leaves = c.ReferenceWeights();
-  const at::Tensor loss = c.ReferenceLoss(Masked(c, held, leaves), kSamples, {});
-  loss.backward();
-  const naive::Weights gradients = ModelCase::Gradients(leaves);
-  FakeExchange exchange = c.MakeExchange();
-  const absl::StatusOr<TrainResult> result = c.model->Train(Task(held, micro_batch), exchange);
-  ASSERT_TRUE(result.ok()) << result.status();
-  const double mean = loss.item<double>();
-  EXPECT_NEAR(result->loss.loss_sum / static_cast<double>(result->loss.terms), mean, 2e-6 * mean);
-  for (size_t i = 0; i < c.catalog.units.size(); ++i) {
-    const UnitId unit(static_cast<int32_t>(i));
-    const std::string& name = c.catalog.unit(unit).name;
-    const bool is_held =
-        std::any_of(held.begin(), held.end(), [&](const HeldUnit& h) { return h.unit == unit; });
-    EXPECT_EQ(exchange.Count(Kind::kTake, unit.value()), is_held) << name;
-    for (const FragmentId fragment : c.layout.block(unit))
-      EXPECT_EQ(exchange.Count(Kind::kGradient, fragment.value()), is_held) << name;
-    if (!is_held) continue;
-    EXPECT_LT(Difference(c.BlockGradient(exchange, unit), c.Block(unit, gradients)), kTolerance)
-        << name;
-  }
+  return TaskOf(std::move(units), kSamples, micro_batch);
 }
 
 void ExpectRandomUnitsMatch(const ImageCase& c, const std::vector<double>& factors,
                             int64_t micro_batch) {
   for (unsigned seed = 0; seed < 6; ++seed) {
     SCOPED_TRACE(seed);
-    ExpectMatches(c, RandomUnits(c, seed, factors), micro_batch);
+    ExpectMatches(c, Task(RandomUnits(c, seed, factors), micro_batch));
   }
 }
 
@@ -139,7 +65,7 @@ TEST(SwinModelTest, NoPartOfAStage_IsItsBias) {
   const std::vector<std::string> absent = {
       "level1.1.attention.0", "level1.1.attention.1", "level1.1.attention.2", "level2.0.mlp.0",
       "level2.0.mlp.1",       "level2.0.mlp.2",       "level2.0.mlp.3",       "level2.0.mlp.4"};
-  for (const int64_t micro_batch : {0, 1}) ExpectMatches(c, c.Held(absent, 0.7), micro_batch);
+  for (const int64_t micro_batch : {0, 1}) ExpectMatches(c, Task(c.Held(absent, 0.7), micro_batch));
   FakeExchange exchange = c.MakeExchange();
   ASSERT_TRUE(c.model->Train(Task(c.Held(absent)), exchange).ok());
   const at::Tensor shared = c.BlockGradient(exchange, c.Unit("level1.1.attention.shared"));
