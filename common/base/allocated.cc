@@ -1,32 +1,54 @@
 #include "common/base/allocated.h"
 
-#include <atomic>
+#include <mutex>
 
 namespace sdp {
 namespace {
 
-constinit std::atomic<int64_t> now_bytes{0};
-constinit std::atomic<int64_t> peak_bytes{0};
+// std::mutex, since buffers may be made before main and freed after it: it needs no construction.
+constinit std::mutex mutex;
+constinit AllocatedBytes bytes;  // Guarded by mutex, as is:
+constinit MemoryLedger ledger;
+
+constinit thread_local MemoryKind current_kind = MemoryKind::kOther;
+
+size_t Index(MemoryKind kind) { return static_cast<size_t>(kind); }
 
 }  // namespace
 
 AllocatedBytes Allocated() {
-  // The peak second: it is never below a `now` read before.
-  const int64_t now = now_bytes.load(std::memory_order_relaxed);
-  return {now, peak_bytes.load(std::memory_order_relaxed)};
+  const std::lock_guard<std::mutex> lock(mutex);
+  return bytes;
 }
 
-void CountAllocated(int64_t bytes) {
-  const int64_t now = now_bytes.fetch_add(bytes, std::memory_order_relaxed) + bytes;
-  int64_t peak = peak_bytes.load(std::memory_order_relaxed);
-  while (now > peak && !peak_bytes.compare_exchange_weak(peak, now, std::memory_order_relaxed)) {
-  }
+MemoryLedger AllocatedByKind() {
+  const std::lock_guard<std::mutex> lock(mutex);
+  return ledger;
 }
 
-void CountFreed(int64_t bytes) { now_bytes.fetch_sub(bytes, std::memory_order_relaxed); }
+void CountAllocated(MemoryKind kind, int64_t added) {
+  const std::lock_guard<std::mutex> lock(mutex);
+  bytes.now += added;
+  ledger.now[Index(kind)] += added;
+  if (bytes.now <= bytes.peak) return;
+  bytes.peak = bytes.now;
+  ledger.peak = ledger.now;
+}
+
+void CountFreed(MemoryKind kind, int64_t freed) {
+  const std::lock_guard<std::mutex> lock(mutex);
+  bytes.now -= freed;
+  ledger.now[Index(kind)] -= freed;
+}
 
 void RestartAllocatedPeak() {
-  peak_bytes.store(now_bytes.load(std::memory_order_relaxed), std::memory_order_relaxed);
+  const std::lock_guard<std::mutex> lock(mutex);
+  bytes.peak = bytes.now;
+  ledger.peak = ledger.now;
 }
+
+MemoryScope::MemoryScope(MemoryKind kind) : outer_(current_kind) { current_kind = kind; }
+MemoryScope::~MemoryScope() { current_kind = outer_; }
+MemoryKind MemoryScope::Current() { return current_kind; }
 
 }  // namespace sdp

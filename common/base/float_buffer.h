@@ -23,7 +23,7 @@ class FloatBuffer {
                   ::operator new (static_cast<size_t>(size) * sizeof(float), std::align_val_t{64})),
               Free{size * static_cast<int64_t>(sizeof(float))}),
         size_(size) {
-    CountAllocated(bytes());
+    CountAllocated(MemoryKind::kCommunication, bytes());
   }
   FloatBuffer(FloatBuffer&& other) noexcept
       : data_(std::move(other.data_)), size_(std::exchange(other.size_, 0)) {}
@@ -60,7 +60,7 @@ class FloatBuffer {
     int64_t bytes;
     void operator()(float* data) const {
       ::operator delete (data, std::align_val_t{64});
-      CountFreed(bytes);
+      CountFreed(MemoryKind::kCommunication, bytes);
     }
   };
   std::unique_ptr<float, Free> data_;

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <numeric>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -44,6 +45,51 @@ TEST(AllocatedTest, FreedByAnotherThread_Counts) {
   FloatBuffer buffer(1000);
   std::thread([gone = std::move(buffer)] {}).join();
   EXPECT_EQ(Allocated().now, before);
+}
+
+int64_t Sum(const BytesByKind& bytes) {
+  return std::accumulate(bytes.begin(), bytes.end(), int64_t{0});
+}
+
+TEST(AllocatedTest, Kinds_AddUp_NowAndAtThePeak) {
+  RestartAllocatedPeak();
+  const MemoryLedger before = AllocatedByKind();
+  const auto kind = [](const BytesByKind& bytes, MemoryKind of) {
+    return bytes[static_cast<size_t>(of)];
+  };
+  {
+    const FloatBuffer buffer(100);
+    CountAllocated(MemoryKind::kActivations, 1000);
+    EXPECT_EQ(Sum(AllocatedByKind().now), Allocated().now);
+  }
+  CountAllocated(MemoryKind::kGradients, 300);
+  const MemoryLedger ledger = AllocatedByKind();
+  EXPECT_EQ(Sum(ledger.now), Allocated().now);
+  EXPECT_EQ(Sum(ledger.peak), Allocated().peak);
+  const auto added = [&](MemoryKind of) { return kind(ledger.now, of) - kind(before.now, of); };
+  EXPECT_EQ(added(MemoryKind::kCommunication), 0);
+  EXPECT_EQ(added(MemoryKind::kGradients), 300);
+  // The peak was before the gradient came.
+  EXPECT_EQ(kind(ledger.peak, MemoryKind::kCommunication),
+            kind(before.now, MemoryKind::kCommunication) + 400);
+  EXPECT_EQ(kind(ledger.peak, MemoryKind::kGradients), kind(before.now, MemoryKind::kGradients));
+  CountFreed(MemoryKind::kActivations, 1000);
+  CountFreed(MemoryKind::kGradients, 300);
+  EXPECT_EQ(AllocatedByKind().now, before.now);
+}
+
+TEST(AllocatedTest, Scopes_Nest_AndBelongToAThread) {
+  EXPECT_EQ(MemoryScope::Current(), MemoryKind::kOther);
+  {
+    const MemoryScope outer(MemoryKind::kActivations);
+    {
+      const MemoryScope inner(MemoryKind::kGradients);
+      EXPECT_EQ(MemoryScope::Current(), MemoryKind::kGradients);
+      std::thread([] { EXPECT_EQ(MemoryScope::Current(), MemoryKind::kOther); }).join();
+    }
+    EXPECT_EQ(MemoryScope::Current(), MemoryKind::kActivations);
+  }
+  EXPECT_EQ(MemoryScope::Current(), MemoryKind::kOther);
 }
 
 // Whatever the threads do in between: nothing is lost, and the peak is one that was reached.

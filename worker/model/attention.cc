@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "common/base/allocated.h"
 #include "torch/autograd.h"
 #include "worker/model/causal_attention.h"
 #include "worker/model/matrix.h"
@@ -104,7 +105,9 @@ class AttentionFunction : public torch::autograd::Function<AttentionFunction> {
     at::Tensor do_weight;
     if (context->needs_input_grad(kO)) {
       const Ranges columns = context->saved_data["columns"].toIntVector();
-      do_weight = ScaledProduct(dy_rows.t(), Select(ByToken(attended.out), 1, columns), factor);
+      const at::Tensor held = Select(ByToken(attended.out), 1, columns);
+      const MemoryScope gradient(MemoryKind::kGradients);
+      do_weight = ScaledProduct(dy_rows.t(), held, factor);
     }
     at::Tensor dout = ScaledProduct(dy_rows, o_weight, factor)
                           .view({h.size(0), h.size(1), heads.query, heads.size})
@@ -123,8 +126,9 @@ class AttentionFunction : public torch::autograd::Function<AttentionFunction> {
     at::Tensor rows, dqkv_weight;
     if (context->needs_input_grad(kQkv)) {
       rows = Rows(RmsNorm(h, norm, context->saved_data["eps"].toDouble()).y);
-      const Ranges held = context->saved_data["rows"].toIntVector();
-      dqkv_weight = Product(Select(dqkv, 1, held).t(), rows);
+      const at::Tensor held = Select(dqkv, 1, context->saved_data["rows"].toIntVector());
+      const MemoryScope gradient(MemoryKind::kGradients);
+      dqkv_weight = Product(held.t(), rows);
     } else {
       rows = at::empty_like(Rows(h));
     }

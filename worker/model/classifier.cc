@@ -1,5 +1,6 @@
 #include "worker/model/classifier.h"
 
+#include "common/base/allocated.h"
 #include "torch/autograd.h"
 #include "worker/model/row_ops.h"
 
@@ -16,7 +17,9 @@ class ClassifierFunction : public torch::autograd::Function<ClassifierFunction> 
     at::Tensor logits = ClassifierLogits(x, {weight, bias});
     const double sum = SumInOrder(SoftmaxLoss(logits, target));
     logits.mul_(scale);  // Its gradient by now.
-    context->save_for_backward({at::mm(logits, weight), at::mm(logits.t(), x), logits.sum(0)});
+    const at::Tensor dx = at::mm(logits, weight);
+    const MemoryScope of_weights(MemoryKind::kGradients);
+    context->save_for_backward({dx, at::mm(logits.t(), x), logits.sum(0)});
     return at::scalar_tensor(scale * sum, at::kDouble);
   }
 

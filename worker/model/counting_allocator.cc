@@ -10,17 +10,22 @@
 namespace sdp {
 namespace {
 
-// In front of each block: its size, which torch does not tell when it frees. As large as torch's
-// alignment, so that the block behind it is aligned as before.
-constexpr size_t kHeader = 64;
+// In front of each block, since torch does not tell when it frees.
+struct Header {
+  int64_t bytes = 0;
+  MemoryKind kind = MemoryKind::kOther;
+};
+// As large as torch's alignment, so that the block behind it is aligned as before.
+constexpr size_t kHeaderBytes = 64;
+static_assert(sizeof(Header) <= kHeaderBytes);
 
 void Free(void* data) {
   if (data == nullptr) return;
-  char* const block = static_cast<char*>(data) - kHeader;
-  int64_t bytes = 0;
-  std::memcpy(&bytes, block, sizeof(bytes));
+  char* const block = static_cast<char*>(data) - kHeaderBytes;
+  Header header;
+  std::memcpy(&header, block, sizeof(header));
   c10::GetDefaultCPUAllocator()->raw_deallocate(block);
-  CountFreed(bytes);
+  CountFreed(header.kind, header.bytes);
 }
 
 class CountingAllocator : public c10::Allocator {
@@ -28,11 +33,11 @@ class CountingAllocator : public c10::Allocator {
   c10::DataPtr allocate(size_t size) override {
     if (size == 0) return {nullptr, nullptr, &Free, c10::Device(c10::DeviceType::CPU)};
     char* const block =
-        static_cast<char*>(c10::GetDefaultCPUAllocator()->raw_allocate(size + kHeader));
-    const auto bytes = static_cast<int64_t>(size);
-    std::memcpy(block, &bytes, sizeof(bytes));
-    CountAllocated(bytes);
-    char* const data = block + kHeader;
+        static_cast<char*>(c10::GetDefaultCPUAllocator()->raw_allocate(size + kHeaderBytes));
+    const Header header = {static_cast<int64_t>(size), MemoryScope::Current()};
+    std::memcpy(block, &header, sizeof(header));
+    CountAllocated(header.kind, header.bytes);
+    char* const data = block + kHeaderBytes;
     return {data, data, &Free, c10::Device(c10::DeviceType::CPU)};
   }
   c10::DeleterFnPtr raw_deleter() const override { return &Free; }

@@ -1,5 +1,6 @@
 #include "worker/model/embedding.h"
 
+#include "common/base/allocated.h"
 #include "torch/autograd.h"
 #include "worker/model/row_ops.h"
 
@@ -21,6 +22,7 @@ class EmbeddingFunction : public torch::autograd::Function<EmbeddingFunction> {
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
     const at::Tensor tokens = context->get_saved_variables()[0];
     const int64_t vocab = context->saved_data["vocab"].toInt();
+    const MemoryScope gradient(MemoryKind::kGradients);
     return {EmbeddingGradient(gradients[0].contiguous(), tokens, vocab), at::Tensor()};
   }
 };

@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "c10/core/InferenceMode.h"
+#include "common/base/allocated.h"
 #include "common/base/status.h"
 
 namespace sdp {
@@ -35,6 +36,7 @@ EvaluatePass::EvaluatePass(const TorchWalk& walk, const WalkPlan& plan, const Ba
       wanted_(walk.catalog.units.size()) {}
 
 absl::StatusOr<LossSum> EvaluatePass::Run() {
+  const MemoryScope activations(MemoryKind::kActivations);
   const c10::InferenceMode no_gradients;
   Doing("start", "");
   SDP_RETURN_IF_ERROR(CheckUnits());

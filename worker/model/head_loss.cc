@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "common/base/allocated.h"
 #include "torch/autograd.h"
 #include "worker/model/matrix.h"
 #include "worker/model/row_ops.h"
@@ -34,6 +35,7 @@ double Compute(const at::Tensor& h, const at::Tensor& target, const HeadWeights&
     // Sums over chunks are f32 whatever the type.
     const at::TensorOptions sums = h.options().dtype(at::kFloat);
     gradients->h = at::empty_like(h);
+    const MemoryScope of_weights(MemoryKind::kGradients);
     if (w.norm.requires_grad()) gradients->norm = at::zeros(w.norm.sizes(), sums);
     if (w.projection.requires_grad()) gradients->projection = at::empty(w.projection.sizes(), sums);
   }
@@ -58,6 +60,7 @@ double Compute(const at::Tensor& h, const at::Tensor& target, const HeadWeights&
     if (gradients->norm.defined()) gradients->norm.add_(through.dweight);
   }
   if (gradients != nullptr) {
+    const MemoryScope of_weights(MemoryKind::kGradients);
     for (at::Tensor* sum : {&gradients->norm, &gradients->projection}) {
       if (sum->defined()) *sum = sum->to(type);
     }

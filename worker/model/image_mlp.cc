@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/base/allocated.h"
 #include "torch/autograd.h"
 #include "worker/model/classifier.h"
 
@@ -48,12 +49,15 @@ class LayerFunction : public torch::autograd::Function<LayerFunction> {
     variable_list d(kArguments);
     if (context->needs_input_grad(kBias2)) d[kBias2] = dbranch.sum(0);
     if (context->needs_input_grad(kFc2)) {
-      d[kFc2] = at::mm(dbranch.t(), Select(hidden, 1, held));
+      const at::Tensor x = Select(hidden, 1, held);
+      const MemoryScope gradient(MemoryKind::kGradients);
+      d[kFc2] = at::mm(dbranch.t(), x);
     }
     const at::Tensor dneurons = at::threshold_backward(at::mm(dbranch, fc2), hidden, 0);
     d[kH] = at::addmm(outer[0], dneurons, fc1);
     if (!context->needs_input_grad(kFc1)) return d;
     const at::Tensor dheld = Select(dneurons, 1, held);
+    const MemoryScope of_weights(MemoryKind::kGradients);
     d[kFc1] = at::mm(dheld.t(), h);
     d[kBias1] = dheld.sum(0);
     return d;

@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "common/base/allocated.h"
 #include "torch/autograd.h"
 #include "worker/model/matrix.h"
 #include "worker/model/row_ops.h"
@@ -62,14 +63,17 @@ class MlpFunction : public torch::autograd::Function<MlpFunction> {
     at::Tensor ddown;
     if (context->needs_input_grad(kDown)) {
       const Ranges columns = context->saved_data["columns"].toIntVector();
-      ddown = ScaledProduct(Rows(dy).t(), Select(product, 1, columns), factor);
+      const at::Tensor held = Select(product, 1, columns);
+      const MemoryScope gradient(MemoryKind::kGradients);
+      ddown = ScaledProduct(Rows(dy).t(), held, factor);
     }
     product.reset();
     at::Tensor rows, dgate_up_weight;
     if (context->needs_input_grad(kGateUp)) {
       rows = Rows(RmsNorm(h, norm, context->saved_data["eps"].toDouble()).y);
-      const Ranges held = context->saved_data["rows"].toIntVector();
-      dgate_up_weight = Product(Select(dgate_up, 1, held).t(), rows);
+      const at::Tensor held = Select(dgate_up, 1, context->saved_data["rows"].toIntVector());
+      const MemoryScope gradient(MemoryKind::kGradients);
+      dgate_up_weight = Product(held.t(), rows);
     } else {
       rows = at::empty_like(Rows(h));
     }

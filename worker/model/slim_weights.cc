@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/base/allocated.h"
 #include "common/base/status.h"
 #include "worker/model/copy_runs.h"
 #include "worker/model/kernels_cuda.h"
@@ -77,6 +78,7 @@ SlimWeights::SlimWeights(const Layout& layout, const SlimMap& map, const SlimMap
 absl::Status SlimWeights::Unpack(UnitId unit, std::vector<WireBuffer> fragments) {
   assert(map_.Has(unit));
   SDP_RETURN_IF_ERROR(Check(unit, fragments));
+  const MemoryScope parameters(MemoryKind::kParameters);
   for (const int weight : map_.map().unit(unit)) {
     at::Tensor& tensor = filling_[static_cast<size_t>(weight)];
     if (!tensor.defined())

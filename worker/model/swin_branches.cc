@@ -3,6 +3,7 @@
 #include <cmath>
 #include <utility>
 
+#include "common/base/allocated.h"
 #include "torch/autograd.h"
 #include "worker/model/matrix.h"
 
@@ -94,12 +95,20 @@ class AttentionFunction : public torch::autograd::Function<AttentionFunction> {
                                       w.proj.weight.requires_grad() ? WantOut::kYes : WantOut::kNo);
     }
     at::Tensor dproj, dtable, dqkv;
-    if (d.out.defined()) dproj = ScaledProduct(Rows(dy).t(), Rows(by_token(d.out)), factor);
+    if (d.out.defined()) {
+      const at::Tensor out = Rows(by_token(d.out));
+      const MemoryScope gradient(MemoryKind::kGradients);
+      dproj = ScaledProduct(Rows(dy).t(), out, factor);
+    }
     d.out.reset();
     if (w.table.requires_grad()) dtable = windows.TableGradient(d.scores);
     LayerNormed normed = LayerNorm(h, w.norm);
     const at::Tensor dx = Rows(d.qkv);  // of what the product gave
-    if (w.qkv.weight.requires_grad()) dqkv = Product(dx.t(), Rows(windows.ByWindow(normed.y)));
+    if (w.qkv.weight.requires_grad()) {
+      const at::Tensor x = Rows(windows.ByWindow(normed.y));
+      const MemoryScope gradient(MemoryKind::kGradients);
+      dqkv = Product(dx.t(), x);
+    }
     normed.y.reset();
     const LayerNormGradients through =
         LayerNormGradient(by_token(Product(dx, w.qkv.weight)), h, normed, w.norm);
@@ -156,11 +165,18 @@ class MlpFunction : public torch::autograd::Function<MlpFunction> {
     const at::Tensor dy = outer[0].contiguous();
 
     at::Tensor dfc2, dfc1;
-    if (w.fc2.weight.requires_grad()) dfc2 = ScaledProduct(Rows(dy).t(), at::gelu(hidden), factor);
+    if (w.fc2.weight.requires_grad()) {
+      const at::Tensor x = at::gelu(hidden);
+      const MemoryScope gradient(MemoryKind::kGradients);
+      dfc2 = ScaledProduct(Rows(dy).t(), x, factor);
+    }
     const at::Tensor dhidden =
         at::gelu_backward(ScaledProduct(Rows(dy), w.fc2.weight, factor), hidden);
     LayerNormed normed = LayerNorm(h, w.norm);
-    if (w.fc1.weight.requires_grad()) dfc1 = Product(dhidden.t(), Rows(normed.y));
+    if (w.fc1.weight.requires_grad()) {
+      const MemoryScope gradient(MemoryKind::kGradients);
+      dfc1 = Product(dhidden.t(), Rows(normed.y));
+    }
     at::Tensor rows = Rows(normed.y);
     ProductInto(rows, dhidden, w.fc1.weight);  // Its gradient takes its place.
     const LayerNormGradients through = LayerNormGradient(normed.y, h, normed, w.norm);

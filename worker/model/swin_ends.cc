@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "common/base/allocated.h"
 #include "torch/autograd.h"
 #include "worker/model/matrix.h"
 
@@ -47,6 +48,7 @@ class EmbedFunction : public torch::autograd::Function<EmbedFunction> {
     normed.y.reset();
     const LayerNormGradients through = LayerNormGradient(outer[0].contiguous(), x, normed, norm);
     const at::Tensor dx = Rows(through.dx);
+    const MemoryScope of_weights(MemoryKind::kGradients);
     return {at::Tensor(),  Product(dx.t(), patches).view(w.weight.sizes()),
             dx.sum(0),     through.dweight,
             through.dbias, at::Tensor()};
@@ -82,7 +84,11 @@ class MergeFunction : public torch::autograd::Function<MergeFunction> {
     const at::Tensor dy = Rows(outer[0].contiguous());
     const at::Tensor merged = Merged(h, size);
     LayerNormed normed = LayerNorm(merged, norm);
-    const at::Tensor dreduction = Product(dy.t(), Rows(normed.y));
+    at::Tensor dreduction;
+    {
+      const MemoryScope of_weight(MemoryKind::kGradients);
+      dreduction = Product(dy.t(), Rows(normed.y));
+    }
     at::Tensor rows = Rows(normed.y);
     ProductInto(rows, dy, reduction);  // Its gradient takes its place.
     const LayerNormGradients through = LayerNormGradient(normed.y, merged, normed, norm);

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/base/allocated.h"
 #include "common/base/status.h"
 #include "torch/autograd.h"
 
@@ -36,6 +37,7 @@ class SumHook : public torch::autograd::PostAccumulateGradHook {
     if (sum_.defined()) {
       sum_.add_(tensor.grad());
     } else {
+      const MemoryScope gradients(MemoryKind::kGradients);
       sum_ = tensor.grad().to(at::kFloat);
     }
     tensor.mutable_grad().reset();
@@ -94,6 +96,7 @@ TrainPass::TrainPass(const TorchWalk& walk, const WalkPlan& plan, const BatchSou
 }
 
 absl::StatusOr<TrainResult> TrainPass::Run() {
+  const MemoryScope activations(MemoryKind::kActivations);  // but for what says otherwise
   Doing("start", "");
   const absl::Span<const int64_t> samples = task_.samples, epochs = task_.epochs;
   if (samples.empty()) return absl::InvalidArgumentError("a training task without samples");
