@@ -1,9 +1,14 @@
 #include "common/model/architectures.h"
 
+#include <utility>
+
+#include "common/model/image_memory.h"
 #include "common/model/llama_memory.h"
 
 namespace sdp {
 namespace {
+
+constexpr int64_t kIndexBytes = 8;  // of a token or a class
 
 // ---- One block of functions per architecture ----
 
@@ -21,7 +26,8 @@ ModelMemory MemoryOfOne(const LlamaSpec& spec, int64_t seq_len, const ElementSiz
                 return LlamaMemory(spec, seq_len, samples, held, sizes, threads);
               },
           .table_bytes = LlamaTableBytes(spec, seq_len),
-          .sample_bytes = seq_len * static_cast<int64_t>(sizeof(int64_t))};
+          .input_bytes = seq_len * kIndexBytes,
+          .target_bytes = seq_len * kIndexBytes};
 }
 
 Catalog CatalogOf(const ResnetSpec& spec, const CatalogOptions& options) {
@@ -29,14 +35,28 @@ Catalog CatalogOf(const ResnetSpec& spec, const CatalogOptions& options) {
                                      : ResnetCatalog(spec);
 }
 int64_t TermsOf(const ResnetSpec&, int64_t) { return 1; }
-ModelMemory MemoryOfOne(const ResnetSpec&, int64_t, const ElementSizes&, int) { return {}; }
+ModelMemory MemoryOfOne(const ResnetSpec& spec, int64_t, const ElementSizes& sizes, int) {
+  return {.stages =
+              [spec, sizes](int64_t samples, absl::Span<const int64_t> held) {
+                return ResnetMemory(spec, samples, held, sizes);
+              },
+          .input_bytes = spec.channels * spec.image_size * spec.image_size * sizes.activation,
+          .target_bytes = kIndexBytes};
+}
 
 Catalog CatalogOf(const ImageMlpSpec& spec, const CatalogOptions& options) {
   return options.neurons.has_value() ? ImageMlpNeuronCatalog(spec, *options.neurons)
                                      : ImageMlpCatalog(spec);
 }
 int64_t TermsOf(const ImageMlpSpec&, int64_t) { return 1; }
-ModelMemory MemoryOfOne(const ImageMlpSpec&, int64_t, const ElementSizes&, int) { return {}; }
+ModelMemory MemoryOfOne(const ImageMlpSpec& spec, int64_t, const ElementSizes& sizes, int) {
+  return {.stages =
+              [spec, sizes](int64_t samples, absl::Span<const int64_t> held) {
+                return ImageMlpMemory(spec, samples, held, sizes);
+              },
+          .input_bytes = spec.inputs * sizes.activation,
+          .target_bytes = kIndexBytes};
+}
 
 Catalog CatalogOf(const SwinSpec& spec, const CatalogOptions& options) {
   return options.neurons.has_value() ? SwinNeuronCatalog(spec, *options.neurons)
@@ -48,7 +68,8 @@ ModelMemory MemoryOfOne(const SwinSpec&, int64_t, const ElementSizes&, int) { re
 }  // namespace
 
 Catalog MakeCatalog(const ModelSpec& spec, const CatalogOptions& options) {
-  return std::visit([&](const auto& one) { return CatalogOf(one, options); }, spec);
+  Catalog catalog = std::visit([&](const auto& one) { return CatalogOf(one, options); }, spec);
+  return options.recompute ? Recomputed(std::move(catalog)) : catalog;
 }
 
 absl::Status CheckNeuronUnits(const ModelSpec& spec, const NeuronUnits& units) {

@@ -26,6 +26,7 @@ struct CatalogOptions {
   TransformerUnit unit = TransformerUnit::kSublayer;  // of transformers
   std::optional<NeuronUnits> neurons = std::nullopt;  // parts of these as units instead
   int64_t seq_len = 1;                                // tokens of a sample, where it is text
+  bool recompute = false;                             // Recomputed (catalog.h)
 };
 // Precondition: CheckNeuronUnits of options.neurons.
 Catalog MakeCatalog(const ModelSpec& spec, const CatalogOptions& options);
@@ -42,12 +43,12 @@ bool HasBatchNorm(const ModelSpec& spec);
 // Loss terms of a sample.
 int64_t TermsPerSample(const ModelSpec& spec, int64_t seq_len);
 
-// What a worker allocates that computes with `threads` threads. `stages` null: that is not known of
-// this architecture.
+// What a worker allocates that computes with `threads` threads.
 struct ModelMemory {
   StageMemories stages;
   int64_t table_bytes = 0;   // held as long as the worker lives
-  int64_t sample_bytes = 0;  // of a sample's input; its target has as many
+  int64_t input_bytes = 0;   // of a sample
+  int64_t target_bytes = 0;  // likewise
 };
 ModelMemory MemoryOf(const ModelSpec& spec, int64_t seq_len, const ElementSizes& sizes,
                      int threads);

@@ -30,4 +30,41 @@ int64_t Catalog::params() const {
   return sum;
 }
 
+namespace {
+
+// The unit that a stage's input is counted with: one that is always there, if there is one.
+UnitId KeeperOf(const Catalog& catalog, const StageSpec& stage) {
+  for (const UnitId id : stage.units) {
+    if (catalog.unit(id).shared) return id;
+  }
+  return stage.units.front();
+}
+
+}  // namespace
+
+Catalog Recomputed(Catalog catalog) {
+  const auto unit = [&](UnitId id) -> UnitSpec& {
+    return catalog.units[static_cast<size_t>(id.value())];
+  };
+  std::vector<int64_t> stored(catalog.units.size());  // from now on
+  std::vector<bool> once(catalog.units.size());       // read by a stage that is not recomputed
+  int64_t input = 0;                                  // the first stage's is the batch
+  for (StageSpec& stage : catalog.stages) {
+    int64_t before = 0;
+    for (const UnitId id : stage.units) before += unit(id).activation_elements;
+    stage.recomputed = stage.boundary_elements > 0 && before > input;
+    for (const UnitId id : stage.units) {
+      if (!stage.recomputed) once[static_cast<size_t>(id.value())] = true;
+    }
+    if (stage.recomputed) stored[static_cast<size_t>(KeeperOf(catalog, stage).value())] += input;
+    input = stage.boundary_elements;
+  }
+  for (size_t i = 0; i < catalog.units.size(); ++i) {
+    if (once[i]) continue;
+    catalog.units[i].activation_elements = stored[i];
+    catalog.units[i].recomputed_macs = catalog.units[i].macs;
+  }
+  return catalog;
+}
+
 }  // namespace sdp

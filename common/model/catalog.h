@@ -49,6 +49,7 @@ struct UnitSpec {
   std::vector<Slice> slices;
   int64_t params = 0;
   int64_t macs = 0;                 // Multiply-accumulates of the forward pass, per sample.
+  int64_t recomputed_macs = 0;      // Of these, done again in the backward pass.
   int64_t activation_elements = 0;  // Elements stored for the backward pass, per sample.
   int layer = -1;  // Of the model's repeated layers, counted from its input; -1: of none, as only
                    // shared units are.
@@ -67,6 +68,8 @@ struct StageSpec {
   // any of these that is left of the branch, and a factor cannot be the branch's: each unit's
   // belongs into its part of the tensor that ends it.
   bool shared_end = false;
+  // Stores its input alone: its forward pass is done again when its backward pass needs the rest.
+  bool recomputed = false;
 
   bool stands_alone() const { return has_shortcut || shared_end; }
 };
@@ -83,5 +86,9 @@ struct Catalog {
   std::vector<int64_t> HeldElements(absl::Span<const UnitId> units) const;
   int64_t params() const;  // Of all units; a tensor that two stages read counts once.
 };
+
+// Activation checkpointing: the same model, but all stages that store more than their input are
+// recomputed. Not the loss, whose gradients are made with it.
+Catalog Recomputed(Catalog catalog);
 
 }  // namespace sdp

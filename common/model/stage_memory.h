@@ -33,23 +33,26 @@ struct StageMemory {
   int64_t spent_first = 0;
 
   int64_t output = 0;  // its boundary activation, and the gradient of it
-  // Kept from the forward pass for the backward pass, beside the input.
+  // Kept from the forward pass for the backward pass, beside input and output.
   int64_t stored = 0;
   bool stores_input = true;
+  bool stores_output = false;
+  int64_t input_copy = 0;  // of the first stage's, in its own order: takes the batch's place
   // The most that is there at once during the forward pass (training, evaluation) and the backward
-  // pass, beyond what was there before: output, stored and the weights' gradients included.
+  // pass, beyond what was there before: output, stored and the weights' gradients included. Of the
+  // loss, `backward` is what is left to do when its weights' gradients are out, with that of h.
   int64_t forward = 0;
   int64_t evaluate = 0;
   int64_t backward = 0;
-  int64_t backward_read_only = 0;  // where the weights are not held, and so have no gradients
+  int64_t backward_read_only = 0;  // where masked units are not held, and so have no gradients
   // Of the loss: weights' gradients that its forward pass makes, within `stored`. Those of a tied
   // weight wait for the stage that reads it first.
   int64_t early_gradients = 0;
 };
 
 // One entry per stage of the catalog, for a worker that has so many elements of each of the
-// catalog's tensors (Catalog::HeldElements). What a stage is without any of its masked units does
-// not matter.
+// catalog's tensors (Catalog::HeldElements). What a stage is without any of its masked units
+// matters only where it stands alone (StageSpec).
 using StageMemories =
     std::function<std::vector<StageMemory>(int64_t samples, absl::Span<const int64_t> held)>;
 

@@ -1,6 +1,7 @@
 #include "common/plan/memory.h"
 
 #include <algorithm>
+#include <limits>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -8,7 +9,7 @@
 namespace sdp {
 namespace {
 
-constexpr int64_t kF32 = 4;  // what a shard holds, whatever travels
+constexpr int64_t kF32 = 4;  // what a shard holds, and sums, whatever travels
 constexpr int64_t kTermsAtOnce = 2048;
 constexpr int64_t kTermsPerChunk = 16384;
 // Of images, where a term is a whole image.
@@ -46,7 +47,8 @@ std::vector<UnitId> AllUnits(const Catalog& catalog) {
 // What a worker has of a model.
 struct Subnetwork {
   std::vector<bool> present;      // [stages] that are not the identity
-  std::vector<bool> trained;      // [stages] of which the weights have gradients
+  std::vector<bool> branch;       // [stages] of which masked units, if there are any, are held
+  std::vector<int64_t> trained;   // [stages] at most so many parameters have gradients
   std::vector<int64_t> units;     // [stages] held ones
   std::vector<int64_t> elements;  // [tensors] that it computes with
   int64_t idle = 0;               // elements of shared units whose stages are absent
@@ -63,8 +65,11 @@ struct Subnetwork {
         if (catalog.unit(id).shared) shared_params += catalog.unit(id).params;
         if (!catalog.unit(id).shared && held[static_cast<size_t>(id.value())]) ++masked_held;
       }
-      trained.push_back(masked == 0 || masked_held > 0 || stage.stands_alone());
-      present.push_back(trained.back() || reads_all);
+      branch.push_back(masked == 0 || masked_held > 0);
+      trained.push_back(branch.back()          ? std::numeric_limits<int64_t>::max()
+                        : stage.stands_alone() ? shared_params
+                                               : 0);
+      present.push_back(branch.back() || stage.stands_alone() || reads_all);
       units.push_back(shared + masked_held);
       if (!present.back()) idle += shared_params;
     }
@@ -79,11 +84,13 @@ class MicroBatch {
       : catalog_(catalog),
         model_(model),
         subnetwork_(subnetwork),
-        memories_(model.stages(samples, subnetwork.elements)) {
+        memories_(model.stages(samples, subnetwork.elements)),
+        input_(samples * model.input_bytes),
+        target_(samples * model.target_bytes) {
     for (size_t stage = 0; stage < memories_.size(); ++stage) {
       if (subnetwork.present[stage]) stages_.push_back(stage);
     }
-    meter_.Add(model.table_bytes + 2 * samples * model.sample_bytes);
+    meter_.Add(model.table_bytes + input_ + target_);
     meter_.Add(subnetwork.idle * model.sizes.fragment);  // Their weights, then gradients of 0.
   }
 
@@ -93,7 +100,7 @@ class MicroBatch {
     for (const size_t stage : stages_) {
       const int64_t elements = memories_[stage].parameters;
       meter_.Add(kept_ ? Weights(elements) : elements * model_.sizes.fragment);
-      if (kept_ && subnetwork_.trained[stage]) meter_.Add(Gradient(elements));
+      if (kept_) meter_.Add(Sums(Trained(stage)));
     }
     Forward();
     Backward();
@@ -103,22 +110,36 @@ class MicroBatch {
  private:
   int64_t Weights(int64_t elements) const { return elements * model_.sizes.weight; }
   int64_t Gradient(int64_t elements) const { return elements * model_.sizes.gradient; }
+  // Between micro-batches gradients are sums in f32.
+  int64_t Sums(int64_t elements) const { return elements * kF32; }
+  // Elements of a stage's weights that have gradients.
+  int64_t Trained(size_t stage) const {
+    return std::min(memories_[stage].parameters, subnetwork_.trained[stage]);
+  }
   const std::string& Name(size_t stage) const { return catalog_.stages[stage].name; }
 
   void Forward() {
     int64_t input = 0;  // the first stage's is the batch
+    bool input_is_kept = false;
     for (const size_t stage : stages_) {
       const StageMemory& memory = memories_[stage];
+      const int64_t fresh = input_is_kept ? 0 : input;
       if (!kept_) {  // its weights come: a unit's fragments go when all are unpacked
-        meter_.Moment(input + Weights(memory.parameters), "weights of ", Name(stage));
+        meter_.Moment(fresh + Weights(memory.parameters), "weights of ", Name(stage));
         meter_.Add(Weights(memory.parameters) - memory.parameters * model_.sizes.fragment);
       }
-      meter_.Moment(input + memory.forward, "forward of ", Name(stage));
-      meter_.Add(memory.stored + (memory.stores_input ? input : 0));
+      const bool again = catalog_.stages[stage].recomputed;
+      meter_.Moment(fresh + (again ? memory.evaluate : memory.forward), "forward of ", Name(stage));
+      kept_bytes_.push_back(again ? fresh
+                                  : memory.stored + (memory.stores_input ? fresh : 0) +
+                                        (memory.stores_output ? memory.output : 0));
+      meter_.Add(kept_bytes_.back());
       if (last_) meter_.Free(Weights(memory.spent_forward));
       inputs_.push_back(input);
       input = memory.output;
+      input_is_kept = memory.stores_output && !again;
     }
+    meter_.Free(target_);
   }
 
   void Backward() {
@@ -128,21 +149,30 @@ class MicroBatch {
     int64_t gradient = inputs_.back();
     int64_t waiting = loss.early_gradients - Gradient(loss.parameters);
     meter_.Free(loss.stored - waiting);
+    meter_.Moment(loss.backward, "backward of ", Name(stages_.back()));
+    meter_.Free(kept_bytes_.back() - loss.stored);
     for (size_t i = stages_.size() - 1; i-- > 0;) {
       const StageMemory& memory = memories_[stages_[i]];
-      const bool trained = subnetwork_.trained[stages_[i]];
-      meter_.Moment(gradient + (trained ? memory.backward : memory.backward_read_only),
+      const int64_t trained = Trained(stages_[i]);
+      const bool branch = subnetwork_.branch[stages_[i]];
+      int64_t made_again = 0;
+      if (catalog_.stages[stages_[i]].recomputed) {
+        meter_.Moment(gradient + memory.forward, "forward again of ", Name(stages_[i]));
+        made_again = memory.stored + memory.output + memory.input_copy;
+      }
+      meter_.Moment(gradient + made_again + (branch ? memory.backward : memory.backward_read_only),
                     "backward of ", Name(stages_[i]));
-      meter_.Free(memory.stored + (memory.stores_input ? inputs_[i] : 0));
+      meter_.Free(kept_bytes_[i]);
+      if (i == 0) meter_.Free(input_);
       gradient = inputs_[i];
-      if (!trained) {
+      if (trained == 0) {
         if (last_) NextVersion(memory);
         continue;
       }
-      meter_.Add(gradient + Gradient(memory.parameters));
+      meter_.Add(gradient + Gradient(trained));
       if (i == 0) meter_.Free(std::exchange(waiting, 0));  // Added to that of the first stage.
       HandOut(memory, stages_[i]);
-      meter_.Free(gradient + Gradient(memory.parameters));
+      meter_.Free(gradient + Gradient(trained));
     }
   }
 
@@ -154,9 +184,9 @@ class MicroBatch {
 
   // The stage's gradients, counted by the caller, are final for this micro-batch.
   void HandOut(const StageMemory& memory, size_t stage) {
-    const int64_t elements = memory.parameters;
+    const int64_t elements = Trained(stage);
     if (!last_) {
-      if (!kept_) meter_.Add(Gradient(elements));  // They stay.
+      if (!kept_) meter_.Add(Sums(elements));  // They stay.
       return;
     }
     // Weight by weight: its values go unless they went before, its gradient is copied into
@@ -170,17 +200,20 @@ class MicroBatch {
         (units > 1 ? Weights(memory.spent_first) : 0);
     meter_.Moment(filling, "gradients of ", Name(stage));
     meter_.Free(Weights(memory.spent_backward));
-    meter_.Add(elements * model_.sizes.fragment);
+    meter_.Add(memory.parameters * model_.sizes.fragment);  // With what is read only: anew.
     meter_.Moment(0, "gradients of ", Name(stage));
-    if (kept_) meter_.Free(Gradient(elements));
+    if (kept_) meter_.Free(Sums(elements));
   }
 
   const Catalog& catalog_;
   const MemoryModel& model_;
   const Subnetwork& subnetwork_;
   const std::vector<StageMemory> memories_;
-  std::vector<size_t> stages_;   // present ones
-  std::vector<int64_t> inputs_;  // [stages_], bytes
+  const int64_t input_, target_;  // bytes of the batch
+  std::vector<size_t> stages_;    // present ones
+  // [stages_] Bytes.
+  std::vector<int64_t> inputs_;
+  std::vector<int64_t> kept_bytes_;  // from the forward pass until the backward pass
   bool kept_ = false;
   bool last_ = false;
   Meter meter_;
@@ -250,8 +283,8 @@ MemoryPeak EvaluationMemory(const Catalog& catalog, const MemoryModel& model) {
       where = Place::kFragments;
     }
   };
-  int64_t input = model.evaluation.micro * model.sample_bytes;
-  meter.Add(model.table_bytes + walks * input);  // targets
+  int64_t input = model.evaluation.micro * model.input_bytes;
+  meter.Add(model.table_bytes + walks * model.evaluation.micro * model.target_bytes);
   want(0);
   for (size_t stage = 0; stage < memories.size(); ++stage) {
     const std::string& name = catalog.stages[stage].name;

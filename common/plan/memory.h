@@ -37,7 +37,8 @@ struct MemoryModel {
   Masking masking = Masking::kForward;
   ElementSizes sizes;
   int64_t table_bytes = 0;   // resident on a worker
-  int64_t sample_bytes = 0;  // of a sample's input; its target has as many
+  int64_t input_bytes = 0;   // of a sample
+  int64_t target_bytes = 0;  // likewise
   int64_t global_batch = 1;
   int64_t micro_batch = 0;  // 0: the whole portion
   EvaluationSizes evaluation;

@@ -222,7 +222,8 @@ MemoryModel MemoryModelFrom(const RunSetup& setup) {
       setup.masking == Masking::kBackward && config.sdp().granularity() == "neuron";
   if (!reads_parts) model.stages = std::move(memory.stages);
   model.table_bytes = memory.table_bytes;
-  model.sample_bytes = memory.sample_bytes;
+  model.input_bytes = memory.input_bytes;
+  model.target_bytes = memory.target_bytes;
   model.masking = setup.masking;
   model.global_batch = config.train().global_batch();
   model.micro_batch = config.train().micro_batch();

@@ -94,7 +94,7 @@ TEST_F(ImageRunTest, SameBitsForAnyShards_LossAndSummary) {
   EXPECT_NEAR(right, std::round(right), 1e-9);
   EXPECT_THAT(first.output, HasSubstr("% right (version 4)"));
   const Json plan = Json::parse(std::ifstream(RunDir("one") / "plan.json"));
-  EXPECT_FALSE(plan.at("workers").at(0).contains("memory_bytes"));  // not known yet
+  EXPECT_GT(plan.at("workers").at(0).at("memory_bytes").get<int64_t>(), 0);
 }
 
 TEST_F(ImageRunTest, LossFalls_PreActivationAndMlp) {

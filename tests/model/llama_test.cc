@@ -177,6 +177,24 @@ TEST(LlamaTest, UnitsOfOneKind_CostTheSame) {
   }
 }
 
+TEST(LlamaTest, Recomputed_LayersKeepTheirInputsAlone) {
+  for (const TransformerUnit granularity : kBoth) {
+    const Catalog stored = LlamaCatalog(SmallGqa(), granularity, 5);
+    const Catalog catalog = Recomputed(stored);
+    for (const StageSpec& stage : catalog.stages)
+      EXPECT_EQ(stage.recomputed, stage.name != "embed" && stage.name != "head") << stage.name;
+    const int64_t stages_of_unit = granularity == TransformerUnit::kLayer ? 2 : 1;
+    for (size_t i = 0; i < catalog.units.size(); ++i) {
+      const UnitSpec &unit = catalog.units[i], &before = stored.units[i];
+      EXPECT_EQ(unit.macs, before.macs);
+      EXPECT_EQ(unit.recomputed_macs, unit.shared ? 0 : unit.macs) << unit.name;
+      EXPECT_EQ(unit.activation_elements,
+                unit.shared ? before.activation_elements : stages_of_unit * 5 * 24)
+          << unit.name;
+    }
+  }
+}
+
 // ---- Neuron granularity ----
 
 const UnitSpec& Unit(const Catalog& catalog, const std::string& name) {

@@ -52,7 +52,7 @@ class MemoryWalkTest : public ::testing::Test {
       }
       return all;
     };
-    model_.sample_bytes = 8;
+    model_.input_bytes = model_.target_bytes = 8;
     model_.evaluation = {1, 3};
   }
 
@@ -67,15 +67,24 @@ class MemoryWalkTest : public ::testing::Test {
 TEST_F(MemoryWalkTest, FullModel_PeaksInTheFirstBackwardStage) {
   const MemoryPeak peak = Training({UnitId(0), UnitId(1), UnitId(2), UnitId(3)}, 1);
   EXPECT_EQ(peak.when, "backward of b");
-  // Tokens; weights without the first stage's, which are spent, and with the loss's gradients in
-  // their weights' place; what both branches stored and their inputs; the gradient that comes in.
-  EXPECT_EQ(peak.bytes, 16 + 3 * 4000 + 2 * 20100 + 100 + 50000);
+  // The batch's input; weights without the first stage's, which are spent, and with the loss's
+  // gradients in their weights' place; what both branches stored and their inputs; the gradient
+  // that comes in.
+  EXPECT_EQ(peak.bytes, 8 + 3 * 4000 + 2 * 20100 + 100 + 50000);
+}
+
+// Both branches keep their inputs alone; the last one's rest and output are made again.
+TEST_F(MemoryWalkTest, Recomputed_OneStagesRestAtATime) {
+  catalog_.stages[1].recomputed = catalog_.stages[2].recomputed = true;
+  const MemoryPeak peak = Training({UnitId(0), UnitId(1), UnitId(2), UnitId(3)}, 1);
+  EXPECT_EQ(peak.when, "backward of b");
+  EXPECT_EQ(peak.bytes, 8 + 3 * 4000 + 2 * 100 + 100 + 20000 + 100 + 50000);
 }
 
 TEST_F(MemoryWalkTest, AbsentBranch_TakesNothing) {
   const MemoryPeak peak = Training({UnitId(0), UnitId(2), UnitId(3)}, 1);
   EXPECT_EQ(peak.when, "backward of b");
-  EXPECT_EQ(peak.bytes, 16 + 2 * 4000 + 20100 + 100 + 50000);
+  EXPECT_EQ(peak.bytes, 8 + 2 * 4000 + 20100 + 100 + 50000);
 }
 
 // A shared unit of a stage, as the norm of one that is cut into parts, does not make it present:
@@ -89,9 +98,9 @@ TEST_F(MemoryWalkTest, SharedUnitOfAnAbsentBranch_TakesItselfAlone) {
   catalog_.stages[1].units.push_back(UnitId(4));
   const MemoryPeak absent = Training({UnitId(0), UnitId(2), UnitId(3), UnitId(4)}, 1);
   EXPECT_EQ(absent.when, "backward of b");
-  EXPECT_EQ(absent.bytes, 16 + 7 * 4 + 2 * 4000 + 20100 + 100 + 50000);
+  EXPECT_EQ(absent.bytes, 8 + 7 * 4 + 2 * 4000 + 20100 + 100 + 50000);
   const MemoryPeak present = Training({UnitId(0), UnitId(1), UnitId(2), UnitId(3), UnitId(4)}, 1);
-  EXPECT_EQ(present.bytes, 16 + 3 * 4000 + 2 * 20100 + 100 + 50000);
+  EXPECT_EQ(present.bytes, 8 + 3 * 4000 + 2 * 20100 + 100 + 50000);
 }
 
 // What is read only has its weights and stores as much; its gradient is neither made nor kept.
@@ -99,17 +108,17 @@ TEST_F(MemoryWalkTest, BackwardMasking_AllWeights_HeldGradients) {
   model_.masking = Masking::kBackward;
   const MemoryPeak b_held = Training({UnitId(0), UnitId(2), UnitId(3)}, 1);
   EXPECT_EQ(b_held.when, "backward of b");
-  EXPECT_EQ(b_held.bytes, 16 + 3 * 4000 + 2 * 20100 + 100 + 50000);
+  EXPECT_EQ(b_held.bytes, 8 + 3 * 4000 + 2 * 20100 + 100 + 50000);
   const MemoryPeak a_held = Training({UnitId(0), UnitId(1), UnitId(3)}, 1);
   EXPECT_EQ(a_held.when, "backward of b");
-  EXPECT_EQ(a_held.bytes, 16 + 3 * 4000 + 2 * 20100 + 100 + 40000);
+  EXPECT_EQ(a_held.bytes, 8 + 3 * 4000 + 2 * 20100 + 100 + 40000);
   // Several micro-batches: gradients of what is held wait, in both beside the weights.
   model_.micro_batch = 1;
   EXPECT_EQ(Training({UnitId(0), UnitId(1), UnitId(3)}, 3).bytes,
-            16 + 4 * 4000 + 3 * 4000 + 2 * 20100 + 100 + 40000);
+            8 + 4 * 4000 + 3 * 4000 + 2 * 20100 + 100 + 40000);
   model_.masking = Masking::kForward;
   EXPECT_EQ(Training({UnitId(0), UnitId(1), UnitId(3)}, 3).bytes,
-            16 + 3 * 4000 + 3 * 4000 + 20100 + 100 + 50000);
+            8 + 3 * 4000 + 3 * 4000 + 20100 + 100 + 50000);
 }
 
 TEST_F(MemoryWalkTest, MicroBatches_HoldAllGradients) {
@@ -118,9 +127,9 @@ TEST_F(MemoryWalkTest, MicroBatches_HoldAllGradients) {
   const MemoryPeak two = Training(all, 2);
   // Weights without the first stage's and the loss's; gradients of all; the loss's are on their way
   // as fragments.
-  EXPECT_EQ(two.bytes, 16 + 2 * 4000 + 3 * 4000 + 4000 + 2 * 20100 + 100 + 50000);
+  EXPECT_EQ(two.bytes, 8 + 2 * 4000 + 3 * 4000 + 4000 + 2 * 20100 + 100 + 50000);
   // With three the second is not the last: nothing is spent, nothing on its way.
-  EXPECT_EQ(Training(all, 3).bytes, 16 + 4 * 4000 + 4 * 4000 + 2 * 20100 + 100 + 50000);
+  EXPECT_EQ(Training(all, 3).bytes, 8 + 4 * 4000 + 4 * 4000 + 2 * 20100 + 100 + 50000);
   EXPECT_EQ(Training(all, 9).bytes, Training(all, 3).bytes);
   EXPECT_LT(Training(all, 1).bytes, two.bytes);
 }

@@ -93,13 +93,13 @@ TEST(RunSetupTest, NeuronsOfImages_AreTheConfigsParts) {
               HasSubstr("sdp.groups = 9: must be in [1, model.norm_groups = 8]"));
 }
 
-TEST(RunSetupTest, Images_CatalogTermsAndNoMemoryYet) {
+TEST(RunSetupTest, Images_CatalogTermsAndMemory) {
   const std::vector<std::string> sets = {"data.kind=cifar10", "model.preset=resnet18"};
   const RunSetup setup = *MakeRunSetup(Config(sets));
   EXPECT_EQ(setup.catalog.arch, "resnet");
   EXPECT_EQ(setup.terms_per_sample, 1);
   EXPECT_EQ(setup.catalog.params(), 11173962);
-  EXPECT_EQ(MemoryModelFrom(setup).stages, nullptr);
+  EXPECT_NE(MemoryModelFrom(setup).stages, nullptr);
   RunConfig config = Config(sets);
   config.mutable_model()->set_norm("layer");
   EXPECT_THAT(MakeRunSetup(config).status().message(), HasSubstr("model.norm = \"layer\""));

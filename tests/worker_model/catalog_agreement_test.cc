@@ -77,7 +77,7 @@ void ExpectStored(const LlamaCase& c, const std::vector<std::string>& absent) {
   const absl::StatusOr<TrainResult> result = c.model->Train(task, exchange);
   ASSERT_TRUE(result.ok()) << result.status();
   // Beside them: the weights that the backward pass reads, which embedding's and head's are not;
-  // the head's gradients (made with the loss), and the token ids, 2 x 8 bytes each.
+  // the head's gradients (made with the loss), and the token ids, 8 bytes each.
   int64_t elements = 0, weights = 0;
   for (const HeldUnit& held : task.units) {
     const UnitSpec& unit = c.catalog.unit(held.unit);
@@ -85,7 +85,7 @@ void ExpectStored(const LlamaCase& c, const std::vector<std::string>& absent) {
     if (unit.name != "embed" && unit.name != "head") weights += unit.params;
   }
   const int64_t head = c.spec.vocab * c.spec.dim + c.spec.dim;
-  const int64_t tokens = 5 * kLength * 2 * 8;
+  const int64_t tokens = 5 * kLength * 8;
   const int64_t measured = exchange.bytes_at_backward() - before - 4 * (weights + head) - tokens;
   // 0.1%: a few scalars.
   EXPECT_NEAR(static_cast<double>(measured), 4.0 * static_cast<double>(elements),
@@ -103,11 +103,13 @@ TEST(CatalogAgreementTest, StoredActivations_AreWhatTheAllocatorHolds) {
   for (const bool tied : {false, true}) {
     LlamaSpec spec = LlamaCase::Spec();
     spec.tied = tied;
-    for (const auto& absent : blocks)
-      ExpectStored(LlamaCase(spec, TransformerUnit::kSublayer, kLength), absent);
-    for (const auto& absent : parts) {
-      ExpectStored(LlamaCase(spec, LlamaNeuronCatalog(spec, {.groups = 3}, kLength), kLength),
-                   absent);
+    for (const bool recompute : {false, true}) {
+      CatalogOptions options = {.seq_len = kLength, .recompute = recompute};
+      for (const auto& absent : blocks)
+        ExpectStored(LlamaCase(spec, MakeCatalog(spec, options), kLength), absent);
+      options.neurons = {.groups = 3};
+      for (const auto& absent : parts)
+        ExpectStored(LlamaCase(spec, MakeCatalog(spec, options), kLength), absent);
     }
   }
 }
@@ -142,7 +144,7 @@ void ExpectStored(const ImageCase& c, const std::vector<std::string>& absent) {
   for (const HeldUnit& held : task.units) {
     elements += 5 * c.catalog.unit(held.unit).activation_elements;
   }
-  const int64_t size = ImageCase::SizeOf(c.spec), batch = 5 * (3 * size * size * 4 + 8);
+  const int64_t size = ImageCase::SizeOf(c.spec), batch = 5 * 3 * size * size * 4;
   const int64_t measured =
       exchange.bytes_at_backward() - before - 4 * WeightsAtBackward(c, task.units) - batch;
   // 0.1%: a few scalars; of BatchNorm also the batch's statistics, 1% at this size.
@@ -153,23 +155,30 @@ void ExpectStored(const ImageCase& c, const std::vector<std::string>& absent) {
       << elements;
 }
 
-TEST(CatalogAgreementTest, ImageModels_StoredActivations) {
+class StoredImagesTest : public ::testing::TestWithParam<bool> {};  // recomputed
+INSTANTIATE_TEST_SUITE_P(Recomputed, StoredImagesTest, ::testing::Bool());
+
+TEST_P(StoredImagesTest, AreWhatTheAllocatorHolds) {
+  const auto of = [](const ModelSpec& spec, CatalogOptions options) {
+    options.recompute = GetParam();
+    return ImageCase(spec, Layout::kMaxFragment, {1, 0}, options);
+  };
   for (const ImageCase::Named& named : ImageCase::All()) {
     SCOPED_TRACE(named.name);
-    const ImageCase blocks(named.spec);
+    const ImageCase blocks = of(named.spec, {});
     const std::vector<std::string> all = blocks.Masked();
     for (const std::vector<std::string>& absent :
          {std::vector<std::string>{}, {all[1]}, {all[2]}, {all[0], all[2]}, all}) {
       ExpectStored(blocks, absent);
     }
-    const ImageCase parts(named.spec, Layout::kMaxFragment, {1, 0}, ImageCase::OptionsOf(3));
+    const ImageCase parts = of(named.spec, ImageCase::OptionsOf(3));
     const std::vector<std::string> each = parts.Masked();
     for (const std::vector<std::string>& absent :
          {std::vector<std::string>{}, {each[1]}, {each[3], each[5], each[7], each[8]}}) {
       ExpectStored(parts, absent);
     }
   }
-  const ImageCase parts(ImageCase::Swin(), Layout::kMaxFragment, {1, 0}, kSwinParts);
+  const ImageCase parts = of(ImageCase::Swin(), kSwinParts);
   ExpectStored(parts, {});
   ExpectStored(parts, {"level1.0.attention.0", "level1.0.attention.2", "level2.1.attention.3",
                        "level1.1.mlp.4", "level2.0.mlp.0", "level2.0.mlp.2"});

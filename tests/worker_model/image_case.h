@@ -98,8 +98,9 @@ struct ImageCase : ModelCase {
     return spec;
   }
   static int64_t SizeOf(const ModelSpec& spec) {
-    const auto* const swin = std::get_if<SwinSpec>(&spec);
-    return swin == nullptr ? kSize : swin->image_size;
+    if (const auto* const resnet = std::get_if<ResnetSpec>(&spec)) return resnet->image_size;
+    if (const auto* const swin = std::get_if<SwinSpec>(&spec)) return swin->image_size;
+    return kSize;
   }
   struct Named {
     std::string name;

@@ -3,6 +3,7 @@
 #include <iostream>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "absl/algorithm/container.h"
@@ -12,6 +13,7 @@
 #include "common/plan/memory.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "tests/worker_model/image_case.h"
 #include "tests/worker_model/llama_case.h"
 #include "worker/model/counting_allocator.h"
 
@@ -64,6 +66,22 @@ TEST(CountTensorsTest, FreedByAnotherThread_Counts) {
   EXPECT_EQ(Allocated().now, before);
 }
 
+TEST(CountTensorsTest, ATensorKeepsTheKindOfItsScope) {
+  CountTensors();
+  const auto gradients = [] {
+    return AllocatedByKind().now[static_cast<size_t>(MemoryKind::kGradients)];
+  };
+  const int64_t before = gradients();
+  at::Tensor tensor;
+  {
+    const MemoryScope scope(MemoryKind::kGradients);
+    tensor = at::empty({1000}, at::kFloat);
+  }
+  EXPECT_EQ(gradients(), before + 4000);
+  tensor.reset();
+  EXPECT_EQ(gradients(), before);
+}
+
 // ---- Prediction against measurement ----
 
 LlamaSpec Small() {
@@ -85,10 +103,12 @@ struct Shape {
   int64_t micro_batch = 0;
   Masking masking = Masking::kForward;  // kBackward: what is absent is read
   int64_t groups = 0;                   // > 0: neuron granularity
+  bool recompute = false;
 
   Catalog Units() const {
-    return groups > 0 ? LlamaNeuronCatalog(spec, {.groups = groups}, seq_len)
-                      : LlamaCatalog(spec, TransformerUnit::kSublayer, seq_len);
+    CatalogOptions options = {.seq_len = seq_len, .recompute = recompute};
+    if (groups > 0) options.neurons = {.groups = groups};
+    return MakeCatalog(spec, options);
   }
 };
 
@@ -108,7 +128,7 @@ MemoryModel ModelOf(const LlamaCase& c, int64_t micro_batch) {
                                                       absl::Span<const int64_t> held) {
     return LlamaMemory(spec, seq_len, samples, held, ElementSizes(), /*threads=*/1);
   };
-  model.sample_bytes = 8 * c.seq_len;
+  model.input_bytes = model.target_bytes = 8 * c.seq_len;
   model.micro_batch = micro_batch;
   model.evaluation = EvaluationSizesFor(c.catalog, c.seq_len, micro_batch, 0, 4);
   return model;
@@ -124,7 +144,7 @@ std::vector<UnitId> Ids(const std::vector<HeldUnit>& held) {
 // as there is room, and keeps all gradients.
 class EarlyExchange : public FakeExchange {
  public:
-  explicit EarlyExchange(const LlamaCase& c) : FakeExchange(c.layout, c.Fragments(c.weights)) {}
+  explicit EarlyExchange(const ModelCase& c) : FakeExchange(c.layout, c.Fragments(c.weights)) {}
   void Want(UnitId unit) override { early_[unit] = FakeExchange::Take(unit).value(); }
   void Released(UnitId unit) override { Want(unit); }
   void Restart() {
@@ -139,18 +159,8 @@ class EarlyExchange : public FakeExchange {
   absl::flat_hash_map<UnitId, std::vector<WireBuffer>> early_;
 };
 
-void ExpectPredicted(const Shape& shape, double tolerance) {
-  CountTensors();
-  const LlamaCase c(shape.spec, shape.Units(), shape.seq_len);
-  TrainTask task;
-  task.units = c.Held(shape.absent);
-  const bool backward = shape.masking == Masking::kBackward;
-  for (const HeldUnit& unit : c.Held()) {
-    const std::string& name = c.catalog.unit(unit.unit).name;
-    if (backward && absl::c_linear_search(shape.absent, name)) task.read_only.push_back(unit.unit);
-  }
-  task.micro_batch = shape.micro_batch;
-  for (int64_t i = 0; i < shape.samples; ++i) task.samples.push_back(i);
+// The peak of a step, in the second of two.
+int64_t MeasuredPeak(const ModelCase& c, const TrainTask& task) {
   EarlyExchange exchange(c);
   int64_t measured = 0;
   for (int repetition = 0; repetition < 2; ++repetition) {  // The first warms what torch keeps.
@@ -160,12 +170,27 @@ void ExpectPredicted(const Shape& shape, double tolerance) {
     for (const HeldUnit& unit : task.units) exchange.Want(unit.unit);
     for (const UnitId unit : task.read_only) exchange.Want(unit);
     const absl::StatusOr<TrainResult> result = c.model->Train(task, exchange);
-    ASSERT_TRUE(result.ok()) << result.status();
+    EXPECT_TRUE(result.ok()) << result.status();
     measured = Allocated().peak - before;
   }
-  MemoryModel model = ModelOf(c, shape.micro_batch);
-  model.masking = shape.masking;
-  const MemoryPeak predicted = TrainingMemory(c.catalog, Ids(task.units), model, shape.samples);
+  return measured;
+}
+
+TrainTask TaskOf(const ModelCase& c, const std::vector<std::string>& absent, Masking masking,
+                 int64_t samples, int64_t micro_batch) {
+  TrainTask task;
+  task.units = c.Held(absent);
+  for (const HeldUnit& unit : c.Held()) {
+    const std::string& name = c.catalog.unit(unit.unit).name;
+    if (masking == Masking::kBackward && absl::c_linear_search(absent, name))
+      task.read_only.push_back(unit.unit);
+  }
+  task.micro_batch = micro_batch;
+  for (int64_t i = 0; i < samples; ++i) task.samples.push_back(i);
+  return task;
+}
+
+void ExpectNear(int64_t measured, const MemoryPeak& predicted, double tolerance) {
   if (std::getenv("SDP_TEST_PRINT") != nullptr) {
     std::cout << "measured " << measured << " predicted " << predicted.bytes << " "
               << static_cast<double>(measured) / static_cast<double>(predicted.bytes) << " "
@@ -174,6 +199,16 @@ void ExpectPredicted(const Shape& shape, double tolerance) {
   EXPECT_NEAR(static_cast<double>(measured), static_cast<double>(predicted.bytes),
               tolerance * static_cast<double>(predicted.bytes))
       << predicted.when;
+}
+
+void ExpectPredicted(const Shape& shape, double tolerance) {
+  CountTensors();
+  const LlamaCase c(shape.spec, shape.Units(), shape.seq_len);
+  const TrainTask task = TaskOf(c, shape.absent, shape.masking, shape.samples, shape.micro_batch);
+  MemoryModel model = ModelOf(c, shape.micro_batch);
+  model.masking = shape.masking;
+  ExpectNear(MeasuredPeak(c, task),
+             TrainingMemory(c.catalog, Ids(task.units), model, shape.samples), tolerance);
 }
 
 // The prediction counts bytes; 0.1% is room for a few scalars, and for the order in which autograd
@@ -293,6 +328,25 @@ TEST(MemoryPredictionTest, Training_Neurons_WeightsOutweighActivations) {
   }
 }
 
+// Stages keep their input alone, and for a moment in the backward pass the rest.
+TEST(MemoryPredictionTest, Training_Recomputed) {
+  for (const std::vector<std::string>& absent : {{}, Half(), ThreeQuarters()}) {
+    for (const Masking masking : {Masking::kForward, Masking::kBackward}) {
+      for (const int64_t micro_batch : {0, 3}) {
+        for (const bool tied : {false, true}) {
+          Shape shape{
+              .absent = absent, .micro_batch = micro_batch, .masking = masking, .recompute = true};
+          shape.spec.tied = tied;
+          ExpectPredicted(shape, kTolerance);
+        }
+      }
+    }
+  }
+  Shape parts = Parts({0, 2}, {1, 2, 4, 7});
+  parts.recompute = true;
+  ExpectPredicted(parts, kTolerance);
+}
+
 constexpr int64_t kLength = 128;
 
 // `chunk` samples walk together, two at a time; then the next chunk.
@@ -331,6 +385,106 @@ TEST(MemoryPredictionTest, Evaluation) {
         ExpectEvaluationPredicted(spec, LlamaNeuronCatalog(spec, {.groups = 8}, kLength), chunk);
       }
     }
+  }
+}
+
+// ---- Images ----
+
+MemoryModel ImageModel(const ImageCase& c, int64_t micro_batch) {
+  const ModelMemory memory = MemoryOf(c.spec, 0, ElementSizes(), /*threads=*/1);
+  MemoryModel model;
+  model.stages = memory.stages;
+  model.input_bytes = memory.input_bytes;
+  model.target_bytes = memory.target_bytes;
+  model.micro_batch = micro_batch;
+  return model;
+}
+
+// Channels in whole vectors, and activations that outweigh what convolutions take beside them.
+ResnetSpec Wide(ResnetSpec spec, int64_t width = 16) {
+  spec.widths = {width, 2 * width};
+  spec.image_size = spec.stem == ResnetSpec::Stem::kCifar ? 16 : 32;
+  spec.norm_groups = std::min<int64_t>(spec.norm_groups, 8);
+  return spec;
+}
+
+struct ImageShape {
+  ModelSpec spec;
+  Masking masking = Masking::kForward;
+  bool recompute = false;
+  int64_t groups = 0;  // > 0: neuron granularity
+};
+
+// Of scratch that convolutions ask for by the CPU's instructions, statistics of norms, and a
+// stage's gradients in another order.
+constexpr double kImageTolerance = 0.03;
+
+void ExpectImagesPredicted(const ImageShape& shape) {
+  CountTensors();
+  CatalogOptions options = ImageCase::OptionsOf(shape.groups);
+  options.recompute = shape.recompute;
+  const ImageCase c(shape.spec, Layout::kMaxFragment, {1, 0}, options);
+  const std::vector<std::string> all = c.Masked();
+  std::vector<std::pair<std::vector<std::string>, int64_t>> cases = {
+      {{}, 0}, {{all[1]}, 0}, {{all[0], all[2]}, 6}};
+  if (shape.groups > 0) {  // without the second branch; without any
+    const auto second = all.begin() + static_cast<std::ptrdiff_t>(shape.groups);
+    cases.push_back({{second, second + static_cast<std::ptrdiff_t>(shape.groups)}, 0});
+    cases.push_back({all, 0});
+  }
+  for (const auto& [absent, micro_batch] : cases) {
+    SCOPED_TRACE(absl::StrCat(shape.masking == Masking::kForward ? "" : "backward ",
+                              shape.recompute ? "recomputed " : "", "without ", absent.size(),
+                              " by ", micro_batch));
+    const TrainTask task = TaskOf(c, absent, shape.masking, 12, micro_batch);
+    MemoryModel model = ImageModel(c, micro_batch);
+    model.masking = shape.masking;
+    ExpectNear(MeasuredPeak(c, task), TrainingMemory(c.catalog, Ids(task.units), model, 12),
+               kImageTolerance);
+  }
+}
+
+TEST(MemoryPredictionTest, Training_Images) {
+  for (const ImageCase::Named& named : ImageCase::CutIntoGroups()) {
+    SCOPED_TRACE(named.name);
+    const auto* const resnet = std::get_if<ResnetSpec>(&named.spec);
+    const ModelSpec spec = resnet != nullptr ? ModelSpec(Wide(*resnet)) : named.spec;
+    for (const Masking masking : {Masking::kForward, Masking::kBackward}) {
+      for (const bool recompute : {false, true}) {
+        ExpectImagesPredicted({.spec = spec, .masking = masking, .recompute = recompute});
+      }
+    }
+  }
+}
+
+TEST(MemoryPredictionTest, Training_ImagesByNeurons) {
+  for (const ImageCase::Named& named : ImageCase::CutIntoGroups()) {
+    SCOPED_TRACE(named.name);
+    const auto* const resnet = std::get_if<ResnetSpec>(&named.spec);
+    const ModelSpec spec = resnet != nullptr ? ModelSpec(Wide(*resnet, 32)) : named.spec;
+    for (const bool recompute : {false, true})
+      ExpectImagesPredicted({.spec = spec, .recompute = recompute, .groups = 2});
+  }
+}
+
+TEST(MemoryPredictionTest, Evaluation_Images) {
+  for (const ImageCase::Named& named : ImageCase::CutIntoGroups()) {
+    SCOPED_TRACE(named.name);
+    const auto* const resnet = std::get_if<ResnetSpec>(&named.spec);
+    const ImageCase c(resnet != nullptr ? ModelSpec(Wide(*resnet)) : named.spec);
+    EvaluateTask task;
+    task.units = c.Held();
+    task.samples = 16;
+    task.micro_batch = 8;
+    EarlyExchange exchange(c);
+    const int64_t before = Allocated().now;
+    RestartAllocatedPeak();
+    const absl::StatusOr<LossSum> result = c.model->Evaluate(task, exchange);
+    ASSERT_TRUE(result.ok()) << result.status();
+    const int64_t measured = Allocated().peak - before;
+    MemoryModel model = ImageModel(c, 8);
+    model.evaluation = EvaluationSizesFor(c.catalog, 1, 8, 0, 4);
+    ExpectNear(measured, EvaluationMemory(c.catalog, model), kImageTolerance);
   }
 }
 

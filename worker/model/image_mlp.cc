@@ -8,6 +8,7 @@
 #include "common/base/allocated.h"
 #include "torch/autograd.h"
 #include "worker/model/classifier.h"
+#include "worker/model/matrix.h"
 
 namespace sdp {
 namespace {
@@ -45,15 +46,18 @@ class LayerFunction : public torch::autograd::Function<LayerFunction> {
     const at::Tensor &h = saved[0], &hidden = saved[1], &fc1 = saved[2], &fc2 = saved[3];
     const Ranges held = context->saved_data["held"].toIntVector();
     const double factor = context->saved_data["factor"].toDouble();
-    const at::Tensor dbranch = factor == 1 ? outer[0] : outer[0] * factor;
     variable_list d(kArguments);
-    if (context->needs_input_grad(kBias2)) d[kBias2] = dbranch.sum(0);
+    if (context->needs_input_grad(kBias2)) {
+      d[kBias2] = outer[0].sum(0);
+      if (factor != 1) d[kBias2].mul_(factor);
+    }
     if (context->needs_input_grad(kFc2)) {
       const at::Tensor x = Select(hidden, 1, held);
       const MemoryScope gradient(MemoryKind::kGradients);
-      d[kFc2] = at::mm(dbranch.t(), x);
+      d[kFc2] = ScaledProduct(outer[0].t(), x, factor);
     }
-    const at::Tensor dneurons = at::threshold_backward(at::mm(dbranch, fc2), hidden, 0);
+    const at::Tensor dneurons =
+        at::threshold_backward(ScaledProduct(outer[0], fc2, factor), hidden, 0);
     d[kH] = at::addmm(outer[0], dneurons, fc1);
     if (!context->needs_input_grad(kFc1)) return d;
     const at::Tensor dheld = Select(dneurons, 1, held);

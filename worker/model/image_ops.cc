@@ -4,6 +4,8 @@
 #include <optional>
 #include <tuple>
 
+#include "common/base/allocated.h"
+
 namespace sdp {
 
 at::Tensor Convolve(const at::Tensor& x, const at::Tensor& weight, ConvShape shape) {
@@ -14,6 +16,11 @@ at::Tensor Convolve(const at::Tensor& x, const at::Tensor& weight, ConvShape sha
 
 namespace {
 
+// Channels of an activation, in an activation's order.
+at::Tensor SelectChannels(const at::Tensor& x, const Ranges& channels) {
+  return Select(x, 1, channels).contiguous(kImageFormat);
+}
+
 // Of x and weight, as far as they are wanted.
 ConvGradients Backward(const at::Tensor& dy, const at::Tensor& x, const at::Tensor& weight,
                        ConvShape shape, bool of_x, bool of_weight) {
@@ -22,6 +29,10 @@ ConvGradients Backward(const at::Tensor& dy, const at::Tensor& x, const at::Tens
       dy, x, weight, /*bias_sizes=*/std::nullopt, {shape.stride, shape.stride},
       {shape.padding, shape.padding}, /*dilation=*/{1, 1}, /*transposed=*/false,
       /*output_padding=*/{0, 0}, /*groups=*/1, {of_x, of_weight, false});
+  if (of_weight) {
+    const MemoryScope gradient(MemoryKind::kGradients);
+    gradients.dweight = gradients.dweight.contiguous();
+  }
   return gradients;
 }
 
@@ -32,8 +43,8 @@ ConvGradients ConvolveGradient(const at::Tensor& dy, const at::Tensor& x, const 
   const bool of_x = of == Of::kInputAndWeight;
   if (part.channels.empty()) return Backward(dy, x, weight, shape, of_x, weight.requires_grad());
   ConvGradients gradients;
-  const at::Tensor held_dy = part.dim == 0 ? Select(dy, 1, part.channels) : dy;
-  const at::Tensor held_x = part.dim == 1 ? Select(x, 1, part.channels) : x;
+  const at::Tensor held_dy = part.dim == 0 ? SelectChannels(dy, part.channels) : dy;
+  const at::Tensor held_x = part.dim == 1 ? SelectChannels(x, part.channels) : x;
   // Of the weight's part only the shape matters.
   const at::Tensor held = weight.narrow(part.dim, 0, (part.dim == 0 ? held_dy : held_x).size(1));
   gradients.dweight = Backward(held_dy, held_x, held, shape, false, true).dweight;
@@ -76,6 +87,10 @@ ImageNormGradients ImageNormGradient(const at::Tensor& dy, const at::Tensor& x,
 
 at::Tensor ReluGradient(const at::Tensor& dy, const at::Tensor& y) {
   return at::threshold_backward(dy, y, 0);
+}
+
+void ReluGradientInto(at::Tensor& dy, const at::Tensor& y) {
+  at::threshold_backward_out(dy, dy, y, 0);
 }
 
 }  // namespace sdp

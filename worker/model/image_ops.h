@@ -7,9 +7,12 @@
 
 // Convolution and norms, forth and back, for the autograd functions of the stages for images:
 // in LibTorch's own, both keep their input even where the weight needs no gradient. None of these
-// is differentiable. Activations are [B, C, height, width], contiguous.   Errors: c10::Error on a
-// wrong shape.
+// is differentiable. Activations are [B, C, height, width], in memory channels last: as the CPU's
+// convolutions work, which copy any other order on the way in and out. Weights and their gradients
+// are contiguous.   Errors: c10::Error on a wrong shape.
 namespace sdp {
+
+constexpr at::MemoryFormat kImageFormat = at::MemoryFormat::ChannelsLast;
 
 struct ConvShape {
   int64_t stride = 1;
@@ -53,7 +56,8 @@ ImageNormGradients ImageNormGradient(const at::Tensor& dy, const at::Tensor& x,
                                      const at::Tensor& mean, const at::Tensor& rstd,
                                      const ImageNormWeights& w, const Ranges& held = {});
 
-// relu's gradient from its output `y`.
+// relu's gradient from its output `y`; or in place of `dy`.
 at::Tensor ReluGradient(const at::Tensor& dy, const at::Tensor& y);
+void ReluGradientInto(at::Tensor& dy, const at::Tensor& y);
 
 }  // namespace sdp

@@ -71,7 +71,7 @@ at::Tensor ThroughConvAndNorm(at::Tensor dy, const at::Tensor& x, const at::Tens
       ConvolveGradient(dy, hidden.y, conv, conv_shape, Of::kInputAndWeight, part);
   dy.reset();
   *dconv = std::move(through.dweight);
-  through.dx = ReluGradient(through.dx, hidden.y);
+  ReluGradientInto(through.dx, hidden.y);
   hidden.y.reset();
   ImageNormGradients gradients =
       ImageNormGradient(through.dx, x, hidden.mean, hidden.rstd, Norm(norm, shape),
@@ -224,7 +224,7 @@ class BlockFunction : public torch::autograd::Function<BlockFunction<Kind>> {
                               context->saved_data["eps"].toDouble()};
     const Ranges held = context->saved_data["held"].toIntVector();
     Weights d;
-    const at::Tensor dx = Kind::Gradient(outer[0].contiguous(), saved[Weights::kCount],
+    const at::Tensor dx = Kind::Gradient(outer[0].contiguous(kImageFormat), saved[Weights::kCount],
                                          Weights(saved.data()), saved.data() + Weights::kCount + 1,
                                          shape, context->saved_data["factor"].toDouble(), held, &d);
     variable_list parts;

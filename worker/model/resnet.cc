@@ -33,11 +33,12 @@ class StemStage : public Stage {
     return Evaluate(h, w, factor, own);
   }
   at::Tensor Evaluate(const at::Tensor& h, Tensors w, double, Norms& norms) const override {
+    const at::Tensor image = h.contiguous(kImageFormat);
     if (order_ == Order::kPost) {
-      return PostStem(h, w[0], {w[1], w[2], groups_, eps_}, shape_, norms);
+      return PostStem(image, w[0], {w[1], w[2], groups_, eps_}, shape_, norms);
     }
     // Keeps its input, the image; and of a maximum the convolution's output and the places.
-    const at::Tensor y = Convolve(h, w[0], shape_.conv);
+    const at::Tensor y = Convolve(image, w[0], shape_.conv);
     return shape_.pooled ? at::max_pool2d(y, {3, 3}, {2, 2}, {1, 1}) : y;
   }
 
@@ -133,7 +134,7 @@ class HeadStage : public LossStage {
   at::Tensor Features(const at::Tensor& h, Tensors w, Norms& norms) const {
     const at::Tensor last =
         order_ == Order::kPost ? h : NormReluLayer(h, {w[2], w[3], groups_, eps_}, norms);
-    return last.mean({2, 3});
+    return PositionMean(last);
   }
 
   const Order order_;

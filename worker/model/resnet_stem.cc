@@ -1,7 +1,9 @@
 #include "worker/model/resnet_stem.h"
 
+#include <cstdint>
 #include <tuple>
 #include <utility>
+#include <vector>
 
 #include "torch/autograd.h"
 
@@ -60,7 +62,7 @@ class StemFunction : public torch::autograd::Function<StemFunction> {
     const at::Tensor& where = saved[8];
     const ImageNormWeights norm = {saved[2], saved[3], context->saved_data["groups"].toInt(),
                                    context->saved_data["eps"].toDouble()};
-    at::Tensor d = ReluGradient(outer[0].contiguous(), y);
+    at::Tensor d = ReluGradient(outer[0].contiguous(kImageFormat), y);
     if (where.defined()) {
       // Only the size of `a` is looked at, which is that of the maximum's input.
       d = at::max_pool2d_with_indices_backward(d, a, {kKernel, kKernel}, {kStride, kStride},
@@ -98,10 +100,24 @@ class NormReluFunction : public torch::autograd::Function<NormReluFunction> {
     const ImageNormWeights norm = {saved[1], saved[2], context->saved_data["groups"].toInt(),
                                    context->saved_data["eps"].toDouble()};
     ImageNormed normed = ImageNorm(saved[0], norm);
-    const at::Tensor d = ReluGradient(outer[0].contiguous(), normed.y.relu_());
+    const at::Tensor d = ReluGradient(outer[0].contiguous(kImageFormat), normed.y.relu_());
     normed.y.reset();
     ImageNormGradients through = ImageNormGradient(d, saved[0], normed.mean, normed.rstd, norm);
     return {through.dx, through.dweight, through.dbias, at::Tensor(), at::Tensor()};
+  }
+};
+
+class PositionMeanFunction : public torch::autograd::Function<PositionMeanFunction> {
+ public:
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& x) {
+    context->saved_data["sizes"] = x.sizes();
+    return x.mean({2, 3});
+  }
+
+  static variable_list backward(AutogradContext* context, const variable_list& outer) {
+    const std::vector<int64_t> sizes = context->saved_data["sizes"].toIntVector();
+    const at::Tensor part = outer[0] / static_cast<double>(sizes[2] * sizes[3]);
+    return {part.view({sizes[0], sizes[1], 1, 1}).expand(sizes).contiguous(kImageFormat)};
   }
 };
 
@@ -117,6 +133,10 @@ at::Tensor PostStem(const at::Tensor& image, const at::Tensor& conv, const Image
 at::Tensor NormReluLayer(const at::Tensor& x, const ImageNormWeights& norm, Norms& norms) {
   if (!at::GradMode::is_enabled()) return ComputeNormRelu(x, norm, norms);
   return NormReluFunction::apply(x, norm.weight, norm.bias, norm.groups, norm.eps);
+}
+
+at::Tensor PositionMean(const at::Tensor& x) {
+  return at::GradMode::is_enabled() ? PositionMeanFunction::apply(x) : x.mean({2, 3});
 }
 
 }  // namespace sdp

@@ -22,4 +22,7 @@ at::Tensor PostStem(const at::Tensor& image, const at::Tensor& conv, const Image
 // relu(norm(x)). Keeps x.
 at::Tensor NormReluLayer(const at::Tensor& x, const ImageNormWeights& norm, Norms& norms);
 
+// The mean over the positions of each channel, [B, C]. Keeps nothing.
+at::Tensor PositionMean(const at::Tensor& x);
+
 }  // namespace sdp

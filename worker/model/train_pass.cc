@@ -10,6 +10,7 @@
 #include "common/base/allocated.h"
 #include "common/base/status.h"
 #include "torch/autograd.h"
+#include "worker/model/recompute.h"
 
 namespace sdp {
 namespace {
@@ -105,12 +106,12 @@ absl::StatusOr<TrainResult> TrainPass::Run() {
   GradientPacker packer(walk_.layout, trained_, task_.units, walk_.placement.type, exchange_);
   for (size_t begin = 0; begin < samples.size(); begin += micro) {
     Doing("reading samples", "");
-    const absl::StatusOr<Batch> batch = source_.Read(
+    absl::StatusOr<Batch> batch = source_.Read(
         samples.subspan(begin, micro), epochs.empty() ? epochs : epochs.subspan(begin, micro));
     if (!batch.ok()) return Context(batch.status(), doing_);
     const bool last = begin + micro >= samples.size();
     SDP_ASSIGN_OR_RETURN(const at::Tensor loss,
-                         Forward(*batch, last ? Micro::kLast : Micro::kOther));
+                         Forward(*std::move(batch), last ? Micro::kLast : Micro::kOther));
     const double mean = loss.item<double>();  // its part of the task's mean
     // Before any backward pass of this micro-batch, and only the last one's hands out gradients:
     // none has been handed out yet.
@@ -136,17 +137,21 @@ absl::StatusOr<TrainResult> TrainPass::Run() {
   return result_;
 }
 
-absl::StatusOr<at::Tensor> TrainPass::Forward(const Batch& batch, Micro micro) {
+absl::StatusOr<at::Tensor> TrainPass::Forward(Batch batch, Micro micro) {
   const Timed timed(result_.forward);
-  at::Tensor h = ToDevice(batch.input, walk_.placement.device);
+  at::Tensor h = ToDevice(std::exchange(batch.input, at::Tensor()), walk_.placement.device);
   const size_t last = walk_.network.stages.size();
   for (size_t stage = 0; stage < last; ++stage) {
     if (!plan_.stages[stage].present) continue;
     SDP_RETURN_IF_ERROR(TakeUnits(stage));
     Doing("forward of ", walk_.catalog.stages[stage].name);
     if (micro == Micro::kLast) ReleaseAfterBackward(stage, h);
-    h = walk_.network.stages[stage]->Train(h, weights_.OfStage(stage), weights_.PartsOfStage(stage),
-                                           plan_.stages[stage].factor);
+    const Stage& compute = *walk_.network.stages[stage];
+    const double factor = plan_.stages[stage].factor;
+    const std::vector<at::Tensor> weights = weights_.OfStage(stage);
+    const std::vector<TrainedPart> parts = weights_.PartsOfStage(stage);
+    h = walk_.catalog.stages[stage].recomputed ? RecomputedTrain(compute, h, weights, parts, factor)
+                                               : compute.Train(h, weights, parts, factor);
     if (micro == Micro::kLast) ReleaseSpent(stage);
   }
   SDP_RETURN_IF_ERROR(TakeUnits(last));

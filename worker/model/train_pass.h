@@ -38,7 +38,7 @@ class TrainPass {
 
  private:
   enum class Micro { kLast, kOther };
-  absl::StatusOr<at::Tensor> Forward(const Batch& batch, Micro micro);
+  absl::StatusOr<at::Tensor> Forward(Batch batch, Micro micro);
   absl::Status TakeUnits(size_t stage);
   void ReleaseSpent(size_t stage);
   // The weights without gradients that `stage` was the first to read go once the gradient of its
