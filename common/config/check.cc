@@ -248,7 +248,8 @@ std::string Allowed(const Rule& rule) {
     case FieldDescriptor::CPPTYPE_INT64:
       return absl::StrCat("an integer ", NumbersIn(rule.range));
     case FieldDescriptor::CPPTYPE_DOUBLE:
-      return absl::StrCat("a number ", NumbersIn(rule.range));
+      return absl::StrCat("a number ", NumbersIn(rule.range),
+                          rule.zero.empty() ? "" : absl::StrCat(", or \"", rule.zero, "\""));
     default:
       return AllowedText(rule);
   }
@@ -258,6 +259,7 @@ std::string CheckValue(const Rule& rule, const Value& value) {
   const FieldDescriptor& field = *FieldOf(rule.key);
   if (IsAllowed(rule, field, value)) return "";
   const auto* const text = std::get_if<std::string>(&value.is);
+  if (text != nullptr && !rule.zero.empty() && *text == rule.zero) return "";
   if (text != nullptr && absl::c_linear_search(rule.not_built, *text)) {
     return absl::StrCat(rule.key, " = ", TomlText(value),
                         " is not built yet; allowed now: ", Allowed(rule));

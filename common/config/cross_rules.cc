@@ -66,6 +66,20 @@ void CheckPhases(const RunConfig& config, Checks* checks) {
   }
 }
 
+// What fits is weighed for one coverage of all units and steps.
+void CheckAuto(const RunConfig& config, Checks* checks) {
+  if (config.worker().memory().empty()) {
+    checks->Fail({"sdp.coverage", "worker.memory"},
+                 "say how much memory a worker has, such as \"2GiB\"");
+  }
+  if (config.sdp().coverage_by_size() > 0) {
+    checks->Fail({"sdp.coverage", "sdp.coverage_by"}, "give numbers, or coverage alone");
+  }
+  if (config.sdp().phases_size() > 0) {
+    checks->Fail({"sdp.coverage", "sdp.phases"}, "phases go from a coverage that is a number");
+  }
+}
+
 void CheckPlan(const RunConfig& config, Checks* checks) {
   const RunConfig::Sdp& sdp = config.sdp();
   const int64_t workers = config.cluster().workers();
@@ -81,7 +95,9 @@ void CheckPlan(const RunConfig& config, Checks* checks) {
     checks->Fail({"sdp.holders", "cluster.workers"},
                  "a unit cannot have more holders than there are workers");
   }
-  if (BelowOne(Least(sdp), workers)) {
+  if (sdp.has_coverage() && sdp.coverage() == 0) {
+    CheckAuto(config, checks);
+  } else if (BelowOne(Least(sdp), workers)) {
     if (sdp.coverage_by_size() > 0) given.push_back("sdp.coverage_by");
     given.push_back("cluster.workers");
     checks->Fail(given, BelowOneHolder(workers));

@@ -30,6 +30,7 @@ const FieldDescriptor* SectionOf(const FieldDescriptor& field) {
 }
 
 double AsDouble(const Value& value) {
+  if (std::holds_alternative<std::string>(value.is)) return 0;  // Rule::zero
   const auto* const whole = std::get_if<int64_t>(&value.is);
   const double number = whole != nullptr ? static_cast<double>(*whole) : std::get<double>(value.is);
   return number + 0.0;  // -0.0 becomes 0.0: one value, one text, one hash.
@@ -168,7 +169,11 @@ absl::optional<Value> GetField(const RunConfig& config, absl::string_view key) {
                         ? reflection.FieldSize(section, &field) == 0 && FindRule(key)->min_items > 0
                         : field.has_presence() && !reflection.HasField(section, &field);
   if (none) return absl::nullopt;
-  return Get(field, section);
+  Value value = Get(field, section);
+  const auto* const number = std::get_if<double>(&value.is);
+  const absl::string_view zero = FindRule(key)->zero;
+  if (number != nullptr && *number == 0 && !zero.empty()) value.is = std::string(zero);
+  return value;
 }
 
 }  // namespace sdp::config

@@ -37,10 +37,15 @@ Rule Flag(View key, View fallback, Hashed hashed, View help) {
   return {.key = key, .fallback = fallback, .hashed = hashed, .help = help};
 }
 
-Rule Number(View key, View fallback, Hashed hashed, Range range, View help, Words not_built = {}) {
+Rule Number(View key, View fallback, Hashed hashed, Range range, View help) {
   Rule rule = Flag(key, fallback, hashed, help);
   rule.range = range;
-  rule.not_built = std::move(not_built);
+  return rule;
+}
+
+Rule NumberOr(View zero, View key, View fallback, Hashed hashed, Range range, View help) {
+  Rule rule = Number(key, fallback, hashed, range, help);
+  rule.zero = zero;
   return rule;
 }
 
@@ -119,7 +124,7 @@ std::vector<Rule> MakeRules() {
       Choice("sdp.unit", "'sublayer'", kIn, {"sublayer", "layer"}, {}, "block: units of transformers"),
       Of({"llama", "swin"}, Choice("sdp.attention", "", kIn, {"split", "shared"}, {}, "neuron: heads are units, or attention is whole on every worker; default: split")),
       Number("sdp.groups", "", kIn, {1, 1e6}, "neuron: parts of each MLP, or of a block's inner channels; default: 24, resnet: norm_groups"),
-      Number("sdp.coverage", "0.5", kIn, kShare, "share of workers that hold a unit", {"auto"}),
+      NumberOr("auto", "sdp.coverage", "0.5", kIn, kShare, "share of workers that hold a unit; auto: the largest that fits worker.memory"),
       Number("sdp.holders", "", kIn, kPositive, "workers that hold a unit, instead of coverage"),
       Some("sdp.coverage_by", kIn, kShare, "of units of the kinds it names, before coverage, holders, depth"),
       Some("sdp.depth", kIn, kShare, "coverage from the first layer to the last, lines between; instead of coverage"),
@@ -140,6 +145,7 @@ std::vector<Rule> MakeRules() {
       Number("train.steps", "1000", kOut, {1, 1e12}, "when training ends"),
       Number("train.global_batch", "32", kIn, kPositive, "samples per step over all workers"),
       Number("train.micro_batch", "0", kIn, kCount, "samples a worker computes at once; 0: its whole portion"),
+      Flag("train.recompute", "false", kOut, "activation checkpointing: stages keep their input alone and are computed again in the backward pass"),
       Choice("train.precision", "'f32'", kIn, {"f32", "bf16"}, {}, "of weights, gradients and activations on workers"),
       Choice("train.optimizer", "'adamw'", kIn, {"adamw", "sgd"}, {}, "as in torch.optim"),
       Number("train.lr", "3e-4", kIn, kPositiveFactor, "learning rate after warm-up"),

@@ -43,6 +43,7 @@ struct Rule {
   Text text = Text::kChoice;
   std::vector<absl::string_view> choices = {};
   std::vector<absl::string_view> not_built = {};  // Strings that will be allowed one day.
+  absl::string_view zero = {};  // Numbers: a word for 0, which the range leaves out.
   int min_items = 0;  // Lists and tables. > 0: one without items is the same as none.
   int max_items = std::numeric_limits<int>::max();
   std::vector<absl::string_view> archs = {};  // The values of model.arch that have it; {}: all.

@@ -36,6 +36,7 @@ PlanReport::Unit DescribeUnit(const PlanInput& input, const UnitSpec& unit, doub
 void Add(const UnitSpec& unit, PlanReport::Worker* sums) {
   sums->params += unit.params;
   sums->macs += unit.macs;
+  sums->recomputed_macs += unit.recomputed_macs;
   sums->activation_elements += unit.activation_elements;
 }
 
@@ -49,8 +50,10 @@ PlanReport::Worker DescribeWorker(const PlanInput& input, const std::string& nam
     held.units.push_back(input.catalog->unit(id).name);
   }
   // Attention's scores have no weights, yet count as if they had: a share of a few per cent.
-  const double share =
-      all.macs > 0 ? static_cast<double>(held.macs) / static_cast<double>(all.macs) : 1;
+  const auto share_of = [&](int64_t macs) {
+    return all.macs > 0 ? static_cast<double>(macs) / static_cast<double>(all.macs) : 1;
+  };
+  const double share = share_of(held.macs);
   const PlanReport::Worker& computed = masking == Masking::kForward ? held : all;
   PlanReport::Worker described = computed;
   described.id = name;
@@ -59,6 +62,7 @@ PlanReport::Worker DescribeWorker(const PlanInput& input, const std::string& nam
   described.push_bytes = held.params * bytes.gradient;
   described.pull_bytes = computed.params * bytes.weight;
   described.flops_share = masking == Masking::kForward ? share : (2 + share) / 3;
+  described.flops_share += share_of(computed.recomputed_macs) / 3;
   return described;
 }
 
@@ -87,17 +91,6 @@ double MeanCoverage(const PlanInput& input) {
     ++count;
   }
   return uniform ? last : sum / count;  // The sum's rounding stays out of the usual case.
-}
-
-void PredictWorkers(const PlanInput& input, const Plan& plan, const MemoryModel& memory,
-                    PlanReport* report) {
-  const int ranks = static_cast<int>(plan.units.size());
-  for (int rank = 0; rank < ranks; ++rank) {
-    const auto i = static_cast<size_t>(rank);
-    MemoryPeak peak = WorkerMemory(*input.catalog, plan.units[i], memory, rank, ranks);
-    report->workers[i].memory_bytes = peak.bytes;
-    report->workers[i].memory_when = std::move(peak.when);
-  }
 }
 
 void PredictShards(const Plan& plan, ElementBytes bytes, const MemoryModel& memory,
@@ -180,19 +173,31 @@ Json SliceJson(const PlanReport::Part& part) {
 
 }  // namespace
 
+std::vector<PlanReport::Worker> ReportWorkers(const PlanInput& input, const Plan& plan,
+                                              ElementBytes bytes, const MemoryModel& memory) {
+  std::vector<PlanReport::Worker> workers;
+  const int ranks = static_cast<int>(plan.units.size());
+  for (int rank = 0; rank < ranks; ++rank) {
+    const auto i = static_cast<size_t>(rank);
+    workers.push_back(
+        DescribeWorker(input, input.ranks[i].name, plan.units[i], bytes, memory.masking));
+    if (memory.stages == nullptr) continue;
+    MemoryPeak peak = WorkerMemory(*input.catalog, plan.units[i], memory, rank, ranks);
+    workers.back().memory_bytes = peak.bytes;
+    workers.back().memory_when = std::move(peak.when);
+  }
+  return workers;
+}
+
 PlanReport MakePlanReport(const PlanInput& input, const Plan& plan, ElementBytes bytes,
                           const MemoryModel& memory) {
   const Catalog& catalog = *input.catalog;
   PlanReport report;
-  for (size_t i = 0; i < plan.units.size(); ++i) {
-    report.workers.push_back(
-        DescribeWorker(input, input.ranks[i].name, plan.units[i], bytes, memory.masking));
-  }
+  report.workers = ReportWorkers(input, plan, bytes, memory);
   for (size_t j = 0; j < catalog.units.size(); ++j) {
     report.units.push_back(
         DescribeUnit(input, catalog.units[j], input.coverage[j], plan.holders[j]));
   }
-  if (memory.stages != nullptr) PredictWorkers(input, plan, memory, &report);
   if (memory.layout != nullptr) PredictShards(plan, bytes, memory, &report);
   report.coverage = MeanCoverage(input);
   report.connected = Connected(catalog, plan, SharedUnits::kCounted);
@@ -212,6 +217,8 @@ PlanReport MakePlanReport(const PlanInput& input, const Plan& plan, ElementBytes
   report.hash = HashText(plan.hash);
   report.warnings = plan.warnings;
   report.masking = memory.masking;
+  report.recomputed = std::any_of(catalog.stages.begin(), catalog.stages.end(),
+                                  [](const StageSpec& stage) { return stage.recomputed; });
   report.assignment = input.assignment;
   return report;
 }

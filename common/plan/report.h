@@ -33,8 +33,10 @@ struct PlanReport {
         0;  // Predicted peak of tensors and buffers. 0: not known; absent in JSON.
 
     // Not in the JSON form.
+    int64_t recomputed_macs = 0;  // Of `macs`, those done twice in a training step.
     // Of a training step, over those of the full model's: forward and gradients of activations of
-    // what it computes with, gradients of the weights that it holds, each one third.
+    // what it computes with, gradients of the weights that it holds, each one third; and what is
+    // recomputed.
     double flops_share = 1;
     std::string memory_when;  // The moment of that peak: "backward of layers.3.mlp".
   };
@@ -109,6 +111,7 @@ struct PlanReport {
   // Not in the JSON form.
   std::vector<std::string> warnings;
   Masking masking = Masking::kForward;
+  bool recomputed = false;  // Stages keep their input alone.
   Assignment assignment = Assignment::kResolvable;
 };
 
@@ -116,6 +119,10 @@ struct PlanReport {
 // `memory.stages` no memory is predicted.
 PlanReport MakePlanReport(const PlanInput& input, const Plan& plan, ElementBytes bytes,
                           const MemoryModel& memory = {});
+
+// Its workers alone, without what takes long for many of them: the gaps.
+std::vector<PlanReport::Worker> ReportWorkers(const PlanInput& input, const Plan& plan,
+                                              ElementBytes bytes, const MemoryModel& memory);
 
 // The row of a plan's phase. `from`: its first step.
 PlanReport::Phase PhaseOf(const PlanReport& report, int64_t from);

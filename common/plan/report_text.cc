@@ -190,17 +190,25 @@ std::string Loads(const PlanReport& report, const PlanReport::Worker& model) {
   return Table(rows);
 }
 
-// What backward masking leaves of a step's work.
+// What backward masking leaves of a step's work, and what is done again.
 std::string Work(const PlanReport& report) {
-  if (report.masking == Masking::kForward) return "";
+  if (report.masking == Masking::kForward && !report.recomputed) return "";
   const auto [least, most] = std::minmax_element(
       report.workers.begin(), report.workers.end(),
       [](const auto& a, const auto& b) { return a.flops_share < b.flops_share; });
-  return absl::StrFormat(
-      "backward masking: each worker reads and computes the full model, without the weight "
-      "gradients "
-      "of what it does not hold: %.1f-%.1f%% of a step's FLOPs\n",
-      100 * least->flops_share, 100 * most->flops_share);
+  std::vector<std::string> reasons;
+  if (report.masking == Masking::kBackward) {
+    reasons.push_back(
+        "backward masking: each worker reads and computes the full model, without the weight "
+        "gradients of what it does not hold");
+  }
+  if (report.recomputed) {
+    reasons.push_back(absl::StrCat("train.recompute: stages keep their input alone, and ",
+                                   Count(most->recomputed_macs),
+                                   " MACs/sample of the forward pass are done twice"));
+  }
+  return absl::StrFormat("%s: %.1f-%.1f%% of a step's FLOPs\n", absl::StrJoin(reasons, "\n"),
+                         100 * least->flops_share, 100 * most->flops_share);
 }
 
 // What the processes need, and when the worker with the most needs it.

@@ -16,7 +16,8 @@ namespace {
 
 absl::StatusOr<CatalogOptions> CatalogOptionsFrom(const RunConfig& config, const ModelSpec& model) {
   const RunConfig::Sdp& sdp = config.sdp();
-  CatalogOptions options = {.seq_len = config.data().seq_len()};
+  CatalogOptions options = {.seq_len = config.data().seq_len(),
+                            .recompute = config.train().recompute()};
   if (sdp.granularity() == "neuron") {
     SDP_ASSIGN_OR_RETURN(options.neurons, NeuronUnitsFrom(config.sdp()));
     SDP_RETURN_IF_ERROR(CheckNeuronUnits(model, *options.neurons));
@@ -75,6 +76,11 @@ absl::Status CheckEnoughParts(const RunConfig& config, const ModelSpec& model,
 }  // namespace
 
 absl::StatusOr<RunSetup> MakeRunSetup(const RunConfig& config) {
+  if (config.sdp().has_coverage() && config.sdp().coverage() == 0) {
+    return absl::InvalidArgumentError(
+        "sdp.coverage = \"auto\": `sdp train` and `sdp plan` choose it; start processes by hand "
+        "with the sdp.coverage, train.micro_batch and train.recompute that `sdp plan` prints");
+  }
   SDP_ASSIGN_OR_RETURN(const ModelSpec model, ModelSpecFrom(config));
   SDP_ASSIGN_OR_RETURN(const CatalogOptions options, CatalogOptionsFrom(config, model));
   Catalog catalog = MakeCatalog(model, options);

@@ -10,6 +10,7 @@
 #include "common/run/dense_rivals.h"
 #include "common/run/run_setup.h"
 #include "deploy/command/bandwidth.h"
+#include "deploy/command/fitting_config.h"
 
 namespace sdp {
 namespace {
@@ -47,14 +48,20 @@ absl::Status RunPlanCommand(const PlanCommand& command, std::ostream& out, std::
   if (!command.bandwidth.empty()) {
     SDP_ASSIGN_OR_RETURN(bandwidth, ParseBandwidth(command.bandwidth));
   }
-  SDP_ASSIGN_OR_RETURN(const LoadedConfig loaded, LoadConfig(command.config_path, sets));
-  SDP_ASSIGN_OR_RETURN(const RunSetup setup, MakeRunSetup(loaded.config));
+  if (!command.memory.empty()) sets.push_back(absl::StrCat("worker.memory=", command.memory));
+  SDP_ASSIGN_OR_RETURN(const FittingConfig config,
+                       LoadFittingConfig(command.config_path, std::move(sets)));
+  SDP_ASSIGN_OR_RETURN(const RunSetup setup, MakeRunSetup(config.loaded.config));
   SDP_ASSIGN_OR_RETURN(PlanReport report, ReportOf(setup, /*step=*/0));
   SDP_RETURN_IF_ERROR(AddPhases(setup, &report));
   report.bandwidth = bandwidth;
   SDP_ASSIGN_OR_RETURN(report.rivals, DenseRivals(setup, report));
   for (const std::string& warning : report.warnings) warnings << "warning: " << warning << "\n";
-  out << (command.format == PlanCommand::Format::kJson ? PlanJson(report) : PlanText(report));
+  if (command.format == PlanCommand::Format::kJson) {
+    out << PlanJson(report);
+  } else {
+    out << config.weighed << PlanText(report);
+  }
   return absl::OkStatus();
 }
 

@@ -10,12 +10,13 @@
 
 namespace sdp {
 
-// `sdp plan FILE [--workers N] [--bandwidth B] [--set key=value]... [--json]`: what a run would
-// look like, without starting a process or opening a file of data.
+// `sdp plan FILE [--workers N] [--memory M] [--bandwidth B] [--set key=value]... [--json]`: what a
+// run would look like, without starting a process or opening a file of data.
 struct PlanCommand {
   std::string config_path;
   std::vector<std::string> sets;   // "section.key=value"
   std::optional<int64_t> workers;  // As `--set cluster.workers=N`.
+  std::string memory;              // As `--set worker.memory=M`; "": not given.
   std::string bandwidth;           // Of a link, such as "1Gbit"; "": no times are shown.
   enum class Format { kTable, kJson };
   Format format = Format::kTable;

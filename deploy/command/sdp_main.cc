@@ -53,6 +53,14 @@ CLI::App* AddTrain(CLI::App& app, Commands& commands) {
   });
   AddConfig(train, &commands.train.config_path, &commands.train.sets);
   train
+      ->add_option_function<std::string>(
+          "--memory",
+          [&commands](const std::string& given) {
+            commands.train.sets.push_back(absl::StrCat("worker.memory=", given));
+          },
+          "Instead of worker.memory, such as 2GiB: what sdp.coverage = \"auto\" fits")
+      ->type_name("M");
+  train
       ->add_option("--init", commands.train.init_path,
                    "Start from the weights of a safetensors file (Hugging Face names)")
       ->type_name("FILE");
@@ -88,6 +96,9 @@ CLI::App* AddPlan(CLI::App& app, Commands& commands) {
   AddConfig(plan, &commands.plan.config_path, &commands.plan.sets);
   plan->add_option("--workers", commands.plan.workers, "Instead of cluster.workers")
       ->type_name("N");
+  plan->add_option("--memory", commands.plan.memory,
+                   "Instead of worker.memory, such as 2GiB: what sdp.coverage = \"auto\" fits")
+      ->type_name("M");
   plan->add_option("--bandwidth", commands.plan.bandwidth,
                    "Also show how long each link is busy per step, at 1Gbit, 100Mbps, 125MB/s, ...")
       ->type_name("B");

@@ -23,6 +23,7 @@
 #include "common/run/run_setup.h"
 #include "deploy/cluster/local_cluster.h"
 #include "deploy/cluster/stop_signals.h"
+#include "deploy/command/fitting_config.h"
 #include "deploy/command/run_calls.h"
 #include "deploy/command/run_files.h"
 #include "deploy/command/train_checks.h"
@@ -150,7 +151,10 @@ absl::Status RunTrainCommand(const TrainCommand& given, std::ostream& out, std::
     if (!sets.ok()) return Context(sets.status(), "--from-pretrained");
     command.sets = *std::move(sets);
   }
-  SDP_ASSIGN_OR_RETURN(const LoadedConfig loaded, LoadConfig(command.config_path, command.sets));
+  SDP_ASSIGN_OR_RETURN(FittingConfig config, LoadFittingConfig(command.config_path, command.sets));
+  const LoadedConfig& loaded = config.loaded;
+  command.sets = std::move(config.sets);
+  messages << config.weighed;
   if (command.action == TrainCommand::Action::kPrintConfig) {
     out << PrintConfig(loaded);
     return absl::OkStatus();

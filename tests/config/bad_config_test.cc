@@ -208,6 +208,10 @@ INSTANTIATE_TEST_SUITE_P(
         {"MemoryWords", Plus("[worker]\nmemory = 'lots'"), {"\"lots\"", "such as \"6GiB\""}},
         {"MemoryZero", Plus("[worker]\nmemory = '0GiB'"), {"\"0GiB\"", "such as \"6GiB\""}},
         {"TokenizerIsAPath", Plus("tokenizer = 7"), {"run.toml:5: data.tokenizer = 7", "a string"}},
+        {"CoverageOtherWord",
+         Plus("[sdp]\ncoverage = 'much'"),
+         {"sdp.coverage", "(0, 1], or \"auto\""}},
+        {"CoverageZero", Plus("[sdp]\ncoverage = 0"), {"sdp.coverage", "(0, 1], or \"auto\""}},
         {"EmptyRunFolder", Plus("[run]\ndir = ''"), {"run.dir = \"\"", "not empty"}},
     }),
     NameOf);
@@ -215,7 +219,6 @@ INSTANTIATE_TEST_SUITE_P(
 INSTANTIATE_TEST_SUITE_P(
     NotBuilt, BadConfigTest,
     ::testing::ValuesIn(std::vector<BadCase>{
-        {"CoverageAuto", Plus("[sdp]\ncoverage = 'auto'"), {"\"auto\" is not built yet", "(0, 1]"}},
         {"CheckpointBuffer",
          Plus("[checkpoint]\nbuffer = '1GiB'"),
          {"run.toml:6: checkpoint.buffer is not built yet"}},
@@ -229,6 +232,12 @@ INSTANTIATE_TEST_SUITE_P(
 INSTANTIATE_TEST_SUITE_P(
     Together, BadConfigTest,
     ::testing::ValuesIn(std::vector<BadCase>{
+        {"CoverageAutoWithoutMemory",
+         Plus("[sdp]\ncoverage = 'auto'"),
+         {"sdp.coverage = \"auto\"", "worker.memory", "such as \"2GiB\""}},
+        {"CoverageAutoAndByKind",
+         Plus("[sdp]\ncoverage = 'auto'\ncoverage_by = {mlp = 0.5}\n[worker]\nmemory = '1GiB'"),
+         {"sdp.coverage_by", "give numbers, or coverage alone"}},
         {"CoverageAndHolders",
          Plus("[sdp]\ncoverage = 0.5\nholders = 2"),
          {"sdp.coverage = 0.5 (run.toml:6)", "sdp.holders = 2 (run.toml:7)", "give one of these"}},

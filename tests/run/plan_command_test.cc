@@ -125,6 +125,37 @@ TEST_F(PlanCommandTest, BackwardMasking_Llama134m) {
   EXPECT_THAT(out_.str(), HasSubstr("86.8-86.8% of a step's FLOPs"));  // (2 + .603) / 3
 }
 
+TEST_F(PlanCommandTest, CoverageAuto_ShowsWhatItWeighed) {
+  command_.sets = {"sdp.coverage=auto"};
+  command_.memory = "1GiB";
+  ASSERT_EQ(Run(), absl::OkStatus());
+  EXPECT_THAT(out_.str(), HasSubstr("sdp.coverage = \"auto\" with worker.memory = 1GiB:"));
+  EXPECT_THAT(out_.str(), HasSubstr(" too much"));
+  EXPECT_THAT(out_.str(), HasSubstr(" taken"));
+  command_.memory = "1MiB";
+  EXPECT_THAT(Run().message(), HasSubstr("nothing fits worker.memory = 1.0 MiB"));
+}
+
+// The forward pass once more, but that of embedding and head.
+TEST_F(PlanCommandTest, Recompute_MoreFlops_FewerActivations) {
+  command_.format = PlanCommand::Format::kJson;
+  ASSERT_TRUE(Run().ok());
+  const nlohmann::json stored = nlohmann::json::parse(out_.str());
+  command_.sets = {"train.recompute=true"};
+  ASSERT_TRUE(Run().ok());
+  const nlohmann::json json = nlohmann::json::parse(out_.str());
+  EXPECT_EQ(json["hash"], stored["hash"]);
+  for (size_t w = 0; w < 8; ++w) {
+    const auto &worker = json["workers"][w], &before = stored["workers"][w];
+    EXPECT_EQ(worker["macs"], before["macs"]);
+    EXPECT_LT(worker["activation_elements"], before["activation_elements"]);
+    EXPECT_LT(worker["memory_bytes"], before["memory_bytes"]);
+  }
+  command_.format = PlanCommand::Format::kTable;
+  ASSERT_TRUE(Run().ok());
+  EXPECT_THAT(out_.str(), HasSubstr("MACs/sample of the forward pass are done twice: "));
+}
+
 // Published for p = 8, 4, 2, 2 of four layers: as much for every worker as at coverage 1/2.
 TEST_F(PlanCommandTest, CoverageByDepth_EveryWorkerHasAsMuch) {
   command_.sets = {"model.layers=4", "sdp.depth=[1.0, 0.5, 0.25, 0.25]"};
