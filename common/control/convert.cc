@@ -265,6 +265,34 @@ CheckpointPart FromProto(const proto::CheckpointReport& message) {
   return report;
 }
 
+proto::MemoryLedger ToProto(const MemoryLedger& ledger) {
+  proto::MemoryLedger message;
+  const auto fill = [](const BytesByKind& bytes, proto::MemoryLedger::Kinds* kinds) {
+    const auto of = [&](MemoryKind kind) { return bytes[static_cast<size_t>(kind)]; };
+    kinds->set_parameters(of(MemoryKind::kParameters));
+    kinds->set_gradients(of(MemoryKind::kGradients));
+    kinds->set_activations(of(MemoryKind::kActivations));
+    kinds->set_communication(of(MemoryKind::kCommunication));
+    kinds->set_other(of(MemoryKind::kOther));
+  };
+  fill(ledger.now, message.mutable_now());
+  fill(ledger.peak, message.mutable_peak());
+  return message;
+}
+
+MemoryLedger FromProto(const proto::MemoryLedger& message) {
+  const auto bytes = [](const proto::MemoryLedger::Kinds& kinds) {
+    BytesByKind of = {};
+    of[static_cast<size_t>(MemoryKind::kParameters)] = kinds.parameters();
+    of[static_cast<size_t>(MemoryKind::kGradients)] = kinds.gradients();
+    of[static_cast<size_t>(MemoryKind::kActivations)] = kinds.activations();
+    of[static_cast<size_t>(MemoryKind::kCommunication)] = kinds.communication();
+    of[static_cast<size_t>(MemoryKind::kOther)] = kinds.other();
+    return of;
+  };
+  return {bytes(message.now()), bytes(message.peak())};
+}
+
 proto::WorkerStepReport ToProto(const StepReport& report) {
   proto::WorkerStepReport message;
   message.set_worker(report.worker.value());
@@ -279,6 +307,7 @@ proto::WorkerStepReport ToProto(const StepReport& report) {
   message.set_pushed_bytes(report.pushed_bytes);
   message.set_peak_memory_bytes(report.peak_memory_bytes);
   message.set_allocated_peak_bytes(report.allocated_peak_bytes);
+  *message.mutable_ledger() = ToProto(report.ledger);
   return message;
 }
 
@@ -294,7 +323,8 @@ StepReport FromProto(const proto::WorkerStepReport& message) {
           .pulled_bytes = message.pulled_bytes(),
           .pushed_bytes = message.pushed_bytes(),
           .peak_memory_bytes = message.peak_memory_bytes(),
-          .allocated_peak_bytes = message.allocated_peak_bytes()};
+          .allocated_peak_bytes = message.allocated_peak_bytes(),
+          .ledger = FromProto(message.ledger())};
 }
 
 proto::WorkerEvaluationReport ToProto(const EvaluationReport& report) {

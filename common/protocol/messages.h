@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "absl/time/time.h"
+#include "common/base/allocated.h"
 #include "common/base/float_buffer.h"
 #include "common/base/ids.h"
 
@@ -248,6 +249,7 @@ struct StepReport {
   int64_t pushed_bytes = 0;
   int64_t peak_memory_bytes = 0;     // VmHWM
   int64_t allocated_peak_bytes = 0;  // tensors and buffers (common/base/allocated.h)
+  MemoryLedger ledger;               // of these, by what they are for, as the step ends
 };
 
 struct EvaluationReport {

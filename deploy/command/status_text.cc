@@ -7,7 +7,9 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/time/time.h"
+#include "common/base/allocated.h"
 #include "common/base/hash.h"
+#include "common/control/convert.h"
 
 namespace sdp {
 namespace {
@@ -86,6 +88,26 @@ std::string Members(const proto::RunStatus& run) {
   return rows.size() == 1 ? "no members yet\n" : Table(rows);
 }
 
+// What the workers' tensors and buffers are for: when they last reported a step, and at their peak.
+std::string Ledgers(const proto::RunStatus& run) {
+  std::vector<Row> rows = {{"worker"}};
+  for (const char* const kind : kMemoryKindNames) rows.front().push_back(kind);
+  rows.front().insert(rows.front().end(), {"peak", "predicted"});
+  for (const proto::RunStatus::Member& member : run.members()) {
+    if (member.role() != "worker" || member.step() < 0) continue;
+    const MemoryLedger ledger = FromProto(member.ledger());
+    Row row = {member.name()};
+    for (size_t kind = 0; kind < kMemoryKinds; ++kind) {
+      row.push_back(absl::StrCat(BytesText(ledger.now[kind]), " / ", BytesText(ledger.peak[kind])));
+    }
+    row.push_back(BytesText(member.allocated_peak_bytes()));
+    row.push_back(BytesText(member.predicted_bytes()));
+    rows.push_back(std::move(row));
+  }
+  if (rows.size() == 1) return "";
+  return absl::StrCat("\nmemory now / at the peak\n", Table(rows));
+}
+
 std::string Shards(const std::vector<ShardAnswer>& shards) {
   std::vector<Row> rows = {{"shard", "versions", "fragments", "parameters", "values", "optimizer",
                             "open rounds", "pending pulls"}};
@@ -107,6 +129,12 @@ std::string Shards(const std::vector<ShardAnswer>& shards) {
   return absl::StrCat(rows.size() == 1 ? "" : Table(rows), silent);
 }
 
+Json KindsJson(const BytesByKind& bytes) {
+  Json json;
+  for (size_t kind = 0; kind < kMemoryKinds; ++kind) json[kMemoryKindNames[kind]] = bytes[kind];
+  return json;
+}
+
 Json MemberJson(const proto::RunStatus::Member& member) {
   Json json = {{"role", member.role()},
                {"name", member.name()},
@@ -117,6 +145,11 @@ Json MemberJson(const proto::RunStatus::Member& member) {
                {"allocated_peak_bytes", member.allocated_peak_bytes()},
                {"step", member.step()}};
   if (member.predicted_bytes() > 0) json["predicted_bytes"] = member.predicted_bytes();
+  if (member.role() == "worker" && member.step() >= 0) {
+    const MemoryLedger ledger = FromProto(member.ledger());
+    json["now_bytes"] = KindsJson(ledger.now);
+    json["peak_bytes"] = KindsJson(ledger.peak);
+  }
   if (!member.address().empty()) json["address"] = member.address();
   return json;
 }
@@ -151,7 +184,7 @@ Json ShardJson(const ShardAnswer& shard) {
 }  // namespace
 
 std::string RunningText(const proto::RunStatus& run, const std::vector<ShardAnswer>& shards) {
-  return absl::StrCat(Header(run), Members(run), Shards(shards));
+  return absl::StrCat(Header(run), Members(run), Ledgers(run), Shards(shards));
 }
 
 std::string RunningJson(const proto::RunStatus& run, const std::vector<ShardAnswer>& shards) {

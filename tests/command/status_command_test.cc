@@ -49,6 +49,8 @@ class StatusCommandTest : public ::testing::Test {
     worker->set_allocated_peak_bytes(int64_t{5} << 28);
     worker->set_predicted_bytes(int64_t{11} << 27);
     worker->set_step(11);
+    worker->mutable_ledger()->mutable_now()->set_communication(int64_t{7} << 27);
+    worker->mutable_ledger()->mutable_peak()->set_activations(int64_t{3} << 28);
     fake_.shard().set_fragments(7);
     fake_.shard().set_newest_version(12);
   }
@@ -109,11 +111,12 @@ TEST_F(StatusCommandTest, FolderOfNoRun_IsNotFound) {
 TEST_F(StatusCommandTest, Address_ShowsRunMembersAndShards) {
   FillRun();
   ASSERT_EQ(Run(fake_.address()), absl::OkStatus());
-  EXPECT_THAT(out_.str(),
-              AllOf(HasSubstr("run runs/a: training, 12/100 steps complete"),
-                    HasSubstr("full loss 3.2500 (step 10)"), HasSubstr("worker-0"),
-                    HasSubstr("step 12: backward"), HasSubstr("0.2 s"), HasSubstr("1.50 GiB"),
-                    HasSubstr("1.25 GiB"), HasSubstr("1.38 GiB"), HasSubstr("0-12")));
+  EXPECT_THAT(out_.str(), AllOf(HasSubstr("run runs/a: training, 12/100 steps complete"),
+                                HasSubstr("full loss 3.2500 (step 10)"), HasSubstr("worker-0"),
+                                HasSubstr("step 12: backward"), HasSubstr("0.2 s"),
+                                HasSubstr("1.50 GiB"), HasSubstr("1.25 GiB"), HasSubstr("1.38 GiB"),
+                                HasSubstr("0-12"), HasSubstr("memory now / at the peak"),
+                                HasSubstr("- / 768.0 MiB"), HasSubstr("896.0 MiB / -")));
 }
 
 TEST_F(StatusCommandTest, ShardDoesNotAnswer_IsPartOfTheStatus) {
@@ -141,6 +144,9 @@ TEST_F(StatusCommandTest, Json_HasNumbersAsNumbers) {
   EXPECT_EQ(json["members"][1]["allocated_peak_bytes"], int64_t{5} << 28);
   EXPECT_EQ(json["members"][1]["predicted_bytes"], int64_t{11} << 27);
   EXPECT_FALSE(json["members"][0].contains("predicted_bytes"));
+  EXPECT_EQ(json["members"][1]["now_bytes"]["communication"], int64_t{7} << 27);
+  EXPECT_EQ(json["members"][1]["peak_bytes"]["activations"], int64_t{3} << 28);
+  EXPECT_FALSE(json["members"][0].contains("peak_bytes"));
   EXPECT_EQ(json["shards"][0]["fragments"], 7);
 }
 

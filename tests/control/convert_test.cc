@@ -207,6 +207,7 @@ TEST(ConvertTest, StepReport_RoundTrip) {
   want.pushed_bytes = 7;
   want.peak_memory_bytes = 8;
   want.allocated_peak_bytes = 9;
+  want.ledger = {.now = {1, 2, 3, 4, 5}, .peak = {6, 7, 8, 9, int64_t{1} << 41}};
   const StepReport got = FromProto(OverTheWire(ToProto(want)));
   EXPECT_EQ(got.worker, want.worker);
   EXPECT_EQ(got.step, want.step);
@@ -220,6 +221,7 @@ TEST(ConvertTest, StepReport_RoundTrip) {
   EXPECT_EQ(got.pushed_bytes, want.pushed_bytes);
   EXPECT_EQ(got.peak_memory_bytes, want.peak_memory_bytes);
   EXPECT_EQ(got.allocated_peak_bytes, want.allocated_peak_bytes);
+  EXPECT_EQ(got.ledger, want.ledger);
 }
 
 TEST(ConvertTest, EvaluationReport_CorrectIsThereOrNot) {

@@ -193,6 +193,17 @@ TEST(MetricsJsonTest, Memory_IsInBytes) {
   EXPECT_EQ(json["predicted_worker_allocated_bytes"], 4);
   EXPECT_EQ(json["max_shard_memory_bytes"], 2);
   EXPECT_EQ(json["max_shard_allocated_bytes"], 1);
+  EXPECT_FALSE(json.contains("largest_worker"));
+}
+
+TEST(MetricsJsonTest, LargestWorker_SaysWhatItsMemoryIsFor) {
+  StepMetrics metrics = Trained();
+  metrics.largest_worker = "worker-7";
+  metrics.largest_worker_ledger = {.now = {1, 2, 3, 4, 5}, .peak = {6, 7, 8, 9, 10}};
+  EXPECT_EQ(nlohmann::ordered_json::parse(MetricsJson(metrics))["largest_worker"].dump(),
+            "{\"worker\":\"worker-7\",\"now_bytes\":{\"parameters\":1,\"gradients\":2,"
+            "\"activations\":3,\"communication\":4,\"other\":5},\"peak_bytes\":{\"parameters\":6,"
+            "\"gradients\":7,\"activations\":8,\"communication\":9,\"other\":10}}");
 }
 
 TEST(MetricsJsonTest, ClosingStep_HasHashAndFullLossButNoLoss) {

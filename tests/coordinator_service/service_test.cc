@@ -87,6 +87,7 @@ class CoordinatorServiceTest : public ::testing::Test {
     report.terms = 4;
     report.peak_memory_bytes = int64_t{5} << 20;
     report.allocated_peak_bytes = int64_t{3} << 20;
+    report.ledger.peak = {1, 2, int64_t{3} << 20, 4, 5};
     EXPECT_TRUE(workers_[i]
                     ->Report([report](CoordinatorClient& client) { client.ReportStep(report); })
                     .ok());
@@ -301,6 +302,22 @@ TEST_F(CoordinatorServiceTest, StepDone_BringsTheShardsPeaks_IntoTheStepsMetrics
   const auto step = nlohmann::json::parse(ReadAll(coordinator_.file("metrics.jsonl")));
   EXPECT_EQ(step["max_shard_memory_bytes"], 2000);
   EXPECT_EQ(step["max_shard_allocated_bytes"], 1000);
+}
+
+TEST_F(CoordinatorServiceTest, Ledger_IsInStatusAndMetrics) {
+  StartShard();
+  StartWorkers();
+  for (size_t i = 0; i < 2; ++i) ASSERT_TRUE(workers_[i]->BeginStep(incarnations_[i], 0).ok());
+  EXPECT_TRUE(fake_shard_.AwaitCall("bind 0"));
+  for (size_t i = 0; i < 2; ++i) ReportWorker(i, 0);
+  ReportShard(0);
+  const proto::RunStatus status = GetStatus(coordinator_.address());
+  ASSERT_EQ(status.members(1).name(), "worker-0");
+  EXPECT_EQ(status.members(1).ledger().peak().activations(), int64_t{3} << 20);
+  EXPECT_EQ(status.members(1).ledger().peak().communication(), 4);
+  const auto step = nlohmann::json::parse(ReadAll(coordinator_.file("metrics.jsonl")));
+  EXPECT_EQ(step["largest_worker"]["worker"], "worker-0");
+  EXPECT_EQ(step["largest_worker"]["peak_bytes"]["gradients"], 2);
 }
 
 TEST_F(CoordinatorServiceTest, WholeRun_LeavesMetricsPlanLinesCheckpointAndSummary) {

@@ -148,9 +148,11 @@ TEST(SummaryTest, HasAllThatAUserAsksFor) {
   closing.state_hash = 0xabc;
   closing.run_time = absl::Seconds(125);
   progress.Add(closing);
-  EXPECT_EQ(progress.Summary({{"worker-10", {1946 * kMiB, 900 * kMiB, 0}},
-                              {"worker-2", {100 * kMiB, 75 * kMiB, 80 * kMiB}},
-                              {"coordinator", {30 * kMiB, 0, 0}}}),
+  EXPECT_EQ(progress.Summary(
+                {{"worker-10",
+                  {1946 * kMiB, 900 * kMiB, 0, {300 * kMiB, 0, 500 * kMiB, 99 * kMiB, kMiB}}},
+                 {"worker-2", {100 * kMiB, 75 * kMiB, 80 * kMiB}},
+                 {"coordinator", {30 * kMiB, 0, 0}}}),
             "trained 10 steps in 2m 5s\n"
             "  loss     last step 3.4119, full model on validation data 3.2500 (version 10)\n"
             "  time     pull-wait 2%, forward 30%, backward 67%, push 1%\n"
@@ -159,6 +161,8 @@ TEST(SummaryTest, HasAllThatAUserAsksFor) {
             "  memory   peak of coordinator 30 MiB, worker-2 100 MiB, worker-10 1.9 GiB\n"
             "  of this  tensors and buffers, peak/predicted: worker-2 75/80 MiB, worker-10 900 "
             "MiB\n"
+            "  of that  worker-10 at its peak: parameters 300 MiB, gradients 0 B, activations "
+            "500 MiB, communication 99 MiB, other 1.0 MiB\n"
             "  weights  state hash 0000000000000abc\n");
 }
 

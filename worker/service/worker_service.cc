@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/algorithm/container.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "common/base/allocated.h"
@@ -151,7 +152,8 @@ void WorkerService::Do(WorkerActions actions) {
   for (TrainTask& task : actions.train) compute_->Add(std::move(task));
   for (StepReport& report : actions.reports) {
     report.peak_memory_bytes = PeakMemoryBytes();
-    report.allocated_peak_bytes = Allocated().peak;
+    report.ledger = AllocatedByKind();  // One reading: its kinds add up to the peak.
+    report.allocated_peak_bytes = absl::c_accumulate(report.ledger.peak, int64_t{0});
     client_->ReportStep(report);
   }
   for (const EvaluationReport& report : actions.evaluations) client_->ReportEvaluation(report);

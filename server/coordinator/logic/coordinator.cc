@@ -172,6 +172,7 @@ CoordinatorActions Coordinator::OnStepReport(const StepReport& report, absl::Tim
       step->second.expect_reports.erase(report.worker) == 0)
     return actions;
   worker->heard = now;
+  if (report.step > worker->reported) worker->ledger = report.ledger;
   worker->reported = std::max(worker->reported, report.step);
   worker->peak_memory_bytes = std::max(worker->peak_memory_bytes, report.peak_memory_bytes);
   worker->allocated_peak_bytes =

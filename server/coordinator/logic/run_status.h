@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "absl/time/time.h"
+#include "common/base/allocated.h"
 #include "common/base/ids.h"
 
 namespace sdp {
@@ -20,7 +21,8 @@ struct RunStatus {
     std::string phase;       // what it said it does
     absl::Duration silence;  // since it was last heard
     int64_t peak_memory_bytes = 0;
-    Step step = -1;  // the last step it reported
+    Step step = -1;            // the last step it reported
+    MemoryLedger ledger = {};  // workers: with that step
   };
   std::string phase;  // "waiting for shards", "waiting for workers", "training", "ending", "over"
   std::string waiting_for;  // who or what the run waits for now, and why; empty: nothing

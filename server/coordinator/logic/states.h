@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "absl/time/time.h"
+#include "common/base/allocated.h"
 #include "common/base/ids.h"
 #include "common/plan/plan.h"
 #include "common/protocol/messages.h"
@@ -41,6 +42,7 @@ struct WorkerState {
   Step reported = -1;
   int64_t peak_memory_bytes = 0;
   int64_t allocated_peak_bytes = 0;
+  MemoryLedger ledger;  // of its newest report
 };
 
 struct StepState {

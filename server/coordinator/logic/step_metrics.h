@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "absl/time/time.h"
+#include "common/base/allocated.h"
 #include "common/base/ids.h"
 #include "server/coordinator/logic/diagnostics.h"
 
@@ -38,6 +39,9 @@ struct StepMetrics {
   int64_t max_worker_memory_bytes = 0;
   int64_t max_worker_allocated_bytes = 0;
   int64_t predicted_worker_allocated_bytes = 0;  // 0: nothing predicted
+  // Of the worker with the largest of those peaks, as of its newest report.
+  std::string largest_worker;
+  MemoryLedger largest_worker_ledger;
   int64_t max_shard_memory_bytes = 0;
   int64_t max_shard_allocated_bytes = 0;
   uint64_t plan_hash = 0;

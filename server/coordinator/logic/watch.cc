@@ -33,8 +33,10 @@ StepMetrics Coordinator::MetricsOf(const StepState& step, absl::Time now) {
   for (const auto& [name, worker] : workers_) {
     metrics.max_worker_memory_bytes =
         std::max(metrics.max_worker_memory_bytes, worker.peak_memory_bytes);
-    metrics.max_worker_allocated_bytes =
-        std::max(metrics.max_worker_allocated_bytes, worker.allocated_peak_bytes);
+    if (worker.allocated_peak_bytes <= metrics.max_worker_allocated_bytes) continue;
+    metrics.max_worker_allocated_bytes = worker.allocated_peak_bytes;
+    metrics.largest_worker = name;
+    metrics.largest_worker_ledger = worker.ledger;
   }
   for (size_t unit = 0; unit < step.plan->holders.size(); ++unit) {
     if (options_.catalog->units[unit].shared) continue;
@@ -234,7 +236,7 @@ RunStatus Coordinator::status(absl::Time now) const {
     status.members.push_back(
         {"worker", name, worker.incarnation.value(), "",
          worker.phase.empty() ? (worker.ready ? "ready" : "registered") : worker.phase,
-         now - worker.heard, worker.peak_memory_bytes, worker.reported});
+         now - worker.heard, worker.peak_memory_bytes, worker.reported, worker.ledger});
   }
   return status;
 }

@@ -129,6 +129,7 @@ absl::Status CoordinatorService::OnStep(const proto::WorkerStepReport& report) {
   const MemberKey key = {Role::kWorker, report.worker()};
   SDP_RETURN_IF_ERROR(CheckReport(report.generation(), key));
   KeepPeaks(report, &members_[key]);
+  members_[key].at_peak = FromProto(report.ledger()).peak;
   Execute(logic_.OnStepReport(FromProto(report), absl::Now()));
   return absl::OkStatus();
 }
@@ -211,6 +212,7 @@ proto::RunStatus CoordinatorService::Status() const {
     out->set_phase(member.phase);
     out->set_silence_sec(absl::ToDoubleSeconds(member.silence));
     out->set_step(member.step);
+    if (member.role == "worker") *out->mutable_ledger() = ToProto(member.ledger);
     // What a member says of itself is better than what the coordinator thinks.
     const auto own =
         members_.find({member.role == "shard" ? Role::kShard : Role::kWorker, member.number});

@@ -97,6 +97,12 @@ absl::Status CutIncompleteLine(const std::string& path) {
 
 double Seconds(absl::Duration duration) { return absl::ToDoubleSeconds(duration); }
 
+nlohmann::ordered_json KindsJson(const BytesByKind& bytes) {
+  nlohmann::ordered_json json;
+  for (size_t kind = 0; kind < kMemoryKinds; ++kind) json[kMemoryKindNames[kind]] = bytes[kind];
+  return json;
+}
+
 }  // namespace
 
 std::string MetricsJson(const StepMetrics& metrics) {
@@ -129,6 +135,12 @@ std::string MetricsJson(const StepMetrics& metrics) {
   json["max_worker_allocated_bytes"] = metrics.max_worker_allocated_bytes;
   if (metrics.predicted_worker_allocated_bytes > 0)
     json["predicted_worker_allocated_bytes"] = metrics.predicted_worker_allocated_bytes;
+  if (!metrics.largest_worker.empty()) {
+    nlohmann::ordered_json& largest = json["largest_worker"];
+    largest["worker"] = metrics.largest_worker;
+    largest["now_bytes"] = KindsJson(metrics.largest_worker_ledger.now);
+    largest["peak_bytes"] = KindsJson(metrics.largest_worker_ledger.peak);
+  }
   json["max_shard_memory_bytes"] = metrics.max_shard_memory_bytes;
   json["max_shard_allocated_bytes"] = metrics.max_shard_allocated_bytes;
   json["plan_hash"] = HashText(metrics.plan_hash);

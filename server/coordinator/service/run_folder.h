@@ -13,8 +13,9 @@ namespace sdp {
 // One line of metrics.jsonl, without the newline. Keys are the fields of StepMetrics: durations in
 // seconds with `_sec`, hashes as 16 hexadecimal digits. What a closing step does not have (loss,
 // times, bytes) is absent, as are a full_loss that was not asked for and a full_accuracy where
-// targets are not classes of images. A step that is diagnosed has `blocks`, an object per unit
-// (server/coordinator/logic/diagnostics.h).
+// targets are not classes of images. `largest_worker` says what the memory of the worker with the
+// largest peak is for, in bytes, now and at that peak. A step that is diagnosed has `blocks`, an
+// object per unit (server/coordinator/logic/diagnostics.h).
 std::string MetricsJson(const StepMetrics& metrics);
 
 // The folder of one run:

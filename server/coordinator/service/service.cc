@@ -259,6 +259,7 @@ std::map<std::string, MemoryUse> CoordinatorService::PeakMemory() const {
     use.process_bytes = std::max(use.process_bytes, member.peak_memory_bytes);
     use.allocated_bytes = std::max(use.allocated_bytes, member.allocated_peak_bytes);
     use.predicted_bytes = Predicted(member.name);
+    if (key.first == Role::kWorker) use.by_kind = member.at_peak;
   }
   return peaks;
 }

@@ -75,7 +75,8 @@ class CoordinatorService {
     absl::Time heard;
     int64_t peak_memory_bytes = 0;
     int64_t allocated_peak_bytes = 0;
-    bool told = false;  // that the run is over
+    BytesByKind at_peak = {};  // of a worker, with its newest step report
+    bool told = false;         // that the run is over
   };
   using Applicant = std::pair<std::string, uint64_t>;  // name, instance
   using Question = std::pair<Incarnation, Step>;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <numeric>
 #include <utility>
 #include <vector>
 
@@ -74,6 +75,10 @@ std::string PeakText(int64_t peak_bytes, int64_t predicted_bytes) {
                       InUnit(static_cast<double>(predicted_bytes), unit), " ", kByteUnits[unit]);
 }
 
+int64_t SumOf(const BytesByKind& bytes) {
+  return std::accumulate(bytes.begin(), bytes.end(), int64_t{0});
+}
+
 std::string MemoryLines(const std::map<std::string, MemoryUse>& uses) {
   std::vector<std::pair<std::string, MemoryUse>> sorted(uses.begin(), uses.end());
   std::sort(sorted.begin(), sorted.end(),
@@ -91,6 +96,19 @@ std::string MemoryLines(const std::map<std::string, MemoryUse>& uses) {
   if (!allocated.empty()) {
     absl::StrAppend(&text, "  of this  tensors and buffers, peak/predicted: ",
                     absl::StrJoin(allocated, ", "), "\n");
+  }
+  const auto largest =
+      std::max_element(sorted.begin(), sorted.end(), [](const auto& a, const auto& b) {
+        return SumOf(a.second.by_kind) < SumOf(b.second.by_kind);
+      });
+  if (largest != sorted.end() && SumOf(largest->second.by_kind) > 0) {
+    std::vector<std::string> kinds;
+    for (size_t kind = 0; kind < kMemoryKinds; ++kind) {
+      kinds.push_back(
+          absl::StrCat(kMemoryKindNames[kind], " ", BytesText(largest->second.by_kind[kind])));
+    }
+    absl::StrAppend(&text, "  of that  ", largest->first,
+                    " at its peak: ", absl::StrJoin(kinds, ", "), "\n");
   }
   return text;
 }

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "absl/time/time.h"
+#include "common/base/allocated.h"
 #include "server/coordinator/logic/step_metrics.h"
 
 namespace sdp {
@@ -21,6 +22,7 @@ struct MemoryUse {
   int64_t process_bytes = 0;
   int64_t allocated_bytes = 0;  // 0: it does not count, or has not told
   int64_t predicted_bytes = 0;  // 0: nothing predicted
+  BytesByKind by_kind = {};     // of a worker's tensors and buffers at their peak
 };
 
 // What a run has done so far, as people want to see it: one line per step, and a summary. Pure:
