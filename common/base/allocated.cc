@@ -1,13 +1,16 @@
 #include "common/base/allocated.h"
 
-#include <mutex>
+#include "common/base/mutex.h"
 
 namespace sdp {
 namespace {
 
-// std::mutex, since buffers may be made before main and freed after it: it needs no construction.
-constinit std::mutex mutex;
-constinit AllocatedBytes bytes;  // Guarded by mutex, as is:
+// Never destroyed: buffers may be freed after main.
+Mutex& TheMutex() {
+  static Mutex* const mutex = new Mutex;
+  return *mutex;
+}
+constinit AllocatedBytes bytes;  // Guarded by it, as is:
 constinit MemoryLedger ledger;
 
 constinit thread_local MemoryKind current_kind = MemoryKind::kOther;
@@ -17,17 +20,17 @@ size_t Index(MemoryKind kind) { return static_cast<size_t>(kind); }
 }  // namespace
 
 AllocatedBytes Allocated() {
-  const std::lock_guard<std::mutex> lock(mutex);
+  MutexLock lock(&TheMutex());
   return bytes;
 }
 
 MemoryLedger AllocatedByKind() {
-  const std::lock_guard<std::mutex> lock(mutex);
+  MutexLock lock(&TheMutex());
   return ledger;
 }
 
 void CountAllocated(MemoryKind kind, int64_t added) {
-  const std::lock_guard<std::mutex> lock(mutex);
+  MutexLock lock(&TheMutex());
   bytes.now += added;
   ledger.now[Index(kind)] += added;
   if (bytes.now <= bytes.peak) return;
@@ -36,13 +39,13 @@ void CountAllocated(MemoryKind kind, int64_t added) {
 }
 
 void CountFreed(MemoryKind kind, int64_t freed) {
-  const std::lock_guard<std::mutex> lock(mutex);
+  MutexLock lock(&TheMutex());
   bytes.now -= freed;
   ledger.now[Index(kind)] -= freed;
 }
 
 void RestartAllocatedPeak() {
-  const std::lock_guard<std::mutex> lock(mutex);
+  MutexLock lock(&TheMutex());
   bytes.peak = bytes.now;
   ledger.peak = ledger.now;
 }

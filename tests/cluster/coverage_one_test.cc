@@ -10,6 +10,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "common/data/sample_order.h"
@@ -88,6 +89,9 @@ struct Problem {
   std::function<torch::Tensor(const naive::Weights&, const std::vector<int64_t>& samples,
                               const std::vector<int64_t>& epochs)>
       loss;
+  // Of weights at the end. Gradients err by about 1e-7; AdamW's update is at most lr / eps = 3
+  // times that, over 20 steps.
+  double tolerance = 2e-5;
 };
 
 // One process on the whole batch.
@@ -200,8 +204,7 @@ void ExpectEqual(const Case& c, const Problem& problem) {
       }
     }
   }
-  // Gradients err by about 1e-7; AdamW's update is at most lr / eps = 3 times that, over 20 steps.
-  EXPECT_LT(largest, 2e-5);
+  EXPECT_LT(largest, problem.tolerance);
 }
 
 Problem LlamaProblem(const Case& c, const RandomTokens& data) {
@@ -235,7 +238,11 @@ Problem ImageProblem(const Spec& spec, const CatalogOptions& cut, const RandomIm
         naive::Logits(spec, weights, data.Images(samples).to(torch::kF64) + shift, {}),
         data.Labels(samples));
   };
-  return {spec, &data, MakeCatalog(spec, cut), loss};
+  Problem problem{spec, &data, MakeCatalog(spec, cut), loss};
+  // LibTorch's norms of channels-last activations take the variance as a mean of squares less the
+  // square of a mean: gradients err by about 1e-6.
+  if (std::is_same_v<Spec, ResnetSpec>) problem.tolerance = 5e-4;
+  return problem;
 }
 
 template <typename Spec>

@@ -211,7 +211,6 @@ INSTANTIATE_TEST_SUITE_P(
         {"CoverageOtherWord",
          Plus("[sdp]\ncoverage = 'much'"),
          {"sdp.coverage", "(0, 1], or \"auto\""}},
-        {"CoverageZero", Plus("[sdp]\ncoverage = 0"), {"sdp.coverage", "(0, 1], or \"auto\""}},
         {"EmptyRunFolder", Plus("[run]\ndir = ''"), {"run.dir = \"\"", "not empty"}},
     }),
     NameOf);

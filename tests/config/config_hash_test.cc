@@ -27,12 +27,13 @@ RunConfig Load(const std::vector<std::string>& sets = {}) {
 }
 
 // protocol.md: "train.steps, train.eval_*, [checkpoint], [cluster], [worker], [run] may change"; of
-// data kind, seq_len and shuffle count. A preset is only another way to write the sizes.
+// data kind, seq_len and shuffle count. A preset is only another way to write the sizes, and
+// recomputation changes no bit of what is trained.
 bool MustCount(const std::string& section, const std::string& key) {
   if (section == "model") return key != "preset";
   if (section == "sdp") return true;
   if (section == "data") return key == "kind" || key == "seq_len" || key == "shuffle";
-  if (section == "train") return key != "steps" && key.rfind("eval_", 0) != 0;
+  if (section == "train") return key != "steps" && key != "recompute" && key.rfind("eval_", 0) != 0;
   static const std::set<std::string> kFree = {"cluster", "worker", "run", "checkpoint",
                                               "diagnostics"};
   EXPECT_TRUE(kFree.contains(section))
