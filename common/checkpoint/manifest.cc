@@ -123,6 +123,25 @@ CheckpointManifest::File ReadFile(const Json& json, Fields& fields) {
   return file;
 }
 
+SampleCursor ReadCursor(const Json& json, int64_t format, Fields& fields) {
+  const int64_t next = fields.Count(json, "cursor");
+  std::vector<PositionRange> returned;
+  if (format < 2) return SampleCursor(next);
+  for (const Json& range : fields.Array(json, "returned")) {
+    const bool pair = range.is_array() && range.size() == 2 && range[0].is_number_unsigned() &&
+                      range[1].is_number_unsigned();
+    const uint64_t first = pair ? range[0].get<uint64_t>() : 1;
+    const uint64_t count = pair ? range[1].get<uint64_t>() : 0;
+    const auto below = static_cast<uint64_t>(next);  // all of them were taken before
+    if (count == 0 || first >= below || count > below - first) {
+      fields.Fail("returned", "pairs of a position and a count > 0, below the cursor");
+      break;
+    }
+    returned.push_back({static_cast<int64_t>(first), static_cast<int64_t>(count)});
+  }
+  return SampleCursor(next, std::move(returned));
+}
+
 DataSummary ReadData(const Json& json, Fields& fields) {
   DataSummary data;
   data.train_samples = fields.Count(json, "train_samples");
@@ -139,7 +158,11 @@ std::string ManifestJson(const CheckpointManifest& manifest) {
   json["format"] = kCheckpointFormat;
   json["step"] = manifest.step;
   json["generation"] = manifest.generation.value();
-  json["cursor"] = manifest.cursor;
+  json["cursor"] = manifest.cursor.next();
+  Json returned = Json::array();
+  for (const PositionRange& range : manifest.cursor.returned())
+    returned.push_back({range.first, range.count});
+  json["returned"] = std::move(returned);
   json["config_hash"] = manifest.config_hash;
   json["config"] = manifest.config;
   json["coverage"] = manifest.coverage;
@@ -167,16 +190,16 @@ absl::StatusOr<CheckpointManifest> ParseManifest(absl::string_view text) {
     return absl::InvalidArgumentError("checkpoint manifest: not a JSON object (cut off?)");
   }
   Fields fields;
-  if (const int64_t format = fields.Count(json, "format");
-      fields.status().ok() && format != kCheckpointFormat) {
+  const int64_t format = fields.Count(json, "format");
+  if (fields.status().ok() && (format < 1 || format > kCheckpointFormat)) {
     return absl::InvalidArgumentError(absl::StrCat("checkpoint manifest of format ", format,
-                                                   ": this program reads format ",
+                                                   ": this program reads formats 1 to ",
                                                    kCheckpointFormat));
   }
   CheckpointManifest manifest;
   manifest.step = fields.Count(json, "step");
   manifest.generation = Generation(fields.Count(json, "generation"));
-  manifest.cursor = fields.Count(json, "cursor");
+  manifest.cursor = ReadCursor(json, format, fields);
   manifest.config_hash = fields.Text(json, "config_hash");
   manifest.config = fields.Text(json, "config");
   for (const Json& coverage : fields.Array(json, "coverage")) {

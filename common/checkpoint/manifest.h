@@ -10,11 +10,13 @@
 #include "common/base/ids.h"
 #include "common/model/layout.h"
 #include "common/protocol/messages.h"
+#include "common/protocol/sample_cursor.h"
 
 namespace sdp {
 
 // Raise it with every change that an older reader would misunderstand; others are refused.
-inline constexpr int kCheckpointFormat = 1;
+// Format 1 had no "returned".
+inline constexpr int kCheckpointFormat = 2;
 
 // What checkpoint T is: version T of every fragment, with the optimizer state that made it, and
 // what a run needs to go on from there. On the disk:
@@ -33,7 +35,7 @@ struct CheckpointManifest {
 
   Step step = 0;
   Generation generation;  // that wrote it
-  int64_t cursor = 0;     // first position of step's samples
+  SampleCursor cursor;    // of step's samples: "cursor" is its next(), "returned" pairs of numbers
   std::string config;     // the run's resolved configuration, TOML
   std::string config_hash;
   std::vector<double> coverage;  // [units] c_j

@@ -146,8 +146,11 @@ proto::BeginStepResponse::Binding ToProto(const WorkerBinding& binding) {
       unit->set_factor(held.factor);
     }
   }
-  message.set_first_position(binding.first_position);
-  message.set_samples(binding.samples);
+  for (const PositionRange& range : binding.portion) {
+    auto* positions = message.add_portion();
+    positions->set_first(range.first);
+    positions->set_count(range.count);
+  }
   message.set_micro_batch(binding.micro_batch);
   message.set_evaluate(binding.evaluate);
   message.set_first_validation(binding.first_validation);
@@ -164,14 +167,15 @@ WorkerBinding FromProto(const proto::BeginStepResponse::Binding& message) {
                         .step = message.step(),
                         .plan = message.plan(),
                         .units = nullptr,
-                        .first_position = message.first_position(),
-                        .samples = message.samples(),
+                        .portion = {},
                         .micro_batch = message.micro_batch(),
                         .evaluate = message.evaluate(),
                         .first_validation = message.first_validation(),
                         .validation_samples = message.validation_samples(),
                         .closing = message.closing(),
                         .finished = message.finished()};
+  for (const auto& positions : message.portion())
+    binding.portion.push_back({positions.first(), positions.count()});
   if (message.has_units()) {
     auto units = std::make_shared<std::vector<UnitFactor>>();
     units->reserve(static_cast<size_t>(message.units().units_size()));

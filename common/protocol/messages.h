@@ -10,6 +10,7 @@
 #include "common/base/allocated.h"
 #include "common/base/float_buffer.h"
 #include "common/base/ids.h"
+#include "common/protocol/sample_cursor.h"
 
 // What the roles tell each other, as plain data: the logic of each role takes and returns these;
 // the services turn them into gRPC messages and frames. Delivery is at least once and in any order,
@@ -226,16 +227,16 @@ struct WorkerBinding {
   Step step = 0;
   int64_t plan = 0;
   std::shared_ptr<const std::vector<UnitFactor>>
-      units;  // null: as in the plan the worker named in its question
-  int64_t first_position =
-      0;  // its portion: positions [first, first + samples) of the endless sample sequence
-  int64_t samples = 0;
+      units;                           // null: as in the plan the worker named in its question
+  std::vector<PositionRange> portion;  // of the endless sample sequence
   int64_t micro_batch = 0;
   bool evaluate = false;
   int64_t first_validation = 0;  // its part of the validation samples
   int64_t validation_samples = 0;
   bool closing = false;   // no training in this step
   bool finished = false;  // the run is complete: leave
+
+  int64_t samples() const { return CountOf(portion); }
 };
 
 struct StepReport {

@@ -18,7 +18,7 @@ CheckpointManifest Example() {
   CheckpointManifest manifest;
   manifest.step = 500;
   manifest.generation = Generation(3);
-  manifest.cursor = 16000;
+  manifest.cursor = SampleCursor(16000, {{40, 8}, {500, 1}});
   manifest.config = "[model]\npreset = \"llama-tiny\"  # \"quoted\", \u00e9\n";
   manifest.config_hash = "0123456789abcdef";
   manifest.coverage = {1, 0.5, 1.0 / 3};
@@ -35,6 +35,16 @@ TEST(ManifestTest, Json_AndBack_IsTheSame) {
   const absl::StatusOr<CheckpointManifest> read = ParseManifest(ManifestJson(Example()));
   ASSERT_TRUE(read.ok()) << read.status();
   EXPECT_EQ(*read, Example());
+}
+
+TEST(ManifestTest, Format1_HadNothingReturned) {
+  CheckpointManifest old = Example();
+  old.cursor = SampleCursor(16000);
+  const std::string text = absl::StrReplaceAll(
+      ManifestJson(old), {{"\"format\": 2", "\"format\": 1"}, {"\"returned\": [],", ""}});
+  const absl::StatusOr<CheckpointManifest> read = ParseManifest(text);
+  ASSERT_TRUE(read.ok()) << read.status();
+  EXPECT_EQ(*read, old);
 }
 
 // Every prefix of a manifest, as a torn write leaves it, is refused.
@@ -54,7 +64,10 @@ TEST(ManifestTest, WrongFields_AreNamed) {
     const char* to;
     const char* says;
   } cases[] = {
-      {"\"format\": 1", "\"format\": 2", "format 2"},
+      {"\"format\": 2", "\"format\": 3", "format 3"},
+      {"\"format\": 2", "\"format\": 0", "format 0"},
+      {"\"returned\"", "\"retained\"", "\"returned\""},
+      {"\"cursor\": 16000", "\"cursor\": 500", "\"returned\""},  // 500 was not taken yet
       {"\"step\": 500", "\"step\": -1", "\"step\""},
       {"\"step\": 500", "\"step\": 1e300", "\"step\""},
       {"\"step\": 500", "\"step\": 18446744073709551615", "\"step\""},

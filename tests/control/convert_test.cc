@@ -107,8 +107,7 @@ WorkerBinding SomeBinding() {
   binding.term = Term(3);
   binding.step = 4;
   binding.plan = 5;
-  binding.first_position = int64_t{1} << 40;
-  binding.samples = 6;
+  binding.portion = {{3, 2}, {int64_t{1} << 40, 6}};
   binding.micro_batch = 7;
   binding.evaluate = true;
   binding.first_validation = 8;
@@ -128,8 +127,7 @@ TEST(ConvertTest, WorkerBinding_RoundTrip) {
   EXPECT_EQ(got.plan, want.plan);
   ASSERT_NE(got.units, nullptr);
   EXPECT_EQ(*got.units, *want.units);
-  EXPECT_EQ(got.first_position, want.first_position);
-  EXPECT_EQ(got.samples, want.samples);
+  EXPECT_EQ(got.portion, want.portion);
   EXPECT_EQ(got.micro_batch, want.micro_batch);
   EXPECT_TRUE(got.evaluate);
   EXPECT_EQ(got.first_validation, want.first_validation);

@@ -183,10 +183,8 @@ TEST_F(CoordinatorTest, Ranks_AreInNaturalOrderOfNames_PortionsDifferByOne) {
   Gather(c);
   const WorkerBinding one = Begin(c, 1, 0).bind_workers.at(0).binding;   // worker-1: rank 1
   const WorkerBinding zero = Begin(c, 2, 0).bind_workers.at(0).binding;  // worker-0: rank 0
-  EXPECT_EQ(zero.first_position, 0);
-  EXPECT_EQ(zero.samples, 3);
-  EXPECT_EQ(one.first_position, 3);
-  EXPECT_EQ(one.samples, 2);
+  EXPECT_EQ(zero.portion, (std::vector<PositionRange>{{0, 3}}));
+  EXPECT_EQ(one.portion, (std::vector<PositionRange>{{3, 2}}));
   ASSERT_NE(one.units, nullptr);
   EXPECT_EQ(Begin(c, 1, 0, one.plan).bind_workers.at(0).binding.units, nullptr);  // as before
 }
@@ -416,7 +414,7 @@ TEST_F(CoordinatorTest, Checkpoint_IsBoundEveryKSteps_AndItsManifestFollowsThePa
   ASSERT_EQ(part.manifests.size(), 1u);
   const CheckpointManifest& manifest = part.manifests[0];
   EXPECT_EQ(manifest.step, 2);
-  EXPECT_EQ(manifest.cursor, 2 * options_.global_batch);
+  EXPECT_EQ(manifest.cursor, SampleCursor(2 * options_.global_batch));
   EXPECT_EQ(manifest.config, "the config");
   EXPECT_EQ(manifest.coverage, options_.coverage);
   EXPECT_EQ(manifest.data, (DataSummary{100, 7, 20, 8}));
@@ -463,7 +461,7 @@ TEST_F(CoordinatorTest, Resumed_NumbersGoOn_AndTheStartIsNotWrittenAgain) {
   options_.start.generation = Generation(3);
   options_.start.state.step = 4;
   options_.start.state.checkpoint = "/run/checkpoints/step-4";
-  options_.start.cursor = 17;
+  options_.start.cursor = SampleCursor(20, {{3, 1}});
   options_.start.last_incarnation = Incarnation(20);
   options_.start.last_view = ViewId(5);
   Coordinator c(options_);
@@ -484,7 +482,8 @@ TEST_F(CoordinatorTest, Resumed_NumbersGoOn_AndTheStartIsNotWrittenAgain) {
   EXPECT_EQ(binding.generation, Generation(3));
   EXPECT_EQ(binding.view, ViewId(6));
   EXPECT_EQ(binding.step, 4);
-  EXPECT_EQ(binding.first_position, 17);
+  // Three of five samples: what came back from a lost worker comes first.
+  EXPECT_EQ(binding.portion, (std::vector<PositionRange>{{3, 1}, {20, 2}}));
   EXPECT_TRUE(binding.evaluate);  // as the undisturbed run at step 4
   EXPECT_FALSE(begun.bind_shards.at(0).binding.checkpoint);
 }

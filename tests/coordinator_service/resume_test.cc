@@ -63,7 +63,7 @@ class ResumeTest : public ::testing::Test {
     ASSERT_TRUE(file.ok()) << file.status();
     CheckpointManifest manifest;
     manifest.step = step;
-    manifest.cursor = 32 * step;
+    manifest.cursor = SampleCursor(32 * step);
     manifest.config_hash = setup.config_hash;
     manifest.coverage = setup.coverage;
     manifest.data = {10, 1, 0, 0};
@@ -90,7 +90,7 @@ TEST_F(ResumeTest, Newest_NumbersNeverUsedBefore) {
   const GenerationStart& start = beginning->start;
   EXPECT_EQ(start.state.step, 20);
   EXPECT_EQ(start.state.checkpoint, fs::absolute(Path(20)).lexically_normal());
-  EXPECT_EQ(start.cursor, 640);
+  EXPECT_EQ(start.cursor, SampleCursor(640));
   EXPECT_EQ(start.data, (DataSummary{10, 1, 0, 0}));
   EXPECT_EQ(start.generation, Generation(3));
   EXPECT_EQ(start.last_incarnation, Incarnation(9));

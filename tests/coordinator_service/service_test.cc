@@ -338,8 +338,8 @@ TEST_F(CoordinatorServiceTest, WholeRun_LeavesMetricsPlanLinesCheckpointAndSumma
     for (size_t i = 0; i < 2; ++i) {
       const auto binding = workers_[i]->BeginStep(incarnations_[i], step);
       ASSERT_TRUE(binding.ok()) << binding.status();
-      EXPECT_EQ(binding->samples, 2);
-      EXPECT_EQ(binding->first_position, 4 * step + 2 * static_cast<int64_t>(i));
+      EXPECT_EQ(binding->portion,
+                (std::vector<PositionRange>{{4 * step + 2 * static_cast<int64_t>(i), 2}}));
       ASSERT_NE(binding->units, nullptr);
       EXPECT_EQ(binding->units->size(), 2u);
     }

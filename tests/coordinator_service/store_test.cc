@@ -63,9 +63,12 @@ std::string Text(const Record& record) {
       return text;
     }
     std::string operator()(const BindingRecord& r) {
+      std::string returned;
+      for (const PositionRange& range : r.cursor.returned())
+        absl::StrAppend(&returned, " +", range.first, ":", range.count);
       return absl::StrCat("binding ", r.generation.value(), " ", r.step, " ", r.view.value(), " ",
-                          r.cursor, " ", r.samples, " ", r.evaluate, " ", r.closing, " ",
-                          r.checkpoint);
+                          r.cursor.next(), returned, " ", r.samples, " ", r.evaluate, " ",
+                          r.closing, " ", r.checkpoint);
     }
     std::string operator()(const ScaleRecord& r) {
       return absl::StrCat("scale ", r.generation.value(), " ", r.step, " ",
@@ -93,9 +96,10 @@ std::vector<Record> OneOfEach() {
           MemberRecord{Incarnation(7), "worker-0"},
           MemberRecord{Incarnation(8), "it's \"quoted\""},
           ViewRecord{ViewId(1), {Incarnation(8), Incarnation(7)}},
-          BindingRecord{Generation(1), 0, ViewId(1), int64_t{1} << 40, 32, true, false, true},
+          BindingRecord{Generation(1), 0, ViewId(1),
+                        SampleCursor(int64_t{1} << 40, {{7, 2}, {30, 1}}), 32, true, false, true},
           ScaleRecord{Generation(1), 0, 0.1 + 0.2},
-          BindingRecord{Generation(1), 1, ViewId(1), 32, 0, false, true},
+          BindingRecord{Generation(1), 1, ViewId(1), SampleCursor(32), 0, false, true},
           ViewRecord{ViewId(2), {}}};
 }
 
@@ -140,7 +144,7 @@ TEST(StoreTest, Write_SameStepTwice_IsAnErrorThatStays) {
   TempFolder folder;
   auto store = SqliteStore::Open(folder / "state.db");
   ASSERT_TRUE(store.ok()) << store.status();
-  const Record binding = BindingRecord{Generation(1), 5, ViewId(1), 0, 1, false, false};
+  const Record binding = BindingRecord{Generation(1), 5, ViewId(1), {}, 1, false, false};
   EXPECT_TRUE(WriteRecords(**store, {binding})[0].ok());
   const absl::Status twice = WriteRecords(**store, {binding})[0];
   EXPECT_EQ(twice.code(), absl::StatusCode::kInternal);

@@ -332,7 +332,7 @@ TEST_F(HostileMemberTest, EachStepAttacked_SameBits_BoundedMemory) {
     Binding binding;
     if (member.Join("worker-3", **data)) {
       for (Step step = 0; member.Begin(step, &binding) && !binding.closing(); ++step) {
-        EXPECT_EQ(binding.samples(), 0);
+        EXPECT_EQ(binding.portion_size(), 0);
         const std::vector<FragmentId> held = member.Held(binding);
         const FragmentId target = held[static_cast<size_t>(step) % held.size()];
         Attacker attacker(&member, binding, target, setup->layout.fragment(target).size,

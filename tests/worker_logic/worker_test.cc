@@ -36,7 +36,7 @@ class WorkerTest : public testing::Test {
     binding.generation = Generation(2);
     binding.step = step;
     binding.plan = 0;
-    binding.samples = samples;
+    if (samples > 0) binding.portion = {{0, samples}};
     binding.units = std::make_shared<std::vector<UnitFactor>>(
         std::vector<UnitFactor>{{UnitId(0), 1}, {UnitId(2), 1}, {UnitId(3), 1}});
     return binding;
@@ -213,12 +213,11 @@ TEST_F(WorkerTest, Samples_ComeWithTheirEpochs) {
   binding.generation = Generation(2);
   binding.step = 12;
   binding.units = std::make_shared<std::vector<UnitFactor>>();
-  binding.first_position = 8;
-  binding.samples = 5;
+  binding.portion = {{3, 1}, {8, 4}};
   const WorkerActions actions = worker.OnBinding(binding, absl::UnixEpoch());
   ASSERT_EQ(actions.train.size(), 1u);
-  EXPECT_EQ(actions.train[0].samples, (std::vector<int64_t>{8, 9, 0, 1, 2}));
-  EXPECT_EQ(actions.train[0].epochs, (std::vector<int64_t>{0, 0, 1, 1, 1}));
+  EXPECT_EQ(actions.train[0].samples, (std::vector<int64_t>{3, 8, 9, 0, 1}));
+  EXPECT_EQ(actions.train[0].epochs, (std::vector<int64_t>{0, 0, 0, 1, 1}));
 }
 
 }  // namespace

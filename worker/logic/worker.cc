@@ -65,7 +65,7 @@ void Worker::Begin(StepState& state, WorkerActions* actions) {
     steps_.erase(step);
     return Ask(step + 1, actions);
   }
-  if (state.binding.samples == 0) {
+  if (state.binding.samples() == 0) {
     PushHeaders(state, actions);
     return Ask(step + 1, actions);
   }
@@ -98,10 +98,11 @@ TrainTask Worker::TaskOf(const StepState& state) const {
       if (!held[unit]) task.read_only.emplace_back(static_cast<int32_t>(unit));
     }
   }
-  for (int64_t i = 0; i < state.binding.samples; ++i) {
-    const int64_t position = state.binding.first_position + i;
-    task.samples.push_back(order_.Sample(position));
-    task.epochs.push_back(position / order_.samples());
+  for (const PositionRange& range : state.binding.portion) {
+    for (int64_t position = range.first; position < range.first + range.count; ++position) {
+      task.samples.push_back(order_.Sample(position));
+      task.epochs.push_back(position / order_.samples());
+    }
   }
   return task;
 }
@@ -288,7 +289,7 @@ void Worker::PushFragment(const StepState& state, FragmentId fragment, absl::Dur
   PushKey key;
   static_cast<RequestKey&>(key) = Key(state);
   key.fragment = fragment;
-  key.terms = state.binding.samples * options_.terms_per_sample;
+  key.terms = state.binding.samples() * options_.terms_per_sample;
   actions->pushes.push_back({PlaceOf(fragment), key, state.unacknowledged.at(fragment), delay});
 }
 
@@ -352,7 +353,7 @@ WorkerActions Worker::OnTrained(Step step, const absl::StatusOr<TrainResult>& re
 }
 
 void Worker::TryComplete(StepState& state, absl::Time now, WorkerActions* actions) {
-  const bool computed = state.binding.samples == 0 || state.result.has_value();
+  const bool computed = state.binding.samples() == 0 || state.result.has_value();
   if (!computed || !state.due.empty() || !state.unacknowledged.empty()) return;
   StepReport report;
   report.worker = admission_.incarnation;

@@ -114,7 +114,7 @@ void Coordinator::BindStep(absl::Time now, CoordinatorActions* actions) {
   step.diagnose = diagnose;
   step.plan = plan_;
   step.plan_number = plan_number_;
-  cursor_ += step.binding.samples;
+  step.positions = cursor_.Take(step.binding.samples);
   if (closing) {
     closing_ = t;
   } else {
@@ -216,8 +216,7 @@ WorkerBinding Coordinator::BindingFor(const StepState& step, int rank, int64_t k
     binding.units = std::move(units);
   }
   const auto [first, samples] = Portion(step.binding.samples, rank, ranks);
-  binding.first_position = step.binding.cursor + first;
-  binding.samples = samples;
+  binding.portion = PartOf(step.positions, first, samples);
   binding.micro_batch = options_.micro_batch;
   binding.evaluate = step.binding.evaluate;
   if (binding.evaluate) {

@@ -29,7 +29,7 @@ namespace sdp {
 struct GenerationStart {
   Generation generation{1};
   StartState state;
-  int64_t cursor = 0;               // first position of the first step's samples
+  SampleCursor cursor;              // before the first step
   std::optional<DataSummary> data;  // that workers must have; none: the first worker's counts
   uint64_t init_checksum = 0;       // of state.init_path
   // Numbers that earlier generations have used: never again.
@@ -183,7 +183,7 @@ class Coordinator {
   int64_t plan_sent_ = -1;    // the last plan whose holders the shards were sent
   std::shared_ptr<const HolderSets> holders_;
 
-  int64_t cursor_;
+  SampleCursor cursor_;
   Step next_step_;                   // the first unbound
   std::optional<Step> closing_;      // once bound
   std::map<Step, StepState> steps_;  // bound, until their metrics are out

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "common/base/ids.h"
+#include "common/protocol/sample_cursor.h"
 
 // What the coordinator makes durable before the first message that depends on it. Stored is what
 // derives a decision, not the decision's whole extent: a plan follows from the view, the seed and
@@ -38,8 +39,8 @@ struct BindingRecord {
   Generation generation;
   Step step = 0;
   ViewId view;
-  int64_t cursor = 0;  // first position of its samples
-  int64_t samples = 0;
+  SampleCursor cursor;  // before its samples,
+  int64_t samples = 0;  // which are the next of it
   bool evaluate = false;
   bool closing = false;
   bool checkpoint = false;

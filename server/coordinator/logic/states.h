@@ -47,6 +47,7 @@ struct WorkerState {
 
 struct StepState {
   BindingRecord binding;
+  std::vector<PositionRange> positions;  // its samples
   std::shared_ptr<const Plan> plan;
   int64_t plan_number = 0;
   bool durable = false;  // may be told

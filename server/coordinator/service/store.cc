@@ -125,10 +125,10 @@ constexpr std::array<Kind, std::variant_size_v<Record>> kKinds = {{
     {"shards", "shard INTEGER UNIQUE, name TEXT, address TEXT", "shard, name, address", 3, kAgain},
     {"views", "view INTEGER UNIQUE, members TEXT", "view, members", 2, kOnce},
     {"bindings",
-     "generation INTEGER, step INTEGER, view INTEGER, cursor INTEGER, samples INTEGER, evaluate "
-     "INTEGER, closing INTEGER, checkpoint INTEGER, "
+     "generation INTEGER, step INTEGER, view INTEGER, cursor INTEGER, returned TEXT, samples "
+     "INTEGER, evaluate INTEGER, closing INTEGER, checkpoint INTEGER, "
      "UNIQUE (generation, step)",
-     "generation, step, view, cursor, samples, evaluate, closing, checkpoint", 8, kOnce},
+     "generation, step, view, cursor, returned, samples, evaluate, closing, checkpoint", 9, kOnce},
     {"scales", "generation INTEGER, step INTEGER, scale REAL, UNIQUE (generation, step)",
      "generation, step, scale", 3, kOnce},
 }};
@@ -159,10 +159,14 @@ void Bind(Statement& to, const ViewRecord& record) {
   to.Bind(record.view.value()).Bind(absl::StrJoin(record.members, " ", number));
 }
 void Bind(Statement& to, const BindingRecord& record) {
+  const auto range = [](std::string* out, const PositionRange& positions) {
+    absl::StrAppend(out, positions.first, " ", positions.count);
+  };
   to.Bind(record.generation.value())
       .Bind(record.step)
       .Bind(record.view.value())
-      .Bind(record.cursor)
+      .Bind(record.cursor.next())
+      .Bind(absl::StrJoin(record.cursor.returned(), " ", range))
       .Bind(record.samples);
   to.Bind(int64_t{record.evaluate}).Bind(int64_t{record.closing}).Bind(int64_t{record.checkpoint});
 }
@@ -214,11 +218,19 @@ absl::Status ReadRow(Statement& row, BindingRecord* record) {
   *record = {Generation(row.Integer()),
              row.Integer(),
              ViewId(row.Integer()),
-             row.Integer(),
-             row.Integer(),
-             row.Integer() != 0,
-             row.Integer() != 0,
-             row.Integer() != 0};
+             SampleCursor(row.Integer()),
+             0,
+             false,
+             false,
+             false};
+  SDP_ASSIGN_OR_RETURN(const std::vector<int64_t> returned, ReadNumbers<int64_t>(row.Text()));
+  if (returned.size() % 2 != 0) return absl::DataLossError("\"returned\" has no pairs");
+  for (size_t i = 0; i < returned.size(); i += 2)
+    record->cursor.Return(std::vector<PositionRange>{{returned[i], returned[i + 1]}});
+  record->samples = row.Integer();
+  record->evaluate = row.Integer() != 0;
+  record->closing = row.Integer() != 0;
+  record->checkpoint = row.Integer() != 0;
   return absl::OkStatus();
 }
 absl::Status ReadRow(Statement& row, ScaleRecord* record) {
