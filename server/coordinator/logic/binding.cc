@@ -39,20 +39,26 @@ PlanInput Coordinator::PlanInputAt(Step step) const {
     input.coverage = options_.phases[static_cast<size_t>(phase) - 1].coverage;
     input.reference = options_.coverage;
   }
-  for (const Incarnation member : members_) input.ranks.push_back({NameOf(member), 0, 1});
+  for (const Incarnation member : view_->members()) input.ranks.push_back({NameOf(member), 0, 1});
   input.assignment = options_.assignment;
   input.seed = options_.seed;
-  input.rotation = RotationAt(step);
+  input.rotation = PlanKeyAt(step).rotation;
   return input;
+}
+
+PlanKey Coordinator::PlanKeyAt(Step step) const {
+  return {view_->id(), PhaseAt(options_.phases, step),
+          options_.rotate_every > 0 ? step / options_.rotate_every : 0};
 }
 
 absl::Status Coordinator::MakePlanAt(Step step) {
   absl::StatusOr<Plan> plan = MakePlan(PlanInputAt(step));
   if (!plan.ok()) return plan.status();
   plan_ = std::make_shared<const Plan>(*std::move(plan));
-  plan_number_ = PlanNumberAt(step);
-  HolderSets holders = Intern(*plan_, members_);
-  for (const Incarnation member : members_) {
+  plan_key_ = PlanKeyAt(step);
+  ++plan_number_;
+  HolderSets holders = Intern(*plan_, view_->members());
+  for (const Incarnation member : view_->members()) {
     const WorkerState* worker = FindWorker(member);
     holders.instances.push_back(worker == nullptr ? 0 : worker->registration.instance);
   }
@@ -99,13 +105,13 @@ void Coordinator::BindStep(absl::Time now, CoordinatorActions* actions) {
       options_.diagnostics_every > 0 && !closing && t % options_.diagnostics_every == 0;
   const bool due =
       diagnose || (options_.eval_every > 0 && t >= first && t % options_.eval_every == 0);
-  if (PlanNumberAt(t) != plan_number_ && !closing) {
+  if (PlanKeyAt(t) != plan_key_ && !closing) {
     if (const absl::Status status = MakePlanAt(t); !status.ok()) return End(status, actions);
   }
   StepState& step = steps_[t];
   step.binding = BindingRecord{generation_,
                                t,
-                               view_,
+                               view_->id(),
                                cursor_,
                                closing ? 0 : options_.global_batch,
                                options_.validation && (closing ? !stop_requested_ : due),
@@ -114,18 +120,19 @@ void Coordinator::BindStep(absl::Time now, CoordinatorActions* actions) {
   step.diagnose = diagnose;
   step.plan = plan_;
   step.plan_number = plan_number_;
+  step.view = view_;
   step.positions = cursor_.Take(step.binding.samples);
   if (closing) {
     closing_ = t;
   } else {
-    step.expect_reports.insert(members_.begin(), members_.end());
+    step.expect_reports.insert(view_->members().begin(), view_->members().end());
     step.squares.resize(place_.size());
     if (diagnose) step.holder_squares.resize(place_.size());
   }
   if (step.binding.evaluate) {
-    for (size_t rank = 0; rank < members_.size(); ++rank) {
-      if (BindingFor(step, static_cast<int>(rank), -1).validation_samples > 0) {
-        step.expect_evaluations.insert(members_[rank]);
+    for (int rank = 0; rank < view_->size(); ++rank) {
+      if (BindingFor(step, rank, -1).validation_samples > 0) {
+        step.expect_evaluations.insert(view_->members()[static_cast<size_t>(rank)]);
       }
     }
   }
@@ -133,7 +140,7 @@ void Coordinator::BindStep(absl::Time now, CoordinatorActions* actions) {
   CoordinatorActions then;
   for (size_t s = 0; s < shards_.size(); ++s) {
     ShardBinding binding{generation_,
-                         view_,
+                         view_->id(),
                          t,
                          plan_number_,
                          plan_sent_ == plan_number_ ? nullptr : holders_,
@@ -193,18 +200,17 @@ void Coordinator::AnswerAsked(Step step, CoordinatorActions* actions) {
   }
   if (!bound->second.durable || committed_ < step - 2) return;
   for (const auto& [worker, known_plan] : asked->second) {
-    const auto rank = std::find(members_.begin(), members_.end(), worker) - members_.begin();
-    actions->bind_workers.push_back(
-        {worker, BindingFor(bound->second, static_cast<int>(rank), known_plan)});
+    const int rank = *bound->second.view->RankOf(worker);
+    actions->bind_workers.push_back({worker, BindingFor(bound->second, rank, known_plan)});
   }
   asked_.erase(asked);
 }
 
 WorkerBinding Coordinator::BindingFor(const StepState& step, int rank, int64_t known_plan) const {
-  const int64_t ranks = static_cast<int64_t>(members_.size());
+  const int64_t ranks = step.view->size();
   WorkerBinding binding;
   binding.generation = generation_;
-  binding.view = view_;
+  binding.view = step.view->id();
   binding.term = term_;
   binding.step = step.binding.step;
   binding.plan = step.plan_number;

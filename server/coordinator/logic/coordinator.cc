@@ -42,6 +42,7 @@ Coordinator::Coordinator(const Options& options)
       place_(options.layout->Place(options.shards)),
       last_incarnation_(options.start.last_incarnation),
       data_(options.start.data),
+      last_view_(options.start.last_view),
       cursor_(options.start.cursor),
       next_step_(options.start.state.step),
       committed_(options.start.state.step - 2),
@@ -200,7 +201,7 @@ CoordinatorActions Coordinator::OnEvaluation(const EvaluationReport& report, abs
 void Coordinator::FinishEvaluation(StepState& step, CoordinatorActions* actions) {
   EvaluationReport total;
   for (const Incarnation member :
-       members_) {  // in rank order: the sum's bits do not depend on arrival
+       step.view->members()) {  // in rank order: the sum's bits do not depend on arrival
     if (const auto part = step.evaluations.find(member); part != step.evaluations.end()) {
       total.loss_sum += part->second.loss_sum;
       total.terms += part->second.terms;

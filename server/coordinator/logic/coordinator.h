@@ -22,6 +22,7 @@
 #include "server/coordinator/logic/run_status.h"
 #include "server/coordinator/logic/states.h"
 #include "server/coordinator/logic/step_metrics.h"
+#include "server/coordinator/logic/view.h"
 
 namespace sdp {
 
@@ -133,15 +134,8 @@ class Coordinator {
   void ExpectCheckpoint(const StepState& step);
   void TryBind(absl::Time now, CoordinatorActions* actions);
   void BindStep(absl::Time now, CoordinatorActions* actions);
-  absl::Status MakePlanAt(Step step);
-  int64_t RotationAt(Step step) const {
-    return options_.rotate_every > 0 ? step / options_.rotate_every : 0;
-  }
-  // Steps of one phase and rotation have one plan.
-  int64_t PlanNumberAt(Step step) const {
-    constexpr int64_t kRotations = int64_t{1} << 40;  // there are fewer steps
-    return PhaseAt(options_.phases, step) * kRotations + RotationAt(step);
-  }
+  absl::Status MakePlanAt(Step step);  // for the view
+  PlanKey PlanKeyAt(Step step) const;
   void AnswerAsked(Step step, CoordinatorActions* actions);
   WorkerBinding BindingFor(const StepState& step, int rank, int64_t known_plan) const;
 
@@ -176,10 +170,11 @@ class Coordinator {
   Incarnation last_incarnation_;                         // given out
   std::optional<DataSummary> data_;
 
-  ViewId view_;
-  std::vector<Incarnation> members_;  // by rank
+  ViewId last_view_;
+  std::shared_ptr<const View> view_;  // of the next step; null before the first
   std::shared_ptr<const Plan> plan_;
-  int64_t plan_number_ = -1;  // of plan_
+  PlanKey plan_key_;          // what plan_ was made of
+  int64_t plan_number_ = -1;  // counts this generation's plans
   int64_t plan_sent_ = -1;    // the last plan whose holders the shards were sent
   std::shared_ptr<const HolderSets> holders_;
 

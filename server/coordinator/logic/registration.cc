@@ -203,9 +203,10 @@ void Coordinator::MakeView(absl::Time now, CoordinatorActions* actions) {
   for (const auto& [name, worker] : workers_) order.emplace_back(name, worker.incarnation);
   std::sort(order.begin(), order.end(),
             [](const auto& a, const auto& b) { return NaturalLess(a.first, b.first); });
-  members_.clear();
-  for (const auto& [name, incarnation] : order) members_.push_back(incarnation);
-  view_ = ViewId(options_.start.last_view.value() + 1);
+  std::vector<Incarnation> members;
+  for (const auto& [name, incarnation] : order) members.push_back(incarnation);
+  last_view_ = ViewId(last_view_.value() + 1);
+  view_ = std::make_shared<const View>(last_view_, std::move(members));
   // If the first step is a closing one, which makes no plan of its own: the plan before it.
   const Step first = options_.start.state.step;
   if (const absl::Status status = MakePlanAt(std::max<Step>(first - 1, 0)); !status.ok())
@@ -215,11 +216,12 @@ void Coordinator::MakeView(absl::Time now, CoordinatorActions* actions) {
     if (const absl::Status status = MakePlan(PlanInputAt(phase.from)).status(); !status.ok())
       return End(status, actions);
   }
-  Persist(ViewRecord{view_, members_}, {}, actions);
+  Persist(ViewRecord{view_->id(), view_->members()}, {}, actions);
   phase_ = Phase::kTraining;
   first_bound_ = last_commit_ = now;
   Progress(now);
-  actions->log.push_back(absl::StrCat("view ", view_.value(), ": ", members_.size(), " workers"));
+  actions->log.push_back(
+      absl::StrCat("view ", view_->id().value(), ": ", view_->size(), " workers"));
 }
 
 }  // namespace sdp

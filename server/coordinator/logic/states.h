@@ -16,6 +16,7 @@
 #include "common/protocol/messages.h"
 #include "server/coordinator/logic/actions.h"
 #include "server/coordinator/logic/records.h"
+#include "server/coordinator/logic/view.h"
 
 // What the coordinator remembers of a shard, a worker, a bound step, a checkpoint: plain data,
 // which only Coordinator changes.
@@ -45,9 +46,19 @@ struct WorkerState {
   MemoryLedger ledger;  // of its newest report
 };
 
+// Steps for which these are the same have one plan.
+struct PlanKey {
+  ViewId view;
+  int phase = 0;
+  int64_t rotation = 0;
+
+  friend bool operator==(const PlanKey&, const PlanKey&) = default;
+};
+
 struct StepState {
   BindingRecord binding;
   std::vector<PositionRange> positions;  // its samples
+  std::shared_ptr<const View> view;
   std::shared_ptr<const Plan> plan;
   int64_t plan_number = 0;
   bool durable = false;  // may be told

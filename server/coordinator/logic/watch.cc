@@ -28,7 +28,7 @@ StepMetrics Coordinator::MetricsOf(const StepState& step, absl::Time now) {
   metrics.full_loss = step.full_loss;
   metrics.full_accuracy = step.full_accuracy;
   metrics.plan_hash = step.plan->hash;
-  metrics.workers = static_cast<int>(members_.size());
+  metrics.workers = step.view->size();
   metrics.run_time = now - first_bound_;
   for (const auto& [name, worker] : workers_) {
     metrics.max_worker_memory_bytes =
@@ -51,7 +51,7 @@ StepMetrics Coordinator::MetricsOf(const StepState& step, absl::Time now) {
   int64_t terms = 0;
   const int64_t count = static_cast<int64_t>(step.reports.size());
   for (const Incarnation member :
-       members_) {  // in rank order: the sum's bits do not depend on arrival
+       step.view->members()) {  // in rank order: the sum's bits do not depend on arrival
     const StepReport& report = step.reports.at(member);
     loss_sum += report.loss_sum;
     terms += report.terms;
@@ -79,7 +79,7 @@ std::vector<BlockDiagnostics> Coordinator::BlocksOf(const StepState& step) const
   for (size_t unit = 0; unit < step.plan->holders.size(); ++unit) {
     HolderGradients gradients;
     for (const int rank : step.plan->holders[unit]) {
-      const Incarnation member = members_[static_cast<size_t>(rank)];
+      const Incarnation member = step.view->members()[static_cast<size_t>(rank)];
       gradients.terms.push_back(step.reports.at(member).terms);
     }
     gradients.squares.resize(gradients.terms.size());
