@@ -10,6 +10,9 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
+#include "common/base/mutex.h"
 #include "common/base/status.h"
 #include "common/config/config.h"
 #include "common/process/role.h"
@@ -62,7 +65,48 @@ int Threads(const RunConfig& config) {
   return std::max(1, cores / static_cast<int>(config.cluster().workers()));
 }
 
-absl::Status Main(const RoleFlags& flags) {
+// One service after another: a worker that is excluded though it lives, or whose run has gone back
+// to a checkpoint, comes back as a new incarnation.
+class Lives {
+ public:
+  Lives(WorkerService::Options options, LocalModel* model)
+      : options_(std::move(options)), model_(model) {}
+
+  absl::Status Run() {
+    for (;;) {
+      auto service = std::make_unique<WorkerService>(options_, model_);
+      {
+        MutexLock lock(&mutex_);
+        if (left_.has_value()) return absl::CancelledError(*left_);
+        service_ = service.get();
+      }
+      absl::Status end = service->Run();
+      {
+        MutexLock lock(&mutex_);
+        service_ = nullptr;
+      }
+      if (!absl::IsAborted(end)) return end;
+      spdlog::warn("out of the run: {}; registering again", std::string(end.message()));
+      options_.again = true;
+    }
+  }
+
+  // From any thread.
+  void Leave(absl::Duration grace, const std::string& why) {
+    MutexLock lock(&mutex_);
+    left_ = why;
+    if (service_ != nullptr) service_->Leave(grace, why);
+  }
+
+ private:
+  WorkerService::Options options_;
+  LocalModel* const model_;
+  Mutex mutex_;
+  WorkerService* service_ ABSL_GUARDED_BY(mutex_) = nullptr;
+  std::optional<std::string> left_ ABSL_GUARDED_BY(mutex_);
+};
+
+absl::Status Main(const RoleFlags& flags, absl::Duration grace) {
   SDP_ASSIGN_OR_RETURN(const LoadedConfig loaded, LoadConfig(flags.config, flags.sets));
   SDP_ASSIGN_OR_RETURN(const RunSetup setup, MakeRunSetup(loaded.config));
   SDP_ASSIGN_OR_RETURN(const std::unique_ptr<Dataset> training,
@@ -108,11 +152,10 @@ absl::Status Main(const RoleFlags& flags) {
   options.worker.seed = static_cast<uint64_t>(setup.config.train().seed());
   options.worker.shuffle = setup.config.data().shuffle();
   options.worker.terms_per_sample = setup.terms_per_sample;
-  WorkerService service(std::move(options), model.get());
-  StopOnSignal signals([&](const std::string& signal) {
-    service.End(absl::CancelledError(absl::StrCat("ended by ", signal)));
-  });
-  return service.Run();
+  Lives lives(std::move(options), model.get());
+  StopOnSignal signals(
+      [&](const std::string& signal) { lives.Leave(grace, absl::StrCat("ended by ", signal)); });
+  return lives.Run();
 }
 
 }  // namespace
@@ -125,7 +168,13 @@ int main(int argc, char** argv) {
   sdp::AddRoleFlags(app, &flags);
   app.add_option("--coordinator", flags.coordinator, "address of the coordinator")->required();
   app.add_option("--name", flags.name, "name of this worker: worker-0, worker-1, ...")->required();
+  double grace = 0;
+  app.add_option("--grace", grace,
+                 "seconds, after SIGTERM, to finish the steps that are bound to this worker and "
+                 "leave the run in order; 0: "
+                 "none")
+      ->check(CLI::Range(0.0, 1e6));
   CLI11_PARSE(app, argc, argv);
   sdp::BeginRole(flags);
-  sdp::Leave(flags.name, sdp::Main(flags));
+  sdp::Leave(flags.name, sdp::Main(flags, absl::Seconds(grace)));
 }

@@ -80,6 +80,18 @@ void CheckAuto(const RunConfig& config, Checks* checks) {
   }
 }
 
+void CheckMembers(const RunConfig& config, Checks* checks) {
+  const RunConfig::Cluster& cluster = config.cluster();
+  if (cluster.min_workers() > cluster.workers()) {
+    checks->Fail({"cluster.min_workers", "cluster.workers"},
+                 "a run begins with at least as many workers as it needs");
+  }
+  if (cluster.max_workers() > 0 && cluster.max_workers() < cluster.workers()) {
+    checks->Fail({"cluster.max_workers", "cluster.workers"},
+                 "a run must let in those that it begins with; 0: no limit");
+  }
+}
+
 void CheckPlan(const RunConfig& config, Checks* checks) {
   const RunConfig::Sdp& sdp = config.sdp();
   const int64_t workers = config.cluster().workers();
@@ -251,6 +263,7 @@ std::vector<std::string> CheckTogether(const LoadedConfig& loaded) {
   const RunConfig& config = loaded.config;
   CheckModel(config, &checks);
   CheckPlan(config, &checks);
+  CheckMembers(config, &checks);
   CheckUnits(config, &checks);
   CheckSizes(config, &checks);
   if (config.data().kind() == "text" && !config.data().tokenizer().empty()) {

@@ -170,8 +170,10 @@ std::vector<Rule> MakeRules() {
       Number("diagnostics.every", "0", kOut, kSteps,
              "steps that also evaluate and tell how far a unit's holders agree; 0: none"),
 
-      Number("cluster.workers", "4", kOut, {1, 1e5}, "worker processes"),
+      Number("cluster.workers", "4", kOut, {1, 1e5}, "worker processes that a run begins with"),
       Number("cluster.shards", "2", kOut, {1, 1e5}, "shard processes"),
+      Number("cluster.min_workers", "1", kOut, {1, 1e5}, "with fewer the run pauses"),
+      Number("cluster.max_workers", "0", kOut, {0, 1e5}, "more are refused; 0: no limit"),
 
       Choice("worker.device", "'cpu'", kOut, {"cpu", "cuda"}, {}, "where a worker computes; cuda: the first GPU it sees"),
       Number("worker.threads", "0", kOut, {0, 4096}, "0: cores / workers on this host"),

@@ -85,13 +85,16 @@ proto::RegisterWorkerRequest ToProto(const WorkerRegistration& registration) {
   message.set_name(registration.name);
   message.set_config_hash(registration.config_hash);
   message.set_instance(registration.instance);
+  message.set_again(registration.again);
   return message;
 }
 
 absl::StatusOr<WorkerRegistration> FromProto(const proto::RegisterWorkerRequest& message) {
   SDP_RETURN_IF_ERROR(CheckName(message.name()));
-  return WorkerRegistration{
-      .name = message.name(), .config_hash = message.config_hash(), .instance = message.instance()};
+  return WorkerRegistration{.name = message.name(),
+                            .config_hash = message.config_hash(),
+                            .instance = message.instance(),
+                            .again = message.again()};
 }
 
 proto::RegisterWorkerResponse::Admission ToProto(const WorkerAdmission& admission) {
@@ -101,7 +104,6 @@ proto::RegisterWorkerResponse::Admission ToProto(const WorkerAdmission& admissio
   message.set_term(admission.term.value());
   message.mutable_shards()->Assign(admission.shards.begin(), admission.shards.end());
   message.mutable_coverage()->Assign(admission.coverage.begin(), admission.coverage.end());
-  message.set_first_step(admission.first_step);
   return message;
 }
 
@@ -110,8 +112,7 @@ WorkerAdmission FromProto(const proto::RegisterWorkerResponse::Admission& messag
           .generation = Generation(message.generation()),
           .term = Term(message.term()),
           .shards = {message.shards().begin(), message.shards().end()},
-          .coverage = {message.coverage().begin(), message.coverage().end()},
-          .first_step = message.first_step()};
+          .coverage = {message.coverage().begin(), message.coverage().end()}};
 }
 
 proto::ReadyRequest ToProto(Incarnation worker, const DataSummary& data) {
@@ -152,9 +153,13 @@ proto::BeginStepResponse::Binding ToProto(const WorkerBinding& binding) {
     positions->set_count(range.count);
   }
   message.set_micro_batch(binding.micro_batch);
-  message.set_evaluate(binding.evaluate);
-  message.set_first_validation(binding.first_validation);
-  message.set_validation_samples(binding.validation_samples);
+  for (const EvaluationPart& part : binding.evaluations) {
+    auto* evaluation = message.add_evaluations();
+    evaluation->set_version(part.version);
+    evaluation->set_view(part.view.value());
+    evaluation->set_first(part.first);
+    evaluation->set_samples(part.samples);
+  }
   message.set_closing(binding.closing);
   message.set_finished(binding.finished);
   return message;
@@ -169,13 +174,15 @@ WorkerBinding FromProto(const proto::BeginStepResponse::Binding& message) {
                         .units = nullptr,
                         .portion = {},
                         .micro_batch = message.micro_batch(),
-                        .evaluate = message.evaluate(),
-                        .first_validation = message.first_validation(),
-                        .validation_samples = message.validation_samples(),
+                        .evaluations = {},
                         .closing = message.closing(),
                         .finished = message.finished()};
   for (const auto& positions : message.portion())
     binding.portion.push_back({positions.first(), positions.count()});
+  for (const auto& part : message.evaluations()) {
+    binding.evaluations.push_back(
+        {part.version(), ViewId(part.view()), part.first(), part.samples()});
+  }
   if (message.has_units()) {
     auto units = std::make_shared<std::vector<UnitFactor>>();
     units->reserve(static_cast<size_t>(message.units().units_size()));
@@ -338,6 +345,7 @@ proto::WorkerEvaluationReport ToProto(const EvaluationReport& report) {
   message.set_loss_sum(report.loss_sum);
   message.set_terms(report.terms);
   if (report.correct.has_value()) message.set_correct(*report.correct);
+  message.set_first(report.first);
   return message;
 }
 
@@ -347,6 +355,7 @@ EvaluationReport FromProto(const proto::WorkerEvaluationReport& message) {
                              .loss_sum = message.loss_sum(),
                              .terms = message.terms()};
   if (message.has_correct()) report.correct = message.correct();
+  report.first = message.first();
   return report;
 }
 

@@ -87,6 +87,15 @@ void CoordinatorClient::Ready(Incarnation worker, const DataSummary& data,
       [done](const absl::StatusOr<proto::Ack>& ack) { done(ack.status()); });
 }
 
+void CoordinatorClient::Leave(Incarnation worker, std::function<void(absl::Status)> done) {
+  proto::LeaveRequest request;
+  request.set_generation(generation_.value());
+  request.set_worker(worker.value());
+  Call<proto::LeaveRequest, proto::Ack>(
+      "leave", &Async::Leave, options_.call_timeout, options_.unreachable_after, request,
+      [done](const absl::StatusOr<proto::Ack>& ack) { done(ack.status()); });
+}
+
 void CoordinatorClient::BeginStep(Incarnation worker, Step step, int64_t known_plan,
                                   Done<WorkerBinding> done) {
   proto::BeginStepRequest request;

@@ -53,6 +53,7 @@ void Heartbeats::Run() {
     request.set_phase(std::move(state.phase));
     request.set_peak_memory_bytes(state.peak_memory_bytes);
     request.set_allocated_peak_bytes(state.allocated_peak_bytes);
+    request.set_waits(state.waits);
 
     grpc::ClientContext context;
     context.set_deadline(absl::ToChronoTime(begin + options_.call_timeout));

@@ -31,6 +31,7 @@ class Heartbeats {
     std::string phase;
     int64_t peak_memory_bytes = 0;
     int64_t allocated_peak_bytes = 0;
+    bool waits = false;  // of a worker: it can do nothing until others have done theirs
   };
   using Member = std::variant<Incarnation, ShardId>;
   struct Options {
@@ -43,7 +44,8 @@ class Heartbeats {
 
   // `ended` is called at most once, after which no more is sent:
   //   OK - the run is finished. Cancelled - stopped on request. Unavailable - no answer for
-  //   `unreachable_after`. Aborted - this member is of another generation. Other codes - the error
+  //   `unreachable_after`. Aborted - this member is of another generation, or was excluded. Other
+  //   codes - the error
   //   with which the run ended.
   Heartbeats(std::shared_ptr<grpc::Channel> own_connection, Member member,
              std::function<State()> state, std::function<void(absl::Status)> ended,

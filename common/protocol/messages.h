@@ -178,6 +178,14 @@ struct CheckpointPart {  // a shard has written its file of checkpoint `step`, o
   CheckpointFile file;
 };
 
+// A worker is out, from this generation's step in flight on: rounds do without what it has not
+// contributed, and nobody waits for its reads. Numbered from 1 in each generation, without gaps.
+struct Exclusion {
+  Generation generation;
+  int64_t number = 0;
+  Incarnation worker;
+};
+
 struct ClipScale {
   Generation generation;
   Step step = 0;
@@ -191,6 +199,9 @@ struct WorkerRegistration {
   std::string name;
   std::string config_hash;
   uint64_t instance = 0;
+  // It was in the run, and is out. It does not take the place of another process that has come
+  // under its name meanwhile, as a new one would: two of them would do so for ever.
+  bool again = false;
 };
 
 struct WorkerAdmission {
@@ -199,8 +210,10 @@ struct WorkerAdmission {
   Term term;
   std::vector<std::string> shards;  // addresses, by shard number
   std::vector<double> coverage;     // [units] c_j
-  Step first_step = 0;              // of this generation
 };
+
+// What a worker that was not bound to any step yet asks for: the first that is bound with it.
+inline constexpr Step kFirstOfMine = -1;
 
 // What a worker found in its data files; all workers must agree.
 struct DataSummary {
@@ -219,6 +232,16 @@ struct UnitFactor {
   friend bool operator==(const UnitFactor&, const UnitFactor&) = default;
 };
 
+// A part of the validation samples, at one version of the full model.
+struct EvaluationPart {
+  Step version = 0;
+  ViewId view;  // of step `version`
+  int64_t first = 0;
+  int64_t samples = 0;
+
+  friend bool operator==(const EvaluationPart&, const EvaluationPart&) = default;
+};
+
 // A binding as one worker needs it: the answer to BeginStep.
 struct WorkerBinding {
   Generation generation;
@@ -230,11 +253,10 @@ struct WorkerBinding {
       units;                           // null: as in the plan the worker named in its question
   std::vector<PositionRange> portion;  // of the endless sample sequence
   int64_t micro_batch = 0;
-  bool evaluate = false;
-  int64_t first_validation = 0;  // its part of the validation samples
-  int64_t validation_samples = 0;
+  // Before it trains: of version `step`, and what a lost worker has left undone of earlier ones.
+  std::vector<EvaluationPart> evaluations;
   bool closing = false;   // no training in this step
-  bool finished = false;  // the run is complete: leave
+  bool finished = false;  // nothing more is bound to it: leave
 
   int64_t samples() const { return CountOf(portion); }
 };
@@ -259,6 +281,7 @@ struct EvaluationReport {
   double loss_sum = 0;
   int64_t terms = 0;
   std::optional<int64_t> correct = std::nullopt;  // of classes: terms whose class was found
+  int64_t first = 0;                              // of the part's samples
 };
 
 struct NotFiniteReport {

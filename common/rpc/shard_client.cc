@@ -76,6 +76,12 @@ void ShardControlClient::Bind(ShardId shard, const ShardBinding& binding) {
                                                 ToProto(binding), &AsyncStub::Bind));
 }
 
+void ShardControlClient::Exclude(ShardId shard, const Exclusion& exclusion) {
+  Enqueue(shard, Call::Make<proto::ExcludeRequest>(
+                     absl::StrCat("exclude worker incarnation ", exclusion.worker.value()),
+                     ToProto(exclusion), &AsyncStub::Exclude));
+}
+
 void ShardControlClient::SetScale(ShardId shard, const ClipScale& scale) {
   Enqueue(shard,
           Call::Make<proto::SetScaleRequest>(absl::StrCat("set the scale of step ", scale.step),

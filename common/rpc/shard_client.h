@@ -38,6 +38,7 @@ class ShardControlClient {
   absl::Status Connect(ShardId shard, const std::string& address);
 
   void Bind(ShardId shard, const ShardBinding& binding);
+  void Exclude(ShardId shard, const Exclusion& exclusion);
   void SetScale(ShardId shard, const ClipScale& scale);
   void ReleaseEvaluation(ShardId shard, Step step);
   void Finish(ShardId shard);

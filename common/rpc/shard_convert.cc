@@ -95,6 +95,18 @@ absl::StatusOr<ShardBinding> FromProto(const proto::BindRequest& request, size_t
   return binding;
 }
 
+proto::ExcludeRequest ToProto(const Exclusion& exclusion) {
+  proto::ExcludeRequest request;
+  request.set_generation(exclusion.generation.value());
+  request.set_number(exclusion.number);
+  request.set_worker(exclusion.worker.value());
+  return request;
+}
+
+Exclusion FromProto(const proto::ExcludeRequest& request) {
+  return {Generation(request.generation()), request.number(), Incarnation(request.worker())};
+}
+
 proto::SetScaleRequest ToProto(const ClipScale& scale) {
   proto::SetScaleRequest request;
   request.set_generation(scale.generation.value());

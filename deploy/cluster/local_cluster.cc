@@ -15,6 +15,7 @@
 #include <thread>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
@@ -31,6 +32,7 @@ namespace fs = std::filesystem;
 
 constexpr int kStoppedOnRequest = 130;  // Exit status of a role whose run was stopped.
 constexpr int kMostFailuresShown = 3;
+constexpr char kWorkerName[] = "worker-";
 
 bool LeftInOrder(ExitStatus status) {
   return status.signal == 0 && (status.code == 0 || status.code == kStoppedOnRequest);
@@ -85,6 +87,7 @@ class ClusterRun {
   std::optional<absl::Status> OnProcessEnd();
   absl::Status OnDeadline();
   absl::Status OnCoordinatorEnd(ExitStatus status);
+  bool GoesOnWithout(const Process& worker);
   absl::Status Failed();
   void AwaitLeaving();
   void EndRemaining();
@@ -98,6 +101,7 @@ class ClusterRun {
   absl::Time deadline_ = absl::InfiniteFuture();
   std::set<const Process*> left_;     // In order, and noticed. Not waited for any more.
   std::set<const Process*> stopped_;  // Of these, on request.
+  std::set<const Process*> gone_;     // Workers without which the run goes on.
   StopRequest stop_;                  // Last: its destructor waits for a call that uses `address_`.
 };
 
@@ -206,7 +210,7 @@ absl::Status ClusterRun::StartMembers() {
     SDP_RETURN_IF_ERROR(StartMember("sdp-shard", name, std::move(args)));
   }
   for (int i = 0; i < options_.workers; ++i) {
-    SDP_RETURN_IF_ERROR(StartMember("sdp-worker", absl::StrCat("worker-", i), {}));
+    SDP_RETURN_IF_ERROR(StartMember("sdp-worker", absl::StrCat(kWorkerName, i), {}));
   }
   Say() << options_.shards << " shard(s) and " << options_.workers << " worker(s), coordinator at "
         << address_ << "; logs in " << options_.run_dir << "/logs" << std::endl;
@@ -248,7 +252,8 @@ absl::Status ClusterRun::Watch() {
 ClusterRun::Events ClusterRun::Wait() {
   std::vector<struct pollfd> waits = {{signals_.fd(), POLLIN, 0}, {stop_.fd(), POLLIN, 0}};
   for (const auto& process : processes_) {
-    if (!left_.contains(process.get())) waits.push_back({process->fd(), POLLIN, 0});
+    if (left_.contains(process.get()) || gone_.contains(process.get())) continue;
+    waits.push_back({process->fd(), POLLIN, 0});
   }
   Events events;
   events.deadline = !PollUntil(absl::MakeSpan(waits), deadline_);
@@ -305,11 +310,20 @@ std::optional<absl::Status> ClusterRun::OnProcessEnd() {
   if (const auto status = coordinator().Ended()) return OnCoordinatorEnd(*status);
   for (const auto& process : processes_) {
     const auto status = process->Ended();
-    if (!status) continue;
+    if (!status || left_.contains(process.get()) || gone_.contains(process.get())) continue;
     if (!LeftInOrder(*status)) {
       // The coordinator decides whether the run was over, and may know why this one failed.
       const auto word = coordinator().WaitUntil(absl::Now() + options_.settle_timeout);
-      return word ? OnCoordinatorEnd(*word) : Failed();
+      if (word) return OnCoordinatorEnd(*word);
+      if (!GoesOnWithout(*process)) return Failed();
+    }
+    if (status->code != kStoppedOnRequest && (!LeftInOrder(*status) || GoesOnWithout(*process))) {
+      gone_.insert(process.get());
+      Say() << process->name()
+            << (LeftInOrder(*status) ? " has left the run"
+                                     : absl::StrCat(" ended: ", Describe(*status)))
+            << "; the run goes on without it" << std::endl;
+      continue;
     }
     const bool stopped = status->code == kStoppedOnRequest;
     const absl::Duration rest = stopped ? options_.stopped_timeout : options_.finish_timeout;
@@ -320,12 +334,23 @@ std::optional<absl::Status> ClusterRun::OnProcessEnd() {
   return std::nullopt;
 }
 
+bool ClusterRun::GoesOnWithout(const Process& worker) {
+  const auto works = [&](Process& process) {
+    return absl::StartsWith(process.name(), kWorkerName) && &process != &worker &&
+           !process.Ended().has_value();
+  };
+  return absl::StartsWith(worker.name(), kWorkerName) &&
+         std::any_of(processes_.begin(), processes_.end(),
+                     [&](const auto& process) { return works(*process); }) &&
+         options_.goes_on_without(address_, worker.name());
+}
+
 absl::Status ClusterRun::OnCoordinatorEnd(ExitStatus status) {
   if (!LeftInOrder(status)) return Failed();
   AwaitLeaving();
   for (const auto& process : processes_) {
     const auto end = process->Ended();
-    if (end && !LeftInOrder(*end)) {
+    if (end && !LeftInOrder(*end) && !gone_.contains(process.get())) {
       Say() << process->name() << " ended with " << Describe(*end) << " when the run was over"
             << DescribeLog(LogPath(process->name())) << std::endl;
     }

@@ -26,6 +26,10 @@ struct LocalClusterOptions {
   // Asks the coordinator at `address` to end the run; returns within a deadline of its own. Called
   // on a thread of its own.
   std::function<absl::Status(const std::string& address, const std::string& reason)> request_stop;
+  // A worker's process has ended. Whether the run goes on without it: it trains, or waits for
+  // workers; and the coordinator knows now that it is gone. Returns within a deadline of its own.
+  // Called on the calling thread.
+  std::function<bool(const std::string& address, const std::string& worker)> goes_on_without;
   std::ostream* messages = nullptr;  // What is happening, for people. Required.
 
   absl::Duration start_timeout =
@@ -54,8 +58,8 @@ struct LocalClusterOptions {
 //              130).
 //   else       the message is what the user reads: what the coordinator said when it ended before
 //   it had an address; or who
-//              ended how, with its last log lines. A shard or worker that ends other than with 0 or
-//              130 ends the run.
+//              ended how, with its last log lines. A shard that ends other than with 0 or 130 ends
+//              the run, and so does a worker before the run trains, or the last one.
 // Threads: the children die with the calling thread (process.h), so call it from one that stays,
 // such as the main one.
 absl::Status RunLocalCluster(const LocalClusterOptions& options, StopSignals& signals);

@@ -40,6 +40,17 @@ absl::Status RequestStop(const std::string& coordinator, const std::string& reas
                  absl::StrCat("ask the coordinator at ", coordinator, " to stop"));
 }
 
+absl::Status RequestDrain(const std::string& coordinator, const std::string& worker, Drain how,
+                          const SecurityOptions& security, absl::Time deadline) {
+  proto::DrainRequest request;
+  request.set_name(worker);
+  request.set_gone(how == Drain::kIsGone);
+  proto::Ack ack;
+  return Context(Call<proto::Coordinator>(&proto::Coordinator::Stub::Drain, coordinator, security,
+                                          deadline, request, &ack),
+                 absl::StrCat("ask the coordinator at ", coordinator, " to drain ", worker));
+}
+
 absl::StatusOr<proto::RunStatus> FetchRunStatus(const std::string& coordinator,
                                                 const SecurityOptions& security,
                                                 absl::Time deadline) {

@@ -18,6 +18,12 @@ namespace sdp {
 absl::Status RequestStop(const std::string& coordinator, const std::string& reason,
                          const SecurityOptions& security, absl::Time deadline);
 
+// A worker is to leave the run; or it is gone (its process has ended). NotFound - there is none of
+// this name.
+enum class Drain { kLeaves, kIsGone };
+absl::Status RequestDrain(const std::string& coordinator, const std::string& worker, Drain how,
+                          const SecurityOptions& security, absl::Time deadline);
+
 absl::StatusOr<proto::RunStatus> FetchRunStatus(const std::string& coordinator,
                                                 const SecurityOptions& security,
                                                 absl::Time deadline);

@@ -12,6 +12,7 @@
 #include "common/config/config.h"
 #include "common/export/export_command.h"
 #include "common/process/exit_status.h"
+#include "deploy/command/drain_command.h"
 #include "deploy/command/plan_command.h"
 #include "deploy/command/status_command.h"
 #include "deploy/command/train_command.h"
@@ -26,6 +27,7 @@ struct Commands {
   sdp::TrainCommand train;
   sdp::PlanCommand plan;
   sdp::StatusCommand status;
+  sdp::DrainCommand drain;
   sdp::ExportCommand exporting;
   bool print_config = false, unix_sockets = false, plan_json = false, status_json = false;
 };
@@ -121,6 +123,20 @@ CLI::App* AddStatus(CLI::App& app, Commands& commands) {
   return status;
 }
 
+CLI::App* AddDrain(CLI::App& app, Commands& commands) {
+  CLI::App* drain = app.add_subcommand(
+      "drain", "Let a worker finish the steps that it is bound to, and leave the run");
+  drain->footer("Example: sdp drain runs/first worker-3");
+  drain
+      ->add_option("RUN|ADDR", commands.drain.target,
+                   "A run folder, or the address of its coordinator")
+      ->required();
+  drain->add_option("WORKER", commands.drain.worker, "Its name")->required();
+  drain->add_flag("--insecure", commands.drain.security.insecure,
+                  "Allow plaintext to another machine");
+  return drain;
+}
+
 // Commands that the worker program runs, with all arguments as they are; here for `sdp --help`.
 constexpr const char* kForWorker[][2] = {{"eval", "Show the loss of a full model on data"},
                                          {"generate", "Let a full model go on from a prompt"}};
@@ -159,6 +175,7 @@ int main(int argc, char** argv) {
     }
   }
   AddStatus(app, commands);
+  CLI::App* const drain = AddDrain(app, commands);
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& success) {  // --help, --version
@@ -195,6 +212,7 @@ int main(int argc, char** argv) {
     };
     return Report(sdp::RunExportCommand(commands.exporting, with_torch, std::cout, std::cerr));
   }
+  if (drain->parsed()) return Report(sdp::RunDrainCommand(commands.drain));
   using Format = sdp::StatusCommand::Format;
   commands.status.format = commands.status_json ? Format::kJson : Format::kTable;
   return Report(sdp::RunStatusCommand(commands.status, std::cout));

@@ -91,6 +91,15 @@ absl::Status RunCluster(const TrainCommand& command, const RunConfig& config,
   options.request_stop = [](const std::string& address, const std::string& reason) {
     return RequestStop(address, reason, SecurityOptions(), absl::Now() + kStopCallTimeout);
   };
+  options.goes_on_without = [](const std::string& address, const std::string& worker) {
+    const absl::Time deadline = absl::Now() + kStopCallTimeout;
+    const auto status = FetchRunStatus(address, SecurityOptions(), deadline);
+    if (!status.ok() || (status->phase() != "training" && status->phase() != "paused"))
+      return false;
+    const absl::Status told =
+        RequestDrain(address, worker, Drain::kIsGone, SecurityOptions(), deadline);
+    return told.ok() || absl::IsNotFound(told);
+  };
   options.messages = &messages;
   std::unique_ptr<SocketFolder> sockets;
   if (command.transport == TrainCommand::Transport::kUnixSockets) {

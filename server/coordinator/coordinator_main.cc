@@ -48,6 +48,8 @@ absl::StatusOr<Coordinator::Options> LogicOptions(const RunSetup& setup) {
   options.config_hash = setup.config_hash;
   options.shards = static_cast<int>(config.cluster().shards());
   options.workers = static_cast<int>(config.cluster().workers());
+  options.min_workers = static_cast<int>(config.cluster().min_workers());
+  options.max_workers = static_cast<int>(config.cluster().max_workers());
   options.coverage = setup.coverage;
   options.phases = setup.phases;
   options.rescale = setup.rescale;

@@ -16,8 +16,8 @@ namespace sdp {
 // here, and lets what the model does happen as events over simulated time.
 class SimCluster::Compute {
  public:
-  Compute(SimCluster* cluster, size_t worker, LocalModel* model)
-      : cluster_(cluster), worker_(worker), model_(model) {}
+  Compute(SimCluster* cluster, Life* life, LocalModel* model)
+      : cluster_(cluster), life_(life), model_(model) {}
 
   void Add(TrainTask task) {
     tasks_.push_back(std::move(task));
@@ -74,7 +74,7 @@ class SimCluster::Compute {
     const Step step_;
   };
 
-  Worker& worker() { return *cluster_->workers_[worker_]; }
+  Worker& worker() { return *life_->worker; }
 
   void Next() {
     if (busy_ || tasks_.empty()) return;
@@ -121,8 +121,9 @@ class SimCluster::Compute {
     const UnitId unit = wants_->front();
     wants_->pop_front();
     wanted_.insert({step, unit});
-    cluster_->At(cluster_->Delay(),
-                 [=, this] { cluster_->Do(worker_, worker().OnWant(step, unit)); });
+    cluster_->At(cluster_->Delay(), [=, this] {
+      cluster_->In(*life_, [=, this] { cluster_->Do(*life_, worker().OnWant(step, unit)); });
+    });
   }
 
   // The events happen one after another, then `last`, then the next task.
@@ -131,18 +132,21 @@ class SimCluster::Compute {
     absl::Duration at;
     for (auto& event : events) {
       at += cluster_->Delay() / 8;
-      cluster_->At(at, [=, this] { cluster_->Do(worker_, event()); });
+      cluster_->At(
+          at, [=, this] { cluster_->In(*life_, [=, this] { cluster_->Do(*life_, event()); }); });
     }
     cluster_->At(at + cluster_->Delay() / 8, [=, this] {
-      busy_ = false;
-      tasks_.pop_front();
-      cluster_->Do(worker_, last());
-      Next();
+      cluster_->In(*life_, [=, this] {
+        busy_ = false;
+        tasks_.pop_front();
+        cluster_->Do(*life_, last());
+        Next();
+      });
     });
   }
 
   SimCluster* const cluster_;
-  const size_t worker_;
+  Life* const life_;
   LocalModel* const model_;
   std::deque<std::variant<TrainTask, EvaluateTask>> tasks_;
   std::map<std::pair<Step, UnitId>, std::vector<WireBuffer>> units_;
@@ -157,14 +161,12 @@ SimCluster::SimCluster(const Options& options, const MakeModel& make_model)
       random_(options.schedule_seed, 0x51),
       coordinator_(std::make_unique<Coordinator>(options.run)),
       shards_(static_cast<size_t>(options.run.shards)),
-      workers_(static_cast<size_t>(options.run.workers)),
-      delivered_bytes_(workers_.size()),
-      pushed_bytes_(workers_.size()),
       disk_(options.disk != nullptr ? *options.disk : own_disk_) {
-  for (size_t worker = 0; worker < workers_.size(); ++worker) {
-    models_.push_back(make_model(static_cast<int>(worker)));
-    computes_.push_back(std::make_unique<Compute>(this, worker, models_.back().get()));
-  }
+  int names = options.run.workers;
+  for (const Change& change : options.changes) names = std::max(names, change.worker + 1);
+  for (int name = 0; name < names; ++name) models_.push_back(make_model(name));
+  delivered_bytes_.resize(models_.size());
+  pushed_bytes_.resize(models_.size());
 }
 
 SimCluster::~SimCluster() = default;
@@ -196,12 +198,9 @@ absl::Status SimCluster::Run() {
           now_));
     });
   }
-  for (size_t w = 0; w < workers_.size(); ++w) {
-    Send([=, this] {
-      Do(coordinator_->RegisterWorker({absl::StrCat("worker-", w), options_.run.config_hash, w + 1},
-                                      now_));
-    });
-  }
+  for (size_t w = 0; w < static_cast<size_t>(options_.run.workers); ++w) StartLife(w, Origin::kNew);
+  for (const Change& change : options_.changes) At(change.at, [=, this] { Make(change); });
+  if (!options_.changes.empty()) Tick();
   const absl::Time limit = now_ + options_.limit;
   while (!end_.has_value() && !events_.empty() && now_ < limit) {
     if (options_.max_events > 0 && events_done_ == options_.max_events)
@@ -218,7 +217,97 @@ absl::Status SimCluster::Run() {
                    " steps: ", coordinator_->status(now_).waiting_for));
 }
 
-size_t SimCluster::WorkerOf(Incarnation incarnation) const { return incarnations_.at(incarnation); }
+void SimCluster::Tick() {
+  for (size_t s = 0; s < shards_.size(); ++s) {
+    if (shards_[s] != nullptr)
+      Do(coordinator_->ShardHeartbeat(ShardId(static_cast<int32_t>(s)), "", 0, now_));
+  }
+  Do(coordinator_->Tick(now_));
+  At(options_.heartbeat, [this] { Tick(); });
+}
+
+void SimCluster::Make(const Change& change) {
+  const auto name = static_cast<size_t>(change.worker);
+  Life* newest = nullptr;
+  for (const auto& life : lives_) {
+    if (life->name == name && life->alive) newest = life.get();
+  }
+  switch (change.what) {
+    case Change::What::kStart:
+      return StartLife(name, Origin::kNew);
+    case Change::What::kKill:
+      if (newest != nullptr) newest->alive = false;
+      return;
+    case Change::What::kFreeze:
+      if (newest != nullptr) newest->frozen_until = now_ + change.duration;
+      return;
+    case Change::What::kLeave:
+      if (newest == nullptr || newest->worker == nullptr) return;
+      In(*newest, [this, newest] {
+        Send([=, this] { Do(coordinator_->Leave(newest->incarnation, now_)); });
+      });
+  }
+}
+
+void SimCluster::StartLife(size_t name, Origin origin) {
+  lives_.push_back(std::make_unique<Life>());
+  Life& life = *lives_.back();
+  life.name = name;
+  life.compute = std::make_unique<Compute>(this, &life, models_[name].get());
+  const uint64_t instance = lives_.size();
+  Send([=, this] {
+    Do(coordinator_->RegisterWorker({absl::StrCat("worker-", name), options_.run.config_hash,
+                                     instance, origin == Origin::kAgain},
+                                    now_));
+  });
+}
+
+void SimCluster::EndLife(Life& life, const absl::Status& why) {
+  if (!life.alive) return;
+  life.alive = false;
+  if (absl::IsAborted(why)) {
+    StartLife(life.name, Origin::kAgain);
+  } else if (!why.ok()) {
+    end_ = Context(why, absl::StrCat("worker-", life.name));
+  }
+}
+
+void SimCluster::In(Life& life, std::function<void()> run) {
+  if (!life.alive) return;
+  if (now_ >= life.frozen_until) return run();
+  At(life.frozen_until - now_, [this, &life, run = std::move(run)] { In(life, run); });
+}
+
+void SimCluster::SendTo(Incarnation worker, std::function<void(Life&)> deliver) {
+  const auto life = incarnations_.find(worker);
+  if (life == incarnations_.end()) return;
+  Send([this, to = life->second, deliver = std::move(deliver)] {
+    In(*to, [to, deliver] { deliver(*to); });
+  });
+}
+
+void SimCluster::Beat(Life& life) {
+  In(life, [this, &life] {
+    Send([this, &life] {
+      absl::Status error;
+      Do(coordinator_->WorkerHeartbeat(life.incarnation, life.worker->phase(), life.worker->waits(),
+                                       now_, &error));
+      if (!error.ok()) In(life, [this, &life, error] { EndLife(life, error); });
+    });
+    At(options_.heartbeat, [this, &life] { Beat(life); });
+  });
+}
+
+void SimCluster::Remember(Life& life, const WorkerBinding& binding) {
+  if (binding.finished) return;
+  WorkerBinding whole = binding;
+  if (binding.units != nullptr) {
+    life.units[binding.plan] = *binding.units;
+  } else if (life.units.contains(binding.plan)) {
+    whole.units = std::make_shared<const std::vector<UnitFactor>>(life.units.at(binding.plan));
+  }
+  bindings_.emplace(std::pair{binding.step, life.incarnation}, std::move(whole));
+}
 
 void SimCluster::StartShard(size_t s, const ShardAdmission& admission) {
   if (shards_[s] != nullptr) return;
@@ -250,11 +339,12 @@ void SimCluster::StartShard(size_t s, const ShardAdmission& admission) {
   Do(s, shards_[s]->Start());
 }
 
-void SimCluster::StartWorker(size_t w, const WorkerAdmission& admission) {
-  if (workers_[w] != nullptr) return;
-  incarnations_[admission.incarnation] = w;
+void SimCluster::StartWorker(Life& life, const WorkerAdmission& admission) {
+  if (life.worker != nullptr) return;
+  life.incarnation = admission.incarnation;
+  incarnations_[admission.incarnation] = &life;
   Worker::Options options;
-  options.name = absl::StrCat("worker-", w);
+  options.name = absl::StrCat("worker-", life.name);
   options.catalog = options_.run.catalog;
   options.layout = options_.run.layout;
   options.masking = options_.masking;
@@ -262,15 +352,16 @@ void SimCluster::StartWorker(size_t w, const WorkerAdmission& admission) {
   options.seed = options_.seed;
   options.shuffle = options_.shuffle;
   options.terms_per_sample = options_.terms_per_sample;
-  workers_[w] = std::make_unique<Worker>(options, admission, options_.data);
-  const Incarnation me = admission.incarnation;
-  Send([=, this] {
+  life.worker = std::make_unique<Worker>(options, admission, options_.data);
+  Send([this, &life] {
     absl::Status error;
-    Do(coordinator_->Ready(me, options_.data, now_, &error));
-    if (!error.ok()) end_ = error;
+    Do(coordinator_->Ready(life.incarnation, options_.data, now_, &error));
+    if (!error.ok()) In(life, [this, &life, error] { EndLife(life, error); });
   });
   // Start comes with the answer to Ready, which a duplicate does not repeat.
-  At(2 * options_.max_delay, [=, this] { Do(w, workers_[w]->Start()); });
+  At(2 * options_.max_delay,
+     [this, &life] { In(life, [this, &life] { Do(life, life.worker->Start()); }); });
+  if (!options_.changes.empty()) Beat(life);
 }
 
 void SimCluster::Do(CoordinatorActions actions) {
@@ -286,20 +377,26 @@ void SimCluster::Do(CoordinatorActions actions) {
     Send([=, this] { StartShard(s, *admit.admission); });
   }
   for (const auto& admit : actions.admit_workers) {
-    if (!admit.admission.ok()) {
-      end_ = admit.admission.status();
-      return;
+    Life* const life = lives_[admit.instance - 1].get();
+    if (!admit.admission.ok()) {  // it says so and leaves
+      life->alive = false;
+      continue;
     }
-    const size_t w = std::stoul(admit.name.substr(7));
-    Send([=, this] { StartWorker(w, *admit.admission); });
+    Send([=, this] { In(*life, [=, this] { StartWorker(*life, *admit.admission); }); });
   }
   for (const auto& bind : actions.bind_shards) {
     const size_t s = static_cast<size_t>(bind.shard.value());
     Send([=, this] { Do(s, shards_[s]->Bind(bind.binding)); });
   }
+  for (const auto& out : actions.exclude) {
+    const size_t s = static_cast<size_t>(out.shard.value());
+    Send([=, this] { Do(s, shards_[s]->Exclude(out.exclusion)); });
+  }
   for (const auto& bind : actions.bind_workers) {
-    const size_t w = WorkerOf(bind.worker);
-    Send([=, this] { Do(w, workers_[w]->OnBinding(bind.binding, now_)); });
+    SendTo(bind.worker, [this, binding = bind.binding](Life& life) {
+      Remember(life, binding);
+      Do(life, life.worker->OnBinding(binding, now_));
+    });
   }
   for (const auto& scale : actions.scales) {
     const size_t s = static_cast<size_t>(scale.shard.value());
@@ -322,16 +419,20 @@ void SimCluster::Do(CoordinatorActions actions) {
   for (const ShardId shard : actions.finish_shards) {
     Send([=, this] { Do(coordinator_->ShardFinished(shard, now_)); });
   }
+  log_.insert(log_.end(), actions.log.begin(), actions.log.end());
   if (actions.stop.has_value() && !end_.has_value()) end_ = *actions.stop;
 }
 
 void SimCluster::Do(size_t s, ShardActions actions) {
   for (const PushAnswer& answer : actions.answers) {
-    const size_t w = WorkerOf(answer.worker);
-    Send([=, this] { Do(w, workers_[w]->OnPushAnswer(answer, now_)); });
+    if (answer.answer == Answer::kReceived)
+      contributions_[{answer.step, answer.fragment}].insert(answer.worker);
+    SendTo(answer.worker,
+           [=, this](Life& life) { Do(life, life.worker->OnPushAnswer(answer, now_)); });
   }
   for (const Delivery& delivery : actions.deliveries) {
-    const size_t w = WorkerOf(delivery.worker);
+    if (!incarnations_.contains(delivery.worker)) continue;
+    const size_t w = incarnations_.at(delivery.worker)->name;
     // What leaves is the version's bits at this moment: a later update in place must not reach it.
     auto copy = std::make_shared<FloatBuffer>(delivery.value == nullptr ? FloatBuffer()
                                                                         : delivery.value->Clone());
@@ -339,10 +440,10 @@ void SimCluster::Do(size_t s, ShardActions actions) {
         counted_.insert({w, delivery.step, delivery.fragment}).second) {
       delivered_bytes_[w] += delivery.value->size() * BytesPerElement(options_.wire);
     }
-    Send([=, this, value = delivery.value] {
+    SendTo(delivery.worker, [=, this, value = delivery.value](Life& life) {
       if (value == nullptr) {
-        Do(w, workers_[w]->OnPullRefused(delivery.step, delivery.fragment, delivery.answer,
-                                         delivery.detail));
+        Do(life, life.worker->OnPullRefused(delivery.step, delivery.fragment, delivery.answer,
+                                            delivery.detail));
         return;
       }
       if (!std::equal(copy->span().begin(), copy->span().end(), value->span().begin())) {
@@ -353,7 +454,8 @@ void SimCluster::Do(size_t s, ShardActions actions) {
       }
       WireBuffer sent = WireBuffer::Rounded(options_.wire, value->span());
       const int64_t bytes = sent.bytes();
-      Do(w, workers_[w]->OnValue(delivery.step, delivery.fragment, std::move(sent), bytes, now_));
+      Do(life,
+         life.worker->OnValue(delivery.step, delivery.fragment, std::move(sent), bytes, now_));
     });
   }
   for (const Reduced& reduced : actions.reduced) {
@@ -419,18 +521,12 @@ GenerationStart SimDisk::Newest(Generation generation) const {
   return start;
 }
 
-void SimCluster::Do(size_t w, WorkerActions actions) {
-  const Incarnation me = [&] {
-    for (const auto& [incarnation, worker] : incarnations_) {
-      if (worker == w) return incarnation;
-    }
-    return Incarnation();
-  }();
+void SimCluster::Do(Life& life, WorkerActions actions) {
   for (const auto& ask : actions.ask) {
-    Send([=, this] {
+    Send([=, this, &life] {
       absl::Status error;
-      Do(coordinator_->BeginStep(me, ask.step, ask.known_plan, now_, &error));
-      if (!error.ok()) end_ = error;
+      Do(coordinator_->BeginStep(life.incarnation, ask.step, ask.known_plan, now_, &error));
+      if (!error.ok()) In(life, [this, &life, error] { EndLife(life, error); });
     });
   }
   for (const auto& pull : actions.pulls) {
@@ -446,7 +542,7 @@ void SimCluster::Do(size_t w, WorkerActions actions) {
   }
   for (const auto& push : actions.pushes) {
     const size_t s = static_cast<size_t>(push.shard.value());
-    if (push.gradient != nullptr) pushed_bytes_[w] += push.gradient->bytes();
+    if (push.gradient != nullptr) pushed_bytes_[life.name] += push.gradient->bytes();
     At(push.delay, [=, this] {
       Send([=, this] {
         Do(s,
@@ -456,7 +552,7 @@ void SimCluster::Do(size_t w, WorkerActions actions) {
     });
   }
   for (auto& unit : actions.units)
-    computes_[w]->UnitHere(unit.step, unit.unit, std::move(unit.fragments));
+    life.compute->UnitHere(unit.step, unit.unit, std::move(unit.fragments));
   for (const EvaluationReport& report : actions.evaluations) {
     Send([=, this] { Do(coordinator_->OnEvaluation(report, now_)); });
   }
@@ -466,10 +562,9 @@ void SimCluster::Do(size_t w, WorkerActions actions) {
   for (const NotFiniteReport& report : actions.not_finite) {
     Send([=, this] { Do(coordinator_->OnNotFinite(report, now_)); });
   }
-  for (EvaluateTask& task : actions.evaluate) computes_[w]->Add(std::move(task));
-  for (TrainTask& task : actions.train) computes_[w]->Add(std::move(task));
-  if (actions.exit.has_value() && !actions.exit->ok())
-    end_ = Context(*actions.exit, absl::StrCat("worker-", w));
+  for (EvaluateTask& task : actions.evaluate) life.compute->Add(std::move(task));
+  for (TrainTask& task : actions.train) life.compute->Add(std::move(task));
+  if (actions.exit.has_value()) EndLife(life, *actions.exit);
 }
 
 const FloatBuffer& SimCluster::value(FragmentId fragment) const {

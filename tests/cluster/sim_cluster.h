@@ -35,10 +35,25 @@ struct SimDisk {
 
 // A whole cluster in one process and one thread: coordinator, shards and workers as objects over a
 // simulated network, store and clock. Messages take random times, overtake each other and come
-// twice; nothing is lost, as the transport repeats until it is answered. A schedule is a pure
+// twice; nothing is lost while both ends live, as the transport repeats until it is answered.
+// Worker processes may come and go; one that is told to register again does. A schedule is a pure
 // function of `schedule_seed`.
 class SimCluster {
  public:
+  // What happens to the worker processes.
+  struct Change {
+    enum class What {
+      kStart,   // one of this name begins, whatever became of the one before
+      kKill,    // without a word
+      kFreeze,  // it does nothing and hears nothing for `duration`
+      kLeave,   // it asks to leave
+    };
+    absl::Duration at;
+    What what = What::kKill;
+    int worker = 0;
+    absl::Duration duration;
+  };
+
   struct Options {
     Coordinator::Options run;  // catalog, layout, shards, workers, ...
     OptimizerOptions optimizer;
@@ -55,6 +70,9 @@ class SimCluster {
     absl::Duration limit = absl::Hours(1);  // of simulated time: beyond it the run is stuck
     SimDisk* disk = nullptr;                // null: one of its own
     int64_t max_events = 0;                 // everything is killed after so many; 0: never
+    // With changes there are heartbeats and ticks, at this distance.
+    std::vector<Change> changes;
+    absl::Duration heartbeat = absl::Milliseconds(50);
   };
   using MakeModel = std::function<std::unique_ptr<LocalModel>(int worker)>;
 
@@ -82,6 +100,16 @@ class SimCluster {
   const Coordinator& coordinator() const { return *coordinator_; }
   int64_t events() const { return events_done_; }
 
+  // What happened, to be checked against the method: what each worker was bound to (with its
+  // units), and whose contribution to a fragment of a step counts.
+  const std::map<std::pair<Step, Incarnation>, WorkerBinding>& bindings() const {
+    return bindings_;
+  }
+  const std::map<std::pair<Step, FragmentId>, std::set<Incarnation>>& contributions() const {
+    return contributions_;
+  }
+  const std::vector<std::string>& log() const { return log_; }
+
  private:
   struct Event {
     absl::Time at;
@@ -92,17 +120,36 @@ class SimCluster {
     }
   };
   class Compute;  // one worker's compute thread
+  // A worker process.
+  struct Life {
+    size_t name = 0;
+    Incarnation incarnation;
+    std::unique_ptr<Worker> worker;  // null: not admitted yet
+    std::unique_ptr<Compute> compute;
+    std::map<int64_t, std::vector<UnitFactor>> units;  // by plan
+    bool alive = true;
+    absl::Time frozen_until = absl::InfinitePast();
+  };
 
   void At(absl::Duration delay, std::function<void()> run);
   void Send(std::function<void()> deliver);
   absl::Duration Delay();
   void Do(CoordinatorActions actions);
   void Do(size_t shard, ShardActions actions);
-  void Do(size_t worker, WorkerActions actions);
+  void Do(Life& life, WorkerActions actions);
+  // In the process, once it is not frozen; never, if it is gone by then.
+  void In(Life& life, std::function<void()> run);
+  void SendTo(Incarnation worker, std::function<void(Life&)> deliver);
+  enum class Origin { kNew, kAgain };
+  void StartLife(size_t name, Origin origin);
+  void EndLife(Life& life, const absl::Status& why);
+  void Beat(Life& life);
+  void Tick();
+  void Make(const Change& change);
+  void Remember(Life& life, const WorkerBinding& binding);
   void Write(size_t shard, std::shared_ptr<Snapshot> snapshot);
   void StartShard(size_t shard, const ShardAdmission& admission);
-  void StartWorker(size_t worker, const WorkerAdmission& admission);
-  size_t WorkerOf(Incarnation incarnation) const;
+  void StartWorker(Life& life, const WorkerAdmission& admission);
 
   const Options options_;
   RandomStream random_;
@@ -111,10 +158,12 @@ class SimCluster {
   std::priority_queue<Event> events_;
   std::unique_ptr<Coordinator> coordinator_;
   std::vector<std::unique_ptr<Shard>> shards_;
-  std::vector<std::unique_ptr<Worker>> workers_;
-  std::vector<std::unique_ptr<LocalModel>> models_;
-  std::vector<std::unique_ptr<Compute>> computes_;
-  std::map<Incarnation, size_t> incarnations_;
+  std::vector<std::unique_ptr<LocalModel>> models_;  // by name
+  std::vector<std::unique_ptr<Life>> lives_;         // by instance number, from 1
+  std::map<Incarnation, Life*> incarnations_;
+  std::map<std::pair<Step, Incarnation>, WorkerBinding> bindings_;
+  std::map<std::pair<Step, FragmentId>, std::set<Incarnation>> contributions_;
+  std::vector<std::string> log_;
   std::vector<StepMetrics> metrics_;
   std::optional<absl::Status> end_;
   std::optional<Step> stop_after_;

@@ -82,15 +82,13 @@ TEST(ConvertTest, WorkerRegistration_RoundTrip) {
 }
 
 TEST(ConvertTest, WorkerAdmission_RoundTrip) {
-  const WorkerAdmission want{Incarnation(7), Generation(1), Term(2),
-                             {"a:1", "b:2"}, {1, kInexact}, 70};
+  const WorkerAdmission want{Incarnation(7), Generation(1), Term(2), {"a:1", "b:2"}, {1, kInexact}};
   const WorkerAdmission got = FromProto(OverTheWire(ToProto(want)));
   EXPECT_EQ(got.incarnation, want.incarnation);
   EXPECT_EQ(got.generation, want.generation);
   EXPECT_EQ(got.term, want.term);
   EXPECT_EQ(got.shards, want.shards);
   EXPECT_EQ(got.coverage, want.coverage);
-  EXPECT_EQ(got.first_step, 70);
 }
 
 TEST(ConvertTest, DataSummary_RoundTrip) {
@@ -109,9 +107,7 @@ WorkerBinding SomeBinding() {
   binding.plan = 5;
   binding.portion = {{3, 2}, {int64_t{1} << 40, 6}};
   binding.micro_batch = 7;
-  binding.evaluate = true;
-  binding.first_validation = 8;
-  binding.validation_samples = 9;
+  binding.evaluations = {{4, ViewId(2), 8, 9}, {3, ViewId(1), 0, 8}};
   return binding;
 }
 
@@ -129,9 +125,7 @@ TEST(ConvertTest, WorkerBinding_RoundTrip) {
   EXPECT_EQ(*got.units, *want.units);
   EXPECT_EQ(got.portion, want.portion);
   EXPECT_EQ(got.micro_batch, want.micro_batch);
-  EXPECT_TRUE(got.evaluate);
-  EXPECT_EQ(got.first_validation, want.first_validation);
-  EXPECT_EQ(got.validation_samples, want.validation_samples);
+  EXPECT_EQ(got.evaluations, want.evaluations);
   EXPECT_FALSE(got.closing);
   EXPECT_FALSE(got.finished);
 }
@@ -235,11 +229,12 @@ TEST(ConvertTest, EvaluationReport_CorrectIsThereOrNot) {
 
 TEST(ConvertTest, EvaluationReport_RoundTrip) {
   const EvaluationReport got =
-      FromProto(OverTheWire(ToProto(EvaluationReport{Incarnation(3), 4, kInexact, 5, 2})));
+      FromProto(OverTheWire(ToProto(EvaluationReport{Incarnation(3), 4, kInexact, 5, 2, 9})));
   EXPECT_EQ(got.worker, Incarnation(3));
   EXPECT_EQ(got.step, 4);
   EXPECT_EQ(got.loss_sum, kInexact);
   EXPECT_EQ(got.terms, 5);
+  EXPECT_EQ(got.first, 9);
 }
 
 TEST(ConvertTest, NotFiniteReport_RoundTrip) {

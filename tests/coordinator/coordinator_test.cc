@@ -9,101 +9,13 @@
 #include "common/plan/coverage.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "tests/coordinator/fixture.h"
 
 namespace sdp {
 namespace {
 
 using ::testing::AllOf;
 using ::testing::HasSubstr;
-
-// Two workers, one shard; the store answers when a test says so.
-class CoordinatorTest : public testing::Test {
- protected:
-  CoordinatorTest()
-      : catalog_(LlamaCatalog(
-            {.dim = 4, .layers = 4, .heads = 2, .kv_heads = 1, .ffn_dim = 6, .vocab = 8},
-            TransformerUnit::kSublayer, 4)),
-        layout_(catalog_) {
-    options_.catalog = &catalog_;
-    options_.layout = &layout_;
-    options_.config_hash = "cafe";
-    options_.workers = 2;
-    options_.coverage = *ResolveCoverage(catalog_, {.coverage = 0.5}, 2);
-    options_.steps = 10;
-    options_.global_batch = 5;
-    options_.validation = true;
-    options_.eval_every = 2;
-  }
-
-  // Answers all stores, gathering what follows.
-  CoordinatorActions Settle(Coordinator& coordinator, CoordinatorActions actions) {
-    CoordinatorActions all;
-    while (true) {
-      const std::vector<CoordinatorActions::Store> stores = actions.store;
-      all.Append(std::move(actions));
-      if (stores.empty()) return all;
-      actions = CoordinatorActions();
-      for (const auto& store : stores) actions.Append(coordinator.Stored(store.id, now_));
-    }
-  }
-
-  CoordinatorActions Register(Coordinator& c, const std::string& name, uint64_t instance,
-                              const std::string& hash = "cafe") {
-    return Settle(c, c.RegisterWorker({name, hash, instance}, now_));
-  }
-
-  absl::Status Ready(Coordinator& c, int64_t incarnation, DataSummary data = {100, 7, 20, 8}) {
-    absl::Status error;
-    Settle(c, c.Ready(Incarnation(incarnation), data, now_, &error));
-    return error;
-  }
-
-  CoordinatorActions Begin(Coordinator& c, int64_t incarnation, Step step, int64_t plan = -1) {
-    absl::Status error;
-    CoordinatorActions actions =
-        Settle(c, c.BeginStep(Incarnation(incarnation), step, plan, now_, &error));
-    EXPECT_EQ(error, absl::OkStatus());
-    return actions;
-  }
-
-  // Up to two ready workers: incarnations 1 (worker-1) and 2 (worker-0).
-  void Gather(Coordinator& c) {
-    c.Start(now_);
-    Settle(c, c.RegisterShard({"shard-0", "here:1", "cafe", 5}, now_));
-    Settle(c, c.OnStepDone({ShardId(0), -1, 0}, now_));
-    Register(c, "worker-1", 11);
-    Register(c, "worker-0", 10);
-    EXPECT_EQ(Ready(c, 1), absl::OkStatus());
-    EXPECT_EQ(Ready(c, 2), absl::OkStatus());
-  }
-
-  CoordinatorActions CommitStep(Coordinator& c, Step step) {
-    CoordinatorActions all;
-    for (const int64_t worker : {1, 2}) {
-      StepReport report;
-      report.worker = Incarnation(worker);
-      report.step = step;
-      report.loss_sum = 4.0 * static_cast<double>(worker);
-      report.terms = 4;
-      all.Append(Settle(c, c.OnStepReport(report, now_)));
-    }
-    all.Append(
-        Settle(c, c.OnReduced({ShardId(0),
-                               step,
-                               std::vector<double>(static_cast<size_t>(layout_.fragments()), 1.0),
-                               {}},
-                              now_)));
-    all.Append(Settle(c, c.OnStepDone({ShardId(0), step, 0}, now_)));
-    return all;
-  }
-
-  CoordinatorActions Train(Coordinator& c, Step first, Step end);
-
-  const Catalog catalog_;
-  const Layout layout_;
-  Coordinator::Options options_;
-  absl::Time now_ = absl::UnixEpoch() + absl::Hours(1);
-};
 
 TEST_F(CoordinatorTest, Register_OtherConfig_IsRefusedWithBothHashes) {
   Coordinator c(options_);
@@ -116,7 +28,8 @@ TEST_F(CoordinatorTest, Register_OtherConfig_IsRefusedWithBothHashes) {
   EXPECT_TRUE(absl::IsFailedPrecondition(shard.admit_shards.at(0).admission.status()));
 }
 
-TEST_F(CoordinatorTest, Register_MoreThanConfigured_IsRefused) {
+TEST_F(CoordinatorTest, Register_MoreThanAllowed_IsRefused) {
+  options_.max_workers = 2;
   Coordinator c(options_);
   Gather(c);
   EXPECT_TRUE(absl::IsFailedPrecondition(
@@ -235,11 +148,10 @@ TEST_F(CoordinatorTest, Evaluation_IsPartOfItsStep_AndReleasesTheVersion) {
     CommitStep(c, t);
   }
   const WorkerBinding binding = Begin(c, 1, 2).bind_workers.at(0).binding;
-  EXPECT_TRUE(binding.evaluate);
-  EXPECT_EQ(binding.validation_samples, 10);
+  EXPECT_EQ(binding.evaluations, (std::vector<EvaluationPart>{{2, binding.view, 10, 10}}));
   EXPECT_TRUE(CommitStep(c, 2).metrics.empty());
-  EXPECT_TRUE(Settle(c, c.OnEvaluation({Incarnation(1), 2, 10, 5}, now_)).releases.empty());
-  const CoordinatorActions done = Settle(c, c.OnEvaluation({Incarnation(2), 2, 20, 5}, now_));
+  EXPECT_TRUE(Settle(c, c.OnEvaluation(Evaluated(1, 2, 10, 5), now_)).releases.empty());
+  const CoordinatorActions done = Settle(c, c.OnEvaluation(Evaluated(2, 2, 20, 5), now_));
   EXPECT_EQ(done.releases.size(), 1u);
   ASSERT_EQ(done.metrics.size(), 1u);
   EXPECT_DOUBLE_EQ(*done.metrics[0].full_loss, 3);
@@ -255,8 +167,8 @@ TEST_F(CoordinatorTest, Evaluation_OfClasses_HasTheirAccuracy) {
   }
   Begin(c, 1, 2);
   CommitStep(c, 2);
-  Settle(c, c.OnEvaluation({Incarnation(1), 2, 10, 5, 3}, now_));
-  const CoordinatorActions done = Settle(c, c.OnEvaluation({Incarnation(2), 2, 20, 5, 1}, now_));
+  Settle(c, c.OnEvaluation(Evaluated(1, 2, 10, 5, 3), now_));
+  const CoordinatorActions done = Settle(c, c.OnEvaluation(Evaluated(2, 2, 20, 5, 1), now_));
   ASSERT_EQ(done.metrics.size(), 1u);
   EXPECT_DOUBLE_EQ(*done.metrics[0].full_accuracy, 0.4);
 }
@@ -268,7 +180,7 @@ TEST_F(CoordinatorTest, GivenValues_AreEvaluatedBeforeTheFirstStep) {
     options_.eval_every = every;
     Coordinator c(options_);
     Gather(c);
-    EXPECT_EQ(Begin(c, 1, 0).bind_workers.at(0).binding.evaluate, evaluated);
+    EXPECT_EQ(Begin(c, 1, 0).bind_workers.at(0).binding.evaluations.size(), evaluated ? 1u : 0u);
   }
 }
 
@@ -319,34 +231,32 @@ TEST_F(CoordinatorTest, FullLossNotFinite_EndsTheRun) {
     CommitStep(c, t);
   }
   Begin(c, 1, 2);
-  c.OnEvaluation({Incarnation(1), 2, std::numeric_limits<double>::infinity(), 5}, now_);
-  EXPECT_TRUE(c.OnEvaluation({Incarnation(2), 2, 1, 5}, now_).stop.has_value());
+  c.OnEvaluation(Evaluated(1, 2, std::numeric_limits<double>::infinity(), 5), now_);
+  EXPECT_TRUE(c.OnEvaluation(Evaluated(2, 2, 1, 5), now_).stop.has_value());
 }
 
-TEST_F(CoordinatorTest, Silence_EndsTheRunNamingTheMember) {
+TEST_F(CoordinatorTest, Silence_OfAShard_EndsTheRunNamingIt) {
   Coordinator c(options_);
   Gather(c);
   Begin(c, 1, 0);
-  now_ += options_.lease - absl::Seconds(1);
-  c.WorkerHeartbeat(Incarnation(1), "step 0: computing", now_);
-  c.ShardHeartbeat(ShardId(0), "", 1, now_);
-  EXPECT_FALSE(c.Tick(now_).stop.has_value());
-  now_ += absl::Seconds(2);
+  now_ += options_.lease + absl::Seconds(1);
+  Alive(c);
   const CoordinatorActions actions = c.Tick(now_);
   ASSERT_TRUE(actions.stop.has_value());
-  EXPECT_THAT(std::string(actions.stop->message()), HasSubstr("worker-0 is lost"));
+  EXPECT_THAT(std::string(actions.stop->message()), HasSubstr("shard-0 is lost"));
 }
 
+// Everybody waits: nobody is to blame, and the run says for what it waits.
 TEST_F(CoordinatorTest, NoProgress_EndsTheRunSayingWhoIsAwaited) {
   Coordinator c(options_);
   Gather(c);
   Begin(c, 1, 0);
+  Begin(c, 2, 0);
   const absl::Time begin = now_;
   CoordinatorActions actions;
   while (!actions.stop.has_value() && now_ < begin + absl::Hours(2)) {
     now_ += absl::Seconds(10);
-    for (const int64_t worker : {1, 2})
-      c.WorkerHeartbeat(Incarnation(worker), "step 0: computing, 3 gradients to go", now_);
+    Alive(c);
     c.ShardHeartbeat(ShardId(0), "", 1, now_);
     actions = c.Tick(now_);
   }
@@ -384,17 +294,6 @@ TEST_F(CoordinatorTest, Status_SaysWhatIsAwaited) {
 }
 
 // Steps 0 .. count-1, each asked for by both workers, evaluated where due, and committed.
-CoordinatorActions CoordinatorTest::Train(Coordinator& c, Step first, Step end) {
-  CoordinatorActions all;
-  for (Step t = first; t < end; ++t) {
-    all.Append(Begin(c, 1, t));
-    for (const int64_t worker : {1, 2})
-      all.Append(Settle(c, c.OnEvaluation({Incarnation(worker), t, 1, 10}, now_)));
-    all.Append(CommitStep(c, t));
-  }
-  return all;
-}
-
 TEST_F(CoordinatorTest, Checkpoint_IsBoundEveryKSteps_AndItsManifestFollowsTheParts) {
   options_.checkpoint_every = 2;
   options_.config = "the config";
@@ -472,11 +371,10 @@ TEST_F(CoordinatorTest, Resumed_NumbersGoOn_AndTheStartIsNotWrittenAgain) {
   Settle(c, c.OnStepDone({ShardId(0), 3, 0}, now_));  // the checkpoint is loaded
   const CoordinatorActions worker = Register(c, "worker-0", 10);
   EXPECT_EQ(worker.admit_workers.at(0).admission->incarnation, Incarnation(21));
-  EXPECT_EQ(worker.admit_workers.at(0).admission->first_step, 4);
   Register(c, "worker-1", 11);
   EXPECT_EQ(Ready(c, 21), absl::OkStatus());
   EXPECT_EQ(Ready(c, 22), absl::OkStatus());
-  const CoordinatorActions begun = Begin(c, 21, 4);
+  const CoordinatorActions begun = Begin(c, 21, kFirstOfMine);
   ASSERT_EQ(begun.bind_workers.size(), 1u);
   const WorkerBinding& binding = begun.bind_workers[0].binding;
   EXPECT_EQ(binding.generation, Generation(3));
@@ -484,7 +382,7 @@ TEST_F(CoordinatorTest, Resumed_NumbersGoOn_AndTheStartIsNotWrittenAgain) {
   EXPECT_EQ(binding.step, 4);
   // Three of five samples: what came back from a lost worker comes first.
   EXPECT_EQ(binding.portion, (std::vector<PositionRange>{{3, 1}, {20, 2}}));
-  EXPECT_TRUE(binding.evaluate);  // as the undisturbed run at step 4
+  EXPECT_EQ(binding.evaluations.size(), 1u);  // as the undisturbed run at step 4
   EXPECT_FALSE(begun.bind_shards.at(0).binding.checkpoint);
 }
 
@@ -590,7 +488,7 @@ TEST_F(CoordinatorTest, Stop_DuringTheFirstStep_WaitsAsLongAsAFirstStepMayTake) 
   Begin(c, 1, 0);
   EXPECT_FALSE(c.Stop("Ctrl-C", now_).stop.has_value());
   const auto alive = [&] {
-    for (const int64_t worker : {1, 2}) c.WorkerHeartbeat(Incarnation(worker), "computing", now_);
+    Alive(c);
     c.ShardHeartbeat(ShardId(0), "", 1, now_);
   };
   for (int i = 0; i < 30; ++i) {

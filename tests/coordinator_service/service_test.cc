@@ -132,11 +132,22 @@ TEST_F(CoordinatorServiceTest, Register_OtherConfig_FailedPreconditionWithBothHa
   EXPECT_THAT(std::string(shard.message()), HasSubstr("config hash"));
 }
 
-TEST_F(CoordinatorServiceTest, Register_TooManyWorkers_FailedPrecondition) {
+TEST_F(CoordinatorServiceTest, Register_WhileItTrains_IsLetIn_LeavesAndIsNobodyThen) {
   StartShard();
   StartWorkers();
   Member third(coordinator_.address());
-  EXPECT_EQ(third.RegisterWorker("worker-2").status().code(),
+  const auto admission = third.RegisterWorker("worker-2");
+  ASSERT_TRUE(admission.ok()) << admission.status();
+  proto::LeaveRequest leave;
+  leave.set_generation(1);
+  leave.set_worker(admission->incarnation.value());
+  proto::Ack ack;
+  for (int i = 0; i < 2; ++i) {
+    EXPECT_EQ(Call(coordinator_.address(), &proto::Coordinator::Stub::Leave, leave, &ack),
+              absl::OkStatus());
+  }
+  leave.set_worker(99);
+  EXPECT_EQ(Call(coordinator_.address(), &proto::Coordinator::Stub::Leave, leave, &ack).code(),
             absl::StatusCode::kFailedPrecondition);
 }
 

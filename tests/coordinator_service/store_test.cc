@@ -70,6 +70,10 @@ std::string Text(const Record& record) {
                           r.cursor.next(), returned, " ", r.samples, " ", r.evaluate, " ",
                           r.closing, " ", r.checkpoint);
     }
+    std::string operator()(const ExclusionRecord& r) {
+      return absl::StrCat("exclusion ", r.generation.value(), " ", r.number, " ", r.worker.value(),
+                          " ", r.reason);
+    }
     std::string operator()(const ScaleRecord& r) {
       return absl::StrCat("scale ", r.generation.value(), " ", r.step, " ",
                           r.scale == 0.1 + 0.2 ? "exact" : "inexact");
@@ -100,6 +104,7 @@ std::vector<Record> OneOfEach() {
                         SampleCursor(int64_t{1} << 40, {{7, 2}, {30, 1}}), 32, true, false, true},
           ScaleRecord{Generation(1), 0, 0.1 + 0.2},
           BindingRecord{Generation(1), 1, ViewId(1), SampleCursor(32), 0, false, true},
+          ExclusionRecord{Generation(1), 1, Incarnation(3), "no heartbeat for 21s"},
           ViewRecord{ViewId(2), {}}};
 }
 

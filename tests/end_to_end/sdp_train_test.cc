@@ -481,20 +481,6 @@ TEST_F(SdpTrainTest, InfiniteLoss_EndsTheRunNamingStepAndWorker) {
   EXPECT_THAT(outcome.output, HasSubstr("step "));
 }
 
-TEST_F(SdpTrainTest, KilledWorker_EndsTheRunNamed) {
-  const Outcome outcome = Shell(absl::StrCat(
-      "bash -c '", Program("sdp"), " train ", Config(), " --set run.dir=", RunDir("run").string(),
-      " --set train.steps=1000000 --set train.eval_every=0 & top=$!; "
-      "for i in $(seq 300); do grep -q loss ",
-      RunDir("run").string(),
-      "/metrics.jsonl 2>/dev/null && break; sleep 0.1; done; "
-      "pkill -KILL -P $top -f -- \"--name worker-2\"; wait $top; echo exit=$?'"));
-  EXPECT_THAT(outcome.output, HasSubstr("worker-2"));
-  EXPECT_THAT(outcome.output, HasSubstr("signal 9"));
-  EXPECT_THAT(outcome.output, HasSubstr("exit=1"));
-  EXPECT_THAT(outcome.output, HasSubstr("/config.toml --resume"));
-}
-
 TEST_F(SdpTrainTest, Interrupt_StopsAtAStepBoundary) {
   const Outcome outcome =
       Shell(absl::StrCat("bash -c 'set -m; ", Program("sdp"), " train ", Config(),

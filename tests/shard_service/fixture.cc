@@ -127,6 +127,17 @@ void TestShard::Bind(Step step, int workers, bool evaluate, int members) {
   EXPECT_TRUE(status.ok()) << status.error_message();
 }
 
+absl::Status TestShard::Exclude(int64_t number, int worker) {
+  grpc::ClientContext context;
+  SetDeadline(&context);
+  proto::ExcludeRequest request;
+  request.set_generation(1);
+  request.set_number(number);
+  request.set_worker(worker);
+  proto::ControlResponse response;
+  return FromGrpc(stub_->Exclude(&context, request, &response));
+}
+
 proto::ShardStatus TestShard::Status() {
   grpc::ClientContext context;
   SetDeadline(&context);

@@ -64,6 +64,7 @@ class TestShard {
   void Begin(Masking masking = Masking::kForward);  // without it the shard is not ready
   // Binds `step` with the workers 1..n, who all hold everything, in a view of `members` (0: n).
   void Bind(Step step, int workers, bool evaluate = false, int members = 0);
+  absl::Status Exclude(int64_t number, int worker);
   proto::ShardStatus Status();
   absl::Status Finish(int64_t generation);
 

@@ -27,7 +27,6 @@ class WorkerTest : public testing::Test {
     admission_.generation = Generation(2);
     admission_.shards = {"here:1"};
     admission_.coverage.assign(catalog_.units.size(), 1.0);
-    admission_.first_step = 12;
   }
 
   // Of step 12 on, with the shared units and the MLP, on both of two shards.
@@ -65,11 +64,11 @@ class WorkerTest : public testing::Test {
   WorkerAdmission admission_;
 };
 
-TEST_F(WorkerTest, Start_AsksForTheGenerationsFirstStep) {
+TEST_F(WorkerTest, Start_AsksForItsFirstStep) {
   Worker worker(options_, admission_, {10, 1, 2, 1});
   const WorkerActions actions = worker.Start();
   ASSERT_EQ(actions.ask.size(), 1u);
-  EXPECT_EQ(actions.ask[0].step, 12);
+  EXPECT_EQ(actions.ask[0].step, kFirstOfMine);
 }
 
 // The full model's factors follow from the run's coverage, whatever this worker holds.
@@ -84,8 +83,7 @@ TEST_F(WorkerTest, Evaluation_HasTheFactorsOfTheRescaling) {
     binding.generation = Generation(2);
     binding.step = 12;
     binding.units = std::make_shared<std::vector<UnitFactor>>();
-    binding.evaluate = true;
-    binding.validation_samples = 2;
+    binding.evaluations = {{12, ViewId(), 0, 2}};
     const WorkerActions actions = worker.OnBinding(binding, absl::UnixEpoch());
     ASSERT_EQ(actions.evaluate.size(), 1u);
     ASSERT_EQ(actions.evaluate[0].units.size(), catalog_.units.size());
@@ -107,8 +105,7 @@ TEST_F(WorkerTest, ValidationLossNotFinite_IsReported) {
   binding.generation = Generation(2);
   binding.step = 12;
   binding.units = std::make_shared<std::vector<UnitFactor>>();
-  binding.evaluate = true;
-  binding.validation_samples = 2;
+  binding.evaluations = {{12, ViewId(), 0, 2}};
   EXPECT_EQ(worker.OnBinding(binding, absl::UnixEpoch()).evaluate.size(), 1u);
   const WorkerActions actions =
       worker.OnEvaluated(12, absl::OutOfRangeError("evaluation of version 12: the loss is nan"));

@@ -7,6 +7,18 @@
 #include "absl/strings/str_cat.h"
 
 namespace sdp {
+namespace {
+
+// Aborted: this incarnation is out; another one may come.
+absl::Status Refused(const char* what, FragmentId fragment, Step step, Answer answer,
+                     const std::string& detail) {
+  const bool out = answer == Answer::kExcluded || answer == Answer::kStaleGeneration;
+  return {out ? absl::StatusCode::kAborted : absl::StatusCode::kFailedPrecondition,
+          absl::StrCat(what, " of fragment ", fragment.value(), " at step ", step,
+                       " was refused: ", AnswerName(answer), " ", detail)};
+}
+
+}  // namespace
 
 Worker::Worker(const Options& options, const WorkerAdmission& admission, const DataSummary& data)
     : options_(options),
@@ -16,7 +28,7 @@ Worker::Worker(const Options& options, const WorkerAdmission& admission, const D
 
 WorkerActions Worker::Start() {
   WorkerActions actions;
-  Ask(admission_.first_step, &actions);
+  Ask(kFirstOfMine, &actions);
   return actions;
 }
 
@@ -27,10 +39,12 @@ void Worker::Ask(Step step, WorkerActions* actions) {
 
 WorkerActions Worker::OnBinding(const WorkerBinding& binding, absl::Time /*now*/) {
   WorkerActions actions;
-  if (binding.generation != admission_.generation || asked_ != binding.step) return actions;
+  const bool asked = asked_ == binding.step || asked_ == kFirstOfMine;
+  if (binding.generation != admission_.generation || !asked) return actions;
   asked_.reset();
   if (binding.finished) {
-    actions.exit = absl::OkStatus();
+    finished_ = true;
+    if (steps_.empty()) actions.exit = absl::OkStatus();
     return actions;
   }
   if (binding.units != nullptr) {
@@ -40,25 +54,11 @@ WorkerActions Worker::OnBinding(const WorkerBinding& binding, absl::Time /*now*/
   StepState& state = steps_[binding.step];
   state.binding = binding;
   state.units = units_;
-  if (binding.evaluate && binding.validation_samples > 0) {
-    state.evaluating = true;
-    EvaluateTask task;
-    task.step = binding.step;
-    for (size_t unit = 0; unit < options_.catalog->units.size(); ++unit) {
-      task.units.push_back({UnitId(static_cast<int32_t>(unit)),
-                            EvaluationFactor(options_.rescale, admission_.coverage[unit])});
-    }
-    task.first_sample = binding.first_validation;
-    task.samples = binding.validation_samples;
-    task.micro_batch = binding.micro_batch;
-    actions.evaluate.push_back(std::move(task));
-  } else {
-    Begin(state, &actions);
-  }
+  EvaluateOrBegin(state, &actions);
   return actions;
 }
 
-// The training part of a step, after its evaluation.
+// The training part of a step, after its evaluations.
 void Worker::Begin(StepState& state, WorkerActions* actions) {
   const Step step = state.binding.step;
   if (state.binding.closing) {
@@ -71,7 +71,7 @@ void Worker::Begin(StepState& state, WorkerActions* actions) {
   }
   TrainTask task = TaskOf(state);
   const auto read = [&](UnitId unit, absl::flat_hash_set<FragmentId>& until) {
-    Expect(state, unit);
+    Expect(state.weights, unit);
     for (const FragmentId id : options_.layout->block(unit)) {
       state.unasked.insert(id);
       until.insert(id);
@@ -125,10 +125,10 @@ void Worker::SayDone(const StepState& state, ShardId shard, WorkerActions* actio
   actions->done.push_back({shard, done_[shard]});
 }
 
-void Worker::Expect(StepState& state, UnitId unit) {
+void Worker::Expect(Weights& weights, UnitId unit) const {
   const size_t fragments = options_.layout->block(unit).size();
-  state.missing[unit] = fragments;
-  state.parts[unit].resize(fragments);
+  weights.missing[unit] = fragments;
+  weights.parts[unit].resize(fragments);
 }
 
 // Whether an earlier step still needs the fragment's buffers.
@@ -153,109 +153,78 @@ void Worker::PullFree(WorkerActions* actions) {
     }
     for (const FragmentId id : free) {
       state.unasked.erase(id);
-      state.asked.insert(id);
+      state.weights.asked.insert(id);
     }
-    PullFragments(state, free, actions);
+    PullFragments(Key(state), free, actions);
   }
 }
 
-void Worker::PullFragments(const StepState& state, const std::vector<FragmentId>& fragments,
+void Worker::PullFragments(const RequestKey& key, const std::vector<FragmentId>& fragments,
                            WorkerActions* actions) const {
   std::map<ShardId, std::vector<FragmentId>> by_shard;
   for (const FragmentId id : fragments) by_shard[PlaceOf(id)].push_back(id);
   for (auto& [shard, wanted] : by_shard) {
     std::sort(wanted.begin(), wanted.end());  // forward order: first layers are the most urgent
     PullRequest request;
-    static_cast<RequestKey&>(request) = Key(state);
+    static_cast<RequestKey&>(request) = key;
     request.fragments = std::move(wanted);
     actions->pulls.push_back({shard, std::move(request)});
   }
 }
 
-RequestKey Worker::Key(const StepState& state) const {
-  return {admission_.generation, state.binding.view, admission_.term, state.binding.step,
-          admission_.incarnation};
+RequestKey Worker::Key(ViewId view, Step step) const {
+  return {admission_.generation, view, admission_.term, step, admission_.incarnation};
 }
 
 WorkerActions Worker::OnValue(Step step, FragmentId fragment, WireBuffer value, int64_t wire_bytes,
                               absl::Time /*now*/) {
   WorkerActions actions;
-  const auto it = steps_.find(step);
-  if (it == steps_.end()) return actions;
-  StepState& state = it->second;
-  if (state.asked.erase(fragment) == 0) return actions;  // twice
-  const Fragment& spec = options_.layout->fragment(fragment);
-  if (value.size() != spec.size) {
-    actions.exit = absl::InternalError(absl::StrCat("fragment ", fragment.value(), " of step ",
-                                                    step, " came with ", value.size(),
-                                                    " elements, it has ", spec.size));
+  // An evaluation's traffic is not the step's: the full model passes by.
+  if (evaluation_.has_value() && evaluation_->part.version == step &&
+      evaluation_->weights.asked.contains(fragment)) {
+    Arrived(step, fragment, std::move(value), evaluation_->weights, &actions);
     return actions;
   }
-  // An evaluation's traffic is not the step's: the full model passes by.
-  if (!state.evaluating) {
-    state.pulled_bytes += wire_bytes;
-    if (const auto from = state.awaited.find(PlaceOf(fragment));
-        from != state.awaited.end() && --from->second == 0) {
-      SayDone(state, from->first, &actions);
-    }
+  const auto it = steps_.find(step);
+  if (it == steps_.end() || !it->second.weights.asked.contains(fragment)) return actions;  // twice
+  StepState& state = it->second;
+  state.pulled_bytes += wire_bytes;
+  if (const auto from = state.awaited.find(PlaceOf(fragment));
+      from != state.awaited.end() && --from->second == 0) {
+    SayDone(state, from->first, &actions);
+  }
+  Arrived(step, fragment, std::move(value), state.weights, &actions);
+  return actions;
+}
+
+void Worker::Arrived(Step step, FragmentId fragment, WireBuffer value, Weights& weights,
+                     WorkerActions* actions) const {
+  weights.asked.erase(fragment);
+  const Fragment& spec = options_.layout->fragment(fragment);
+  if (value.size() != spec.size) {
+    actions->exit = absl::InternalError(absl::StrCat("fragment ", fragment.value(), " of step ",
+                                                     step, " came with ", value.size(),
+                                                     " elements, it has ", spec.size));
+    return;
   }
   const FragmentId first = options_.layout->block(spec.unit).front();
-  state.parts[spec.unit][static_cast<size_t>(fragment.value() - first.value())] = std::move(value);
-  if (--state.missing[spec.unit] == 0) {
-    actions.units.push_back({step, spec.unit, std::move(state.parts[spec.unit])});
-    state.parts.erase(spec.unit);
-    state.missing.erase(spec.unit);
-  }
-  return actions;
+  std::vector<WireBuffer>& parts = weights.parts[spec.unit];
+  parts[static_cast<size_t>(fragment.value() - first.value())] = std::move(value);
+  if (--weights.missing[spec.unit] > 0) return;
+  actions->units.push_back({step, spec.unit, std::move(parts)});
+  weights.parts.erase(spec.unit);
+  weights.missing.erase(spec.unit);
 }
 
 WorkerActions Worker::OnPullRefused(Step step, FragmentId fragment, Answer answer,
                                     const std::string& detail) {
   WorkerActions actions;
+  const bool evaluates = evaluation_.has_value() && evaluation_->part.version == step &&
+                         evaluation_->weights.asked.contains(fragment);
   const auto it = steps_.find(step);
-  if (it == steps_.end() || !it->second.asked.contains(fragment) || answer == Answer::kStepClosed)
-    return actions;
-  actions.exit = absl::FailedPreconditionError(
-      absl::StrCat("pull of fragment ", fragment.value(), " at step ", step,
-                   " was refused: ", AnswerName(answer), " ", detail));
-  return actions;
-}
-
-WorkerActions Worker::OnWant(Step step, UnitId unit) {
-  WorkerActions actions;
-  const auto it = steps_.find(step);
-  if (it == steps_.end() || !it->second.evaluating || it->second.missing.contains(unit))
-    return actions;
-  StepState& state = it->second;
-  state.last_wanted = unit;
-  Expect(state, unit);
-  const std::vector<FragmentId>& block = options_.layout->block(unit);
-  state.asked.insert(block.begin(), block.end());
-  PullFragments(state, block, &actions);
-  return actions;
-}
-
-WorkerActions Worker::OnEvaluated(Step step, const absl::StatusOr<LossSum>& result) {
-  WorkerActions actions;
-  const auto it = steps_.find(step);
-  if (it == steps_.end() || !it->second.evaluating) return actions;
-  if (!result.ok()) {
-    if (absl::IsOutOfRange(result.status())) {
-      actions.not_finite.push_back(
-          {options_.name, step, "the validation loss", admission_.incarnation});
-    } else {
-      actions.exit = result.status();
-    }
-    return actions;
-  }
-  StepState& state = it->second;
-  state.evaluating = false;
-  state.asked.clear();
-  state.parts.clear();
-  state.missing.clear();
-  actions.evaluations.push_back(
-      {admission_.incarnation, step, result->loss_sum, result->terms, result->correct});
-  Begin(state, &actions);
+  const bool trains = it != steps_.end() && it->second.weights.asked.contains(fragment);
+  if ((!evaluates && !trains) || answer == Answer::kStepClosed) return actions;
+  actions.exit = Refused("pull", fragment, step, answer, detail);
   return actions;
 }
 
@@ -324,9 +293,7 @@ WorkerActions Worker::OnPushAnswer(const PushAnswer& answer, absl::Time now) {
     case Answer::kStaleTerm:
     case Answer::kExcluded:
     case Answer::kInvalid:
-      actions.exit = absl::FailedPreconditionError(
-          absl::StrCat("push of fragment ", answer.fragment.value(), " at step ", answer.step,
-                       " was refused: ", AnswerName(answer.answer), " ", answer.detail));
+      actions.exit = Refused("push", answer.fragment, answer.step, answer.answer, answer.detail);
       return actions;
   }
   return actions;
@@ -370,6 +337,7 @@ void Worker::TryComplete(StepState& state, absl::Time now, WorkerActions* action
   report.pushed_bytes = state.pushed_bytes;
   actions->reports.push_back(report);
   steps_.erase(report.step);
+  if (finished_ && steps_.empty()) actions->exit = absl::OkStatus();
 }
 
 WorkerActions Worker::Reconnected(ShardId shard) {
@@ -377,12 +345,17 @@ WorkerActions Worker::Reconnected(ShardId shard) {
   const auto there = [&](FragmentId id) { return PlaceOf(id) == shard; };
   if (const auto done = done_.find(shard); done != done_.end())
     actions.done.push_back({shard, done->second});
-  for (const auto& [step, state] : steps_) {
+  const auto ask_again = [&](const RequestKey& key, const Weights& weights) {
     std::vector<FragmentId> wanted;
-    for (const FragmentId id : state.asked) {
+    for (const FragmentId id : weights.asked) {
       if (there(id)) wanted.push_back(id);
     }
-    PullFragments(state, wanted, &actions);
+    PullFragments(key, wanted, &actions);
+  };
+  if (evaluation_.has_value())
+    ask_again(Key(evaluation_->part.view, evaluation_->part.version), evaluation_->weights);
+  for (const auto& [step, state] : steps_) {
+    ask_again(Key(state), state.weights);
     for (const auto& [id, gradient] : state.unacknowledged) {
       if (there(id)) PushFragment(state, id, absl::ZeroDuration(), &actions);
     }
@@ -390,16 +363,24 @@ WorkerActions Worker::Reconnected(ShardId shard) {
   return actions;
 }
 
+bool Worker::waits() const {
+  if (steps_.empty()) return true;
+  const auto& [step, state] = *steps_.begin();
+  if (evaluation_.has_value() && evaluation_->step == step)
+    return !evaluation_->weights.asked.empty();
+  return !state.weights.asked.empty() || !state.unasked.empty() || state.due.empty();
+}
+
 Step Worker::step() const { return steps_.empty() ? asked_.value_or(0) : steps_.rbegin()->first; }
 
 std::string Worker::phase() const {
   if (steps_.empty()) return absl::StrCat("step ", step(), ": waiting for its binding");
   const auto& [step, state] = *steps_.begin();
-  if (state.evaluating) {
-    return absl::StrCat("step ", step, ": evaluating ",
-                        options_.catalog->unit(state.last_wanted).name);
+  if (evaluation_.has_value() && evaluation_->step == step) {
+    return absl::StrCat("step ", evaluation_->part.version, ": evaluating ",
+                        options_.catalog->unit(evaluation_->last_wanted).name);
   }
-  const size_t missing = state.asked.size() + state.unasked.size();
+  const size_t missing = state.weights.asked.size() + state.unasked.size();
   if (missing > 0) return absl::StrCat("step ", step, ": waiting for ", missing, " fragments");
   if (!state.due.empty())
     return absl::StrCat("step ", step, ": computing, ", state.due.size(), " gradients to go");

@@ -103,19 +103,29 @@ class Worker {
   // Where it is, for heartbeats and status: "step 12: waiting for weights of layers.3.mlp from
   // shard 1 since ...".
   std::string phase() const;
+  // Whether it can do nothing until others have done theirs.
+  bool waits() const;
   Step step() const;  // the newest step it knows of
 
  private:
+  struct Weights {  // on their way to a computation
+    absl::flat_hash_set<FragmentId> asked;
+    absl::flat_hash_map<UnitId, std::vector<WireBuffer>> parts;  // of units that are not complete
+    absl::flat_hash_map<UnitId, size_t> missing;  // fragments of a unit that have not come
+  };
+  struct Evaluation {
+    Step step = 0;  // that is bound to it, and trains afterwards
+    EvaluationPart part;
+    UnitId last_wanted;
+    Weights weights;
+  };
   struct StepState {
     WorkerBinding binding;
     std::vector<UnitFactor> units;
-    bool evaluating = false;
-    UnitId last_wanted;
-    // Weights. asked: on their way; parts: of units that are not complete yet.
-    absl::flat_hash_set<FragmentId> unasked, asked;
-    absl::flat_hash_map<UnitId, std::vector<WireBuffer>> parts;
-    absl::flat_hash_map<UnitId, size_t> missing;  // fragments of a unit that have not come
-    absl::flat_hash_map<ShardId, int> awaited;    // backward masking: fragments to come from it
+    size_t evaluated = 0;  // of the binding's evaluations
+    Weights weights;
+    absl::flat_hash_set<FragmentId> unasked;
+    absl::flat_hash_map<ShardId, int> awaited;  // backward masking: fragments to come from it
     // Gradients. due: not computed yet; unacknowledged: kept until the shard has them. in_use:
     // there will be none, as the unit is not held, and the weights are not released yet.
     absl::flat_hash_set<FragmentId> due, in_use;
@@ -125,7 +135,12 @@ class Worker {
     int64_t pulled_bytes = 0, pushed_bytes = 0;
   };
 
-  RequestKey Key(const StepState& state) const;
+  RequestKey Key(ViewId view, Step step) const;
+  RequestKey Key(const StepState& state) const {
+    return Key(state.binding.view, state.binding.step);
+  }
+  // The next of the step's evaluations; after them it trains.
+  void EvaluateOrBegin(StepState& state, WorkerActions* actions);
   ShardId PlaceOf(FragmentId fragment) const {
     return place_[static_cast<size_t>(fragment.value())];
   }
@@ -133,11 +148,13 @@ class Worker {
   void Begin(StepState& state, WorkerActions* actions);
   TrainTask TaskOf(const StepState& state) const;
   void PushHeaders(StepState& state, WorkerActions* actions);
-  void Expect(StepState& state, UnitId unit);
+  void Expect(Weights& weights, UnitId unit) const;
+  void Arrived(Step step, FragmentId fragment, WireBuffer value, Weights& weights,
+               WorkerActions* actions) const;
   void SayDone(const StepState& state, ShardId shard, WorkerActions* actions);
   bool Busy(Step before, FragmentId fragment) const;
   void PullFree(WorkerActions* actions);
-  void PullFragments(const StepState& state, const std::vector<FragmentId>& fragments,
+  void PullFragments(const RequestKey& key, const std::vector<FragmentId>& fragments,
                      WorkerActions* actions) const;
   void PushFragment(const StepState& state, FragmentId fragment, absl::Duration delay,
                     WorkerActions* actions) const;
@@ -152,6 +169,8 @@ class Worker {
   std::optional<Step> asked_;          // the step whose binding is awaited
   std::map<ShardId, ReadsDone> done_;  // backward masking: what it was told last
   std::map<Step, StepState> steps_;    // bound, until reported; at most two
+  std::optional<Evaluation> evaluation_;
+  bool finished_ = false;  // there will be no more steps
 };
 
 }  // namespace sdp

@@ -24,6 +24,19 @@ void WorkerService::End(absl::Status status) {
   if (!end_.has_value()) end_ = std::move(status);
 }
 
+void WorkerService::Leave(absl::Duration grace, const std::string& why) {
+  loop_.Post([this, grace, why] {
+    if (worker_ == nullptr || grace <= absl::ZeroDuration()) return End(absl::CancelledError(why));
+    spdlog::info("leaving: {}", why);
+    client_->Leave(admission_.incarnation, [this](const absl::Status& status) {
+      if (!status.ok()) End(Context(status, "leave"));
+    });
+    loop_.PostAt(absl::Now() + grace, [this, why] {
+      End(absl::CancelledError(absl::StrCat(why, ", and what was bound was not finished in time")));
+    });
+  });
+}
+
 absl::Status WorkerService::Run() {
   loop_.Post([this] { Register(); });
   absl::Status end;
@@ -54,7 +67,7 @@ void WorkerService::Register() {
   };
   options.on_waiting = [](const std::string& what) { spdlog::info("waiting: {}", what); };
   client_ = std::make_unique<CoordinatorClient>(*channel, &loop_, std::move(options));
-  client_->RegisterWorker({options_.name, options_.config_hash, options_.instance},
+  client_->RegisterWorker({options_.name, options_.config_hash, options_.instance, options_.again},
                           [this](const absl::StatusOr<WorkerAdmission>& admission) {
                             if (!admission.ok())
                               return End(Context(admission.status(), "register"));
@@ -80,7 +93,7 @@ void WorkerService::Admitted(const WorkerAdmission& admission) {
       *own_connection, admission.incarnation,
       [this] {
         MutexLock lock(&mutex_);
-        return Heartbeats::State{phase_, PeakMemoryBytes(), Allocated().peak};
+        return Heartbeats::State{phase_, PeakMemoryBytes(), Allocated().peak, waits_};
       },
       [this](absl::Status status) {
         // The coordinator's reason stands for itself; a member only repeats it.
@@ -163,6 +176,7 @@ void WorkerService::Do(WorkerActions actions) {
   }
   MutexLock lock(&mutex_);
   phase_ = worker_->phase();
+  waits_ = worker_->waits();
 }
 
 void WorkerService::Push(const WorkerActions::Push& push) {

@@ -33,6 +33,7 @@ class WorkerService {
     std::string name;
     std::string config_hash;
     uint64_t instance = 0;   // random per process
+    bool again = false;      // this process was in the run before, and is out
     Worker::Options worker;  // name and the rest of what the logic needs
     DataSummary data;
     WireType precision = WireType::kF32;  // of values from the shards; gradients have the model's
@@ -47,11 +48,15 @@ class WorkerService {
   WorkerService(const WorkerService&) = delete;
   WorkerService& operator=(const WorkerService&) = delete;
 
-  // Blocks until the run is over for this worker. OK - finished; Cancelled - stopped on request;
-  // else what went wrong. Once.
+  // Blocks until the run is over for this worker. OK - finished, or it has left; Cancelled -
+  // stopped on request; Aborted - it was excluded, or the run has gone back: another service may
+  // register again; else what went wrong. Once.
   absl::Status Run();
   // Ends Run with this status. From any thread, also before Run.
   void End(absl::Status status) ABSL_LOCKS_EXCLUDED(mutex_);
+  // Leaves the run: finishes what is bound to it and ends Run with OK; after `grace` it gives up,
+  // and ends with Cancelled. From any thread.
+  void Leave(absl::Duration grace, const std::string& why);
 
  private:
   // On the loop.
@@ -71,6 +76,7 @@ class WorkerService {
   Mutex mutex_;
   std::optional<absl::Status> end_ ABSL_GUARDED_BY(mutex_);
   std::string phase_ ABSL_GUARDED_BY(mutex_);
+  bool waits_ ABSL_GUARDED_BY(mutex_) = false;
 
   // Confined to the loop.
   std::unique_ptr<CoordinatorClient> client_;

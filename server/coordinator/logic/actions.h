@@ -39,6 +39,10 @@ struct CoordinatorActions {
     ShardId shard;
     ClipScale scale;
   };
+  struct Exclude {
+    ShardId shard;
+    Exclusion exclusion;
+  };
   struct AdmitShard {
     std::string name;
     uint64_t instance;
@@ -55,6 +59,7 @@ struct CoordinatorActions {
   std::vector<AdmitShard> admit_shards;
   std::vector<AdmitWorker> admit_workers;
   std::vector<ToShard> bind_shards;
+  std::vector<Exclude> exclude;
   std::vector<ToWorker> bind_workers;
   std::vector<Scale> scales;
   std::vector<Release> releases;

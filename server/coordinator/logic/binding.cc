@@ -4,15 +4,10 @@
 
 #include "absl/strings/str_cat.h"
 #include "server/coordinator/logic/coordinator.h"
+#include "server/coordinator/logic/portion.h"
 
 namespace sdp {
 namespace {
-
-// Rank i's part of `total` items: consecutive, the first total mod N ranks have one more.
-std::pair<int64_t, int64_t> Portion(int64_t total, int64_t rank, int64_t ranks) {
-  const int64_t base = total / ranks, extra = total % ranks;
-  return {rank * base + std::min(rank, extra), base + (rank < extra ? 1 : 0)};
-}
 
 HolderSets Intern(const Plan& plan, const std::vector<Incarnation>& members) {
   HolderSets sets;
@@ -34,16 +29,18 @@ HolderSets Intern(const Plan& plan, const std::vector<Incarnation>& members) {
 PlanInput Coordinator::PlanInputAt(Step step) const {
   PlanInput input;
   input.catalog = options_.catalog;
-  input.coverage = options_.coverage;
-  if (const int phase = PhaseAt(options_.phases, step); phase > 0) {
-    input.coverage = options_.phases[static_cast<size_t>(phase) - 1].coverage;
-    input.reference = options_.coverage;
-  }
+  input.coverage = CoverageAt(step);
+  if (PhaseAt(options_.phases, step) > 0) input.reference = options_.coverage;
   for (const Incarnation member : view_->members()) input.ranks.push_back({NameOf(member), 0, 1});
   input.assignment = options_.assignment;
   input.seed = options_.seed;
   input.rotation = PlanKeyAt(step).rotation;
   return input;
+}
+
+const std::vector<double>& Coordinator::CoverageAt(Step step) const {
+  const int phase = PhaseAt(options_.phases, step);
+  return phase > 0 ? options_.phases[static_cast<size_t>(phase) - 1].coverage : options_.coverage;
 }
 
 PlanKey Coordinator::PlanKeyAt(Step step) const {
@@ -72,15 +69,14 @@ CoordinatorActions Coordinator::BeginStep(Incarnation incarnation, Step step, in
   *error = absl::OkStatus();
   WorkerState* worker = FindWorker(incarnation);
   if (worker == nullptr || !worker->ready) {
-    *error = absl::AbortedError(
-        absl::StrCat("incarnation ", incarnation.value(), " is not in the run: register again"));
+    *error = NotInTheRun(incarnation);
     return actions;
   }
   worker->heard = now;
-  const Step last = closing_.has_value() ? *closing_ + 1 : next_step_;
-  if (step < 0 || step > last) {
+  if (step == kFirstOfMine) step = worker->first_step.value_or(kFirstOfMine);
+  if (step < kFirstOfMine || (step > next_step_ && !closing_.has_value())) {
     *error = absl::InvalidArgumentError(absl::StrCat(worker->registration.name, " asks for step ",
-                                                     step, ", allowed are 0..", last));
+                                                     step, ", allowed are 0..", next_step_));
     return actions;
   }
   asked_[step][incarnation] = known_plan;
@@ -91,9 +87,16 @@ CoordinatorActions Coordinator::BeginStep(Incarnation incarnation, Step step, in
 }
 
 void Coordinator::TryBind(absl::Time now, CoordinatorActions* actions) {
-  const bool wanted = asked_.contains(next_step_) && !closing_.has_value();
+  if (phase_ != Phase::kTraining || closing_.has_value()) return;
+  if (std::string paused = PausedBy(); paused != paused_) {
+    actions->log.push_back(paused.empty() ? "enough workers: training goes on" : paused);
+    paused_ = std::move(paused);
+  }
+  // If nobody is left to ask, the closing binding is due all the same.
+  const bool wanted =
+      asked_.contains(next_step_) || asked_.contains(kFirstOfMine) || workers_.empty();
   // At most two steps in flight.
-  if (phase_ == Phase::kTraining && wanted && committed_ >= next_step_ - 2) BindStep(now, actions);
+  if (wanted && committed_ >= next_step_ - 2 && paused_.empty()) BindStep(now, actions);
 }
 
 void Coordinator::BindStep(absl::Time now, CoordinatorActions* actions) {
@@ -105,6 +108,10 @@ void Coordinator::BindStep(absl::Time now, CoordinatorActions* actions) {
       options_.diagnostics_every > 0 && !closing && t % options_.diagnostics_every == 0;
   const bool due =
       diagnose || (options_.eval_every > 0 && t >= first && t % options_.eval_every == 0);
+  if (!closing) {
+    if (const absl::Status status = ChangeView(t, actions); !status.ok())
+      return End(status, actions);
+  }
   if (PlanKeyAt(t) != plan_key_ && !closing) {
     if (const absl::Status status = MakePlanAt(t); !status.ok()) return End(status, actions);
   }
@@ -129,13 +136,7 @@ void Coordinator::BindStep(absl::Time now, CoordinatorActions* actions) {
     step.squares.resize(place_.size());
     if (diagnose) step.holder_squares.resize(place_.size());
   }
-  if (step.binding.evaluate) {
-    for (int rank = 0; rank < view_->size(); ++rank) {
-      if (BindingFor(step, rank, -1).validation_samples > 0) {
-        step.expect_evaluations.insert(view_->members()[static_cast<size_t>(rank)]);
-      }
-    }
-  }
+  if (step.binding.evaluate) Evaluate(step);
   if (step.binding.checkpoint) ExpectCheckpoint(step);
   CoordinatorActions then;
   for (size_t s = 0; s < shards_.size(); ++s) {
@@ -177,33 +178,71 @@ void Coordinator::ExpectCheckpoint(const StepState& step) {
   }
 }
 
+void Coordinator::AnswerAll(CoordinatorActions* actions) {
+  std::vector<Step> steps;
+  for (const auto& [step, asked] : asked_) steps.push_back(step);
+  for (const Step step : steps) AnswerAsked(step, actions);
+}
+
 void Coordinator::AnswerAsked(Step step, CoordinatorActions* actions) {
   const auto asked = asked_.find(step);
   if (asked == asked_.end()) return;
-  if (closing_.has_value() && step == *closing_ + 1) {
-    if (phase_ != Phase::kEnding) return;
-    for (const auto& [worker, known_plan] : asked->second) {
-      WorkerBinding binding;
-      binding.generation = generation_;
-      binding.step = step;
-      binding.finished = true;
-      actions->bind_workers.push_back({worker, std::move(binding)});
-      FindWorker(worker)->told_finished = true;
-    }
-    asked_.erase(asked);
-    return;
-  }
+  if (step == kFirstOfMine || (closing_.has_value() && step > *closing_))
+    return AnswerUnbound(step, actions);
   const auto bound = steps_.find(step);
   if (bound == steps_.end()) {
     if (step < next_step_) asked_.erase(asked);  // a copy of a question that was answered long ago
     return;
   }
   if (!bound->second.durable || committed_ < step - 2) return;
-  for (const auto& [worker, known_plan] : asked->second) {
-    const int rank = *bound->second.view->RankOf(worker);
-    actions->bind_workers.push_back({worker, BindingFor(bound->second, rank, known_plan)});
+  for (const auto& [incarnation, known_plan] : asked->second) {
+    const std::optional<int> rank = bound->second.view->RankOf(incarnation);
+    if (!rank.has_value()) {  // it left before this step
+      TellFinished(incarnation, step, actions);
+      continue;
+    }
+    WorkerState& worker = *FindWorker(incarnation);
+    if (worker.answered < step) {
+      worker.answered = step;
+      bound->second.more_evaluations[incarnation] = std::exchange(worker.more_evaluations, {});
+    }
+    actions->bind_workers.push_back({incarnation, BindingFor(bound->second, *rank, known_plan)});
   }
   asked_.erase(asked);
+}
+
+// Questions to which no step is the answer: of workers that are in no view, and those for what
+// comes after the end.
+void Coordinator::AnswerUnbound(Step step, CoordinatorActions* actions) {
+  std::map<Incarnation, int64_t>& asked = asked_.at(step);
+  std::erase_if(asked, [&](const auto& question) {
+    WorkerState& worker = *FindWorker(question.first);
+    if (phase_ == Phase::kEnding || (step == kFirstOfMine && worker.leaving)) {
+      TellFinished(question.first, step, actions);
+      return true;
+    }
+    if (step == kFirstOfMine || worker.more_evaluations.empty()) return false;
+    WorkerBinding binding;  // the end waits for these
+    binding.generation = generation_;
+    binding.view = view_->id();
+    binding.term = term_;
+    binding.step = step;
+    binding.micro_batch = options_.micro_batch;
+    binding.evaluations = std::exchange(worker.more_evaluations, {});
+    binding.closing = true;
+    actions->bind_workers.push_back({question.first, std::move(binding)});
+    return true;
+  });
+  if (asked.empty()) asked_.erase(step);
+}
+
+void Coordinator::TellFinished(Incarnation worker, Step step, CoordinatorActions* actions) {
+  WorkerBinding binding;
+  binding.generation = generation_;
+  binding.step = step;
+  binding.finished = true;
+  actions->bind_workers.push_back({worker, std::move(binding)});
+  FindWorker(worker)->told_finished = true;
 }
 
 WorkerBinding Coordinator::BindingFor(const StepState& step, int rank, int64_t known_plan) const {
@@ -224,11 +263,11 @@ WorkerBinding Coordinator::BindingFor(const StepState& step, int rank, int64_t k
   const auto [first, samples] = Portion(step.binding.samples, rank, ranks);
   binding.portion = PartOf(step.positions, first, samples);
   binding.micro_batch = options_.micro_batch;
-  binding.evaluate = step.binding.evaluate;
-  if (binding.evaluate) {
-    const int64_t all = data_->validation_samples;
-    const int64_t total = options_.eval_samples > 0 ? std::min(options_.eval_samples, all) : all;
-    std::tie(binding.first_validation, binding.validation_samples) = Portion(total, rank, ranks);
+  const Incarnation member = step.view->members()[static_cast<size_t>(rank)];
+  if (const auto more = step.more_evaluations.find(member); more != step.more_evaluations.end())
+    binding.evaluations = more->second;
+  for (const Evaluation& one : step.evaluations) {
+    if (one.evaluator == member && !one.report.has_value()) binding.evaluations.push_back(one.part);
   }
   binding.closing = step.binding.closing;
   return binding;

@@ -24,6 +24,7 @@ void CoordinatorActions::Append(CoordinatorActions&& more) {
   MoveTo(admit_shards, std::move(more.admit_shards));
   MoveTo(admit_workers, std::move(more.admit_workers));
   MoveTo(bind_shards, std::move(more.bind_shards));
+  MoveTo(exclude, std::move(more.exclude));
   MoveTo(bind_workers, std::move(more.bind_workers));
   MoveTo(scales, std::move(more.scales));
   MoveTo(releases, std::move(more.releases));
@@ -180,46 +181,10 @@ CoordinatorActions Coordinator::OnStepReport(const StepReport& report, absl::Tim
       std::max(worker->allocated_peak_bytes, report.allocated_peak_bytes);
   step->second.reports.emplace(report.worker, report);
   Progress(now);
+  ForgetLeft();
   ReportSteps(now, &actions);
   TryFinish(now, &actions);
   return actions;
-}
-
-CoordinatorActions Coordinator::OnEvaluation(const EvaluationReport& report, absl::Time now) {
-  CoordinatorActions actions;
-  const auto it = steps_.find(report.step);
-  if (it == steps_.end() || it->second.expect_evaluations.erase(report.worker) == 0) return actions;
-  StepState& step = it->second;
-  step.evaluations.emplace(report.worker, report);
-  Progress(now);
-  if (step.expect_evaluations.empty()) FinishEvaluation(step, &actions);
-  ReportSteps(now, &actions);
-  TryFinish(now, &actions);
-  return actions;
-}
-
-void Coordinator::FinishEvaluation(StepState& step, CoordinatorActions* actions) {
-  EvaluationReport total;
-  for (const Incarnation member :
-       step.view->members()) {  // in rank order: the sum's bits do not depend on arrival
-    if (const auto part = step.evaluations.find(member); part != step.evaluations.end()) {
-      total.loss_sum += part->second.loss_sum;
-      total.terms += part->second.terms;
-      if (part->second.correct) total.correct = total.correct.value_or(0) + *part->second.correct;
-    }
-  }
-  const auto terms = static_cast<double>(std::max<int64_t>(total.terms, 1));
-  step.full_loss = total.loss_sum / terms;
-  if (total.correct) step.full_accuracy = static_cast<double>(*total.correct) / terms;
-  last_full_loss_ = step.full_loss;
-  if (!std::isfinite(*step.full_loss)) {
-    return End(absl::OutOfRangeError(absl::StrCat(
-                   "step ", step.binding.step, ": the full model's validation loss is not finite")),
-               actions);
-  }
-  for (size_t s = 0; s < shards_.size(); ++s) {
-    actions->releases.push_back({ShardId(static_cast<int32_t>(s)), step.binding.step});
-  }
 }
 
 CoordinatorActions Coordinator::OnStateHashes(const StateHashes& hashes, absl::Time now) {
@@ -300,13 +265,18 @@ CoordinatorActions Coordinator::OnNotFinite(const NotFiniteReport& report, absl:
 }
 
 CoordinatorActions Coordinator::WorkerHeartbeat(Incarnation incarnation, const std::string& phase,
-                                                absl::Time now) {
-  if (WorkerState* worker = FindWorker(incarnation); worker != nullptr) {
-    worker->heard = now;
-    // A long evaluation or first step shows itself in a changing phase.
-    if (worker->phase != phase) Progress(now);
-    worker->phase = phase;
+                                                bool waits, absl::Time now, absl::Status* error) {
+  WorkerState* const worker = FindWorker(incarnation);
+  if (worker == nullptr) {
+    *error = NotInTheRun(incarnation);
+    return {};
   }
+  *error = absl::OkStatus();
+  worker->heard = now;
+  // A long evaluation or first step shows itself in a changing phase.
+  if (worker->phase != phase) Progress(now);
+  worker->phase = phase;
+  worker->waits = waits;
   return {};
 }
 
@@ -350,6 +320,7 @@ CoordinatorActions Coordinator::Stop(const std::string& reason, absl::Time now) 
                        ? options_.first_step_timeout
                        : std::max(options_.stop_timeout, 3 * slowest_step_));
   actions.log.push_back(absl::StrCat("stopping at step ", next_step_, ": ", reason));
+  TryBind(now, &actions);  // if nobody is there to ask for it
   return actions;
 }
 
@@ -361,8 +332,8 @@ void Coordinator::TryFinish(absl::Time now, CoordinatorActions* actions) {
     });
     // Only the closing binding is left: every step before it is committed and reported.
     const bool complete = it != steps_.end() && steps_.size() == 1 && it->second.durable &&
-                          hashed && committed_ + 1 == *closing_ &&
-                          it->second.expect_evaluations.empty() && checkpoints_.empty();
+                          hashed && committed_ + 1 == *closing_ && it->second.evaluated() &&
+                          checkpoints_.empty();
     if (!complete) return;
     StepMetrics last = MetricsOf(it->second, now);
     last.state_hash =
@@ -372,11 +343,13 @@ void Coordinator::TryFinish(absl::Time now, CoordinatorActions* actions) {
     end_by_ = std::min(end_by_, now + options_.stop_timeout);
     for (size_t s = 0; s < shards_.size(); ++s)
       actions->finish_shards.push_back(ShardId(static_cast<int32_t>(s)));
-    AnswerAsked(*closing_ + 1, actions);
+    AnswerAll(actions);
   }
   if (phase_ != Phase::kEnding) return;
-  const bool told = std::all_of(workers_.begin(), workers_.end(),
-                                [](const auto& w) { return w.second.told_finished; });
+  // Those that were about to join hear of it with their next heartbeat.
+  const bool told = std::all_of(workers_.begin(), workers_.end(), [](const auto& w) {
+    return w.second.told_finished || !w.second.first_step.has_value();
+  });
   const bool left =
       std::all_of(shards_.begin(), shards_.end(), [](const auto& s) { return s.finished; });
   if (!told || !left) return;

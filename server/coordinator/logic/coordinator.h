@@ -49,7 +49,9 @@ class Coordinator {
     const Layout* layout = nullptr;    // outlives the coordinator
     std::string config_hash;
     int shards = 1;
-    int workers = 1;               // N of the first view
+    int workers = 1;               // N of the first view, at least
+    int min_workers = 1;           // with fewer no step is bound
+    int max_workers = 0;           // with as many nobody is let in; 0: no limit
     std::vector<double> coverage;  // [units] c_j
     std::vector<CoveragePhase> phases;
     Rescale rescale = Rescale::kEval;
@@ -87,10 +89,19 @@ class Coordinator {
   // FailedPrecondition in `*error` when its data is not that of the others.
   CoordinatorActions Ready(Incarnation worker, const DataSummary& data, absl::Time now,
                            absl::Status* error);
-  // Asks for the binding of `step`; `known_plan`: the plan whose units the worker has, or -1.
-  // Answered when step - 2 is committed.
+  // Asks for the binding of `step`, or of kFirstOfMine; `known_plan`: the plan whose units the
+  // worker has, or -1. Answered when step - 2 is committed.
   CoordinatorActions BeginStep(Incarnation worker, Step step, int64_t known_plan, absl::Time now,
                                absl::Status* error);
+
+  // The worker wants to go: the next step is bound without it. It is told that it may when it asks
+  // for that step.
+  CoordinatorActions Leave(Incarnation worker, absl::Time now);
+  // The worker of this name is to leave; or its process is gone, and it is excluded at once.
+  // NotFound in `*error`: there is none.
+  enum class Drain { kLeaves, kIsGone };
+  CoordinatorActions DrainWorker(const std::string& name, Drain how, absl::Time now,
+                                 absl::Status* error);
 
   CoordinatorActions OnReduced(const Reduced& reduced, absl::Time now);
   CoordinatorActions OnStepDone(const StepDone& done, absl::Time now);
@@ -102,7 +113,10 @@ class Coordinator {
   CoordinatorActions OnEvaluation(const EvaluationReport& report, absl::Time now);
   CoordinatorActions OnNotFinite(const NotFiniteReport& report, absl::Time now);
 
-  CoordinatorActions WorkerHeartbeat(Incarnation worker, const std::string& phase, absl::Time now);
+  // Aborted in `*error`: it is not in the run any more, and may register again.
+  // `waits`: it has no work until others have done theirs.
+  CoordinatorActions WorkerHeartbeat(Incarnation worker, const std::string& phase, bool waits,
+                                     absl::Time now, absl::Status* error);
   CoordinatorActions ShardHeartbeat(ShardId shard, const std::string& phase,
                                     int64_t peak_memory_bytes, absl::Time now);
   CoordinatorActions ShardFinished(ShardId shard, absl::Time now);  // it was told, and ends
@@ -125,9 +139,24 @@ class Coordinator {
   void AdmitShard(ShardId shard, CoordinatorActions* actions);
   void AdmitWorker(const WorkerState& worker, CoordinatorActions* actions);
   WorkerState* FindWorker(Incarnation incarnation);
+  static absl::Status NotInTheRun(Incarnation incarnation);
   int ReadyWorkers() const;
   std::string NameOf(Incarnation worker) const;
   void MakeView(absl::Time now, CoordinatorActions* actions);
+
+  // membership.cc
+  enum class Joiners { kIn, kWait };
+  std::vector<Incarnation> NextView(Joiners joiners) const;
+  // Why no step can be bound; empty: it can.
+  std::string PausedBy() const;
+  absl::Status ChangeView(Step step, CoordinatorActions* actions);
+  void EnterView(Step step);
+  void Exclude(const std::string& name, const std::string& reason, CoordinatorActions* actions);
+  void TakeBack(StepState& step, Incarnation worker);
+  void ExcludeSilent(absl::Time now, CoordinatorActions* actions);
+  void ExcludeStuck(absl::Duration idle, CoordinatorActions* actions);
+  void MembersChanged(absl::Time now, CoordinatorActions* actions);
+  void ForgetLeft();
 
   // binding.cc
   bool CheckpointDue(Step step, bool closing) const;
@@ -136,8 +165,19 @@ class Coordinator {
   void BindStep(absl::Time now, CoordinatorActions* actions);
   absl::Status MakePlanAt(Step step);  // for the view
   PlanKey PlanKeyAt(Step step) const;
+  const std::vector<double>& CoverageAt(Step step) const;  // [units]
+  void AnswerAll(CoordinatorActions* actions);
   void AnswerAsked(Step step, CoordinatorActions* actions);
+  void AnswerUnbound(Step step, CoordinatorActions* actions);
+  void TellFinished(Incarnation worker, Step step, CoordinatorActions* actions);
   WorkerBinding BindingFor(const StepState& step, int rank, int64_t known_plan) const;
+
+  // evaluation.cc
+  void Evaluate(StepState& step);
+  void FinishEvaluation(StepState& step, CoordinatorActions* actions);
+  // To others of the step's view, what the worker has left undone of it.
+  void GiveEvaluationsAway(StepState& step, Incarnation worker, CoordinatorActions* actions);
+  void ReleaseEvaluation(const StepState& step, CoordinatorActions* actions);
 
   // watch.cc
   void ReportSteps(absl::Time now, CoordinatorActions* actions);
@@ -150,7 +190,6 @@ class Coordinator {
                std::optional<Step> bound = std::nullopt);
   void Commit(absl::Time now, CoordinatorActions* actions);
   void FinishReduction(StepState& step, CoordinatorActions* actions);
-  void FinishEvaluation(StepState& step, CoordinatorActions* actions);
   bool ShardsHave(Step done) const;
   void FailCheckpoint(Step step, const std::string& why, CoordinatorActions* actions);
   void TryFinish(absl::Time now, CoordinatorActions* actions);
@@ -191,6 +230,9 @@ class Coordinator {
   absl::Time last_checkpoint_at_;
   std::string checkpoint_error_;
 
+  std::vector<Incarnation> unfit_;  // members for which there is no plan
+  std::string paused_;              // why, as was logged
+  int64_t exclusions_ = 0;          // of this generation
   int64_t next_record_ = 1;
   std::map<int64_t, DeferredActions> deferred_;
 

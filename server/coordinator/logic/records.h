@@ -45,6 +45,12 @@ struct BindingRecord {
   bool closing = false;
   bool checkpoint = false;
 };
+struct ExclusionRecord {
+  Generation generation;
+  int64_t number = 0;
+  Incarnation worker;
+  std::string reason;
+};
 struct ScaleRecord {
   Generation generation;
   Step step = 0;
@@ -52,6 +58,6 @@ struct ScaleRecord {
 };
 
 using Record = std::variant<GenerationRecord, MemberRecord, ShardRecord, ViewRecord, BindingRecord,
-                            ScaleRecord>;
+                            ScaleRecord, ExclusionRecord>;
 
 }  // namespace sdp

@@ -1,4 +1,4 @@
-// Coordinator: who is in the run, until the first view.
+// Coordinator: who is let in, and the first view.
 #include <algorithm>
 #include <utility>
 
@@ -105,19 +105,18 @@ CoordinatorActions Coordinator::RegisterWorker(const WorkerRegistration& registr
   const bool same =
       known != workers_.end() && known->second.registration.instance == registration.instance;
   if (!same) {
-    if (phase_ >= Phase::kTraining) {
-      return refuse(absl::FailedPreconditionError(
-          "training has begun: members that come and go are not built yet"));
+    if (phase_ >= Phase::kEnding) return refuse(absl::FailedPreconditionError("the run ends"));
+    if (known == workers_.end() && options_.max_workers > 0 &&
+        static_cast<int>(workers_.size()) >= options_.max_workers) {
+      return refuse(absl::FailedPreconditionError(absl::StrCat(
+          "the run has its ", options_.max_workers, " workers (cluster.max_workers)")));
     }
-    if (known == workers_.end() && static_cast<int>(workers_.size()) == options_.workers) {
-      return refuse(absl::FailedPreconditionError(
-          absl::StrCat("the run has its ", options_.workers, " workers (cluster.workers)")));
+    if (known != workers_.end() && registration.again) {
+      return refuse(absl::FailedPreconditionError("another process has come under its name"));
     }
-    // A second process under a name takes the place of the first, whose questions nobody answers.
     if (known != workers_.end()) {
-      for (auto& [step, asked] : asked_) asked.erase(known->second.incarnation);
-      known->second.ready = false;
-      if (ReadyWorkers() == 0) data_ = options_.start.data;
+      Exclude(registration.name, "another process has come under its name", &actions);
+      MembersChanged(now, &actions);
     }
     WorkerState& worker = workers_[registration.name];
     worker = WorkerState();
@@ -134,8 +133,7 @@ CoordinatorActions Coordinator::RegisterWorker(const WorkerRegistration& registr
 }
 
 void Coordinator::AdmitWorker(const WorkerState& worker, CoordinatorActions* actions) {
-  WorkerAdmission admission{worker.incarnation,       generation_, term_, {}, options_.coverage,
-                            options_.start.state.step};
+  WorkerAdmission admission{worker.incarnation, generation_, term_, {}, options_.coverage};
   for (const ShardState& shard : shards_) admission.shards.push_back(shard.registration.address);
   CoordinatorActions then;
   then.admit_workers.push_back(
@@ -157,6 +155,11 @@ std::string Coordinator::NameOf(Incarnation incarnation) const {
   return absl::StrCat("incarnation ", incarnation.value());
 }
 
+absl::Status Coordinator::NotInTheRun(Incarnation incarnation) {
+  return absl::AbortedError(
+      absl::StrCat("incarnation ", incarnation.value(), " is not in the run: register again"));
+}
+
 int Coordinator::ReadyWorkers() const {
   return static_cast<int>(std::count_if(workers_.begin(), workers_.end(),
                                         [](const auto& worker) { return worker.second.ready; }));
@@ -168,8 +171,7 @@ CoordinatorActions Coordinator::Ready(Incarnation incarnation, const DataSummary
   *error = absl::OkStatus();
   WorkerState* worker = FindWorker(incarnation);
   if (worker == nullptr) {
-    *error = absl::AbortedError(
-        absl::StrCat("incarnation ", incarnation.value(), " is not in the run: register again"));
+    *error = NotInTheRun(incarnation);
     return actions;
   }
   worker->heard = now;
@@ -200,7 +202,9 @@ CoordinatorActions Coordinator::Ready(Incarnation incarnation, const DataSummary
 void Coordinator::MakeView(absl::Time now, CoordinatorActions* actions) {
   if (phase_ != Phase::kWorkers || ReadyWorkers() < options_.workers) return;
   std::vector<std::pair<std::string, Incarnation>> order;
-  for (const auto& [name, worker] : workers_) order.emplace_back(name, worker.incarnation);
+  for (const auto& [name, worker] : workers_) {
+    if (worker.ready) order.emplace_back(name, worker.incarnation);
+  }
   std::sort(order.begin(), order.end(),
             [](const auto& a, const auto& b) { return NaturalLess(a.first, b.first); });
   std::vector<Incarnation> members;
@@ -218,6 +222,7 @@ void Coordinator::MakeView(absl::Time now, CoordinatorActions* actions) {
   }
   Persist(ViewRecord{view_->id(), view_->members()}, {}, actions);
   phase_ = Phase::kTraining;
+  EnterView(next_step_);
   first_bound_ = last_commit_ = now;
   Progress(now);
   actions->log.push_back(

@@ -24,7 +24,7 @@ struct RunStatus {
     Step step = -1;            // the last step it reported
     MemoryLedger ledger = {};  // workers: with that step
   };
-  std::string phase;  // "waiting for shards", "waiting for workers", "training", "ending", "over"
+  std::string phase;  // "waiting for shards", "waiting for workers", "training", "paused", ...
   std::string waiting_for;  // who or what the run waits for now, and why; empty: nothing
   Generation generation;
   Step step = 0;  // next step to bind

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <map>
@@ -37,9 +38,15 @@ struct WorkerState {
   WorkerRegistration registration;
   Incarnation incarnation;
   bool ready = false;
+  std::optional<Step> first_step;  // the first that is bound with it; none: it waits to join
+  Step answered = -1;              // the last one it was told the binding of
+  bool leaving = false;            // on its own request: no new step is bound with it
   bool told_finished = false;
+  // Of lost workers, to do before its next step.
+  std::vector<EvaluationPart> more_evaluations;
   absl::Time heard;
   std::string phase;
+  bool waits = false;  // for others, it says
   Step reported = -1;
   int64_t peak_memory_bytes = 0;
   int64_t allocated_peak_bytes = 0;
@@ -55,6 +62,12 @@ struct PlanKey {
   friend bool operator==(const PlanKey&, const PlanKey&) = default;
 };
 
+struct Evaluation {
+  EvaluationPart part;
+  Incarnation evaluator;
+  std::optional<EvaluationReport> report;
+};
+
 struct StepState {
   BindingRecord binding;
   std::vector<PositionRange> positions;  // its samples
@@ -66,13 +79,20 @@ struct StepState {
   std::vector<double> squares;                      // [fragments]
   std::vector<std::vector<double>> holder_squares;  // [fragments][holders], to diagnose
   std::set<ShardId> reduced;
-  std::set<Incarnation> expect_reports, expect_evaluations;
+  std::set<Incarnation> expect_reports;
   std::map<Incarnation, StepReport> reports;
-  std::map<Incarnation, EvaluationReport> evaluations;
+  std::vector<Evaluation> evaluations;  // in the order of their samples
+  // What was added to a member's own part when it was told this binding.
+  std::map<Incarnation, std::vector<EvaluationPart>> more_evaluations;
   std::optional<double> full_loss, full_accuracy;
   double gradient_norm = 0, scale = 1;
   int64_t uncovered = 0;
   absl::Time committed_at = absl::InfiniteFuture();
+
+  bool evaluated() const {
+    return std::all_of(evaluations.begin(), evaluations.end(),
+                       [](const Evaluation& one) { return one.report.has_value(); });
+  }
 };
 
 struct CheckpointState {                    // under way

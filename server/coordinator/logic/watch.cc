@@ -12,7 +12,7 @@ void Coordinator::ReportSteps(absl::Time now, CoordinatorActions* actions) {
   while (!steps_.empty()) {
     const StepState& step = steps_.begin()->second;
     const bool complete = !step.binding.closing && committed_ >= step.binding.step &&
-                          step.expect_reports.empty() && step.expect_evaluations.empty();
+                          step.expect_reports.empty() && step.evaluated();
     if (!complete) return;
     actions->metrics.push_back(MetricsOf(step, now));
     last_commit_ = step.committed_at;
@@ -52,7 +52,9 @@ StepMetrics Coordinator::MetricsOf(const StepState& step, absl::Time now) {
   const int64_t count = static_cast<int64_t>(step.reports.size());
   for (const Incarnation member :
        step.view->members()) {  // in rank order: the sum's bits do not depend on arrival
-    const StepReport& report = step.reports.at(member);
+    const auto reported = step.reports.find(member);
+    if (reported == step.reports.end()) continue;  // lost
+    const StepReport& report = reported->second;
     loss_sum += report.loss_sum;
     terms += report.terms;
     metrics.pull += report.pull / count;
@@ -80,7 +82,8 @@ std::vector<BlockDiagnostics> Coordinator::BlocksOf(const StepState& step) const
     HolderGradients gradients;
     for (const int rank : step.plan->holders[unit]) {
       const Incarnation member = step.view->members()[static_cast<size_t>(rank)];
-      gradients.terms.push_back(step.reports.at(member).terms);
+      const auto reported = step.reports.find(member);
+      gradients.terms.push_back(reported == step.reports.end() ? 0 : reported->second.terms);
     }
     gradients.squares.resize(gradients.terms.size());
     const UnitId id(static_cast<int32_t>(unit));
@@ -134,10 +137,9 @@ CoordinatorActions Coordinator::Tick(absl::Time now) {
   for (const ShardState& shard : shards_) {
     if (now - shard.heard > options_.lease) lost(shard.registration.name, shard.heard);
   }
-  for (const auto& [name, worker] : workers_) {
-    if (!shards_.empty() && now - worker.heard > options_.lease) lost(name, worker.heard);
-  }
-  if (phase_ != Phase::kTraining) {
+  if (!shards_.empty()) ExcludeSilent(now, &actions);
+  const std::string paused = PausedBy();
+  if (phase_ != Phase::kTraining || (!paused.empty() && steps_.empty())) {
     if (now - last_progress_ > options_.gather_timeout) {
       End(absl::DeadlineExceededError(absl::StrCat("nobody has come for ",
                                                    absl::FormatDuration(options_.gather_timeout),
@@ -150,10 +152,19 @@ CoordinatorActions Coordinator::Tick(absl::Time now) {
                                      ? options_.first_step_timeout
                                      : std::max(options_.min_step_timeout, 20 * slowest_step_);
   if (now - last_progress_ > allowed) {
+    const size_t members = workers_.size();
+    ExcludeStuck(now - last_progress_, &actions);
+    if (workers_.size() < members) {
+      Progress(now);
+      MembersChanged(now, &actions);
+      return actions;
+    }
     End(absl::DeadlineExceededError(
             absl::StrCat("no progress for ", absl::FormatDuration(allowed), ": ", WaitingFor())),
         &actions);
+    return actions;
   }
+  MembersChanged(now, &actions);
   return actions;
 }
 
@@ -183,10 +194,15 @@ std::string Coordinator::WaitingFor() const {
     case Phase::kOver:
       return "";
   }
+  if (const std::string paused = PausedBy(); !paused.empty() && steps_.empty()) return paused;
   const Step step = committed_ + 1;
+  for (const auto& [version, bound] : steps_) {
+    for (const Evaluation& one : bound.evaluations) {
+      if (one.report.has_value()) continue;
+      who.push_back(absl::StrCat(NameOf(one.evaluator), " (evaluation of version ", version, ")"));
+    }
+  }
   if (const auto it = steps_.find(step); it != steps_.end()) {
-    for (const Incarnation worker : it->second.expect_evaluations)
-      who.push_back(NameOf(worker) + " (evaluation)");
     for (const Incarnation worker : it->second.expect_reports) {
       const auto member = workers_.find(NameOf(worker));
       who.push_back(absl::StrCat(NameOf(worker), " (",
@@ -211,6 +227,7 @@ RunStatus Coordinator::status(absl::Time now) const {
       "waiting for shards", "starting shards", "waiting for workers", "training", "ending", "over"};
   RunStatus status;
   status.phase = kPhases[static_cast<size_t>(phase_)];
+  if (!PausedBy().empty()) status.phase = "paused";
   status.waiting_for = WaitingFor();
   status.generation = generation_;
   status.step = next_step_;
@@ -233,10 +250,11 @@ RunStatus Coordinator::status(absl::Time now) const {
         {"shard", name, -1, shard.registration.address, "registered", now - shard.heard, 0, -1});
   }
   for (const auto& [name, worker] : workers_) {
-    status.members.push_back(
-        {"worker", name, worker.incarnation.value(), "",
-         worker.phase.empty() ? (worker.ready ? "ready" : "registered") : worker.phase,
-         now - worker.heard, worker.peak_memory_bytes, worker.reported, worker.ledger});
+    status.members.push_back({"worker", name, worker.incarnation.value(), "",
+                              worker.phase.empty()
+                                  ? (worker.ready ? "ready" : "registered")
+                                  : absl::StrCat(worker.leaving ? "leaving, " : "", worker.phase),
+                              now - worker.heard, worker.peak_memory_bytes, worker.reported, worker.ledger});
   }
   return status;
 }

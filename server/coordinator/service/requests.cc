@@ -67,6 +67,21 @@ absl::Status CoordinatorService::OnReady(const proto::ReadyRequest& request) {
   return error;
 }
 
+absl::Status CoordinatorService::OnLeave(const proto::LeaveRequest& request) {
+  if (over_.has_value()) return over_->ok() ? absl::OkStatus() : Over();
+  SDP_RETURN_IF_ERROR(CheckReport(request.generation(), {Role::kWorker, request.worker()}));
+  Execute(logic_.Leave(Incarnation(request.worker()), absl::Now()));
+  return absl::OkStatus();
+}
+
+absl::Status CoordinatorService::OnDrain(const proto::DrainRequest& request) {
+  if (over_.has_value()) return Over();
+  absl::Status error;
+  const auto how = request.gone() ? Coordinator::Drain::kIsGone : Coordinator::Drain::kLeaves;
+  Execute(logic_.DrainWorker(request.name(), how, absl::Now(), &error));
+  return error;
+}
+
 void CoordinatorService::OnBeginStep(const proto::BeginStepRequest& request,
                                      const Pending<proto::BeginStepResponse>& pending) {
   absl::Status error = CheckReport(request.generation(), {Role::kWorker, request.worker()});
@@ -168,7 +183,11 @@ absl::Status CoordinatorService::OnHeartbeat(const proto::HeartbeatRequest& requ
     // Posted, so that this answer is on its way before the last one told lets the process leave.
     loop_->Post([this] { TryLeave(); });
   } else if (worker) {
-    Execute(logic_.WorkerHeartbeat(Incarnation(request.worker()), request.phase(), now));
+    absl::Status error;
+    Execute(logic_.WorkerHeartbeat(Incarnation(request.worker()), request.phase(), request.waits(),
+                                   now, &error));
+    if (!error.ok()) member.told = true;  // It leaves, or comes back as another incarnation.
+    return error;
   } else {
     Execute(logic_.ShardHeartbeat(ShardId(request.shard()), request.phase(),
                                   request.peak_memory_bytes(), now));

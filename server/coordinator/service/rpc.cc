@@ -65,6 +65,12 @@ grpc::ServerUnaryReactor* CoordinatorService::Rpc::Ready(Context* context,
   return OnLoop(context, *request, [this, request] { return service_->OnReady(*request); });
 }
 
+grpc::ServerUnaryReactor* CoordinatorService::Rpc::Leave(Context* context,
+                                                         const proto::LeaveRequest* request,
+                                                         proto::Ack*) {
+  return OnLoop(context, *request, [this, request] { return service_->OnLeave(*request); });
+}
+
 grpc::ServerUnaryReactor* CoordinatorService::Rpc::BeginStep(Context* context,
                                                              const proto::BeginStepRequest* request,
                                                              proto::BeginStepResponse* response) {
@@ -114,6 +120,12 @@ grpc::ServerUnaryReactor* CoordinatorService::Rpc::Heartbeat(Context* context,
                                                              proto::HeartbeatResponse* response) {
   return OnLoop(context, *request,
                 [this, request, response] { return service_->OnHeartbeat(*request, response); });
+}
+
+grpc::ServerUnaryReactor* CoordinatorService::Rpc::Drain(Context* context,
+                                                         const proto::DrainRequest* request,
+                                                         proto::Ack*) {
+  return OnLoop(context, *request, [this, request] { return service_->OnDrain(*request); });
 }
 
 grpc::ServerUnaryReactor* CoordinatorService::Rpc::Stop(Context* context,

@@ -37,8 +37,12 @@ class CoordinatorService::Rpc final : public proto::Coordinator::CallbackService
                             proto::Ack* response) override;
   Reactor* ReportNotFinite(Context* context, const proto::NotFinite* request,
                            proto::Ack* response) override;
+  Reactor* Leave(Context* context, const proto::LeaveRequest* request,
+                 proto::Ack* response) override;
   Reactor* Heartbeat(Context* context, const proto::HeartbeatRequest* request,
                      proto::HeartbeatResponse* response) override;
+  Reactor* Drain(Context* context, const proto::DrainRequest* request,
+                 proto::Ack* response) override;
   Reactor* Stop(Context* context, const proto::StopRequest* request, proto::Ack* response) override;
   Reactor* GetStatus(Context* context, const proto::GetStatusRequest* request,
                      proto::RunStatus* response) override;

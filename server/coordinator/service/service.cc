@@ -60,6 +60,7 @@ void CoordinatorService::Execute(CoordinatorActions actions) {
   for (const auto& admit : actions.admit_shards) Admit(admit);
   for (const auto& admit : actions.admit_workers) Admit(admit);
   for (const auto& bind : actions.bind_shards) shards_->Bind(bind.shard, bind.binding);
+  for (const auto& out : actions.exclude) shards_->Exclude(out.shard, out.exclusion);
   for (const auto& bind : actions.bind_workers) Bind(bind);
   for (const auto& scale : actions.scales) shards_->SetScale(scale.shard, scale.scale);
   for (const auto& release : actions.releases)
@@ -128,14 +129,15 @@ void CoordinatorService::Admit(const CoordinatorActions::AdmitWorker& admit) {
 }
 
 void CoordinatorService::Bind(const CoordinatorActions::ToWorker& bind) {
-  const auto pending = questions_.Take({bind.worker, bind.binding.step});
-  for (const auto& question : pending) {
-    *question.response->mutable_binding() = ToProto(bind.binding);
-    question.reactor->Finish(grpc::Status::OK);
+  bool heard = false;  // Nobody waits: the worker asks again, and gets the same answer then.
+  for (const Step asked : {bind.binding.step, kFirstOfMine}) {
+    for (const auto& question : questions_.Take({bind.worker, asked})) {
+      *question.response->mutable_binding() = ToProto(bind.binding);
+      question.reactor->Finish(grpc::Status::OK);
+      heard = true;
+    }
   }
-  // Nobody waits: the worker asks again, and gets the same answer then.
-  if (bind.binding.finished && !pending.empty())
-    members_[{Role::kWorker, bind.worker.value()}].told = true;
+  if (bind.binding.finished && heard) members_[{Role::kWorker, bind.worker.value()}].told = true;
 }
 
 void CoordinatorService::Complete(const CheckpointManifest& manifest) {

@@ -87,6 +87,8 @@ class CoordinatorService {
   void OnRegisterWorker(const proto::RegisterWorkerRequest& request,
                         const Pending<proto::RegisterWorkerResponse>& pending);
   absl::Status OnReady(const proto::ReadyRequest& request);
+  absl::Status OnLeave(const proto::LeaveRequest& request);
+  absl::Status OnDrain(const proto::DrainRequest& request);
   void OnBeginStep(const proto::BeginStepRequest& request,
                    const Pending<proto::BeginStepResponse>& pending);
   absl::Status OnReduced(const proto::ReducedReport& report);

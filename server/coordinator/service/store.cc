@@ -131,6 +131,9 @@ constexpr std::array<Kind, std::variant_size_v<Record>> kKinds = {{
      "generation, step, view, cursor, returned, samples, evaluate, closing, checkpoint", 9, kOnce},
     {"scales", "generation INTEGER, step INTEGER, scale REAL, UNIQUE (generation, step)",
      "generation, step, scale", 3, kOnce},
+    {"exclusions",
+     "generation INTEGER, number INTEGER, worker INTEGER, reason TEXT, UNIQUE (generation, number)",
+     "generation, number, worker, reason", 4, kOnce},
 }};
 
 void Bind(Statement& to, const GenerationRecord& record) {
@@ -172,6 +175,13 @@ void Bind(Statement& to, const BindingRecord& record) {
 }
 void Bind(Statement& to, const ScaleRecord& record) {
   to.Bind(record.generation.value()).Bind(record.step).Bind(record.scale);
+}
+
+void Bind(Statement& to, const ExclusionRecord& record) {
+  to.Bind(record.generation.value())
+      .Bind(record.number)
+      .Bind(record.worker.value())
+      .Bind(record.reason);
 }
 
 bool Parse(absl::string_view text, double* number) { return absl::SimpleAtod(text, number); }
@@ -235,6 +245,11 @@ absl::Status ReadRow(Statement& row, BindingRecord* record) {
 }
 absl::Status ReadRow(Statement& row, ScaleRecord* record) {
   *record = {Generation(row.Integer()), row.Integer(), row.Real()};
+  return absl::OkStatus();
+}
+
+absl::Status ReadRow(Statement& row, ExclusionRecord* record) {
+  *record = {Generation(row.Integer()), row.Integer(), Incarnation(row.Integer()), row.Text()};
   return absl::OkStatus();
 }
 

@@ -69,12 +69,53 @@ void Shard::CloseReady(FragmentId id, ShardActions* actions) {
         {options_.name, step, absl::StrCat("the mean gradient of ", Describe(id)), Incarnation()});
     return;
   }
+  if (const auto bound = bindings_.find(step); bound->second.binding.diagnose)
+    round.squares.resize(Leaves(bound->second, id).size());  // Some have left without a word.
   progress.holder_squares.resize(owned_.size());
   progress.holder_squares[owned.index] = std::move(round.squares);
   ++progress.closed;
   if (round.mean.empty()) ++progress.uncovered;
   Report(step, actions);
   if (!options_.clip && !Writing(step)) Advance(id, step, 1, actions);
+}
+
+ShardActions Shard::Exclude(const Exclusion& exclusion) {
+  ShardActions actions;
+  if (exclusion.generation != options_.generation || !excluded_.insert(exclusion.worker).second)
+    return actions;
+  for (auto& [id, owned] : fragments_) {
+    std::erase_if(owned.waiting,
+                  [&](const RequestKey& pull) { return pull.worker == exclusion.worker; });
+  }
+  std::vector<Step> steps;
+  for (const auto& [step, bound] : bindings_) steps.push_back(step);
+  for (const Step step : steps) LeaveOut(step, exclusion.worker, &actions);
+  return actions;
+}
+
+// In a bound step: its leaves that are still open count as without samples, its reads as done.
+void Shard::LeaveOut(Step step, Incarnation worker, ShardActions* actions) {
+  const auto bound = bindings_.find(step);
+  if (bound == bindings_.end() || !bound->second.holders->members.contains(worker)) return;
+  const bool read = bound->second.reading.erase(worker) > 0;
+  if (!bound->second.binding.closing) {
+    const std::shared_ptr<const Holders> holders = bound->second.holders;
+    for (const FragmentId id : owned_) {
+      Owned& owned = fragments_.at(id);
+      if (owned.version > step) continue;  // its round is over
+      const size_t unit = static_cast<size_t>(options_.layout->fragment(id).unit.value());
+      const auto& leaves = holders->leaves[static_cast<size_t>(holders->sets->set_of_unit[unit])];
+      const auto leaf = leaves.find(worker);
+      if (leaf == leaves.end()) continue;
+      Round& round = owned.rounds.try_emplace(step, static_cast<int>(leaves.size())).first->second;
+      if (round.closed || round.sum.has(leaf->second)) continue;
+      round_bytes_ -= round.bytes();
+      round.sum.Add(leaf->second, FloatBuffer(), 0);
+      round_bytes_ += round.bytes();
+      CloseReady(id, actions);
+    }
+  }
+  if (read) Forget(step);
 }
 
 bool Shard::Writing(Step step) const {

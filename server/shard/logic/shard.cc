@@ -95,6 +95,9 @@ void Shard::Activate(const ShardBinding& binding, ShardActions* actions) {
     ReportHashes(actions);
   }
   TakeSnapshot(actions);
+  for (const Incarnation member : bound.holders->sets->members) {
+    if (excluded_.contains(member)) LeaveOut(step, member, actions);
+  }
   if (auto pulls = early_pulls_.extract(step); !pulls.empty()) {
     for (const auto& [who, request] : pulls.mapped())
       PullKnown(request, who.second, bound, actions);
@@ -115,6 +118,10 @@ Answer Shard::Check(const RequestKey& key, FragmentId id, std::string* detail) c
     *detail = absl::StrCat("generation ", key.generation.value(), ", ours is ",
                            options_.generation.value());
     return Answer::kStaleGeneration;
+  }
+  if (excluded_.contains(key.worker)) {
+    *detail = absl::StrCat("worker incarnation ", key.worker.value(), " is out of the run");
+    return Answer::kExcluded;
   }
   if (!fragments_.contains(id)) {
     *detail = absl::StrCat("fragment ", id.value(), " is not on ", options_.name);

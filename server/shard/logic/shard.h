@@ -87,6 +87,9 @@ class Shard {
   // step far ahead) is dropped.
   void Done(const ReadsDone& done);
   ShardActions Scale(const ClipScale& scale);
+  // What the worker has contributed completely stays; for the rest, and for its reads, nobody waits
+  // any more. Whatever it asks from now on is answered kExcluded.
+  ShardActions Exclude(const Exclusion& exclusion);
   // The evaluation of version `step` is complete.
   ShardActions ReleaseEvaluation(Step step);
   // The snapshot of version `step` is on the disk, or given up: fragments may go beyond it.
@@ -159,6 +162,7 @@ class Shard {
   bool OverBudget(const PushKey& key, int64_t bytes) const;
   bool Writing(Step step) const;
   void TakeSnapshot(ShardActions* actions);
+  void LeaveOut(Step step, Incarnation worker, ShardActions* actions);
   void CloseReady(FragmentId id, ShardActions* actions);
   void Advance(FragmentId id, Step step, double scale, ShardActions* actions);
   void Report(Step step, ShardActions* actions);
@@ -177,6 +181,7 @@ class Shard {
   // What came before its binding, each once, so that repeating it costs nothing.
   std::map<Step, std::map<std::pair<Incarnation, FragmentId>, RequestKey>> early_pulls_;
   std::map<Step, std::map<std::pair<Incarnation, FragmentId>, PushKey>> early_headers_;
+  absl::flat_hash_set<Incarnation> excluded_;
   absl::flat_hash_map<Incarnation, Step> done_;  // backward masking: what each reader said last
   std::map<Step, Progress> progress_;
   Step committed_;                     // the last step that all owned fragments have finished

@@ -322,8 +322,19 @@ grpc::ServerUnaryReactor* ShardService::Bind(Context* context, const proto::Bind
                                              proto::ControlResponse*) {
   return ControlOf(context, request->generation(), [this, request](Shard& shard) -> absl::Status {
     SDP_ASSIGN_OR_RETURN(const ShardBinding binding, FromProto(*request, options_.units));
-    if (binding.holders != nullptr) workers_.SetMembers(*binding.holders);
+    if (binding.holders != nullptr) workers_.AddMembers(*binding.holders);
     Execute(shard.Bind(binding));
+    return absl::OkStatus();
+  });
+}
+
+grpc::ServerUnaryReactor* ShardService::Exclude(Context* context,
+                                                const proto::ExcludeRequest* request,
+                                                proto::ControlResponse*) {
+  return ControlOf(context, request->generation(), [this, request](Shard& shard) {
+    const Exclusion exclusion = FromProto(*request);
+    Execute(shard.Exclude(exclusion));
+    workers_.Exclude(exclusion.worker);
     return absl::OkStatus();
   });
 }

@@ -25,12 +25,12 @@
 namespace sdp {
 
 // The service's methods: the data path raw, since its messages are frames, the rest typed.
-using ShardServiceBase =
-    proto::Shard::WithRawCallbackMethod_Push<proto::Shard::WithRawCallbackMethod_Pull<
-        proto::Shard::WithCallbackMethod_Bind<proto::Shard::WithCallbackMethod_SetScale<
+using ShardServiceBase = proto::Shard::WithRawCallbackMethod_Push<
+    proto::Shard::WithRawCallbackMethod_Pull<proto::Shard::WithCallbackMethod_Bind<
+        proto::Shard::WithCallbackMethod_Exclude<proto::Shard::WithCallbackMethod_SetScale<
             proto::Shard::WithCallbackMethod_ReleaseEvaluation<
                 proto::Shard::WithCallbackMethod_Finish<
-                    proto::Shard::WithCallbackMethod_GetStatus<proto::Shard::Service>>>>>>>;
+                    proto::Shard::WithCallbackMethod_GetStatus<proto::Shard::Service>>>>>>>>;
 
 // ShardService puts the shard's logic on the network: frames and calls in, the logic's actions out.
 // Until Start() it answers Unavailable. Threads: gRPC's only take messages; `frames_` puts
@@ -69,6 +69,8 @@ class ShardService final : public ShardServiceBase {
   Bidi* Pull(Context* context) override;
   grpc::ServerUnaryReactor* Bind(Context*, const proto::BindRequest*,
                                  proto::ControlResponse*) override;
+  grpc::ServerUnaryReactor* Exclude(Context*, const proto::ExcludeRequest*,
+                                    proto::ControlResponse*) override;
   grpc::ServerUnaryReactor* SetScale(Context*, const proto::SetScaleRequest*,
                                      proto::ControlResponse*) override;
   grpc::ServerUnaryReactor* ReleaseEvaluation(Context*, const proto::ReleaseEvaluationRequest*,

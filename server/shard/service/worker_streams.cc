@@ -1,5 +1,6 @@
 #include "server/shard/service/worker_streams.h"
 
+#include <algorithm>
 #include <utility>
 #include <vector>
 
@@ -9,6 +10,8 @@
 
 namespace sdp {
 namespace {
+
+constexpr char kNewerStream[] = "a newer stream of this worker takes its place";
 
 absl::Status OtherGeneration(Generation ours) {
   return absl::AbortedError(
@@ -29,35 +32,35 @@ void WorkerStreams::Begin(Generation generation) {
   for (const auto& stream : others) stream->Close(OtherGeneration(generation));
 }
 
-absl::Status WorkerStreams::CheckMember(const StreamName& name) const {
+absl::StatusOr<bool> WorkerStreams::CheckMember(const StreamName& name) const {
   const auto member = members_.find(name.worker);
-  if (member != members_.end() && member->second == name.instance) return absl::OkStatus();
+  if (member != members_.end() && member->second == name.instance) return true;
+  if (member == members_.end() && name.worker > newest_) return false;
   return absl::FailedPreconditionError(
       absl::StrCat("worker incarnation ", name.worker.value(),
-                   member == members_.end() ? " is no member of the run's view"
-                                            : " is a member of the view, but another process"));
+                   member == members_.end() ? " is no member of the run"
+                                            : " is a member of the run, but another process"));
 }
 
 absl::StatusOr<bool> WorkerStreams::Open(Kind kind, const StreamName& name,
                                          const std::shared_ptr<FrameStream>& stream,
                                          std::function<void()> admitted) {
   std::shared_ptr<FrameStream> older;
-  absl::Status why = absl::AbortedError("a newer stream of this worker takes its place");
-  bool member = true;
+  absl::Status why = absl::AbortedError(kNewerStream);
+  bool member = false;
   {
     MutexLock lock(&mutex_);
     if (generation_ != Generation() && name.generation != generation_)
       return OtherGeneration(generation_);
-    if (!members_.empty()) {
-      SDP_RETURN_IF_ERROR(CheckMember(name));
+    SDP_ASSIGN_OR_RETURN(member, CheckMember(name));
+    if (member) {
       older = std::exchange(Of(kind, workers_[name.worker]), stream);
     } else {
-      member = false;
       waiting_.push_back({kind, name, stream, std::move(admitted)});
       if (waiting_.size() > max_waiting_) {
         older = std::move(waiting_.front().stream);
         why = absl::ResourceExhaustedError(
-            absl::StrCat("more than ", max_waiting_, " streams wait for the first binding"));
+            absl::StrCat("more than ", max_waiting_, " streams wait to be members'"));
         waiting_.pop_front();
       }
     }
@@ -66,30 +69,50 @@ absl::StatusOr<bool> WorkerStreams::Open(Kind kind, const StreamName& name,
   return member;
 }
 
-void WorkerStreams::SetMembers(const HolderSets& holders) {
-  std::list<Waiting> waiting;
+void WorkerStreams::AddMembers(const HolderSets& holders) {
+  std::vector<std::function<void()>> admitted;
   std::vector<std::pair<std::shared_ptr<FrameStream>, absl::Status>> ended;
   {
     MutexLock lock(&mutex_);
-    members_.clear();
-    for (size_t i = 0; i < holders.members.size(); ++i)
+    for (size_t i = 0; i < holders.members.size(); ++i) {
       members_[holders.members[i]] = holders.instances[i];
-    waiting.swap(waiting_);
-    for (Waiting& stream : waiting) {
-      absl::Status why = CheckMember(stream.name);
-      if (why.ok()) {
-        why = absl::AbortedError("a newer stream of this worker takes its place");
-        std::swap(Of(stream.kind, workers_[stream.name.worker]), stream.stream);
-      } else {
-        stream.admitted = nullptr;
+      newest_ = std::max(newest_, holders.members[i]);
+    }
+    for (auto it = waiting_.begin(); it != waiting_.end();) {
+      const absl::StatusOr<bool> member = CheckMember(it->name);
+      if (member.ok() && !*member) {
+        ++it;
+        continue;
       }
-      if (stream.stream != nullptr) ended.emplace_back(std::move(stream.stream), std::move(why));
+      if (member.ok()) {
+        std::swap(Of(it->kind, workers_[it->name.worker]), it->stream);
+        admitted.push_back(std::move(it->admitted));
+      }
+      if (it->stream != nullptr) {
+        ended.emplace_back(std::move(it->stream),
+                           member.ok() ? absl::AbortedError(kNewerStream) : member.status());
+      }
+      it = waiting_.erase(it);
     }
   }
-  for (const Waiting& stream : waiting) {
-    if (stream.admitted) stream.admitted();
-  }
+  for (const auto& admit : admitted) admit();
   for (const auto& [stream, why] : ended) stream->Close(why);
+}
+
+void WorkerStreams::Exclude(Incarnation worker) {
+  Streams streams;
+  {
+    MutexLock lock(&mutex_);
+    members_.erase(worker);
+    const auto open = workers_.find(worker);
+    if (open == workers_.end()) return;
+    streams = std::move(open->second);
+    workers_.erase(open);
+  }
+  const absl::Status why = absl::FailedPreconditionError("the worker is out of the run");
+  for (const auto& stream : {streams.push, streams.pull}) {
+    if (stream != nullptr) stream->Close(why);
+  }
 }
 
 void WorkerStreams::Remove(Kind kind, Incarnation worker, const FrameStream& stream) {

@@ -19,11 +19,11 @@
 namespace sdp {
 
 // The streams of a shard's workers: who may open one, and where answers and values go. A member of
-// the view has at most one of each kind; a newer one takes the older one's place, and only the
-// member itself, by its instance, can open it. Before the first binding nobody is a member: streams
-// wait, and beyond `max_waiting` the oldest is ended, so that strangers can neither pile up nor
-// keep members out, who open theirs again. What is meant for a worker without a stream is dropped:
-// it asks again when it is back. Threads: any.
+// the run has at most one of each kind; a newer one takes the older one's place, and only the
+// member itself, by its instance, can open it. Workers open theirs before they are members: those
+// of incarnations newer than all that are known wait, and beyond `max_waiting` the oldest is ended,
+// so that strangers can neither pile up nor keep members out, who open theirs again. What is meant
+// for a worker without a stream is dropped: it asks again when it is back. Threads: any.
 class WorkerStreams {
  public:
   enum class Kind { kPush, kPull };
@@ -32,11 +32,14 @@ class WorkerStreams {
 
   // The run's generation is known: streams of another end.
   void Begin(Generation generation);
-  // Who is in the view. Streams that wait for it are admitted, or end.
-  void SetMembers(const HolderSets& holders);
+  // A view's members, who stay members until they are excluded. Their streams are admitted; others
+  // that cannot become members any more end.
+  void AddMembers(const HolderSets& holders);
+  // Ends the worker's streams: it is no member any more, and none again.
+  void Exclude(Incarnation worker);
 
   // A stream opens. True: it is a member's. False: it waits, and `admitted` is called when it is a
-  // member's, by SetMembers' thread. Errors end the stream: Aborted - another generation.
+  // member's, by AddMembers' thread. Errors end the stream: Aborted - another generation.
   // FailedPrecondition - no member.
   absl::StatusOr<bool> Open(Kind kind, const StreamName& name,
                             const std::shared_ptr<FrameStream>& stream,
@@ -67,11 +70,14 @@ class WorkerStreams {
   static std::shared_ptr<FrameStream>& Of(Kind kind, Streams& streams) {
     return kind == Kind::kPush ? streams.push : streams.pull;
   }
-  absl::Status CheckMember(const StreamName& name) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // True: a member. False: it may become one.
+  absl::StatusOr<bool> CheckMember(const StreamName& name) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const size_t max_waiting_;
   mutable Mutex mutex_;
   Generation generation_ ABSL_GUARDED_BY(mutex_);                               // 0: not known yet
+  Incarnation newest_ ABSL_GUARDED_BY(mutex_);                                  // of all members
   absl::flat_hash_map<Incarnation, uint64_t> members_ ABSL_GUARDED_BY(mutex_);  // -> instance
   absl::flat_hash_map<Incarnation, Streams> workers_ ABSL_GUARDED_BY(mutex_);   // members'
   std::list<Waiting> waiting_ ABSL_GUARDED_BY(mutex_);                          // oldest first

@@ -1,0 +1,97 @@
+// Coordinator: the full model's evaluations, in parts that members compute.
+#include <algorithm>
+#include <cmath>
+
+#include "absl/strings/str_cat.h"
+#include "server/coordinator/logic/coordinator.h"
+#include "server/coordinator/logic/portion.h"
+
+namespace sdp {
+
+void Coordinator::Evaluate(StepState& step) {
+  const int64_t all = data_->validation_samples;
+  const int64_t total = options_.eval_samples > 0 ? std::min(options_.eval_samples, all) : all;
+  std::vector<Incarnation> evaluators;
+  for (const Incarnation member : view_->members()) {
+    if (FindWorker(member) != nullptr) evaluators.push_back(member);
+  }
+  for (size_t i = 0; i < evaluators.size(); ++i) {
+    const auto [first, samples] =
+        Portion(total, static_cast<int64_t>(i), static_cast<int64_t>(evaluators.size()));
+    if (samples > 0)
+      step.evaluations.push_back(
+          {{step.binding.step, view_->id(), first, samples}, evaluators[i], {}});
+  }
+}
+
+CoordinatorActions Coordinator::OnEvaluation(const EvaluationReport& report, absl::Time now) {
+  CoordinatorActions actions;
+  const auto it = steps_.find(report.step);
+  if (it == steps_.end()) return actions;
+  StepState& step = it->second;
+  const auto one = std::find_if(
+      step.evaluations.begin(), step.evaluations.end(), [&](const Evaluation& evaluation) {
+        return evaluation.evaluator == report.worker && evaluation.part.first == report.first;
+      });
+  if (one == step.evaluations.end() || one->report.has_value()) return actions;
+  one->report = report;
+  Progress(now);
+  ForgetLeft();
+  if (step.evaluated()) FinishEvaluation(step, &actions);
+  ReportSteps(now, &actions);
+  TryFinish(now, &actions);
+  return actions;
+}
+
+void Coordinator::FinishEvaluation(StepState& step, CoordinatorActions* actions) {
+  EvaluationReport total;
+  for (const Evaluation& one : step.evaluations) {  // whatever order they came in
+    total.loss_sum += one.report->loss_sum;
+    total.terms += one.report->terms;
+    if (one.report->correct) total.correct = total.correct.value_or(0) + *one.report->correct;
+  }
+  const auto terms = static_cast<double>(std::max<int64_t>(total.terms, 1));
+  step.full_loss = total.loss_sum / terms;
+  if (total.correct) step.full_accuracy = static_cast<double>(*total.correct) / terms;
+  last_full_loss_ = step.full_loss;
+  if (!std::isfinite(*step.full_loss)) {
+    return End(absl::OutOfRangeError(absl::StrCat(
+                   "step ", step.binding.step, ": the full model's validation loss is not finite")),
+               actions);
+  }
+  ReleaseEvaluation(step, actions);
+}
+
+void Coordinator::ReleaseEvaluation(const StepState& step, CoordinatorActions* actions) {
+  for (size_t s = 0; s < shards_.size(); ++s) {
+    actions->releases.push_back({ShardId(static_cast<int32_t>(s)), step.binding.step});
+  }
+}
+
+void Coordinator::GiveEvaluationsAway(StepState& step, Incarnation lost,
+                                      CoordinatorActions* actions) {
+  WorkerState* heir = nullptr;
+  for (const Incarnation member : step.view->members()) {  // who may read that version
+    WorkerState* const worker = FindWorker(member);
+    if (worker == nullptr || worker->leaving || worker->told_finished) continue;
+    heir = worker;
+    break;
+  }
+  const auto undone = [&](const Evaluation& one) {
+    return one.evaluator == lost && !one.report.has_value();
+  };
+  for (Evaluation& one : step.evaluations) {
+    if (!undone(one) || heir == nullptr) continue;
+    one.evaluator = heir->incarnation;
+    // Else it is part of that step's binding.
+    if (heir->answered >= step.binding.step) heir->more_evaluations.push_back(one.part);
+  }
+  if (std::erase_if(step.evaluations, undone) > 0) {
+    step.evaluations.clear();
+    actions->log.push_back(absl::StrCat("the evaluation of version ", step.binding.step,
+                                        " is given up: nobody is left who could read it"));
+    ReleaseEvaluation(step, actions);
+  }
+}
+
+}  // namespace sdp

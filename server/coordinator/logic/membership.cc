@@ -1,0 +1,233 @@
+// Coordinator: members that come and go while the run trains. Views change where a step is bound;
+// exclusion alone acts on steps that are.
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "absl/container/flat_hash_set.h"
+#include "absl/strings/str_cat.h"
+#include "server/coordinator/logic/coordinator.h"
+#include "server/coordinator/logic/portion.h"
+
+namespace sdp {
+namespace {
+
+// When more than half of the leases expire together it is probably the coordinator that is cut off;
+// after so many leases the members are held to be lost all the same.
+constexpr int kLeasesOfPatience = 3;
+
+std::string Seconds(absl::Duration duration) {
+  return absl::FormatDuration(absl::Trunc(duration, absl::Milliseconds(100)));
+}
+
+}  // namespace
+
+CoordinatorActions Coordinator::Leave(Incarnation incarnation, absl::Time now) {
+  CoordinatorActions actions;
+  WorkerState* worker = FindWorker(incarnation);
+  if (worker == nullptr || worker->leaving || phase_ >= Phase::kEnding) return actions;
+  worker->heard = now;
+  if (phase_ != Phase::kTraining) {
+    Exclude(worker->registration.name, "it left before training began", &actions);
+    return actions;
+  }
+  worker->leaving = true;
+  actions.log.push_back(absl::StrCat(worker->registration.name, " leaves; the steps before ",
+                                     next_step_, " it finishes"));
+  MembersChanged(now, &actions);
+  return actions;
+}
+
+CoordinatorActions Coordinator::DrainWorker(const std::string& name, Drain how, absl::Time now,
+                                            absl::Status* error) {
+  CoordinatorActions actions;
+  const auto worker = workers_.find(name);
+  if (worker == workers_.end()) {
+    *error = absl::NotFoundError(absl::StrCat("no worker of the name ", name, " is in the run"));
+    return actions;
+  }
+  *error = absl::OkStatus();
+  if (how == Drain::kLeaves) return Leave(worker->second.incarnation, now);
+  if (phase_ >= Phase::kEnding) return actions;
+  Exclude(name, "its process has ended", &actions);
+  Progress(now);
+  MembersChanged(now, &actions);
+  return actions;
+}
+
+std::vector<Incarnation> Coordinator::NextView(Joiners joiners) const {
+  absl::flat_hash_set<Incarnation> leaving(view_->members().begin(), view_->members().end());
+  std::vector<Incarnation> joining;
+  for (const auto& [name, worker] : workers_) {
+    if (!worker.ready || worker.leaving) continue;
+    if (leaving.erase(worker.incarnation) == 0 && joiners == Joiners::kIn)
+      joining.push_back(worker.incarnation);
+  }
+  std::sort(joining.begin(), joining.end());
+  return NextMembers(view_->members(), leaving, joining);
+}
+
+std::string Coordinator::PausedBy() const {
+  if (phase_ != Phase::kTraining || closing_.has_value()) return "";
+  if (next_step_ >= options_.steps || stop_requested_) return "";  // the closing binding
+  const auto ready = std::count_if(workers_.begin(), workers_.end(), [](const auto& worker) {
+    return worker.second.ready && !worker.second.leaving;
+  });
+  const auto lacking = [&](int needed, absl::string_view why) {
+    return absl::StrCat("paused before step ", next_step_, ": ", ready, " workers, at least ",
+                        needed, " are needed (", why, ")");
+  };
+  if (ready < options_.min_workers) return lacking(options_.min_workers, "cluster.min_workers");
+  const std::vector<double>& coverage = CoverageAt(next_step_);
+  const double least = *std::min_element(coverage.begin(), coverage.end());
+  const int holders = static_cast<int>(std::ceil(1 / least - kShareRounding));
+  if (ready < holders) {
+    return lacking(holders, absl::StrCat("a unit of coverage ", least, " must be on one of them"));
+  }
+  return "";
+}
+
+// Where no plan has room for those who want to join, they wait.
+absl::Status Coordinator::ChangeView(Step step, CoordinatorActions* actions) {
+  absl::Status status;
+  const std::shared_ptr<const View> before = view_;
+  for (const Joiners joiners : {Joiners::kIn, Joiners::kWait}) {
+    std::vector<Incarnation> members = NextView(joiners);
+    if (members == before->members()) {
+      view_ = before;
+      return absl::OkStatus();
+    }
+    if (members == unfit_) continue;
+    view_ = std::make_shared<const View>(ViewId(last_view_.value() + 1), std::move(members));
+    status = MakePlanAt(step);
+    if (status.ok()) {
+      last_view_ = view_->id();
+      Persist(ViewRecord{view_->id(), view_->members()}, {}, actions);
+      actions->log.push_back(absl::StrCat("view ", view_->id().value(), " from step ", step,
+                                          " on: ", view_->size(), " workers"));
+      EnterView(step);
+      return absl::OkStatus();
+    }
+    unfit_ = view_->members();
+    actions->log.push_back(absl::StrCat("no plan for ", view_->size(), " workers: ",
+                                        status.message(), "; those who want to join wait"));
+  }
+  return status;
+}
+
+// Members of the view that were in none before: their first step is `step`, which they may have
+// asked for already.
+void Coordinator::EnterView(Step step) {
+  for (auto& [name, worker] : workers_) {
+    if (worker.first_step.has_value() || !view_->RankOf(worker.incarnation).has_value()) continue;
+    worker.first_step = step;
+    const auto waiting = asked_.find(kFirstOfMine);
+    if (waiting == asked_.end()) continue;
+    if (auto question = waiting->second.extract(worker.incarnation); !question.empty())
+      asked_[step].insert(std::move(question));
+    if (waiting->second.empty()) asked_.erase(waiting);
+  }
+}
+
+void Coordinator::Exclude(const std::string& name, const std::string& reason,
+                          CoordinatorActions* actions) {
+  const auto node = workers_.extract(name);
+  const Incarnation worker = node.mapped().incarnation;
+  for (auto asked = asked_.begin(); asked != asked_.end();) {
+    asked->second.erase(worker);
+    asked = asked->second.empty() ? asked_.erase(asked) : std::next(asked);
+  }
+  if (!node.mapped().first_step.has_value()) {  // no step and no shard knows it
+    actions->log.push_back(absl::StrCat(name, " is let go: ", reason));
+    if (view_ == nullptr && ReadyWorkers() == 0) data_ = options_.start.data;
+    return;
+  }
+  actions->log.push_back(
+      absl::StrCat(name, " (incarnation ", worker.value(), ") is excluded: ", reason));
+  for (auto& [number, step] : steps_) {
+    if (step.expect_reports.erase(worker) > 0) TakeBack(step, worker);
+    GiveEvaluationsAway(step, worker, actions);
+  }
+  const Exclusion exclusion{generation_, ++exclusions_, worker};
+  CoordinatorActions then;
+  for (size_t s = 0; s < shards_.size(); ++s) {
+    if (shards_[s].fragments > 0)
+      then.exclude.push_back({ShardId(static_cast<int32_t>(s)), exclusion});
+  }
+  Persist(ExclusionRecord{generation_, exclusion.number, worker, reason}, std::move(then), actions);
+}
+
+// After members were excluded, or have said that they leave.
+void Coordinator::MembersChanged(absl::Time now, CoordinatorActions* actions) {
+  TryBind(now, actions);
+  AnswerAll(actions);
+  ReportSteps(now, actions);
+  ForgetLeft();
+  TryFinish(now, actions);
+}
+
+// The samples of a step that it has not reported. Once a step is committed all that counts of it
+// has arrived: only the report is missing.
+void Coordinator::TakeBack(StepState& step, Incarnation worker) {
+  const Step number = step.binding.step;
+  if (number <= committed_) return;
+  const auto [first, samples] =
+      Portion(CountOf(step.positions), *step.view->RankOf(worker), step.view->size());
+  const std::vector<PositionRange> portion = PartOf(step.positions, first, samples);
+  cursor_.Return(portion);
+  for (auto& [version, checkpoint] : checkpoints_) {
+    if (version > number) checkpoint.manifest.cursor.Return(portion);
+  }
+}
+
+// Members that were not heard of for longer than their lease.
+void Coordinator::ExcludeSilent(absl::Time now, CoordinatorActions* actions) {
+  std::vector<std::pair<std::string, absl::Duration>> silent;
+  for (const auto& [name, worker] : workers_) {
+    if (now - worker.heard > options_.lease) silent.emplace_back(name, now - worker.heard);
+  }
+  const bool many = silent.size() > 1 && 2 * silent.size() > workers_.size();
+  for (const auto& [name, silence] : silent) {
+    if (many && silence <= kLeasesOfPatience * options_.lease) continue;
+    Exclude(name,
+            absl::StrCat("no heartbeat for ", Seconds(silence), ", allowed are ",
+                         Seconds(options_.lease)),
+            actions);
+    Progress(now);
+  }
+}
+
+// Members that have all they need for the oldest step and do not go on with it. Waiting for others
+// is no fault.
+void Coordinator::ExcludeStuck(absl::Duration idle, CoordinatorActions* actions) {
+  const auto oldest = steps_.find(committed_ + 1);
+  if (oldest == steps_.end()) return;
+  std::vector<std::pair<std::string, std::string>> stuck;  // with phase
+  for (const auto& [name, worker] : workers_) {
+    const bool computes = oldest->second.expect_reports.contains(worker.incarnation) &&
+                          worker.answered > committed_ && !worker.waits;
+    if (computes) stuck.emplace_back(name, worker.phase);
+  }
+  for (const auto& [name, phase] : stuck) {
+    Exclude(name, absl::StrCat("no progress for ", Seconds(idle), " (", phase, ")"), actions);
+  }
+}
+
+// A worker that leaves is gone when it was told so and all that it was bound to is reported.
+void Coordinator::ForgetLeft() {
+  for (auto it = workers_.begin(); it != workers_.end();) {
+    const WorkerState& worker = it->second;
+    const bool busy = std::any_of(steps_.begin(), steps_.end(), [&](const auto& step) {
+      const StepState& state = step.second;
+      return state.expect_reports.contains(worker.incarnation) ||
+             std::any_of(state.evaluations.begin(), state.evaluations.end(),
+                         [&](const Evaluation& one) {
+                           return one.evaluator == worker.incarnation && !one.report.has_value();
+                         });
+    });
+    const bool left = worker.leaving && worker.told_finished && !busy;
+    it = left ? workers_.erase(it) : std::next(it);
+  }
+}
+
+}  // namespace sdp

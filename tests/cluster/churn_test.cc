@@ -1,0 +1,336 @@
+// A cluster whose workers come and go, over a simulated network and clock: whatever happens to
+// them, the run ends, every version is made by exactly the contributions that were accepted,
+// nothing counts twice, and no sample is lost.
+#include <algorithm>
+#include <cmath>
+#include <iostream>
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "common/base/random.h"
+#include "common/data/sample_order.h"
+#include "common/model/initial_values.h"
+#include "common/model/llama.h"
+#include "common/plan/coverage.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/base/sanitized.h"
+#include "tests/cluster/fake_model.h"
+#include "tests/cluster/sim_cluster.h"
+
+namespace sdp {
+namespace {
+
+using ::testing::Contains;
+using ::testing::HasSubstr;
+using What = SimCluster::Change::What;
+
+constexpr int64_t kSamples = 100;
+constexpr uint64_t kSeed = 3;
+constexpr double kLr = 0.01, kMomentum = 0.9;
+
+struct Case {
+  int workers = 4, shards = 2;
+  int64_t steps = 12, global_batch = 8, eval_every = 3, rotate_every = 0, checkpoint_every = 0;
+  int min_workers = 1;
+  double clip_norm = 0;
+  Masking masking = Masking::kForward;
+  uint64_t schedule = 0;
+  std::vector<SimCluster::Change> changes = {};
+};
+
+class ChurnRun {
+ public:
+  explicit ChurnRun(const Case& c)
+      : case_(c),
+        catalog_(LlamaCatalog(
+            {.dim = 8, .layers = 4, .heads = 2, .kv_heads = 1, .ffn_dim = 12, .vocab = 16},
+            TransformerUnit::kSublayer, 4)),
+        layout_(catalog_, 50) {
+    SimCluster::Options options;
+    options.run.catalog = &catalog_;
+    options.run.layout = &layout_;
+    options.run.config_hash = "test";
+    options.run.shards = c.shards;
+    options.run.workers = c.workers;
+    options.run.min_workers = c.min_workers;
+    options.run.coverage = *ResolveCoverage(catalog_, {.coverage = 0.5}, c.workers);
+    if (c.masking == Masking::kBackward) options.run.rescale = Rescale::kNone;
+    options.run.steps = c.steps;
+    options.run.global_batch = c.global_batch;
+    options.run.rotate_every = c.rotate_every;
+    options.run.eval_every = c.eval_every;
+    options.run.checkpoint_every = c.checkpoint_every;
+    options.run.validation = c.eval_every > 0;
+    options.run.clip_norm = c.clip_norm;
+    options.run.seed = kSeed;
+    options.run.lease = absl::Milliseconds(300);
+    options.run.min_step_timeout = absl::Seconds(10);
+    options.optimizer.kind = OptimizerOptions::Kind::kSgd;
+    options.optimizer.lr = kLr;
+    options.optimizer.momentum = kMomentum;
+    options.optimizer.weight_decay = 0;
+    options.optimizer.steps = c.steps;
+    options.seed = kSeed;
+    options.data = {kSamples, 1, 10, 2};
+    options.schedule_seed = c.schedule;
+    options.masking = c.masking;
+    options.changes = c.changes;
+    options.limit = absl::Minutes(10);
+    cluster_ = std::make_unique<SimCluster>(
+        options, [this](int) { return std::make_unique<FakeModel>(&layout_); });
+    status_ = cluster_->Run();
+  }
+
+  const absl::Status& status() const { return status_; }
+  const SimCluster& cluster() const { return *cluster_; }
+  const Layout& layout() const { return layout_; }
+
+  void Check() const {
+    ASSERT_EQ(status_, absl::OkStatus());
+    EXPECT_EQ(cluster_->version_jumps(), 0);
+    ASSERT_EQ(cluster_->metrics().size(), static_cast<size_t>(case_.steps) + 1);
+    for (size_t step = 0; step < cluster_->metrics().size(); ++step)
+      EXPECT_EQ(cluster_->metrics()[step].step, static_cast<Step>(step));
+    CheckSamples();
+    CheckValues();
+  }
+
+ private:
+  // Whether all of what the worker owed to the step was accepted.
+  bool Contributed(Step step, Incarnation worker, const WorkerBinding& binding) const {
+    for (const UnitFactor& unit : *binding.units) {
+      for (const FragmentId id : layout_.block(unit.unit)) {
+        const auto found = cluster_->contributions().find({step, id});
+        if (found == cluster_->contributions().end() || !found->second.contains(worker))
+          return false;
+      }
+    }
+    return true;
+  }
+
+  // Every position below the last one is part of a whole contribution, but for what came back from
+  // the last steps, after which there was none to give it to. Without losses: of exactly one.
+  void CheckSamples() const {
+    std::map<int64_t, int> used;
+    int64_t end = 0, late = 0;
+    for (const auto& [key, binding] : cluster_->bindings()) {
+      const auto& [step, worker] = key;
+      if (binding.closing) continue;
+      const bool whole = Contributed(step, worker, binding);
+      for (const PositionRange& range : binding.portion) {
+        for (int64_t p = range.first; p < range.first + range.count; ++p) used[p] += whole ? 1 : 0;
+        end = std::max(end, range.first + range.count);
+      }
+      if (!whole && step >= case_.steps - 3) late += binding.samples();
+    }
+    int64_t missing = 0;
+    for (int64_t p = 0; p < end; ++p) {
+      if (used[p] == 0) ++missing;
+      if (case_.changes.empty()) {
+        EXPECT_EQ(used[p], 1) << "position " << p;
+      }
+    }
+    EXPECT_LE(missing, late + 2 * case_.global_batch);
+    EXPECT_LE(end, case_.steps * case_.global_batch);
+  }
+
+  // The method with the contributions that were accepted, in double: SGD with momentum on the mean
+  // over their samples. f32 sums of at most 8 values near 1 and 12 steps of updates of 0.01 keep
+  // within 1e-5.
+  void CheckValues() const {
+    const SampleOrder order(kSeed, kSamples, true);
+    std::vector<std::vector<double>> values, moment;
+    for (int f = 0; f < layout_.fragments(); ++f) {
+      FloatBuffer start(layout_.fragment(FragmentId(f)).size);
+      FillInitialValues(catalog_, layout_, FragmentId(f), kSeed, start.span());
+      values.emplace_back(start.span().begin(), start.span().end());
+      moment.emplace_back(values.back().size());
+    }
+    for (Step t = 0; t < case_.steps; ++t) {
+      const std::vector<std::vector<double>> before = values;
+      std::vector<std::vector<double>> means(values.size());
+      double squares = 0;
+      for (size_t f = 0; f < values.size(); ++f) {
+        means[f] = MeanGradient(t, FragmentId(static_cast<int>(f)), before, order);
+        for (const double g : means[f]) squares += g * g;
+      }
+      const double scale =
+          case_.clip_norm > 0 ? std::min(1.0, case_.clip_norm / (std::sqrt(squares) + 1e-6)) : 1;
+      for (size_t f = 0; f < values.size(); ++f) {
+        for (size_t i = 0; i < means[f].size(); ++i) {
+          moment[f][i] = kMomentum * moment[f][i] + means[f][i] * scale;
+          values[f][i] -= kLr * moment[f][i];
+        }
+      }
+    }
+    for (int f = 0; f < layout_.fragments(); ++f) {
+      const FloatBuffer& value = cluster_->value(FragmentId(f));
+      for (int64_t i = 0; i < value.size(); ++i) {
+        ASSERT_NEAR(value.data()[i], values[static_cast<size_t>(f)][static_cast<size_t>(i)], 1e-5)
+            << "fragment " << f << ", element " << i;
+      }
+    }
+  }
+
+  // Empty: nobody had samples.
+  std::vector<double> MeanGradient(Step step, FragmentId id,
+                                   const std::vector<std::vector<double>>& values,
+                                   const SampleOrder& order) const {
+    const auto found = cluster_->contributions().find({step, id});
+    if (found == cluster_->contributions().end()) return {};
+    const std::vector<double>& value = values[static_cast<size_t>(id.value())];
+    std::vector<double> sum(value.size());
+    int64_t count = 0;
+    for (const Incarnation worker : found->second) {
+      const WorkerBinding& binding = cluster_->bindings().at({step, worker});
+      double factor = 0;
+      std::set<UnitId> held;
+      for (const UnitFactor& unit : *binding.units) {
+        if (unit.unit == layout_.fragment(id).unit) factor = unit.factor;
+        held.insert(unit.unit);
+      }
+      const double read_only = case_.masking == Masking::kBackward ? ReadOnlyMean(held, values) : 0;
+      for (const PositionRange& range : binding.portion) {
+        for (int64_t p = range.first; p < range.first + range.count; ++p) {
+          for (size_t i = 0; i < sum.size(); ++i) {
+            const double target = FakeModel::Target(order.Sample(p), id, static_cast<int64_t>(i));
+            sum[i] += factor * (value[i] - target) + read_only;
+          }
+          ++count;
+        }
+      }
+    }
+    if (count == 0) return {};
+    for (double& g : sum) g /= static_cast<double>(count);
+    return sum;
+  }
+
+  double ReadOnlyMean(const std::set<UnitId>& held,
+                      const std::vector<std::vector<double>>& values) const {
+    double sum = 0, count = 0;
+    for (size_t f = 0; f < values.size(); ++f) {
+      if (held.contains(layout_.fragment(FragmentId(static_cast<int>(f))).unit)) continue;
+      for (const double value : values[f]) sum += value;
+      count += static_cast<double>(values[f].size());
+    }
+    return count > 0 ? sum / count : 0;
+  }
+
+  const Case case_;
+  const Catalog catalog_;
+  const Layout layout_;
+  std::unique_ptr<SimCluster> cluster_;
+  absl::Status status_;
+};
+
+absl::Duration Ms(int64_t ms) { return absl::Milliseconds(ms); }
+
+TEST(ChurnTest, NothingHappens_EverySampleIsUsedOnce) { ChurnRun(Case{}).Check(); }
+
+TEST(ChurnTest, AJoiner_TakesPartFromAStepOn) {
+  const ChurnRun run({.steps = 20, .changes = {{Ms(300), What::kStart, 4, {}}}});
+  run.Check();
+  EXPECT_EQ(run.cluster().metrics().front().workers, 4);
+  EXPECT_EQ(run.cluster().metrics().back().workers, 5);
+}
+
+TEST(ChurnTest, ALostWorker_IsExcluded_AndItsSamplesAreDealtAgain) {
+  const ChurnRun run({.steps = 20, .changes = {{Ms(300), What::kKill, 2, {}}}});
+  run.Check();
+  EXPECT_EQ(run.cluster().metrics().back().workers, 3);
+  EXPECT_THAT(run.cluster().log(), Contains(HasSubstr("worker-2 (incarnation")));
+}
+
+TEST(ChurnTest, ALeaver_FinishesWhatIsBound_AndNothingIsLost) {
+  Case c{.steps = 20, .changes = {{Ms(300), What::kLeave, 1, {}}}};
+  const ChurnRun run(c);
+  run.Check();
+  EXPECT_EQ(run.cluster().metrics().back().workers, 3);
+  // Each position is in one binding only: none came back.
+  std::map<int64_t, int> bound;
+  for (const auto& [key, binding] : run.cluster().bindings()) {
+    for (const PositionRange& range : binding.portion) {
+      for (int64_t p = range.first; p < range.first + range.count; ++p) ++bound[p];
+    }
+  }
+  EXPECT_EQ(bound.size(), static_cast<size_t>(c.steps * c.global_batch));
+  for (const auto& [position, times] : bound) EXPECT_EQ(times, 1) << position;
+}
+
+TEST(ChurnTest, AFrozenWorker_IsExcluded_AndComesBackAsAnotherIncarnation) {
+  const ChurnRun run({.steps = 40, .changes = {{Ms(300), What::kFreeze, 0, Ms(900)}}});
+  run.Check();
+  EXPECT_EQ(run.cluster().metrics().back().workers, 4);
+}
+
+TEST(ChurnTest, ASecondProcessUnderAName_FencesTheFirst) {
+  const ChurnRun run({.steps = 30, .changes = {{Ms(300), What::kStart, 3, {}}}});
+  run.Check();
+  EXPECT_THAT(run.cluster().log(), Contains(HasSubstr("another process has come under its name")));
+}
+
+TEST(ChurnTest, TooFewWorkers_PausesUntilOneComes) {
+  const ChurnRun run({.steps = 20,
+                      .min_workers = 4,
+                      .changes = {{Ms(300), What::kKill, 0, {}}, {Ms(5000), What::kStart, 7, {}}}});
+  run.Check();
+  EXPECT_GT(run.cluster().metrics().back().run_time, absl::Seconds(4));
+}
+
+TEST(ChurnTest, EverybodyIsLost_NewOnesGoOn) {
+  Case c{.steps = 20};
+  for (int worker = 0; worker < 4; ++worker)
+    c.changes.push_back({Ms(300), What::kKill, worker, {}});
+  for (int worker = 4; worker < 7; ++worker)
+    c.changes.push_back({Ms(4000), What::kStart, worker, {}});
+  const ChurnRun run(c);
+  run.Check();
+  EXPECT_EQ(run.cluster().metrics().back().workers, 3);
+}
+
+Case RandomCase(uint64_t seed) {
+  RandomStream random(seed, 0xC4);
+  Case c;
+  c.schedule = seed;
+  c.workers = 2 + static_cast<int>(random.Below(4));
+  c.shards = 1 + static_cast<int>(random.Below(3));
+  c.steps = 8 + static_cast<int64_t>(random.Below(12));
+  c.global_batch = 1 + static_cast<int64_t>(random.Below(12));
+  c.eval_every = static_cast<int64_t>(random.Below(4));
+  c.rotate_every = static_cast<int64_t>(random.Below(3));
+  c.checkpoint_every = static_cast<int64_t>(random.Below(4));
+  c.clip_norm = random.Below(2) == 0 ? 0 : 0.5;
+  c.masking = random.Below(3) == 0 ? Masking::kBackward : Masking::kForward;
+  c.min_workers = 1 + static_cast<int>(random.Below(2));
+  const auto changes = static_cast<int>(random.Below(8));
+  for (int i = 0; i < changes; ++i) {
+    SimCluster::Change change;
+    change.at = Ms(static_cast<int64_t>(random.Below(3000)));
+    change.what = static_cast<What>(random.Below(4));
+    change.worker = static_cast<int>(random.Below(static_cast<uint64_t>(c.workers) + 2));
+    change.duration = Ms(static_cast<int64_t>(random.Below(1500)));
+    c.changes.push_back(change);
+  }
+  for (int worker = 0; worker < 2; ++worker)  // in the end there are enough
+    c.changes.push_back({absl::Seconds(6), What::kStart, 20 + worker, {}});
+  return c;
+}
+
+TEST(ChurnTest, RandomChanges_EndAndAgreeWithTheMethod) {
+  const uint64_t cases = kSanitized ? 40 : 200;
+  for (uint64_t seed = 0; seed < cases; ++seed) {
+    const ChurnRun run(RandomCase(seed));
+    run.Check();
+    if (HasFailure()) {
+      for (const std::string& line : run.cluster().log()) std::cerr << line << "\n";
+      FAIL() << "seed " << seed;
+    }
+  }
+}
+
+}  // namespace
+}  // namespace sdp

@@ -1,0 +1,215 @@
+// Members that come and go while the run trains.
+#include <string>
+#include <vector>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/coordinator/fixture.h"
+
+namespace sdp {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::Contains;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+
+class MembershipTest : public CoordinatorTest {
+ protected:
+  MembershipTest() {
+    options_.eval_every = 0;
+    options_.coverage = *ResolveCoverage(catalog_, {.coverage = 1}, 2);  // one worker is enough
+  }
+
+  // worker-2, incarnation 3, ready.
+  void Join(Coordinator& c) {
+    EXPECT_EQ(Register(c, "worker-2", 12).admit_workers.at(0).admission->incarnation,
+              Incarnation(3));
+    EXPECT_EQ(Ready(c, 3), absl::OkStatus());
+  }
+  // For longer than a lease all are silent but `others`.
+  CoordinatorActions Silence(Coordinator& c, const std::vector<int64_t>& others) {
+    CoordinatorActions all;
+    for (int i = 0; i < 5; ++i) {
+      now_ += options_.lease / 4;
+      Alive(c, others);
+      c.ShardHeartbeat(ShardId(0), "", 1, now_);
+      all.Append(Settle(c, c.Tick(now_)));
+    }
+    return all;
+  }
+};
+
+TEST_F(MembershipTest, AJoiner_IsInTheNextUnboundStep) {
+  Coordinator c(options_);
+  Gather(c);
+  const WorkerBinding before = Begin(c, 1, 0).bind_workers.at(0).binding;
+  Join(c);
+  EXPECT_THAT(Begin(c, 3, kFirstOfMine).bind_workers.at(0).binding.step, 1);
+  const CoordinatorActions actions = Begin(c, 2, 0);  // of step 0 nothing has changed
+  EXPECT_EQ(actions.bind_workers.at(0).binding.view, before.view);
+  const WorkerBinding next = Begin(c, 1, 1).bind_workers.at(0).binding;
+  EXPECT_GT(next.view, before.view);
+  EXPECT_NE(next.plan, before.plan);
+  EXPECT_EQ(next.portion, (std::vector<PositionRange>{{7, 2}}));  // of three portions of 5 samples
+}
+
+TEST_F(MembershipTest, ALeaver_IsToldWhenItAsksForAStepWithoutIt_AndForgottenWhenItHasReported) {
+  Coordinator c(options_);
+  Gather(c);
+  Begin(c, 1, 0);
+  Begin(c, 2, 0);
+  Settle(c, c.Leave(Incarnation(2), now_));
+  Settle(c, c.Leave(Incarnation(2), now_));  // twice
+  const CoordinatorActions next = Begin(c, 1, 1);
+  EXPECT_EQ(next.bind_workers.at(0).binding.samples(), 5);
+  const WorkerBinding told = Begin(c, 2, 1).bind_workers.at(0).binding;
+  EXPECT_TRUE(told.finished);
+  absl::Status error;
+  c.WorkerHeartbeat(Incarnation(2), "step 0", false, now_, &error);
+  EXPECT_EQ(error, absl::OkStatus());  // It has step 0 to finish.
+  CommitStep(c, 0);
+  c.WorkerHeartbeat(Incarnation(2), "step 0", false, now_, &error);
+  EXPECT_TRUE(absl::IsAborted(error));
+}
+
+TEST_F(MembershipTest, ALostWorker_IsExcludedOnShards_AndItsPortionComesBack) {
+  options_.checkpoint_every = 2;
+  Coordinator c(options_);
+  Gather(c);
+  Train(c, 0, 1);
+  Begin(c, 1, 1);
+  const CoordinatorActions two = Begin(c, 1, 2);
+  const CoordinatorActions lost = Silence(c, {1});
+  ASSERT_EQ(lost.exclude.size(), 1u);
+  EXPECT_EQ(lost.exclude[0].exclusion.worker, Incarnation(2));
+  EXPECT_EQ(lost.exclude[0].exclusion.number, 1);
+  EXPECT_FALSE(lost.stop.has_value());
+  EXPECT_THAT(lost.log, Contains(AllOf(HasSubstr("worker-0"), HasSubstr("is excluded"))));
+  absl::Status error;
+  c.BeginStep(Incarnation(2), 2, -1, now_, &error);
+  EXPECT_TRUE(absl::IsAborted(error));
+  // worker-0 had the first 3 of 5 samples of steps 1 and 2.
+  CommitStep(c, 1);
+  EXPECT_EQ(Begin(c, 1, 3).bind_workers.at(0).binding.portion,
+            (std::vector<PositionRange>{{5, 3}, {10, 2}}));
+  EXPECT_TRUE(two.bind_shards.at(0).binding.checkpoint);
+}
+
+// Of step 2 the checkpoint's run takes the samples that came back from step 1 before new ones.
+TEST_F(MembershipTest, ACheckpointsCursor_HasWhatCameBackFromStepsBefore) {
+  options_.checkpoint_every = 2;
+  Coordinator c(options_);
+  Gather(c);
+  Train(c, 0, 1);
+  Begin(c, 1, 1);
+  Begin(c, 1, 2);
+  Silence(c, {1});
+  CommitStep(c, 1);
+  const CoordinatorActions actions = Settle(c, c.OnCheckpointPart({ShardId(0), 2, "", {}}, now_));
+  ASSERT_EQ(actions.manifests.size(), 1u);
+  EXPECT_EQ(actions.manifests[0].cursor, SampleCursor(10, {{5, 3}}));
+}
+
+// All that counts of a committed step has arrived: only its report is missing.
+TEST_F(MembershipTest, LostAfterTheCommit_NothingComesBack) {
+  Coordinator c(options_);
+  Gather(c);
+  Begin(c, 1, 0);
+  const CoordinatorActions done = Settle(c, c.OnStepDone({ShardId(0), 0, 0}, now_));
+  Silence(c, {1});
+  EXPECT_EQ(Begin(c, 1, 1).bind_workers.at(0).binding.portion,
+            (std::vector<PositionRange>{{5, 5}}));
+}
+
+TEST_F(MembershipTest, MostGoSilentTogether_TheCoordinatorWaits_ThenGivesThemUp) {
+  Coordinator c(options_);
+  Gather(c);
+  Join(c);
+  Begin(c, 1, 0);
+  EXPECT_THAT(Silence(c, {3}).exclude, IsEmpty());  // two of three
+  CoordinatorActions all;
+  for (int i = 0; i < 4; ++i) all.Append(Silence(c, {3}));
+  EXPECT_EQ(all.exclude.size(), 2u);
+}
+
+TEST_F(MembershipTest, TooFew_PausesAndSaysWhy) {
+  options_.min_workers = 2;
+  Coordinator c(options_);
+  Gather(c);
+  Train(c, 0, 1);
+  Settle(c, c.Leave(Incarnation(2), now_));
+  EXPECT_THAT(Begin(c, 1, 1).bind_workers, IsEmpty());
+  EXPECT_EQ(c.status(now_).phase, "paused");
+  EXPECT_THAT(c.status(now_).waiting_for,
+              HasSubstr("1 workers, at least 2 are needed (cluster.min_workers)"));
+  Join(c);
+  EXPECT_EQ(c.status(now_).phase, "training");
+}
+
+TEST_F(MembershipTest, Stuck_WhoComputesWithoutProgressIsExcluded_NotWhoWaits) {
+  Coordinator c(options_);
+  Gather(c);
+  Begin(c, 1, 0);
+  Begin(c, 2, 0);
+  CoordinatorActions actions;
+  absl::Status error;
+  while (actions.exclude.empty() && !actions.stop.has_value()) {
+    now_ += absl::Seconds(5);
+    Alive(c, {2});
+    c.WorkerHeartbeat(Incarnation(1), "step 0: computing", /*waits=*/false, now_, &error);
+    c.ShardHeartbeat(ShardId(0), "", 1, now_);
+    actions.Append(Settle(c, c.Tick(now_)));
+  }
+  ASSERT_EQ(actions.exclude.size(), 1u);
+  EXPECT_EQ(actions.exclude[0].exclusion.worker, Incarnation(1));
+  EXPECT_THAT(actions.log, Contains(HasSubstr("no progress for")));
+}
+
+TEST_F(MembershipTest, ALostEvaluatorsPart_IsDoneByAnother) {
+  options_.eval_every = 1;
+  Coordinator c(options_);
+  Gather(c);
+  Train(c, 0, 1);
+  EXPECT_EQ(Begin(c, 1, 1).bind_workers.at(0).binding.evaluations.size(), 1u);
+  Settle(c, c.OnEvaluation(Evaluated(1, 1, 10, 5), now_));
+  Silence(c, {1});
+  const std::vector<EvaluationPart> more = Begin(c, 1, 2).bind_workers.at(0).binding.evaluations;
+  ASSERT_EQ(more.size(), 2u);
+  EXPECT_EQ(more[0].version, 1);  // worker-0's first half of version 1
+  EXPECT_EQ(more[0].first, 0);
+  EXPECT_EQ(more[0].samples, 10);
+  EXPECT_EQ(more[1].version, 2);
+  EXPECT_EQ(
+      Settle(c, c.OnEvaluation({Incarnation(1), 1, 20, 5, std::nullopt, 0}, now_)).releases.size(),
+      1u);
+}
+
+TEST_F(MembershipTest, ANewProcessUnderALiveName_FencesIt_OneThatComesAgainDoesNot) {
+  Coordinator c(options_);
+  Gather(c);
+  Begin(c, 1, 0);
+  const CoordinatorActions fenced = Register(c, "worker-0", 77);
+  ASSERT_EQ(fenced.exclude.size(), 1u);
+  EXPECT_EQ(fenced.exclude[0].exclusion.worker, Incarnation(2));
+  const CoordinatorActions again =
+      Settle(c, c.RegisterWorker({"worker-0", "cafe", 10, /*again=*/true}, now_));
+  EXPECT_TRUE(absl::IsFailedPrecondition(again.admit_workers.at(0).admission.status()));
+}
+
+TEST_F(MembershipTest, Drain_NamesWhoIsNotThere) {
+  Coordinator c(options_);
+  Gather(c);
+  Begin(c, 1, 0);
+  absl::Status error;
+  c.DrainWorker("worker-9", Coordinator::Drain::kLeaves, now_, &error);
+  EXPECT_TRUE(absl::IsNotFound(error));
+  EXPECT_THAT(std::string(error.message()), HasSubstr("worker-9"));
+  const CoordinatorActions gone =
+      Settle(c, c.DrainWorker("worker-0", Coordinator::Drain::kIsGone, now_, &error));
+  EXPECT_EQ(error, absl::OkStatus());
+  EXPECT_EQ(gone.exclude.size(), 1u);
+}
+
+}  // namespace
+}  // namespace sdp
