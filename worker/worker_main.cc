@@ -12,9 +12,9 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
-#include "common/base/mutex.h"
 #include "common/base/status.h"
 #include "common/config/config.h"
+#include "common/process/lives.h"
 #include "common/process/role.h"
 #include "common/run/run_setup.h"
 #include "worker/data/dataset.h"
@@ -65,47 +65,6 @@ int Threads(const RunConfig& config) {
   return std::max(1, cores / static_cast<int>(config.cluster().workers()));
 }
 
-// One service after another: a worker that is excluded though it lives, or whose run has gone back
-// to a checkpoint, comes back as a new incarnation.
-class Lives {
- public:
-  Lives(WorkerService::Options options, LocalModel* model)
-      : options_(std::move(options)), model_(model) {}
-
-  absl::Status Run() {
-    for (;;) {
-      auto service = std::make_unique<WorkerService>(options_, model_);
-      {
-        MutexLock lock(&mutex_);
-        if (left_.has_value()) return absl::CancelledError(*left_);
-        service_ = service.get();
-      }
-      absl::Status end = service->Run();
-      {
-        MutexLock lock(&mutex_);
-        service_ = nullptr;
-      }
-      if (!absl::IsAborted(end)) return end;
-      spdlog::warn("out of the run: {}; registering again", std::string(end.message()));
-      options_.again = true;
-    }
-  }
-
-  // From any thread.
-  void Leave(absl::Duration grace, const std::string& why) {
-    MutexLock lock(&mutex_);
-    left_ = why;
-    if (service_ != nullptr) service_->Leave(grace, why);
-  }
-
- private:
-  WorkerService::Options options_;
-  LocalModel* const model_;
-  Mutex mutex_;
-  WorkerService* service_ ABSL_GUARDED_BY(mutex_) = nullptr;
-  std::optional<std::string> left_ ABSL_GUARDED_BY(mutex_);
-};
-
 absl::Status Main(const RoleFlags& flags, absl::Duration grace) {
   SDP_ASSIGN_OR_RETURN(const LoadedConfig loaded, LoadConfig(flags.config, flags.sets));
   SDP_ASSIGN_OR_RETURN(const RunSetup setup, MakeRunSetup(loaded.config));
@@ -152,10 +111,18 @@ absl::Status Main(const RoleFlags& flags, absl::Duration grace) {
   options.worker.seed = static_cast<uint64_t>(setup.config.train().seed());
   options.worker.shuffle = setup.config.data().shuffle();
   options.worker.terms_per_sample = setup.terms_per_sample;
-  Lives lives(std::move(options), model.get());
-  StopOnSignal signals(
-      [&](const std::string& signal) { lives.Leave(grace, absl::StrCat("ended by ", signal)); });
-  return lives.Run();
+  using WorkerLives = Lives<WorkerService>;
+  WorkerLives lives([&](WorkerLives::Origin origin) {
+    options.again = origin == WorkerLives::Origin::kAgain;
+    return std::make_unique<WorkerService>(options, model.get());
+  });
+  StopOnSignal signals([&](const std::string& signal) {
+    const std::string why = absl::StrCat("ended by ", signal);
+    lives.Leave(why, [&](WorkerService& service) { service.Leave(grace, why); });
+  });
+  return lives.Run([](const absl::Status& why) {
+    spdlog::warn("out of the run: {}; registering again", std::string(why.message()));
+  });
 }
 
 }  // namespace

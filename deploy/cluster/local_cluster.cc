@@ -8,6 +8,7 @@
 #include <cerrno>
 #include <filesystem>
 #include <fstream>
+#include <map>
 #include <memory>
 #include <optional>
 #include <ostream>
@@ -32,7 +33,8 @@ namespace fs = std::filesystem;
 
 constexpr int kStoppedOnRequest = 130;  // Exit status of a role whose run was stopped.
 constexpr int kMostFailuresShown = 3;
-constexpr char kWorkerName[] = "worker-";
+constexpr char kWorkerName[] = "worker-", kShardName[] = "shard-";
+constexpr absl::Duration kRestartsAreCounted = absl::Minutes(10);
 
 bool LeftInOrder(ExitStatus status) {
   return status.signal == 0 && (status.code == 0 || status.code == kStoppedOnRequest);
@@ -77,6 +79,7 @@ class ClusterRun {
   absl::Status EarlyEnd(const StartupFolder& folder, ExitStatus status);
   absl::Status UseRunFolder(const StartupFolder& folder);
   absl::Status StartMembers();
+  absl::Status StartShard(const std::string& name);
   absl::Status StartMember(const std::string& program, const std::string& name,
                            std::vector<std::string> more_args);
 
@@ -87,7 +90,8 @@ class ClusterRun {
   std::optional<absl::Status> OnProcessEnd();
   absl::Status OnDeadline();
   absl::Status OnCoordinatorEnd(ExitStatus status);
-  bool GoesOnWithout(const Process& worker);
+  bool GoesOnWithout(const Process& member, ExitStatus status);
+  bool MayRestart(const std::string& shard);
   absl::Status Failed();
   void AwaitLeaving();
   void EndRemaining();
@@ -101,8 +105,9 @@ class ClusterRun {
   absl::Time deadline_ = absl::InfiniteFuture();
   std::set<const Process*> left_;     // In order, and noticed. Not waited for any more.
   std::set<const Process*> stopped_;  // Of these, on request.
-  std::set<const Process*> gone_;     // Workers without which the run goes on.
-  StopRequest stop_;                  // Last: its destructor waits for a call that uses `address_`.
+  std::set<const Process*> gone_;     // Without these the run goes on.
+  std::map<std::string, std::vector<absl::Time>> restarts_;  // Of a shard.
+  StopRequest stop_;  // Last: its destructor waits for a call that uses `address_`.
 };
 
 // ---- Start
@@ -205,9 +210,7 @@ absl::Status ClusterRun::UseRunFolder(const StartupFolder& folder) {
 
 absl::Status ClusterRun::StartMembers() {
   for (int i = 0; i < options_.shards; ++i) {
-    const std::string name = absl::StrCat("shard-", i);
-    std::vector<std::string> args = {"--listen", ListenAddress(name)};
-    SDP_RETURN_IF_ERROR(StartMember("sdp-shard", name, std::move(args)));
+    SDP_RETURN_IF_ERROR(StartShard(absl::StrCat(kShardName, i)));
   }
   for (int i = 0; i < options_.workers; ++i) {
     SDP_RETURN_IF_ERROR(StartMember("sdp-worker", absl::StrCat(kWorkerName, i), {}));
@@ -215,6 +218,10 @@ absl::Status ClusterRun::StartMembers() {
   Say() << options_.shards << " shard(s) and " << options_.workers << " worker(s), coordinator at "
         << address_ << "; logs in " << options_.run_dir << "/logs" << std::endl;
   return absl::OkStatus();
+}
+
+absl::Status ClusterRun::StartShard(const std::string& name) {
+  return StartMember("sdp-shard", name, {"--listen", ListenAddress(name)});
 }
 
 absl::Status ClusterRun::StartMember(const std::string& program, const std::string& name,
@@ -308,41 +315,61 @@ absl::Status ClusterRun::OnDeadline() {
 
 std::optional<absl::Status> ClusterRun::OnProcessEnd() {
   if (const auto status = coordinator().Ended()) return OnCoordinatorEnd(*status);
+  std::vector<std::string> again;  // Shards.
   for (const auto& process : processes_) {
     const auto status = process->Ended();
     if (!status || left_.contains(process.get()) || gone_.contains(process.get())) continue;
+    const bool stopped = LeftInOrder(*status) && status->code == kStoppedOnRequest;
+    if (!stopped && GoesOnWithout(*process, *status)) {
+      gone_.insert(process.get());
+      const bool shard = absl::StartsWith(process->name(), kShardName);
+      if (shard) again.push_back(process->name());
+      Say() << process->name()
+            << (LeftInOrder(*status) ? " has left the run"
+                                     : absl::StrCat(" ended: ", Describe(*status)))
+            << (shard ? "; it is started again, and the run goes back to its newest checkpoint"
+                      : "; the run goes on without it")
+            << std::endl;
+      continue;
+    }
     if (!LeftInOrder(*status)) {
       // The coordinator decides whether the run was over, and may know why this one failed.
       const auto word = coordinator().WaitUntil(absl::Now() + options_.settle_timeout);
       if (word) return OnCoordinatorEnd(*word);
-      if (!GoesOnWithout(*process)) return Failed();
+      return Failed();
     }
-    if (status->code != kStoppedOnRequest && (!LeftInOrder(*status) || GoesOnWithout(*process))) {
-      gone_.insert(process.get());
-      Say() << process->name()
-            << (LeftInOrder(*status) ? " has left the run"
-                                     : absl::StrCat(" ended: ", Describe(*status)))
-            << "; the run goes on without it" << std::endl;
-      continue;
-    }
-    const bool stopped = status->code == kStoppedOnRequest;
     const absl::Duration rest = stopped ? options_.stopped_timeout : options_.finish_timeout;
     if (!left_.contains(process.get())) deadline_ = std::min(deadline_, absl::Now() + rest);
     if (stopped) stopped_.insert(process.get());
     left_.insert(process.get());
   }
+  for (const std::string& shard : again) {
+    if (absl::Status started = StartShard(shard); !started.ok()) return started;
+  }
   return std::nullopt;
 }
 
-bool ClusterRun::GoesOnWithout(const Process& worker) {
+bool ClusterRun::GoesOnWithout(const Process& member, ExitStatus status) {
+  const bool killed = status.signal != 0;
+  if (absl::StartsWith(member.name(), kShardName)) {
+    return killed && !stop_.started() && MayRestart(member.name()) &&
+           options_.goes_on_without(address_, member.name(), killed);
+  }
   const auto works = [&](Process& process) {
-    return absl::StartsWith(process.name(), kWorkerName) && &process != &worker &&
+    return absl::StartsWith(process.name(), kWorkerName) && &process != &member &&
            !process.Ended().has_value();
   };
-  return absl::StartsWith(worker.name(), kWorkerName) &&
-         std::any_of(processes_.begin(), processes_.end(),
+  return std::any_of(processes_.begin(), processes_.end(),
                      [&](const auto& process) { return works(*process); }) &&
-         options_.goes_on_without(address_, worker.name());
+         options_.goes_on_without(address_, member.name(), killed);
+}
+
+bool ClusterRun::MayRestart(const std::string& shard) {
+  std::vector<absl::Time>& times = restarts_[shard];
+  const absl::Time now = absl::Now();
+  std::erase_if(times, [&](absl::Time time) { return now - time > kRestartsAreCounted; });
+  times.push_back(now);
+  return static_cast<int>(times.size()) <= kMostRestarts;
 }
 
 absl::Status ClusterRun::OnCoordinatorEnd(ExitStatus status) {

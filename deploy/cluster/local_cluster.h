@@ -26,10 +26,11 @@ struct LocalClusterOptions {
   // Asks the coordinator at `address` to end the run; returns within a deadline of its own. Called
   // on a thread of its own.
   std::function<absl::Status(const std::string& address, const std::string& reason)> request_stop;
-  // A worker's process has ended. Whether the run goes on without it: it trains, or waits for
-  // workers; and the coordinator knows now that it is gone. Returns within a deadline of its own.
-  // Called on the calling thread.
-  std::function<bool(const std::string& address, const std::string& worker)> goes_on_without;
+  // The process of a worker or shard has ended; `killed`: by a signal, not by itself. Whether the
+  // run goes on; then the coordinator knows now that it is gone. Returns within a deadline of its
+  // own. Called on the calling thread.
+  std::function<bool(const std::string& address, const std::string& member, bool killed)>
+      goes_on_without;
   std::ostream* messages = nullptr;  // What is happening, for people. Required.
 
   absl::Duration start_timeout =
@@ -58,11 +59,14 @@ struct LocalClusterOptions {
 //              130).
 //   else       the message is what the user reads: what the coordinator said when it ended before
 //   it had an address; or who
-//              ended how, with its last log lines. A shard that ends other than with 0 or 130 ends
-//              the run, and so does a worker before the run trains, or the last one.
+//              ended how, with its last log lines. A shard that is killed by a signal is started
+//              again, at most kMostRestarts times in ten minutes; one that ends itself with an
+//              error ends the run, and so does a worker before the run trains, or the last one.
 // Threads: the children die with the calling thread (process.h), so call it from one that stays,
 // such as the main one.
 absl::Status RunLocalCluster(const LocalClusterOptions& options, StopSignals& signals);
+
+inline constexpr int kMostRestarts = 3;
 
 // worker.threads = 0 means this: as many threads per worker as there are cores, at least 1.
 int ThreadsPerWorker(int workers);

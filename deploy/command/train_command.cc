@@ -91,13 +91,14 @@ absl::Status RunCluster(const TrainCommand& command, const RunConfig& config,
   options.request_stop = [](const std::string& address, const std::string& reason) {
     return RequestStop(address, reason, SecurityOptions(), absl::Now() + kStopCallTimeout);
   };
-  options.goes_on_without = [](const std::string& address, const std::string& worker) {
+  options.goes_on_without = [](const std::string& address, const std::string& member, bool killed) {
     const absl::Time deadline = absl::Now() + kStopCallTimeout;
     const auto status = FetchRunStatus(address, SecurityOptions(), deadline);
-    if (!status.ok() || (status->phase() != "training" && status->phase() != "paused"))
-      return false;
+    if (!status.ok() || status->phase() == "over" || status->phase() == "ending") return false;
+    // One that ends itself before anything was trained has probably been told nonsense.
+    if (!killed && status->phase() != "training" && status->phase() != "paused") return false;
     const absl::Status told =
-        RequestDrain(address, worker, Drain::kIsGone, SecurityOptions(), deadline);
+        RequestDrain(address, member, Drain::kIsGone, SecurityOptions(), deadline);
     return told.ok() || absl::IsNotFound(told);
   };
   options.messages = &messages;

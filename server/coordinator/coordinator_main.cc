@@ -153,6 +153,9 @@ absl::Status Serve(const Flags& flags, const RunSetup& setup, const std::string&
   options.logic.config = config;
   options.logic.start = opened.beginning.start;
   options.logic.coverage = opened.beginning.coverage;
+  options.go_back = [&setup, coverage = opened.beginning.coverage](GenerationStart next) {
+    return GoBack(setup, CheckpointsPath(setup.config), coverage, std::move(next));
+  };
   options.keep_checkpoints = static_cast<int>(setup.config.checkpoint().keep_last());
   options.memory = MemoryModelFrom(setup);
   options.element_bytes = ElementBytesFrom(setup.precision);

@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/status.h"
 #include "common/config/config.h"
+#include "common/process/lives.h"
 #include "common/process/role.h"
 #include "common/run/run_setup.h"
 #include "server/shard/service/shard_member.h"
@@ -30,9 +31,6 @@ absl::Status Main(const Flags& flags) {
   if (!flags.advertise.empty()) {
     SDP_RETURN_IF_ERROR(Context(CheckAddress(flags.advertise, security), "--advertise"));
   }
-  StartValues start_values(&setup.catalog, &setup.layout,
-                           static_cast<uint64_t>(setup.config.train().seed()));
-
   ShardMember::Options options;
   options.name = flags.name;
   options.listen = flags.listen;
@@ -40,11 +38,17 @@ absl::Status Main(const Flags& flags) {
   options.coordinator = flags.coordinator;
   options.security = security;
   options.instance = RandomInstance();
-  ShardMember member(std::move(options), &setup, &start_values);
+  using ShardLives = Lives<ShardMember>;
+  ShardLives lives(
+      [&](ShardLives::Origin) { return std::make_unique<ShardMember>(options, &setup); });
   StopOnSignal signals([&](const std::string& signal) {
-    member.End(absl::CancelledError(absl::StrCat("ended by ", signal)));
+    const std::string why = absl::StrCat("ended by ", signal);
+    lives.Leave(why, [&](ShardMember& member) { member.End(absl::CancelledError(why)); });
   });
-  return member.Run();
+  return lives.Run([](const absl::Status& why) {
+    spdlog::warn("{}; the parameters here are given up, registering again",
+                 std::string(why.message()));
+  });
 }
 
 }  // namespace

@@ -1,8 +1,9 @@
-// A cluster whose workers come and go, over a simulated network and clock: whatever happens to
-// them, the run ends, every version is made by exactly the contributions that were accepted,
-// nothing counts twice, and no sample is lost.
+// A cluster whose workers come and go and whose shards are lost, over a simulated network and
+// clock: whatever happens to them, the run ends, every version is made by exactly the contributions
+// that were accepted, nothing counts twice, and no sample is lost.
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <iostream>
 #include <map>
 #include <memory>
@@ -88,6 +89,16 @@ class ChurnRun {
   const absl::Status& status() const { return status_; }
   const SimCluster& cluster() const { return *cluster_; }
   const Layout& layout() const { return layout_; }
+
+  // Bit by bit.
+  bool HasValuesOf(const ChurnRun& other) const {
+    for (int f = 0; f < layout_.fragments(); ++f) {
+      const auto ours = cluster_->value(FragmentId(f)).span();
+      const auto theirs = other.cluster_->value(FragmentId(f)).span();
+      if (std::memcmp(ours.data(), theirs.data(), ours.size() * sizeof(float)) != 0) return false;
+    }
+    return true;
+  }
 
   void Check() const {
     ASSERT_EQ(status_, absl::OkStatus());
@@ -310,14 +321,65 @@ Case RandomCase(uint64_t seed) {
   for (int i = 0; i < changes; ++i) {
     SimCluster::Change change;
     change.at = Ms(static_cast<int64_t>(random.Below(3000)));
-    change.what = static_cast<What>(random.Below(4));
-    change.worker = static_cast<int>(random.Below(static_cast<uint64_t>(c.workers) + 2));
+    change.what = static_cast<What>(random.Below(6));
+    change.number = static_cast<int>(random.Below(static_cast<uint64_t>(c.workers) + 2));
     change.duration = Ms(static_cast<int64_t>(random.Below(1500)));
     c.changes.push_back(change);
   }
   for (int worker = 0; worker < 2; ++worker)  // in the end there are enough
     c.changes.push_back({absl::Seconds(6), What::kStart, 20 + worker, {}});
   return c;
+}
+
+TEST(ChurnTest, ALostShard_TheRunGoesBackToItsNewestCheckpoint_AndEndsWithTheSameBits) {
+  Case c{.steps = 20, .checkpoint_every = 4};
+  const ChurnRun undisturbed(c);
+  c.changes = {{Ms(500), What::kKillShard, 1, Ms(100)}};
+  const ChurnRun run(c);
+  run.Check();
+  EXPECT_EQ(run.cluster().times_back(), 1);
+  EXPECT_TRUE(run.HasValuesOf(undisturbed));
+}
+
+TEST(ChurnTest, ALostShard_WithoutACheckpoint_BeginsAgain) {
+  Case c{.steps = 10};
+  const ChurnRun undisturbed(c);
+  c.changes = {{Ms(300), What::kKillShard, 0, Ms(50)}};
+  const ChurnRun run(c);
+  run.Check();
+  EXPECT_EQ(run.cluster().times_back(), 1);
+  EXPECT_TRUE(run.HasValuesOf(undisturbed));
+}
+
+TEST(ChurnTest, AFrozenShard_IsLost_AndComesBackForTheNextGeneration) {
+  const ChurnRun run(
+      {.steps = 20, .checkpoint_every = 3, .changes = {{Ms(400), What::kFreezeShard, 0, Ms(900)}}});
+  run.Check();
+  EXPECT_EQ(run.cluster().times_back(), 1);
+}
+
+// Only servers fail: the bits are those of the undisturbed run.
+TEST(ChurnTest, RandomLossesOfShards_ChangeNoBit) {
+  const uint64_t cases = kSanitized ? 10 : 50;
+  int times_back = 0;
+  for (uint64_t seed = 0; seed < cases; ++seed) {
+    Case c = RandomCase(seed);
+    c.changes.clear();
+    const ChurnRun undisturbed(c);
+    RandomStream random(seed, 0x5C);
+    for (uint64_t i = 0; i <= random.Below(3); ++i) {
+      c.changes.push_back({Ms(static_cast<int64_t>(random.Below(1500))),
+                           random.Below(4) == 0 ? What::kFreezeShard : What::kKillShard,
+                           static_cast<int>(random.Below(3)),
+                           Ms(static_cast<int64_t>(random.Below(1200)))});
+    }
+    const ChurnRun run(c);
+    run.Check();
+    times_back += run.cluster().times_back();
+    ASSERT_TRUE(run.HasValuesOf(undisturbed)) << "seed " << seed;
+    ASSERT_FALSE(HasFailure()) << "seed " << seed;
+  }
+  EXPECT_GT(times_back, static_cast<int>(cases) / 4);
 }
 
 TEST(ChurnTest, RandomChanges_EndAndAgreeWithTheMethod) {

@@ -160,10 +160,13 @@ SimCluster::SimCluster(const Options& options, const MakeModel& make_model)
     : options_(options),
       random_(options.schedule_seed, 0x51),
       coordinator_(std::make_unique<Coordinator>(options.run)),
+      generation_(options.run.start.generation),
       shards_(static_cast<size_t>(options.run.shards)),
       disk_(options.disk != nullptr ? *options.disk : own_disk_) {
   int names = options.run.workers;
-  for (const Change& change : options.changes) names = std::max(names, change.worker + 1);
+  for (const Change& change : options.changes) {
+    if (change.what < Change::What::kKillShard) names = std::max(names, change.number + 1);
+  }
   for (int name = 0; name < names; ++name) models_.push_back(make_model(name));
   delivered_bytes_.resize(models_.size());
   pushed_bytes_.resize(models_.size());
@@ -191,13 +194,7 @@ void SimCluster::Send(std::function<void()> deliver) {
 
 absl::Status SimCluster::Run() {
   Do(coordinator_->Start(now_));
-  for (size_t s = 0; s < shards_.size(); ++s) {
-    Send([=, this] {
-      Do(coordinator_->RegisterShard(
-          {absl::StrCat("shard-", s), absl::StrCat("sim:", s), options_.run.config_hash, s + 1},
-          now_));
-    });
-  }
+  for (size_t s = 0; s < shards_.size(); ++s) StartShardLife(s);
   for (size_t w = 0; w < static_cast<size_t>(options_.run.workers); ++w) StartLife(w, Origin::kNew);
   for (const Change& change : options_.changes) At(change.at, [=, this] { Make(change); });
   if (!options_.changes.empty()) Tick();
@@ -218,16 +215,22 @@ absl::Status SimCluster::Run() {
 }
 
 void SimCluster::Tick() {
-  for (size_t s = 0; s < shards_.size(); ++s) {
-    if (shards_[s] != nullptr)
-      Do(coordinator_->ShardHeartbeat(ShardId(static_cast<int32_t>(s)), "", 0, now_));
-  }
   Do(coordinator_->Tick(now_));
   At(options_.heartbeat, [this] { Tick(); });
 }
 
 void SimCluster::Make(const Change& change) {
-  const auto name = static_cast<size_t>(change.worker);
+  const auto name = static_cast<size_t>(change.number);
+  if (change.what == Change::What::kKillShard || change.what == Change::What::kFreezeShard) {
+    ShardLife& shard = *shards_[name % shards_.size()];
+    if (change.what == Change::What::kFreezeShard) {
+      shard.frozen_until = now_ + change.duration;
+    } else if (shard.alive) {
+      shard.alive = false;
+      At(change.duration, [=, this] { StartShardLife(shard.name); });
+    }
+    return;
+  }
   Life* newest = nullptr;
   for (const auto& life : lives_) {
     if (life->name == name && life->alive) newest = life.get();
@@ -244,8 +247,12 @@ void SimCluster::Make(const Change& change) {
     case Change::What::kLeave:
       if (newest == nullptr || newest->worker == nullptr) return;
       In(*newest, [this, newest] {
-        Send([=, this] { Do(coordinator_->Leave(newest->incarnation, now_)); });
+        Tell(*newest, [=, this] { Do(coordinator_->Leave(newest->incarnation, now_)); });
       });
+      return;
+    case Change::What::kKillShard:
+    case Change::What::kFreezeShard:
+      return;  // above
   }
 }
 
@@ -254,12 +261,60 @@ void SimCluster::StartLife(size_t name, Origin origin) {
   Life& life = *lives_.back();
   life.name = name;
   life.compute = std::make_unique<Compute>(this, &life, models_[name].get());
-  const uint64_t instance = lives_.size();
-  Send([=, this] {
-    Do(coordinator_->RegisterWorker({absl::StrCat("worker-", name), options_.run.config_hash,
-                                     instance, origin == Origin::kAgain},
-                                    now_));
+  Register(life, origin);
+}
+
+// Asked again until it is answered, as long polls are.
+void SimCluster::Register(Life& life, Origin origin) {
+  In(life, [=, this, &life] {
+    if (life.worker != nullptr) return;
+    const auto instance =
+        static_cast<uint64_t>(std::find_if(lives_.begin(), lives_.end(),
+                                           [&](const auto& one) { return one.get() == &life; }) -
+                              lives_.begin() + 1);
+    Send([=, this] {
+      if (going_back_) return;
+      Do(coordinator_->RegisterWorker({absl::StrCat("worker-", life.name), options_.run.config_hash,
+                                       instance, origin == Origin::kAgain},
+                                      now_));
+    });
+    if (!options_.changes.empty())
+      At(4 * options_.heartbeat, [=, this, &life] { Register(life, origin); });
   });
+}
+
+void SimCluster::StartShardLife(size_t name) {
+  shard_lives_.push_back(std::make_unique<ShardLife>());
+  ShardLife& life = *shard_lives_.back();
+  life.name = name;
+  life.instance = shard_lives_.size();
+  shards_[name] = &life;
+  Register(life);
+}
+
+void SimCluster::Register(ShardLife& life) {
+  In(life, [this, &life] {
+    if (life.shard != nullptr) return;
+    Send([this, &life] {
+      if (going_back_) return;
+      Do(coordinator_->RegisterShard(
+          {absl::StrCat("shard-", life.name), absl::StrCat("sim:", life.instance),
+           options_.run.config_hash, life.instance},
+          now_));
+    });
+    if (!options_.changes.empty()) At(4 * options_.heartbeat, [this, &life] { Register(life); });
+  });
+}
+
+void SimCluster::EndLife(ShardLife& life, const absl::Status& why) {
+  if (!life.alive) return;
+  life.alive = false;
+  if (shards_[life.name] != &life) return;  // another has taken its place
+  if (absl::IsAborted(why)) {
+    StartShardLife(life.name);
+  } else if (!why.ok()) {
+    end_ = Context(why, absl::StrCat("shard-", life.name));
+  }
 }
 
 void SimCluster::EndLife(Life& life, const absl::Status& why) {
@@ -272,10 +327,34 @@ void SimCluster::EndLife(Life& life, const absl::Status& why) {
   }
 }
 
-void SimCluster::In(Life& life, std::function<void()> run) {
-  if (!life.alive) return;
-  if (now_ >= life.frozen_until) return run();
-  At(life.frozen_until - now_, [this, &life, run = std::move(run)] { In(life, run); });
+void SimCluster::In(Process& process, std::function<void()> run) {
+  if (!process.alive) return;
+  if (now_ >= process.frozen_until) return run();
+  At(process.frozen_until - now_, [this, &process, run = std::move(run)] { In(process, run); });
+}
+
+void SimCluster::SendTo(size_t shard, std::function<void(ShardLife&)> deliver) {
+  Send([this, shard, deliver = std::move(deliver)] {
+    ShardLife& life = *shards_[shard];
+    In(life, [&life, deliver] {
+      if (life.shard != nullptr) deliver(life);
+    });
+  });
+}
+
+void SimCluster::Control(ShardId shard, std::function<void(ShardLife&)> deliver) {
+  SendTo(static_cast<size_t>(shard.value()),
+         [generation = generation_, deliver = std::move(deliver)](ShardLife& life) {
+           if (life.generation == generation) deliver(life);
+         });
+}
+
+template <typename Member>
+void SimCluster::Tell(Member& from, std::function<void()> deliver) {
+  Send([this, &from, generation = from.generation, deliver = std::move(deliver)] {
+    if (generation == generation_) return deliver();
+    In(from, [this, &from] { EndLife(from, absl::AbortedError("another generation")); });
+  });
 }
 
 void SimCluster::SendTo(Incarnation worker, std::function<void(Life&)> deliver) {
@@ -288,7 +367,7 @@ void SimCluster::SendTo(Incarnation worker, std::function<void(Life&)> deliver) 
 
 void SimCluster::Beat(Life& life) {
   In(life, [this, &life] {
-    Send([this, &life] {
+    Tell(life, [this, &life] {
       absl::Status error;
       Do(coordinator_->WorkerHeartbeat(life.incarnation, life.worker->phase(), life.worker->waits(),
                                        now_, &error));
@@ -296,6 +375,43 @@ void SimCluster::Beat(Life& life) {
     });
     At(options_.heartbeat, [this, &life] { Beat(life); });
   });
+}
+
+void SimCluster::Beat(ShardLife& life) {
+  In(life, [this, &life] {
+    Tell(life, [this, &life] {
+      Do(coordinator_->ShardHeartbeat(ShardId(static_cast<int32_t>(life.name)), "", 0, now_));
+    });
+    At(options_.heartbeat, [this, &life] { Beat(life); });
+  });
+}
+
+void SimCluster::GoBack() {
+  ++times_back_;
+  GenerationStart start = coordinator_->NextStart();
+  generation_ = start.generation;
+  going_back_ = true;
+  Coordinator::Options options = options_.run;
+  options.workers = coordinator_->members();
+  if (!disk_.manifests.empty()) {
+    const CheckpointManifest& manifest = disk_.manifests.rbegin()->second;
+    start.state.step = manifest.step;
+    start.state.checkpoint = "simulated";
+    start.cursor = manifest.cursor;
+  }
+  options.start = start;
+  At(4 * Delay(), [this, options] { BeginAgain(options); });
+}
+
+// What came after the checkpoint is void.
+void SimCluster::BeginAgain(const Coordinator::Options& options) {
+  const Step step = options.start.state.step;
+  coordinator_ = std::make_unique<Coordinator>(options);
+  going_back_ = false;
+  std::erase_if(bindings_, [&](const auto& one) { return one.first.first >= step; });
+  std::erase_if(contributions_, [&](const auto& one) { return one.first.first >= step; });
+  std::erase_if(metrics_, [&](const StepMetrics& one) { return one.step >= step; });
+  Do(coordinator_->Start(now_));
 }
 
 void SimCluster::Remember(Life& life, const WorkerBinding& binding) {
@@ -309,10 +425,11 @@ void SimCluster::Remember(Life& life, const WorkerBinding& binding) {
   bindings_.emplace(std::pair{binding.step, life.incarnation}, std::move(whole));
 }
 
-void SimCluster::StartShard(size_t s, const ShardAdmission& admission) {
-  if (shards_[s] != nullptr) return;
+void SimCluster::StartShard(ShardLife& life, const ShardAdmission& admission) {
+  if (life.shard != nullptr) return;
+  life.generation = admission.generation;
   Shard::Options options;
-  options.name = absl::StrCat("shard-", s);
+  options.name = absl::StrCat("shard-", life.name);
   options.catalog = options_.run.catalog;
   options.layout = options_.run.layout;
   options.shard = admission.shard;
@@ -324,7 +441,7 @@ void SimCluster::StartShard(size_t s, const ShardAdmission& admission) {
   options.round_bytes = options_.round_bytes;
   options.first_step = admission.start.step;
   options.masking = options_.masking;
-  shards_[s] = std::make_unique<Shard>(
+  life.shard = std::make_unique<Shard>(
       options, [&](FragmentId id, absl::Span<float> values, OptimizerState& state) {
         if (admission.start.checkpoint.empty()) {
           return FillInitialValues(*options_.run.catalog, *options_.run.layout, id, options_.seed,
@@ -336,12 +453,14 @@ void SimCluster::StartShard(size_t s, const ShardAdmission& admission) {
           state.moments[m] = part.state.moments.at(m).Clone();
         state.updates = part.state.updates;
       });
-  Do(s, shards_[s]->Start());
+  Do(life, life.shard->Start());
+  if (!options_.changes.empty()) Beat(life);
 }
 
 void SimCluster::StartWorker(Life& life, const WorkerAdmission& admission) {
   if (life.worker != nullptr) return;
   life.incarnation = admission.incarnation;
+  life.generation = admission.generation;
   incarnations_[admission.incarnation] = &life;
   Worker::Options options;
   options.name = absl::StrCat("worker-", life.name);
@@ -353,7 +472,7 @@ void SimCluster::StartWorker(Life& life, const WorkerAdmission& admission) {
   options.shuffle = options_.shuffle;
   options.terms_per_sample = options_.terms_per_sample;
   life.worker = std::make_unique<Worker>(options, admission, options_.data);
-  Send([this, &life] {
+  Tell(life, [this, &life] {
     absl::Status error;
     Do(coordinator_->Ready(life.incarnation, options_.data, now_, &error));
     if (!error.ok()) In(life, [this, &life, error] { EndLife(life, error); });
@@ -365,16 +484,23 @@ void SimCluster::StartWorker(Life& life, const WorkerAdmission& admission) {
 }
 
 void SimCluster::Do(CoordinatorActions actions) {
+  if (actions.go_back.has_value()) {
+    log_.push_back(*actions.go_back);
+    GoBack();
+  }
   for (const auto& store : actions.store) {
-    At(Delay(), [=, this] { Do(coordinator_->Stored(store.id, now_)); });
+    At(Delay(), [=, this, generation = generation_] {
+      if (generation == generation_) Do(coordinator_->Stored(store.id, now_));
+    });
   }
   for (const auto& admit : actions.admit_shards) {
     if (!admit.admission.ok()) {
-      end_ = admit.admission.status();
-      return;
+      if (options_.changes.empty()) end_ = admit.admission.status();
+      shard_lives_[admit.instance - 1]->alive = false;
+      continue;
     }
-    const size_t s = std::stoul(admit.name.substr(6));
-    Send([=, this] { StartShard(s, *admit.admission); });
+    ShardLife* const life = shard_lives_[admit.instance - 1].get();
+    Send([=, this] { In(*life, [=, this] { StartShard(*life, *admit.admission); }); });
   }
   for (const auto& admit : actions.admit_workers) {
     Life* const life = lives_[admit.instance - 1].get();
@@ -385,12 +511,12 @@ void SimCluster::Do(CoordinatorActions actions) {
     Send([=, this] { In(*life, [=, this] { StartWorker(*life, *admit.admission); }); });
   }
   for (const auto& bind : actions.bind_shards) {
-    const size_t s = static_cast<size_t>(bind.shard.value());
-    Send([=, this] { Do(s, shards_[s]->Bind(bind.binding)); });
+    Control(bind.shard,
+            [this, bind](ShardLife& life) { Do(life, life.shard->Bind(bind.binding)); });
   }
   for (const auto& out : actions.exclude) {
-    const size_t s = static_cast<size_t>(out.shard.value());
-    Send([=, this] { Do(s, shards_[s]->Exclude(out.exclusion)); });
+    Control(out.shard,
+            [this, out](ShardLife& life) { Do(life, life.shard->Exclude(out.exclusion)); });
   }
   for (const auto& bind : actions.bind_workers) {
     SendTo(bind.worker, [this, binding = bind.binding](Life& life) {
@@ -399,17 +525,19 @@ void SimCluster::Do(CoordinatorActions actions) {
     });
   }
   for (const auto& scale : actions.scales) {
-    const size_t s = static_cast<size_t>(scale.shard.value());
-    Send([=, this] { Do(s, shards_[s]->Scale(scale.scale)); });
+    Control(scale.shard,
+            [this, scale](ShardLife& life) { Do(life, life.shard->Scale(scale.scale)); });
   }
   for (const auto& release : actions.releases) {
-    const size_t s = static_cast<size_t>(release.shard.value());
-    Send([=, this] { Do(s, shards_[s]->ReleaseEvaluation(release.step)); });
+    Control(release.shard, [this, release](ShardLife& life) {
+      Do(life, life.shard->ReleaseEvaluation(release.step));
+    });
   }
   for (const CheckpointManifest& manifest : actions.manifests) {
-    At(Delay(), [=, this] {
-      disk_.manifests[manifest.step] = manifest;
-      Do(coordinator_->CheckpointStored(manifest.step, absl::OkStatus(), now_));
+    disk_.manifests[manifest.step] = manifest;
+    At(Delay(), [=, this, generation = generation_] {
+      if (generation == generation_)
+        Do(coordinator_->CheckpointStored(manifest.step, absl::OkStatus(), now_));
     });
   }
   for (const StepMetrics& metrics : actions.metrics) {
@@ -417,15 +545,19 @@ void SimCluster::Do(CoordinatorActions actions) {
     if (stop_after_ == metrics.step) Send([this] { Do(coordinator_->Stop("test", now_)); });
   }
   for (const ShardId shard : actions.finish_shards) {
-    Send([=, this] { Do(coordinator_->ShardFinished(shard, now_)); });
+    Control(shard, [=, this](ShardLife& life) {
+      Tell(life, [=, this] { Do(coordinator_->ShardFinished(shard, now_)); });
+    });
   }
   log_.insert(log_.end(), actions.log.begin(), actions.log.end());
   if (actions.stop.has_value() && !end_.has_value()) end_ = *actions.stop;
 }
 
-void SimCluster::Do(size_t s, ShardActions actions) {
+void SimCluster::Do(ShardLife& from, ShardActions actions) {
+  const size_t s = from.name;
+  const bool counts = from.generation == generation_;  // else all that it does is void
   for (const PushAnswer& answer : actions.answers) {
-    if (answer.answer == Answer::kReceived)
+    if (answer.answer == Answer::kReceived && counts)
       contributions_[{answer.step, answer.fragment}].insert(answer.worker);
     SendTo(answer.worker,
            [=, this](Life& life) { Do(life, life.worker->OnPushAnswer(answer, now_)); });
@@ -459,38 +591,42 @@ void SimCluster::Do(size_t s, ShardActions actions) {
     });
   }
   for (const Reduced& reduced : actions.reduced) {
-    Send([=, this] { Do(coordinator_->OnReduced(reduced, now_)); });
+    Tell(from, [=, this] { Do(coordinator_->OnReduced(reduced, now_)); });
   }
   for (const StepDone& done : actions.done) {
-    for (const FragmentId id : shards_[s]->owned()) {
+    for (const FragmentId id : from.shard->owned()) {
       const auto [it, first] = versions_.emplace(std::pair{s, id}, 0);
-      if (shards_[s]->version(id) < done.step + 1 || shards_[s]->version(id) > done.step + 2)
-        ++version_jumps_;
-      it->second = shards_[s]->version(id);
+      const Step version = from.shard->version(id);
+      if (version < done.step + 1 || version > done.step + 2) ++version_jumps_;
+      it->second = version;
     }
-    Send([=, this] { Do(coordinator_->OnStepDone(done, now_)); });
+    Tell(from, [=, this] { Do(coordinator_->OnStepDone(done, now_)); });
   }
   for (const StateHashes& hashes : actions.hashes) {
-    Send([=, this] { Do(coordinator_->OnStateHashes(hashes, now_)); });
+    Tell(from, [=, this] { Do(coordinator_->OnStateHashes(hashes, now_)); });
   }
   for (const NotFiniteReport& report : actions.not_finite) {
-    Send([=, this] { Do(coordinator_->OnNotFinite(report, now_)); });
+    Tell(from, [=, this] { Do(coordinator_->OnNotFinite(report, now_)); });
   }
   for (Snapshot& snapshot : actions.snapshots) {
-    Write(s, std::make_shared<Snapshot>(std::move(snapshot)));
+    Write(from, std::make_shared<Snapshot>(std::move(snapshot)));
   }
 }
 
 // The disk takes its time, and reads the snapshot's values at the very end of it.
-void SimCluster::Write(size_t s, std::shared_ptr<Snapshot> snapshot) {
-  At(4 * Delay(), [=, this] {
+void SimCluster::Write(ShardLife& life, std::shared_ptr<Snapshot> snapshot) {
+  At(4 * Delay(), [=, this, &life] {
+    if (!life.alive) return;
     CheckpointPart part;
-    part.shard = ShardId(static_cast<int32_t>(s));
+    part.shard = ShardId(static_cast<int32_t>(life.name));
     part.step = snapshot->step;
+    // A file of an earlier generation has another name, and no manifest will have it.
+    const bool counts = life.generation == generation_;
     if (disk_.full.contains(snapshot->step)) {
       part.error = "no space";
     } else {
       for (const Snapshot::Part& fragment : snapshot->parts) {
+        if (!counts) continue;
         SimDisk::Part& saved = disk_.fragments[snapshot->step][fragment.fragment];
         saved.value = fragment.value->Clone();
         saved.state.moments.clear();
@@ -502,8 +638,8 @@ void SimCluster::Write(size_t s, std::shared_ptr<Snapshot> snapshot) {
       }
     }
     snapshot->parts.clear();
-    Send([=, this] { Do(coordinator_->OnCheckpointPart(part, now_)); });
-    Do(s, shards_[s]->Written(part.step));
+    Tell(life, [=, this] { Do(coordinator_->OnCheckpointPart(part, now_)); });
+    Do(life, life.shard->Written(part.step));
   });
 }
 
@@ -523,7 +659,7 @@ GenerationStart SimDisk::Newest(Generation generation) const {
 
 void SimCluster::Do(Life& life, WorkerActions actions) {
   for (const auto& ask : actions.ask) {
-    Send([=, this, &life] {
+    Tell(life, [=, this, &life] {
       absl::Status error;
       Do(coordinator_->BeginStep(life.incarnation, ask.step, ask.known_plan, now_, &error));
       if (!error.ok()) In(life, [this, &life, error] { EndLife(life, error); });
@@ -531,36 +667,36 @@ void SimCluster::Do(Life& life, WorkerActions actions) {
   }
   for (const auto& pull : actions.pulls) {
     const size_t s = static_cast<size_t>(pull.shard.value());
-    Send([=, this] { Do(s, shards_[s]->Pull(pull.request)); });
+    SendTo(s, [this, pull](ShardLife& shard) { Do(shard, shard.shard->Pull(pull.request)); });
   }
   for (const auto& done : actions.done) {
     const size_t s = static_cast<size_t>(done.shard.value());
-    Send([=, this] {
-      most_retained_bytes_ = std::max(most_retained_bytes_, shards_[s]->counts().retained_bytes);
-      shards_[s]->Done(done.reads);
+    SendTo(s, [this, done](ShardLife& shard) {
+      most_retained_bytes_ = std::max(most_retained_bytes_, shard.shard->counts().retained_bytes);
+      shard.shard->Done(done.reads);
     });
   }
   for (const auto& push : actions.pushes) {
     const size_t s = static_cast<size_t>(push.shard.value());
     if (push.gradient != nullptr) pushed_bytes_[life.name] += push.gradient->bytes();
     At(push.delay, [=, this] {
-      Send([=, this] {
-        Do(s,
-           shards_[s]->Push(push.key, push.gradient == nullptr ? FloatBuffer()
-                                                               : push.gradient->Clone().Widened()));
+      SendTo(s, [this, push](ShardLife& shard) {
+        FloatBuffer gradient;
+        if (push.gradient != nullptr) gradient = push.gradient->Clone().Widened();
+        Do(shard, shard.shard->Push(push.key, std::move(gradient)));
       });
     });
   }
   for (auto& unit : actions.units)
     life.compute->UnitHere(unit.step, unit.unit, std::move(unit.fragments));
   for (const EvaluationReport& report : actions.evaluations) {
-    Send([=, this] { Do(coordinator_->OnEvaluation(report, now_)); });
+    Tell(life, [=, this] { Do(coordinator_->OnEvaluation(report, now_)); });
   }
   for (const StepReport& report : actions.reports) {
-    Send([=, this] { Do(coordinator_->OnStepReport(report, now_)); });
+    Tell(life, [=, this] { Do(coordinator_->OnStepReport(report, now_)); });
   }
   for (const NotFiniteReport& report : actions.not_finite) {
-    Send([=, this] { Do(coordinator_->OnNotFinite(report, now_)); });
+    Tell(life, [=, this] { Do(coordinator_->OnNotFinite(report, now_)); });
   }
   for (EvaluateTask& task : actions.evaluate) life.compute->Add(std::move(task));
   for (TrainTask& task : actions.train) life.compute->Add(std::move(task));
@@ -568,8 +704,8 @@ void SimCluster::Do(Life& life, WorkerActions actions) {
 }
 
 const FloatBuffer& SimCluster::value(FragmentId fragment) const {
-  for (const auto& shard : shards_) {
-    if (shard->owns(fragment)) return *shard->value(fragment);
+  for (const ShardLife* life : shards_) {
+    if (life->shard != nullptr && life->shard->owns(fragment)) return *life->shard->value(fragment);
   }
   std::abort();
 }

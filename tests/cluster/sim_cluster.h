@@ -36,21 +36,24 @@ struct SimDisk {
 // A whole cluster in one process and one thread: coordinator, shards and workers as objects over a
 // simulated network, store and clock. Messages take random times, overtake each other and come
 // twice; nothing is lost while both ends live, as the transport repeats until it is answered.
-// Worker processes may come and go; one that is told to register again does. A schedule is a pure
-// function of `schedule_seed`.
+// Worker processes may come and go, shard processes may be lost and come back without their state,
+// whereupon the run goes back to its newest checkpoint; a process that is told to register again
+// does. A schedule is a pure function of `schedule_seed`.
 class SimCluster {
  public:
-  // What happens to the worker processes.
+  // What happens to the processes.
   struct Change {
     enum class What {
-      kStart,   // one of this name begins, whatever became of the one before
-      kKill,    // without a word
-      kFreeze,  // it does nothing and hears nothing for `duration`
-      kLeave,   // it asks to leave
+      kStart,        // a worker of this name begins, whatever became of the one before
+      kKill,         // a worker, without a word
+      kFreeze,       // a worker does nothing and hears nothing for `duration`
+      kLeave,        // a worker asks to leave
+      kKillShard,    // without a word; `duration` later another process comes as the same shard
+      kFreezeShard,  // for `duration`
     };
     absl::Duration at;
     What what = What::kKill;
-    int worker = 0;
+    int number = 0;  // of the worker or shard
     absl::Duration duration;
   };
 
@@ -85,7 +88,10 @@ class SimCluster {
   // The user asks to stop once this step is committed.
   void StopAfter(Step step) { stop_after_ = step; }
 
+  // Those of each step's newest generation.
   const std::vector<StepMetrics>& metrics() const { return metrics_; }
+  // How often the run went back to a checkpoint.
+  int times_back() const { return times_back_; }
   // The value of a fragment on the shard that owns it.
   const FloatBuffer& value(FragmentId fragment) const;
   // Bytes of values delivered to and gradients taken from a worker, by step.
@@ -101,7 +107,8 @@ class SimCluster {
   int64_t events() const { return events_done_; }
 
   // What happened, to be checked against the method: what each worker was bound to (with its
-  // units), and whose contribution to a fragment of a step counts.
+  // units), and whose contribution to a fragment of a step counts. What a step back has made void
+  // is not in it.
   const std::map<std::pair<Step, Incarnation>, WorkerBinding>& bindings() const {
     return bindings_;
   }
@@ -120,35 +127,56 @@ class SimCluster {
     }
   };
   class Compute;  // one worker's compute thread
-  // A worker process.
-  struct Life {
-    size_t name = 0;
+  struct Process {
+    size_t name = 0;  // its number
+    bool alive = true;
+    absl::Time frozen_until = absl::InfinitePast();
+    Generation generation;  // that it was admitted to
+  };
+  // A worker's life.
+  struct Life : Process {
     Incarnation incarnation;
     std::unique_ptr<Worker> worker;  // null: not admitted yet
     std::unique_ptr<Compute> compute;
     std::map<int64_t, std::vector<UnitFactor>> units;  // by plan
-    bool alive = true;
-    absl::Time frozen_until = absl::InfinitePast();
+  };
+  struct ShardLife : Process {
+    uint64_t instance = 0;
+    std::unique_ptr<Shard> shard;  // null: not admitted yet
   };
 
   void At(absl::Duration delay, std::function<void()> run);
   void Send(std::function<void()> deliver);
   absl::Duration Delay();
   void Do(CoordinatorActions actions);
-  void Do(size_t shard, ShardActions actions);
+  void Do(ShardLife& shard, ShardActions actions);
   void Do(Life& life, WorkerActions actions);
   // In the process, once it is not frozen; never, if it is gone by then.
-  void In(Life& life, std::function<void()> run);
+  void In(Process& process, std::function<void()> run);
   void SendTo(Incarnation worker, std::function<void(Life&)> deliver);
+  // To the process that is this shard now; what comes before it has its state is lost.
+  void SendTo(size_t shard, std::function<void(ShardLife&)> deliver);
+  // From the coordinator: a shard of another generation does not listen.
+  void Control(ShardId shard, std::function<void(ShardLife&)> deliver);
+  // To the coordinator, which tells a member of another generation to register again.
+  template <typename Member>
+  void Tell(Member& from, std::function<void()> deliver);
   enum class Origin { kNew, kAgain };
   void StartLife(size_t name, Origin origin);
   void EndLife(Life& life, const absl::Status& why);
+  void StartShardLife(size_t shard);
+  void EndLife(ShardLife& life, const absl::Status& why);
+  void Register(Life& life, Origin origin);
+  void Register(ShardLife& life);
   void Beat(Life& life);
+  void Beat(ShardLife& life);
   void Tick();
+  void GoBack();
+  void BeginAgain(const Coordinator::Options& options);
   void Make(const Change& change);
   void Remember(Life& life, const WorkerBinding& binding);
-  void Write(size_t shard, std::shared_ptr<Snapshot> snapshot);
-  void StartShard(size_t shard, const ShardAdmission& admission);
+  void Write(ShardLife& shard, std::shared_ptr<Snapshot> snapshot);
+  void StartShard(ShardLife& shard, const ShardAdmission& admission);
   void StartWorker(Life& life, const WorkerAdmission& admission);
 
   const Options options_;
@@ -157,9 +185,13 @@ class SimCluster {
   int64_t next_event_ = 0;
   std::priority_queue<Event> events_;
   std::unique_ptr<Coordinator> coordinator_;
-  std::vector<std::unique_ptr<Shard>> shards_;
-  std::vector<std::unique_ptr<LocalModel>> models_;  // by name
-  std::vector<std::unique_ptr<Life>> lives_;         // by instance number, from 1
+  Generation generation_;
+  bool going_back_ = false;
+  int times_back_ = 0;
+  std::vector<std::unique_ptr<ShardLife>> shard_lives_;  // by instance number, from 1
+  std::vector<ShardLife*> shards_;                       // the newest of each name
+  std::vector<std::unique_ptr<LocalModel>> models_;      // by name
+  std::vector<std::unique_ptr<Life>> lives_;             // by instance number, from 1
   std::map<Incarnation, Life*> incarnations_;
   std::map<std::pair<Step, Incarnation>, WorkerBinding> bindings_;
   std::map<std::pair<Step, FragmentId>, std::set<Incarnation>> contributions_;

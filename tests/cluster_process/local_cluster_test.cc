@@ -41,7 +41,7 @@ class LocalClusterTest : public ::testing::Test {
     options_.workers = 2;
     options_.messages = &messages_;
     options_.settle_timeout = absl::Milliseconds(50);
-    options_.goes_on_without = [](const std::string&, const std::string&) { return false; };
+    options_.goes_on_without = [](const std::string&, const std::string&, bool) { return false; };
     options_.request_stop = [](const std::string&, const std::string&) {
       ADD_FAILURE() << "asked to stop";
       return absl::OkStatus();

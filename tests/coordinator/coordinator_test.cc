@@ -235,17 +235,6 @@ TEST_F(CoordinatorTest, FullLossNotFinite_EndsTheRun) {
   EXPECT_TRUE(c.OnEvaluation(Evaluated(2, 2, 1, 5), now_).stop.has_value());
 }
 
-TEST_F(CoordinatorTest, Silence_OfAShard_EndsTheRunNamingIt) {
-  Coordinator c(options_);
-  Gather(c);
-  Begin(c, 1, 0);
-  now_ += options_.lease + absl::Seconds(1);
-  Alive(c);
-  const CoordinatorActions actions = c.Tick(now_);
-  ASSERT_TRUE(actions.stop.has_value());
-  EXPECT_THAT(std::string(actions.stop->message()), HasSubstr("shard-0 is lost"));
-}
-
 // Everybody waits: nobody is to blame, and the run says for what it waits.
 TEST_F(CoordinatorTest, NoProgress_EndsTheRunSayingWhoIsAwaited) {
   Coordinator c(options_);

@@ -202,11 +202,10 @@ TEST_F(MembershipTest, Drain_NamesWhoIsNotThere) {
   Gather(c);
   Begin(c, 1, 0);
   absl::Status error;
-  c.DrainWorker("worker-9", Coordinator::Drain::kLeaves, now_, &error);
+  c.DrainWorker("worker-9", now_, &error);
   EXPECT_TRUE(absl::IsNotFound(error));
   EXPECT_THAT(std::string(error.message()), HasSubstr("worker-9"));
-  const CoordinatorActions gone =
-      Settle(c, c.DrainWorker("worker-0", Coordinator::Drain::kIsGone, now_, &error));
+  const CoordinatorActions gone = Settle(c, c.ProcessEnded("worker-0", now_, &error));
   EXPECT_EQ(error, absl::OkStatus());
   EXPECT_EQ(gone.exclude.size(), 1u);
 }

@@ -4,30 +4,15 @@
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "tests/end_to_end/train_fixture.h"
+#include "tests/end_to_end/disturbed_run.h"
 
 namespace sdp {
 namespace {
 
 using ::testing::HasSubstr;
 
-class ElasticRunTest : public TrainFixture {
+class ElasticRunTest : public DisturbedRun {
  protected:
-  // A run of many steps in the background of a shell script, which ends with its exit status.
-  Outcome During(const std::string& script, const std::string& more = "") const {
-    return Shell(absl::StrCat(
-        "bash -c 'set -m; run=", RunDir("run").string(), "; ", Program("sdp"), " train ", Config(),
-        " --set run.dir=$run --set train.eval_every=0 --set checkpoint.every=0 ", more,
-        " & top=$!; lines() { for i in $(seq 600); do [ $(cat $run/metrics.jsonl 2>/dev/null | wc "
-        "-l) -ge $1 ] && break; sleep 0.05; done; }; "
-        // Until as many workers train.
-        "workers() { for i in $(seq 600); do tail -1 $run/metrics.jsonl | grep -q "
-        "\"\\\"workers\\\":$1,\" && break; sleep 0.05; done; }; ",
-        script, " wait $top; echo exit=$?'"));
-  }
-  static std::string Kill(const std::string& signal, int worker) {
-    return absl::StrCat("pkill -", signal, " -P $top -f -- \"--name worker-", worker, "\"; ");
-  }
   std::string Join(int worker) const {
     return absl::StrCat(Program("sdp-worker"),
                         " --config $run/config.toml --coordinator $(cat $run/coordinator.address) "
@@ -38,8 +23,8 @@ class ElasticRunTest : public TrainFixture {
 };
 
 TEST_F(ElasticRunTest, KilledWorker_TheRunGoesOnWithoutIt) {
-  const Outcome outcome =
-      During(absl::StrCat("lines 20; ", Kill("KILL", 2)), "--set train.steps=300");
+  const Outcome outcome = During(absl::StrCat("lines 20; ", Kill("KILL", "worker-2")),
+                                 "--set checkpoint.every=0 --set train.steps=300");
   EXPECT_THAT(outcome.output, HasSubstr("worker-2 ended: signal 9"));
   EXPECT_THAT(outcome.output, HasSubstr("the run goes on without it"));
   EXPECT_THAT(outcome.output, HasSubstr("exit=0"));
@@ -52,7 +37,7 @@ TEST_F(ElasticRunTest, JoinsAndLeaves_ByHand) {
   const Outcome outcome = During(absl::StrCat("lines 5; ", Join(9),
                                               "workers 5; kill -TERM $joined; wait $joined; "
                                               "echo left=$?; workers 4; kill -INT $top; "),
-                                 "--set train.steps=1000000");
+                                 "--set checkpoint.every=0 --set train.steps=1000000");
   EXPECT_THAT(outcome.output, HasSubstr("left=0"));
   EXPECT_THAT(outcome.output, HasSubstr("exit=130"));
   int most = 0;
@@ -64,7 +49,7 @@ TEST_F(ElasticRunTest, Drain_EndsTheWorkersProcess_NotTheRun) {
   const Outcome outcome =
       During(absl::StrCat("lines 5; ", Program("sdp"), " drain $run worker-1; echo drained=$?; ",
                           "workers 3; ", Program("sdp"), " drain $run worker-7; "),
-             "--set train.steps=400");
+             "--set checkpoint.every=0 --set train.steps=400");
   EXPECT_THAT(outcome.output, HasSubstr("drained=0"));
   EXPECT_THAT(outcome.output, HasSubstr("worker-1 has left the run; the run goes on without it"));
   EXPECT_THAT(outcome.output, HasSubstr("no worker of the name worker-7"));
@@ -73,11 +58,11 @@ TEST_F(ElasticRunTest, Drain_EndsTheWorkersProcess_NotTheRun) {
 }
 
 TEST_F(ElasticRunTest, TooFewWorkers_PausesAndSaysSo_UntilOneComes) {
-  const Outcome outcome =
-      During(absl::StrCat("lines 5; ", Kill("KILL", 0), "for i in $(seq 200); do ", Program("sdp"),
-                          " status $run | grep -q paused && break; sleep 0.1; done; ",
-                          Program("sdp"), " status $run; ", Join(0), ""),
-             "--set train.steps=200 --set cluster.min_workers=4");
+  const Outcome outcome = During(
+      absl::StrCat("lines 5; ", Kill("KILL", "worker-0"), "for i in $(seq 200); do ",
+                   Program("sdp"), " status $run | grep -q paused && break; sleep 0.1; done; ",
+                   Program("sdp"), " status $run; ", Join(0), ""),
+      "--set checkpoint.every=0 --set train.steps=200 --set cluster.min_workers=4");
   EXPECT_THAT(outcome.output, HasSubstr("3 workers, at least 4 are needed (cluster.min_workers)"));
   EXPECT_THAT(outcome.output, HasSubstr("exit=0"));
   EXPECT_EQ(Metrics("run").size(), 201u) << outcome.output;

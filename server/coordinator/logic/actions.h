@@ -69,7 +69,10 @@ struct CoordinatorActions {
   std::vector<StepMetrics> metrics;    // finished steps, in order
   std::vector<std::string> log;        // decisions and their reasons, for people
   std::vector<ShardId> finish_shards;  // the run is complete: the shard may end
-  std::optional<absl::Status> stop;    // the run is over (OK: finished); tell everyone and exit
+  // This generation is over, and why: the next one begins with the newest complete checkpoint.
+  // Nothing comes from this coordinator any more.
+  std::optional<std::string> go_back;
+  std::optional<absl::Status> stop;  // the run is over (OK: finished); tell everyone and exit
 
   void Append(CoordinatorActions&& more);
 };

@@ -33,6 +33,7 @@ void CoordinatorActions::Append(CoordinatorActions&& more) {
   MoveTo(metrics, std::move(more.metrics));
   MoveTo(log, std::move(more.log));
   MoveTo(finish_shards, std::move(more.finish_shards));
+  if (more.go_back.has_value() && !go_back.has_value()) go_back = std::move(more.go_back);
   if (more.stop.has_value() && !stop.has_value()) stop = std::move(more.stop);
 }
 
@@ -47,7 +48,8 @@ Coordinator::Coordinator(const Options& options)
       cursor_(options.start.cursor),
       next_step_(options.start.state.step),
       committed_(options.start.state.step - 2),
-      hashes_(place_.size()) {}
+      hashes_(place_.size()),
+      first_bound_(options.start.first_bound) {}
 
 CoordinatorActions Coordinator::Start(absl::Time now) {
   Progress(now);
@@ -155,6 +157,7 @@ void Coordinator::Commit(absl::Time now, CoordinatorActions* actions) {
     }
     if (committed_ == options_.start.state.step - 1) {
       phase_ = Phase::kWorkers;
+      last_arrival_ = now;
       actions->log.push_back(absl::StrCat("all shards have their start values; waiting for ",
                                           options_.workers - ReadyWorkers(), " workers"));
       MakeView(now, actions);

@@ -5,6 +5,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
@@ -36,6 +37,7 @@ struct GenerationStart {
   // Numbers that earlier generations have used: never again.
   Incarnation last_incarnation;
   ViewId last_view;
+  absl::Time first_bound = absl::InfinitePast();  // of the run, if this process has seen it
 };
 
 // Coordinator is the one process that knows the members, the plan, the step and the data cursor. It
@@ -72,6 +74,11 @@ class Coordinator {
     std::string config;            // resolved, for the manifests
     GenerationStart start;
     absl::Duration lease = absl::Seconds(20);  // silence after which a member is lost
+    // The same of a shard under whose name another process wants to come.
+    absl::Duration lease_of_replaced = absl::Seconds(5);
+    // After which the first view is made with fewer than `workers`, at least `min_workers`, if no
+    // more come.
+    absl::Duration view_timeout = absl::Minutes(1);
     absl::Duration first_step_timeout = absl::Minutes(15);
     absl::Duration min_step_timeout =
         absl::Minutes(2);                             // then: 20 x the slowest step, at least this
@@ -97,11 +104,11 @@ class Coordinator {
   // The worker wants to go: the next step is bound without it. It is told that it may when it asks
   // for that step.
   CoordinatorActions Leave(Incarnation worker, absl::Time now);
-  // The worker of this name is to leave; or its process is gone, and it is excluded at once.
-  // NotFound in `*error`: there is none.
-  enum class Drain { kLeaves, kIsGone };
-  CoordinatorActions DrainWorker(const std::string& name, Drain how, absl::Time now,
-                                 absl::Status* error);
+  // The worker of this name is to leave. NotFound in `*error`: there is none.
+  CoordinatorActions DrainWorker(const std::string& name, absl::Time now, absl::Status* error);
+  // The process of the worker or shard of this name has ended: it is lost, without waiting for its
+  // lease. NotFound in `*error`: there is none.
+  CoordinatorActions ProcessEnded(const std::string& name, absl::Time now, absl::Status* error);
 
   CoordinatorActions OnReduced(const Reduced& reduced, absl::Time now);
   CoordinatorActions OnStepDone(const StepDone& done, absl::Time now);
@@ -126,6 +133,10 @@ class Coordinator {
   CoordinatorActions Tick(absl::Time now);
 
   RunStatus status(absl::Time now) const;
+  // What the generation after this one begins with, but for the checkpoint: the initial values.
+  GenerationStart NextStart() const;
+  // Of the newest view; the workers to begin with before the first one.
+  int members() const;
   // The plan of the newest binding; null before the first view.
   const Plan* plan() const { return plan_.get(); }
   // What the plan of a step is made of: its phase and rotation, and the ranks of the view.
@@ -137,16 +148,21 @@ class Coordinator {
   // registration.cc
   void AdmitShards(CoordinatorActions* actions);
   void AdmitShard(ShardId shard, CoordinatorActions* actions);
+  void RegisterSuccessor(ShardState& shard, const ShardRegistration& registration, absl::Time now,
+                         CoordinatorActions* actions);
   void AdmitWorker(const WorkerState& worker, CoordinatorActions* actions);
   WorkerState* FindWorker(Incarnation incarnation);
   static absl::Status NotInTheRun(Incarnation incarnation);
   int ReadyWorkers() const;
   std::string NameOf(Incarnation worker) const;
   void MakeView(absl::Time now, CoordinatorActions* actions);
+  bool EnoughForAView(absl::Time now) const;
 
   // membership.cc
   enum class Joiners { kIn, kWait };
   std::vector<Incarnation> NextView(Joiners joiners) const;
+  // The least number of workers with which the step can be bound, and why.
+  std::pair<int, std::string> LeastWorkers(Step step) const;
   // Why no step can be bound; empty: it can.
   std::string PausedBy() const;
   absl::Status ChangeView(Step step, CoordinatorActions* actions);
@@ -155,6 +171,8 @@ class Coordinator {
   void TakeBack(StepState& step, Incarnation worker);
   void ExcludeSilent(absl::Time now, CoordinatorActions* actions);
   void ExcludeStuck(absl::Duration idle, CoordinatorActions* actions);
+  void LoseShard(const std::string& why, CoordinatorActions* actions);
+  void LoseSilentShards(absl::Time now, CoordinatorActions* actions);
   void MembersChanged(absl::Time now, CoordinatorActions* actions);
   void ForgetLeft();
 
@@ -242,6 +260,7 @@ class Coordinator {
   absl::Time last_tick_ = absl::InfinitePast();
   absl::Time first_bound_ = absl::InfinitePast(), last_commit_ = absl::InfinitePast();
   absl::Time last_progress_ = absl::InfinitePast();
+  absl::Time last_arrival_ = absl::InfinitePast();  // of a ready worker
   absl::Duration slowest_step_;
   std::optional<double> last_loss_, last_full_loss_;
 };

@@ -38,16 +38,33 @@ CoordinatorActions Coordinator::Leave(Incarnation incarnation, absl::Time now) {
   return actions;
 }
 
-CoordinatorActions Coordinator::DrainWorker(const std::string& name, Drain how, absl::Time now,
+CoordinatorActions Coordinator::DrainWorker(const std::string& name, absl::Time now,
                                             absl::Status* error) {
-  CoordinatorActions actions;
   const auto worker = workers_.find(name);
   if (worker == workers_.end()) {
     *error = absl::NotFoundError(absl::StrCat("no worker of the name ", name, " is in the run"));
-    return actions;
+    return {};
   }
   *error = absl::OkStatus();
-  if (how == Drain::kLeaves) return Leave(worker->second.incarnation, now);
+  return Leave(worker->second.incarnation, now);
+}
+
+CoordinatorActions Coordinator::ProcessEnded(const std::string& name, absl::Time now,
+                                             absl::Status* error) {
+  CoordinatorActions actions;
+  *error = absl::OkStatus();
+  const bool is_shard = std::any_of(shards_.begin(), shards_.end(), [&](const ShardState& shard) {
+    return shard.registration.name == name;
+  });
+  if (is_shard) {
+    if (phase_ < Phase::kEnding) LoseShard(absl::StrCat(name, ": its process has ended"), &actions);
+    return actions;
+  }
+  if (registered_shards_.erase(name) > 0) return actions;
+  if (!workers_.contains(name)) {
+    *error = absl::NotFoundError(absl::StrCat("no member of the name ", name, " is in the run"));
+    return actions;
+  }
   if (phase_ >= Phase::kEnding) return actions;
   Exclude(name, "its process has ended", &actions);
   Progress(now);
@@ -73,18 +90,18 @@ std::string Coordinator::PausedBy() const {
   const auto ready = std::count_if(workers_.begin(), workers_.end(), [](const auto& worker) {
     return worker.second.ready && !worker.second.leaving;
   });
-  const auto lacking = [&](int needed, absl::string_view why) {
-    return absl::StrCat("paused before step ", next_step_, ": ", ready, " workers, at least ",
-                        needed, " are needed (", why, ")");
-  };
-  if (ready < options_.min_workers) return lacking(options_.min_workers, "cluster.min_workers");
-  const std::vector<double>& coverage = CoverageAt(next_step_);
+  const auto [needed, why] = LeastWorkers(next_step_);
+  if (ready >= needed) return "";
+  return absl::StrCat("paused before step ", next_step_, ": ", ready, " workers, at least ", needed,
+                      " are needed (", why, ")");
+}
+
+std::pair<int, std::string> Coordinator::LeastWorkers(Step step) const {
+  const std::vector<double>& coverage = CoverageAt(step);
   const double least = *std::min_element(coverage.begin(), coverage.end());
   const int holders = static_cast<int>(std::ceil(1 / least - kShareRounding));
-  if (ready < holders) {
-    return lacking(holders, absl::StrCat("a unit of coverage ", least, " must be on one of them"));
-  }
-  return "";
+  if (holders <= options_.min_workers) return {options_.min_workers, "cluster.min_workers"};
+  return {holders, absl::StrCat("a unit of coverage ", least, " must be on one of them")};
 }
 
 // Where no plan has room for those who want to join, they wait.
@@ -194,6 +211,38 @@ void Coordinator::ExcludeSilent(absl::Time now, CoordinatorActions* actions) {
                          Seconds(options_.lease)),
             actions);
     Progress(now);
+  }
+}
+
+// Its part of the parameters is gone: nothing that is newer than a checkpoint can be made whole.
+void Coordinator::LoseShard(const std::string& why, CoordinatorActions* actions) {
+  if (phase_ >= Phase::kEnding) return;
+  if (stop_requested_) return End(absl::UnavailableError(why), actions);
+  phase_ = Phase::kOver;
+  actions->go_back = why;
+}
+
+void Coordinator::LoseSilentShards(absl::Time now, CoordinatorActions* actions) {
+  for (ShardState& shard : shards_) {
+    const absl::Duration silence = now - shard.heard;
+    const absl::Duration allowed =
+        shard.successor.has_value() ? options_.lease_of_replaced : options_.lease;
+    if (silence > allowed) {
+      return LoseShard(
+          absl::StrCat(
+              shard.registration.name, " is lost: no heartbeat for ", Seconds(silence),
+              ", allowed are ", absl::FormatDuration(allowed),
+              shard.successor.has_value() ? " once another process comes under its name" : ""),
+          actions);
+    }
+    if (!shard.successor.has_value() || now - shard.succeeds_since <= options_.lease) continue;
+    const absl::Status lives = absl::FailedPreconditionError(
+        absl::StrCat("a shard of the name ", shard.registration.name,
+                     " is in the run and lives: its parameters are there"));
+    actions->log.push_back(absl::StrCat("refused another process: ", lives.message()));
+    actions->admit_shards.push_back(
+        {shard.successor->name, shard.successor->instance, shard.successor->address, lives});
+    shard.successor.reset();
   }
 }
 

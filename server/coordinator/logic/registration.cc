@@ -38,11 +38,10 @@ CoordinatorActions Coordinator::RegisterShard(const ShardRegistration& registrat
       if (shards_[s].registration.name != registration.name) continue;
       if (shards_[s].registration.instance == registration.instance) {
         AdmitShard(ShardId(static_cast<int32_t>(s)), &actions);
-        return actions;
+      } else {
+        RegisterSuccessor(shards_[s], registration, now, &actions);
       }
-      return refuse(absl::FailedPreconditionError(
-          absl::StrCat("a shard of the name ", registration.name,
-                       " is already in the run: its parameters live there")));
+      return actions;
     }
     return refuse(absl::FailedPreconditionError(
         absl::StrCat("the run has its ", options_.shards, " shards (cluster.shards)")));
@@ -57,6 +56,18 @@ CoordinatorActions Coordinator::RegisterShard(const ShardRegistration& registrat
   Progress(now);
   if (static_cast<int>(registered_shards_.size()) == options_.shards) AdmitShards(&actions);
   return actions;
+}
+
+// Probably the one before is gone, and its lease will show it. Should it live, the new one is
+// refused: only one has the parameters.
+void Coordinator::RegisterSuccessor(ShardState& shard, const ShardRegistration& registration,
+                                    absl::Time now, CoordinatorActions* actions) {
+  if (shard.successor.has_value() && shard.successor->instance == registration.instance) return;
+  shard.successor = registration;
+  shard.succeeds_since = now;
+  actions->log.push_back(absl::StrCat("another process has come as ", registration.name,
+                                      ", which was heard of ",
+                                      absl::FormatDuration(now - shard.heard), " ago"));
 }
 
 void Coordinator::AdmitShards(CoordinatorActions* actions) {
@@ -191,6 +202,7 @@ CoordinatorActions Coordinator::Ready(Incarnation incarnation, const DataSummary
   }
   data_ = data;
   worker->ready = true;
+  last_arrival_ = now;
   Progress(now);
   actions.log.push_back(
       absl::StrCat(name, " is ready (", ReadyWorkers(), "/", options_.workers, ")"));
@@ -199,8 +211,15 @@ CoordinatorActions Coordinator::Ready(Incarnation incarnation, const DataSummary
   return actions;
 }
 
+bool Coordinator::EnoughForAView(absl::Time now) const {
+  const int ready = ReadyWorkers();
+  if (ready >= options_.workers) return true;
+  return now - last_arrival_ > options_.view_timeout &&
+         ready >= LeastWorkers(options_.start.state.step).first;
+}
+
 void Coordinator::MakeView(absl::Time now, CoordinatorActions* actions) {
-  if (phase_ != Phase::kWorkers || ReadyWorkers() < options_.workers) return;
+  if (phase_ != Phase::kWorkers || !EnoughForAView(now)) return;
   std::vector<std::pair<std::string, Incarnation>> order;
   for (const auto& [name, worker] : workers_) {
     if (worker.ready) order.emplace_back(name, worker.incarnation);
@@ -223,7 +242,8 @@ void Coordinator::MakeView(absl::Time now, CoordinatorActions* actions) {
   Persist(ViewRecord{view_->id(), view_->members()}, {}, actions);
   phase_ = Phase::kTraining;
   EnterView(next_step_);
-  first_bound_ = last_commit_ = now;
+  last_commit_ = now;
+  if (first_bound_ == absl::InfinitePast()) first_bound_ = now;
   Progress(now);
   actions->log.push_back(
       absl::StrCat("view ", view_->id().value(), ": ", view_->size(), " workers"));

@@ -32,6 +32,9 @@ struct ShardState {
   absl::Time heard;
   std::string phase;
   int64_t peak_memory_bytes = 0;
+  // Another process that came under its name, and when it did.
+  std::optional<ShardRegistration> successor;
+  absl::Time succeeds_since;
 };
 
 struct WorkerState {

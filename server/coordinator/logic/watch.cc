@@ -127,17 +127,10 @@ CoordinatorActions Coordinator::Tick(absl::Time now) {
     return actions;
   }
   if (phase_ == Phase::kEnding) return actions;
-  const auto lost = [&](const std::string& name, absl::Time heard) {
-    End(absl::UnavailableError(
-            absl::StrCat(name, " is lost: no heartbeat for ",
-                         absl::FormatDuration(absl::Trunc(now - heard, absl::Milliseconds(100))),
-                         ", allowed are ", absl::FormatDuration(options_.lease))),
-        &actions);
-  };
-  for (const ShardState& shard : shards_) {
-    if (now - shard.heard > options_.lease) lost(shard.registration.name, shard.heard);
-  }
+  LoseSilentShards(now, &actions);
+  if (phase_ == Phase::kOver) return actions;
   if (!shards_.empty()) ExcludeSilent(now, &actions);
+  MakeView(now, &actions);
   const std::string paused = PausedBy();
   if (phase_ != Phase::kTraining || (!paused.empty() && steps_.empty())) {
     if (now - last_progress_ > options_.gather_timeout) {
@@ -222,6 +215,22 @@ std::string Coordinator::WaitingFor() const {
   return absl::StrCat("step ", step, " waits for ", absl::StrJoin(who, ", "));
 }
 
+GenerationStart Coordinator::NextStart() const {
+  GenerationStart next;
+  next.generation = Generation(generation_.value() + 1);
+  next.state.init_path = options_.start.state.init_path;
+  next.init_checksum = options_.start.init_checksum;
+  next.data = data_;
+  next.last_incarnation = last_incarnation_;
+  next.last_view = last_view_;
+  next.first_bound = first_bound_;
+  return next;
+}
+
+int Coordinator::members() const {
+  return view_ == nullptr ? options_.workers : static_cast<int>(view_->size());
+}
+
 RunStatus Coordinator::status(absl::Time now) const {
   static constexpr const char* kPhases[] = {
       "waiting for shards", "starting shards", "waiting for workers", "training", "ending", "over"};
@@ -250,11 +259,11 @@ RunStatus Coordinator::status(absl::Time now) const {
         {"shard", name, -1, shard.registration.address, "registered", now - shard.heard, 0, -1});
   }
   for (const auto& [name, worker] : workers_) {
-    status.members.push_back({"worker", name, worker.incarnation.value(), "",
-                              worker.phase.empty()
-                                  ? (worker.ready ? "ready" : "registered")
-                                  : absl::StrCat(worker.leaving ? "leaving, " : "", worker.phase),
-                              now - worker.heard, worker.peak_memory_bytes, worker.reported, worker.ledger});
+    status.members.push_back(
+        {"worker", name, worker.incarnation.value(), "",
+         worker.phase.empty() ? (worker.ready ? "ready" : "registered")
+                              : absl::StrCat(worker.leaving ? "leaving, " : "", worker.phase),
+         now - worker.heard, worker.peak_memory_bytes, worker.reported, worker.ledger});
   }
   return status;
 }

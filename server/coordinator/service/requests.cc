@@ -43,7 +43,8 @@ void CoordinatorService::OnRegisterShard(const proto::RegisterShardRequest& requ
     return pending.reactor->Finish(ToGrpc(over_.has_value() ? Over() : registration.status()));
   }
   shard_applicants_.Add({registration->name, registration->instance}, pending);
-  Execute(logic_.RegisterShard(*registration, absl::Now()));
+  if (going_back_) return;  // it hears what is waited for, and asks again
+  Execute(logic_->RegisterShard(*registration, absl::Now()));
 }
 
 void CoordinatorService::OnRegisterWorker(const proto::RegisterWorkerRequest& request,
@@ -53,7 +54,8 @@ void CoordinatorService::OnRegisterWorker(const proto::RegisterWorkerRequest& re
     return pending.reactor->Finish(ToGrpc(over_.has_value() ? Over() : registration.status()));
   }
   worker_applicants_.Add({registration->name, registration->instance}, pending);
-  Execute(logic_.RegisterWorker(*registration, absl::Now()));
+  if (going_back_) return;
+  Execute(logic_->RegisterWorker(*registration, absl::Now()));
 }
 
 absl::Status CoordinatorService::OnReady(const proto::ReadyRequest& request) {
@@ -63,22 +65,23 @@ absl::Status CoordinatorService::OnReady(const proto::ReadyRequest& request) {
       !valid.ok())
     return valid;
   absl::Status error;
-  Execute(logic_.Ready(Incarnation(request.worker()), FromProto(request), absl::Now(), &error));
+  Execute(logic_->Ready(Incarnation(request.worker()), FromProto(request), absl::Now(), &error));
   return error;
 }
 
 absl::Status CoordinatorService::OnLeave(const proto::LeaveRequest& request) {
   if (over_.has_value()) return over_->ok() ? absl::OkStatus() : Over();
   SDP_RETURN_IF_ERROR(CheckReport(request.generation(), {Role::kWorker, request.worker()}));
-  Execute(logic_.Leave(Incarnation(request.worker()), absl::Now()));
+  Execute(logic_->Leave(Incarnation(request.worker()), absl::Now()));
   return absl::OkStatus();
 }
 
 absl::Status CoordinatorService::OnDrain(const proto::DrainRequest& request) {
   if (over_.has_value()) return Over();
   absl::Status error;
-  const auto how = request.gone() ? Coordinator::Drain::kIsGone : Coordinator::Drain::kLeaves;
-  Execute(logic_.DrainWorker(request.name(), how, absl::Now(), &error));
+  const absl::Time now = absl::Now();
+  Execute(request.gone() ? logic_->ProcessEnded(request.name(), now, &error)
+                         : logic_->DrainWorker(request.name(), now, &error));
   return error;
 }
 
@@ -100,7 +103,7 @@ void CoordinatorService::OnBeginStep(const proto::BeginStepRequest& request,
   const Question question = {Incarnation(request.worker()), request.step()};
   questions_.Add(question, pending);
   CoordinatorActions actions =
-      logic_.BeginStep(question.first, question.second, request.known_plan(), absl::Now(), &error);
+      logic_->BeginStep(question.first, question.second, request.known_plan(), absl::Now(), &error);
   if (!error.ok()) {
     for (const auto& refused : questions_.Take(question)) refused.reactor->Finish(ToGrpc(error));
   }
@@ -112,7 +115,7 @@ void CoordinatorService::OnBeginStep(const proto::BeginStepRequest& request,
 absl::Status CoordinatorService::OnReduced(const proto::ReducedReport& report) {
   if (over_.has_value()) return over_->ok() ? absl::OkStatus() : Over();
   const absl::Status valid = CheckReport(report.generation(), {Role::kShard, report.shard()});
-  if (valid.ok()) Execute(logic_.OnReduced(FromProto(report), absl::Now()));
+  if (valid.ok()) Execute(logic_->OnReduced(FromProto(report), absl::Now()));
   return valid;
 }
 
@@ -121,21 +124,21 @@ absl::Status CoordinatorService::OnStepDone(const proto::StepDoneReport& report)
   const MemberKey key = {Role::kShard, report.shard()};
   SDP_RETURN_IF_ERROR(CheckReport(report.generation(), key));
   KeepPeaks(report, &members_[key]);  // before the step's metrics, which have them
-  Execute(logic_.OnStepDone(FromProto(report), absl::Now()));
+  Execute(logic_->OnStepDone(FromProto(report), absl::Now()));
   return absl::OkStatus();
 }
 
 absl::Status CoordinatorService::OnStateHashes(const proto::StateHashesReport& report) {
   if (over_.has_value()) return over_->ok() ? absl::OkStatus() : Over();
   const absl::Status valid = CheckReport(report.generation(), {Role::kShard, report.shard()});
-  if (valid.ok()) Execute(logic_.OnStateHashes(FromProto(report), absl::Now()));
+  if (valid.ok()) Execute(logic_->OnStateHashes(FromProto(report), absl::Now()));
   return valid;
 }
 
 absl::Status CoordinatorService::OnCheckpoint(const proto::CheckpointReport& report) {
   if (over_.has_value()) return over_->ok() ? absl::OkStatus() : Over();
   const absl::Status valid = CheckReport(report.generation(), {Role::kShard, report.shard()});
-  if (valid.ok()) Execute(logic_.OnCheckpointPart(FromProto(report), absl::Now()));
+  if (valid.ok()) Execute(logic_->OnCheckpointPart(FromProto(report), absl::Now()));
   return valid;
 }
 
@@ -145,14 +148,14 @@ absl::Status CoordinatorService::OnStep(const proto::WorkerStepReport& report) {
   SDP_RETURN_IF_ERROR(CheckReport(report.generation(), key));
   KeepPeaks(report, &members_[key]);
   members_[key].at_peak = FromProto(report.ledger()).peak;
-  Execute(logic_.OnStepReport(FromProto(report), absl::Now()));
+  Execute(logic_->OnStepReport(FromProto(report), absl::Now()));
   return absl::OkStatus();
 }
 
 absl::Status CoordinatorService::OnEvaluation(const proto::WorkerEvaluationReport& report) {
   if (over_.has_value()) return over_->ok() ? absl::OkStatus() : Over();
   const absl::Status valid = CheckReport(report.generation(), {Role::kWorker, report.worker()});
-  if (valid.ok()) Execute(logic_.OnEvaluation(FromProto(report), absl::Now()));
+  if (valid.ok()) Execute(logic_->OnEvaluation(FromProto(report), absl::Now()));
   return valid;
 }
 
@@ -160,7 +163,7 @@ absl::Status CoordinatorService::OnNotFinite(const proto::NotFinite& report) {
   if (over_.has_value()) return absl::OkStatus();  // The first report is enough.
   // Of a member's numbers, whoever reports it: a stranger must not end the run.
   const absl::Status valid = CheckReport(report.generation(), {Role::kWorker, report.worker()});
-  if (valid.ok()) Execute(logic_.OnNotFinite(FromProto(report), absl::Now()));
+  if (valid.ok()) Execute(logic_->OnNotFinite(FromProto(report), absl::Now()));
   return valid;
 }
 
@@ -184,13 +187,13 @@ absl::Status CoordinatorService::OnHeartbeat(const proto::HeartbeatRequest& requ
     loop_->Post([this] { TryLeave(); });
   } else if (worker) {
     absl::Status error;
-    Execute(logic_.WorkerHeartbeat(Incarnation(request.worker()), request.phase(), request.waits(),
-                                   now, &error));
+    Execute(logic_->WorkerHeartbeat(Incarnation(request.worker()), request.phase(), request.waits(),
+                                    now, &error));
     if (!error.ok()) member.told = true;  // It leaves, or comes back as another incarnation.
     return error;
   } else {
-    Execute(logic_.ShardHeartbeat(ShardId(request.shard()), request.phase(),
-                                  request.peak_memory_bytes(), now));
+    Execute(logic_->ShardHeartbeat(ShardId(request.shard()), request.phase(),
+                                   request.peak_memory_bytes(), now));
   }
   return absl::OkStatus();
 }
@@ -201,7 +204,7 @@ void CoordinatorService::AnswerDue() {
   const auto workers = worker_applicants_.TakeDue(now);
   const auto questions = questions_.TakeDue(now);
   if (shards.empty() && workers.empty() && questions.empty()) return;
-  const std::string waiting_for = logic_.status(now).waiting_for;
+  const std::string waiting_for = WaitingFor(now);
   const auto answer = [&waiting_for](const auto& pending) {
     pending.response->set_waiting_for(waiting_for);
     pending.reactor->Finish(grpc::Status::OK);
@@ -211,11 +214,17 @@ void CoordinatorService::AnswerDue() {
   for (const auto& pending : questions) answer(pending);
 }
 
+std::string CoordinatorService::WaitingFor(absl::Time now) const {
+  return going_back_ ? "a checkpoint is chosen and checked, to go back to"
+                     : logic_->status(now).waiting_for;
+}
+
 proto::RunStatus CoordinatorService::Status() const {
-  const RunStatus status = logic_.status(absl::Now());
+  const absl::Time now = absl::Now();
+  const RunStatus status = logic_->status(now);
   proto::RunStatus message;
-  message.set_phase(over_.has_value() ? "over" : status.phase);
-  message.set_waiting_for(status.waiting_for);
+  message.set_phase(over_.has_value() ? "over" : going_back_ ? "going back" : status.phase);
+  message.set_waiting_for(WaitingFor(now));
   if (over_.has_value())
     message.set_waiting_for(over_->ok() ? "finished" : std::string(over_->message()));
   message.set_generation(status.generation.value());

@@ -100,13 +100,37 @@ absl::StatusOr<std::optional<CheckpointManifest>> Choose(const RunSetup& setup,
   return std::nullopt;
 }
 
-absl::Status CheckUnchanged(const GenerationRecord& record) {
-  if (record.init_path.empty()) return absl::OkStatus();
-  SDP_ASSIGN_OR_RETURN(const uint64_t checksum, StartChecksum(record.init_path));
-  if (checksum == record.init_checksum) return absl::OkStatus();
+absl::Status CheckUnchanged(const GenerationStart& start) {
+  const std::string& path = start.state.init_path;
+  if (path.empty()) return absl::OkStatus();
+  SDP_ASSIGN_OR_RETURN(const uint64_t checksum, StartChecksum(path));
+  if (checksum == start.init_checksum) return absl::OkStatus();
   return absl::FailedPreconditionError(
-      absl::StrCat("the run's initial values, ", record.init_path, ", have changed: checksum ",
-                   HashText(checksum), ", at its start ", HashText(record.init_checksum)));
+      absl::StrCat("the run's initial values, ", path, ", have changed: checksum ",
+                   HashText(checksum), ", at its start ", HashText(start.init_checksum)));
+}
+
+// The checkpoint, or without one the initial values, which must be what they were.
+absl::Status BeginFrom(const std::optional<CheckpointManifest>& manifest,
+                       const std::string& checkpoints, Beginning* beginning) {
+  GenerationStart& start = beginning->start;
+  if (!manifest.has_value()) {
+    SDP_RETURN_IF_ERROR(CheckUnchanged(start));
+    beginning->notes.push_back(absl::StrCat("beginning again from the initial values, generation ",
+                                            start.generation.value()));
+    return absl::OkStatus();
+  }
+  start.state.step = manifest->step;
+  start.state.checkpoint =
+      fs::absolute(absl::StrCat(checkpoints, "/", CheckpointName(manifest->step)))
+          .lexically_normal()
+          .string();
+  start.cursor = manifest->cursor;
+  start.data = manifest->data;
+  beginning->coverage = manifest->coverage;
+  beginning->notes.push_back(absl::StrCat("going on from checkpoint ", manifest->step,
+                                          ", generation ", start.generation.value()));
+  return absl::OkStatus();
 }
 
 bool ChangesCoverage(const ConfigChange& change) {
@@ -154,27 +178,28 @@ absl::StatusOr<Beginning> ResumeRun(const RunSetup& setup, const ResumeRequest& 
   start.state.init_path = history.last->init_path;
   start.init_checksum = history.last->init_checksum;
   beginning.coverage = history.last->coverage;
-  if (manifest.has_value()) {
-    start.state.step = manifest->step;
-    start.state.checkpoint =
-        fs::absolute(absl::StrCat(request.checkpoints, "/", CheckpointName(manifest->step)))
-            .lexically_normal()
-            .string();
-    start.cursor = manifest->cursor;
-    if (!request.force) start.data = manifest->data;
-    beginning.coverage = manifest->coverage;
-    beginning.notes.push_back(absl::StrCat("going on from checkpoint ", manifest->step,
-                                           ", generation ", start.generation.value()));
-  } else {
-    SDP_RETURN_IF_ERROR(CheckUnchanged(*history.last));
-    beginning.notes.push_back(absl::StrCat("beginning again from the initial values, generation ",
-                                           start.generation.value()));
-  }
+  SDP_RETURN_IF_ERROR(BeginFrom(manifest, request.checkpoints, &beginning));
+  if (request.force) start.data.reset();
   // c_j is resolved once, unless the user has just forced another one.
   if (std::any_of(changes.begin(), changes.end(), ChangesCoverage) ||
       beginning.coverage.size() != setup.coverage.size()) {
     beginning.coverage = setup.coverage;
   }
+  return beginning;
+}
+
+absl::StatusOr<Beginning> GoBack(const RunSetup& setup, const std::string& checkpoints,
+                                 std::vector<double> coverage, GenerationStart next) {
+  Beginning beginning;
+  beginning.start = std::move(next);
+  beginning.coverage = std::move(coverage);
+  ResumeRequest newest;
+  newest.checkpoints = checkpoints;
+  SDP_ASSIGN_OR_RETURN(const std::optional<CheckpointManifest> manifest,
+                       Choose(setup, newest, &beginning.notes));
+  SDP_RETURN_IF_ERROR(BeginFrom(manifest, checkpoints, &beginning));
+  SDP_ASSIGN_OR_RETURN(std::vector<std::string> notes, ClearTheWay(checkpoints, beginning.start));
+  for (std::string& note : notes) beginning.notes.push_back(std::move(note));
   return beginning;
 }
 

@@ -47,6 +47,11 @@ struct ResumeRequest {
 //   NotFound, DataLoss - the checkpoint that was asked for by its step is not there, or damaged.
 absl::StatusOr<Beginning> ResumeRun(const RunSetup& setup, const ResumeRequest& request);
 
+// The same while the run goes on: `next` has the numbers; the newest checkpoint that is whole is
+// chosen, or none, and the way is cleared. `checkpoints`: the folder.
+absl::StatusOr<Beginning> GoBack(const RunSetup& setup, const std::string& checkpoints,
+                                 std::vector<double> coverage, GenerationStart next);
+
 // The generation will write checkpoints later than its start: sets aside the complete ones that
 // have these numbers, and removes all that were never completed. Returns notes for people.
 absl::StatusOr<std::vector<std::string>> ClearTheWay(const std::string& checkpoints,

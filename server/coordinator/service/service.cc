@@ -21,7 +21,7 @@ CoordinatorService::CoordinatorService(Options options, EventLoop* loop, StateSt
       store_(store),
       folder_(folder),
       rpc_(std::make_unique<Rpc>(this)),
-      logic_(options_.logic),
+      logic_(std::make_unique<Coordinator>(options_.logic)),
       progress_(options_.logic.workers) {}
 
 CoordinatorService::~CoordinatorService() = default;
@@ -30,14 +30,15 @@ grpc::Service* CoordinatorService::rpc() { return rpc_.get(); }
 
 void CoordinatorService::Start() {
   loop_->Post([this] {
-    Execute(logic_.Start(absl::Now()));
+    Execute(logic_->Start(absl::Now()));
     Tick();
   });
 }
 
 void CoordinatorService::Stop(const std::string& reason) {
   loop_->Post([this, reason] {
-    if (!over_.has_value()) Execute(logic_.Stop(reason, absl::Now()));
+    if (going_back_) stop_asked_ = reason;
+    if (!over_.has_value()) Execute(logic_->Stop(reason, absl::Now()));
   });
 }
 
@@ -50,7 +51,7 @@ void CoordinatorService::Tick() {
   if (over_.has_value()) {
     TryLeave();
   } else {
-    Execute(logic_.Tick(now));
+    Execute(logic_->Tick(now));
   }
   if (!left_) loop_->PostAt(now + options_.tick, [this] { Tick(); });
 }
@@ -71,20 +72,51 @@ void CoordinatorService::Execute(CoordinatorActions actions) {
   for (const StepMetrics& metrics : actions.metrics) Record(metrics);
   for (const std::string& line : actions.log) options_.log(line);
   for (const ShardId shard : actions.finish_shards) shards_->Finish(shard);
+  if (actions.go_back.has_value()) GoBack(*actions.go_back);
   if (actions.stop.has_value()) EndRun(*actions.stop);
 }
 
-void CoordinatorService::Store(const CoordinatorActions::Store& store) {
-  store_->Write(store.record, [this, loop = loop_, id = store.id](const absl::Status& status) {
-    loop->Post([this, id, status] {  // a loop that has stopped drops it: then `this` may be gone
-      if (over_.has_value()) return;
-      if (status.ok()) {
-        Execute(logic_.Stored(id, absl::Now()));
-      } else {
-        EndRun(status);
-      }
-    });
+void CoordinatorService::GoBack(const std::string& why) {
+  options_.log(absl::StrCat("generation ", generation_.value(), " is over: ", why));
+  if (options_.go_back == nullptr) return EndRun(absl::UnavailableError(why));
+  const GenerationStart next = logic_->NextStart();
+  going_back_ = true;
+  // From now on messages of the old generation are answered so that members register again.
+  generation_ = next.generation;
+  const grpc::Status again = ToGrpc(CheckGeneration(next.generation.value() - 1));
+  for (const auto& pending : questions_.TakeAll()) pending.reactor->Finish(again);
+  for (auto& [key, member] : members_) member.told = true;
+  std::erase_if(members_, [](const auto& entry) { return entry.first.first == Role::kShard; });
+  files_.Post([this, next] {
+    auto beginning = std::make_shared<absl::StatusOr<Beginning>>(options_.go_back(next));
+    loop_->Post([this, beginning] { BeginAgain(*beginning); });
   });
+}
+
+void CoordinatorService::BeginAgain(const absl::StatusOr<Beginning>& beginning) {
+  going_back_ = false;
+  if (over_.has_value()) return;
+  if (!beginning.ok()) return EndRun(Context(beginning.status(), "going back to a checkpoint"));
+  for (const std::string& note : beginning->notes) options_.log(note);
+  Coordinator::Options options = options_.logic;
+  options.start = beginning->start;
+  options.coverage = beginning->coverage;
+  options.workers = logic_->members();  // those that were in the run, not more
+  logic_ = std::make_unique<Coordinator>(options);
+  Execute(logic_->Start(absl::Now()));
+  if (stop_asked_.has_value()) Execute(logic_->Stop(*stop_asked_, absl::Now()));
+}
+
+void CoordinatorService::Store(const CoordinatorActions::Store& store) {
+  store_->Write(store.record,
+                [this, loop = loop_, id = store.id, of = logic_.get()](const absl::Status& status) {
+                  // A loop that has stopped drops it: then `this` may be gone.
+                  loop->Post([this, id, of, status] {
+                    if (over_.has_value()) return;
+                    if (!status.ok()) return EndRun(status);
+                    if (of == logic_.get()) Execute(logic_->Stored(id, absl::Now()));
+                  });
+                });
 }
 
 void CoordinatorService::Admit(const CoordinatorActions::AdmitShard& admit) {
@@ -96,7 +128,7 @@ void CoordinatorService::Admit(const CoordinatorActions::AdmitShard& admit) {
       ShardControlClient::Events events;
       events.finished = [this](ShardId finished) {
         members_[{Role::kShard, finished.value()}].told = true;
-        if (!over_.has_value()) Execute(logic_.ShardFinished(finished, absl::Now()));
+        if (!over_.has_value()) Execute(logic_->ShardFinished(finished, absl::Now()));
       };
       events.failed = [this](ShardId failed, const absl::Status& error) {
         EndRun(Context(error, members_[{Role::kShard, failed.value()}].name));
@@ -150,8 +182,9 @@ void CoordinatorService::Complete(const CheckpointManifest& manifest) {
       const absl::Status removed = RemoveOldCheckpoints(folder, options_.keep_checkpoints);
       if (!removed.ok()) options_.log(absl::StrCat("old checkpoints: ", removed.message()));
     }
-    loop_->Post([this, step = manifest.step, written] {
-      if (!over_.has_value()) Execute(logic_.CheckpointStored(step, written, absl::Now()));
+    loop_->Post([this, step = manifest.step, generation = manifest.generation, written] {
+      if (!over_.has_value() && generation == generation_)
+        Execute(logic_->CheckpointStored(step, written, absl::Now()));
     });
   });
 }
@@ -167,9 +200,9 @@ void CoordinatorService::Abandon(Step checkpoint) {
 void CoordinatorService::WritePlanOnce() {
   // It shows the plan of step 0, wherever this generation begins. Predicted is what the phase that
   // needs most does.
-  if (plan_written_ || logic_.plan() == nullptr) return;
+  if (plan_written_ || logic_->plan() == nullptr) return;
   plan_written_ = true;
-  const PlanInput input = logic_.PlanInputAt(0);
+  const PlanInput input = logic_->PlanInputAt(0);
   const absl::StatusOr<Plan> plan = MakePlan(input);
   if (!plan.ok()) return EndRun(plan.status());
   const PlanReport report = MakePlanReport(input, *plan, options_.element_bytes, options_.memory);
@@ -177,7 +210,7 @@ void CoordinatorService::WritePlanOnce() {
     predicted_[worker.id] = worker.memory_bytes;
   for (const CoveragePhase& phase : options_.logic.phases) {
     if (phase.from == 0 || phase.from >= options_.logic.steps) continue;
-    const PlanInput later = logic_.PlanInputAt(phase.from);
+    const PlanInput later = logic_->PlanInputAt(phase.from);
     const absl::StatusOr<Plan> its_plan = MakePlan(later);
     if (!its_plan.ok()) return EndRun(its_plan.status());
     const PlanReport its =

@@ -20,6 +20,7 @@
 #include "proto/coordinator.pb.h"
 #include "server/coordinator/logic/coordinator.h"
 #include "server/coordinator/service/long_polls.h"
+#include "server/coordinator/service/resume.h"
 #include "server/coordinator/service/run_folder.h"
 #include "server/coordinator/service/step_line.h"
 #include "server/coordinator/service/store.h"
@@ -31,8 +32,10 @@ class Service;
 namespace sdp {
 
 // Coordinator, connected: decodes what members ask, calls the logic and executes its actions: the
-// store, answers, control calls to shards, the run folder's files, lines for people. Errors: a
-// store or a file that fails, or a shard that refuses a control call, ends the run with that error.
+// store, answers, control calls to shards, the run folder's files, lines for people. When a
+// generation is over because a shard was lost, the next one begins here: members hear that theirs
+// is over, and register again. Errors: a store or a file that fails, or a shard that refuses a
+// control call, ends the run with that error.
 // Threads: everything is confined to `loop`; the methods below may be called from any thread. Order
 // of ending: the RpcServer's Shutdown, the loop's Stop, then this object, the store's join, and
 // last the loop's destructor.
@@ -47,6 +50,9 @@ class CoordinatorService {
     absl::Duration tick = absl::Seconds(1);
     absl::Duration linger =
         absl::Seconds(3);  // after the end: until members have heard of it by their heartbeats
+    // Where the generation after a lost shard begins: takes its numbers, finds its checkpoint. On a
+    // thread of its own, since it reads checkpoints. Null: such a run ends.
+    std::function<absl::StatusOr<Beginning>(GenerationStart)> go_back;
     std::function<void(const std::string&)> print;  // step lines
     std::function<void(const std::string&)> log;    // decisions, for people; from any thread
     // The run is over and everyone told: OK - finished, Cancelled - stopped on request, or the
@@ -105,6 +111,7 @@ class CoordinatorService {
   absl::Status CheckReport(int64_t generation, const MemberKey& member) const;
   absl::Status Over() const;  // the answer to requests after the end
   void AnswerDue();
+  std::string WaitingFor(absl::Time now) const;
 
   // Actions
   void Execute(CoordinatorActions actions);
@@ -117,6 +124,8 @@ class CoordinatorService {
   void Abandon(Step checkpoint);
   void WritePlanOnce();
   void Tick();
+  void GoBack(const std::string& why);
+  void BeginAgain(const absl::StatusOr<Beginning>& beginning);
   void EndRun(const absl::Status& status);
   void TryLeave();
   int64_t Predicted(const std::string& name) const;  // 0: nothing
@@ -128,8 +137,10 @@ class CoordinatorService {
   RunFolder* const folder_;
   const std::unique_ptr<Rpc> rpc_;
 
-  Coordinator logic_;
+  std::unique_ptr<Coordinator> logic_;          // of one generation
   Generation generation_;                       // 0 until shards are admitted
+  bool going_back_ = false;                     // between two generations
+  std::optional<std::string> stop_asked_;       // meanwhile, and why
   std::unique_ptr<ShardControlClient> shards_;  // made with the first admission
   std::map<MemberKey, Member> members_;         // admitted
   LongPolls<Applicant, proto::RegisterShardResponse> shard_applicants_;

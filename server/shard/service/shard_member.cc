@@ -20,8 +20,11 @@ constexpr absl::Duration kGrace = absl::Seconds(2);
 
 }  // namespace
 
-ShardMember::ShardMember(Options options, const RunSetup* setup, StartValues* start_values)
-    : options_(std::move(options)), setup_(setup), start_values_(start_values) {}
+ShardMember::ShardMember(Options options, const RunSetup* setup)
+    : options_(std::move(options)),
+      setup_(setup),
+      start_values_(&setup->catalog, &setup->layout,
+                    static_cast<uint64_t>(setup->config.train().seed())) {}
 
 ShardMember::~ShardMember() {
   if (loop_ != nullptr) loop_->Stop();  // now nothing else touches the rest
@@ -107,13 +110,13 @@ void ShardMember::Admitted(const ShardAdmission& admission) {
   logic.masking = setup_->masking;
   logic.clip = train.clip_norm() > 0;
   const absl::Time begin = absl::Now();
-  if (const absl::Status opened = start_values_->ReadFrom(admission.start); !opened.ok())
+  if (const absl::Status opened = start_values_.ReadFrom(admission.start); !opened.ok())
     return End(opened);
   auto shard = std::make_unique<Shard>(
       logic, [this](FragmentId fragment, absl::Span<float> values, OptimizerState& state) {
-        start_values_->Fill(fragment, values, state);
+        start_values_.Fill(fragment, values, state);
       });
-  if (!start_values_->status().ok()) return End(start_values_->status());
+  if (!start_values_.status().ok()) return End(start_values_.status());
   spdlog::info("shard {} of {}, generation {}: {} fragments, start state loaded in {}",
                admission.shard.value(), admission.shards, admission.generation.value(),
                shard->owned().size(),

@@ -19,9 +19,9 @@
 
 namespace sdp {
 
-// ShardMember is a shard's life in a run: listen, register, load the start state, serve, end. Run
-// does it all. Threads: Run on one, which starts all others, so that signals can be taken care of
-// before; End from any, at any time.
+// ShardMember is a shard's life in a generation of a run: listen, register, load the start state,
+// serve, end. Run does it all. Threads: Run on one, which starts all others, so that signals can be
+// taken care of before; End from any, at any time.
 class ShardMember final : private CoordinatorLink {
  public:
   struct Options {
@@ -33,11 +33,12 @@ class ShardMember final : private CoordinatorLink {
     uint64_t instance = 0;  // random per process
   };
 
-  // Both outlive this object.
-  ShardMember(Options options, const RunSetup* setup, StartValues* start_values);
+  // `setup` outlives this object.
+  ShardMember(Options options, const RunSetup* setup);
   ~ShardMember();
 
   // Returns when the run is over for this shard: OK - finished. Cancelled - stopped on request.
+  // Aborted - the run has gone back to a checkpoint: another life may register again.
   // Otherwise why it cannot go on: it cannot listen, the coordinator refuses it, has been out of
   // reach for 30 s, or ended the run with an error.
   absl::Status Run();
@@ -65,7 +66,7 @@ class ShardMember final : private CoordinatorLink {
 
   const Options options_;
   const RunSetup* const setup_;
-  StartValues* const start_values_;
+  StartValues start_values_;
   std::atomic<Step> step_ = -1;  // -1: the start state is not loaded
   Mutex mutex_;
   bool ended_ ABSL_GUARDED_BY(mutex_) = false;

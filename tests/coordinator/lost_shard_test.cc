@@ -1,0 +1,115 @@
+// A shard is lost: the generation is over, and what the next one begins with.
+#include <string>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "server/coordinator/logic/coordinator.h"
+#include "tests/coordinator/fixture.h"
+
+namespace sdp {
+namespace {
+
+using ::testing::HasSubstr;
+
+class LostShardTest : public CoordinatorTest {
+ protected:
+  CoordinatorActions TickAfter(Coordinator& c, absl::Duration time) {
+    now_ += time;
+    Alive(c);
+    return c.Tick(now_);
+  }
+};
+
+TEST_F(LostShardTest, Silence_EndsTheGeneration_NotTheRun) {
+  Coordinator c(options_);
+  Gather(c);
+  Begin(c, 1, 0);
+  const CoordinatorActions actions = TickAfter(c, options_.lease + absl::Seconds(1));
+  ASSERT_TRUE(actions.go_back.has_value());
+  EXPECT_THAT(*actions.go_back, HasSubstr("shard-0 is lost: no heartbeat for 21s"));
+  EXPECT_FALSE(actions.stop.has_value());
+  EXPECT_FALSE(TickAfter(c, absl::Seconds(1)).go_back.has_value());  // once
+}
+
+TEST_F(LostShardTest, TheNextGeneration_UsesNoNumberAgain) {
+  options_.start.generation = Generation(3);
+  options_.start.state.init_path = "/init";
+  options_.start.init_checksum = 9;
+  Coordinator c(options_);
+  Gather(c);
+  const GenerationStart next = c.NextStart();
+  EXPECT_EQ(next.generation, Generation(4));
+  EXPECT_EQ(next.last_incarnation, Incarnation(2));
+  EXPECT_EQ(next.last_view, ViewId(1));
+  EXPECT_EQ(next.state.init_path, "/init");
+  EXPECT_EQ(next.init_checksum, 9u);
+  EXPECT_EQ(next.state.step, 0);
+  ASSERT_TRUE(next.data.has_value());
+  EXPECT_EQ(next.data->train_samples, 100);
+}
+
+TEST_F(LostShardTest, ItsProcessEnded_IsKnownAtOnce) {
+  Coordinator c(options_);
+  Gather(c);
+  absl::Status error;
+  EXPECT_TRUE(c.ProcessEnded("shard-0", now_, &error).go_back.has_value());
+  EXPECT_EQ(error, absl::OkStatus());
+  c.ProcessEnded("shard-7", now_, &error);
+  EXPECT_TRUE(absl::IsNotFound(error));
+}
+
+TEST_F(LostShardTest, AnotherProcessUnderItsName_ShortensItsLease) {
+  Coordinator c(options_);
+  Gather(c);
+  const CoordinatorActions first = c.RegisterShard({"shard-0", "there:2", "cafe", 77}, now_);
+  EXPECT_TRUE(first.admit_shards.empty());  // it waits
+  EXPECT_FALSE(TickAfter(c, options_.lease_of_replaced).go_back.has_value());
+  const CoordinatorActions late = TickAfter(c, absl::Seconds(1));
+  ASSERT_TRUE(late.go_back.has_value());
+  EXPECT_THAT(*late.go_back, HasSubstr("once another process comes under its name"));
+}
+
+TEST_F(LostShardTest, AnotherProcessUnderTheNameOfOneThatLives_IsRefused) {
+  Coordinator c(options_);
+  Gather(c);
+  c.RegisterShard({"shard-0", "there:2", "cafe", 77}, now_);
+  CoordinatorActions all;
+  for (absl::Duration time; time <= options_.lease + absl::Seconds(2); time += absl::Seconds(1)) {
+    c.ShardHeartbeat(ShardId(0), "", 1, now_);
+    c.RegisterShard({"shard-0", "there:2", "cafe", 77}, now_);  // long polls ask again
+    all.Append(TickAfter(c, absl::Seconds(1)));
+  }
+  EXPECT_FALSE(all.go_back.has_value());
+  ASSERT_FALSE(all.admit_shards.empty());
+  EXPECT_EQ(all.admit_shards[0].instance, 77u);
+  EXPECT_THAT(std::string(all.admit_shards[0].admission.status().message()),
+              HasSubstr("a shard of the name shard-0 is in the run and lives"));
+}
+
+TEST_F(LostShardTest, WhileTheRunIsBeingStopped_ItEnds) {
+  Coordinator c(options_);
+  Gather(c);
+  Begin(c, 1, 0);
+  c.Stop("Ctrl-C", now_);
+  absl::Status error;
+  const CoordinatorActions actions = c.ProcessEnded("shard-0", now_, &error);
+  EXPECT_FALSE(actions.go_back.has_value());
+  ASSERT_TRUE(actions.stop.has_value());
+  EXPECT_THAT(std::string(actions.stop->message()), HasSubstr("shard-0: its process has ended"));
+}
+
+TEST_F(LostShardTest, FewerWorkersComeBack_TheFirstViewIsMadeWithThemAfterAWhile) {
+  options_.workers = 3;
+  Coordinator c(options_);
+  Gather(c);
+  EXPECT_EQ(c.status(now_).phase, "waiting for workers");
+  c.ShardHeartbeat(ShardId(0), "", 1, now_ + options_.view_timeout);
+  TickAfter(c, options_.view_timeout);
+  EXPECT_EQ(c.status(now_).phase, "waiting for workers");
+  Settle(c, TickAfter(c, absl::Seconds(1)));
+  EXPECT_EQ(c.status(now_).phase, "training");
+  EXPECT_EQ(c.members(), 2);
+}
+
+}  // namespace
+}  // namespace sdp

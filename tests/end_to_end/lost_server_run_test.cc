@@ -1,0 +1,54 @@
+// Shard processes that are killed while a run trains.
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/end_to_end/disturbed_run.h"
+
+namespace sdp {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+
+using LostServerRunTest = DisturbedRun;
+
+// The work that is lost is bounded by the distance of checkpoints, and the bits are the same.
+TEST_F(LostServerRunTest, KilledShard_IsStartedAgain_AndTheRunEndsWithTheSameBits) {
+  const std::string steps =
+      "--set train.steps=60 --set train.eval_every=0 --set checkpoint.every=10";
+  ASSERT_EQ(Train("undisturbed", steps).exit_status, 0);
+  const Outcome outcome = During(absl::StrCat("lines 25; ", Kill("KILL", "shard-1")), steps);
+  EXPECT_THAT(outcome.output,
+              AllOf(HasSubstr("shard-1 ended: signal 9"), HasSubstr("it is started again")));
+  EXPECT_THAT(outcome.output, HasSubstr("exit=0"));
+  EXPECT_EQ(StateHash("run"), StateHash("undisturbed")) << outcome.output;
+  // Each step's newest generation counts; the second one begins at a checkpoint.
+  int64_t first_again = -1, reached = -1;
+  for (const Json& line : Metrics("run")) {
+    const auto step = line["step"].get<int64_t>();
+    if (line["generation"] == 1) {
+      reached = step;
+    } else if (first_again < 0) {
+      first_again = step;
+      EXPECT_EQ(line["generation"], 2);
+    }
+  }
+  EXPECT_EQ(first_again % 10, 0);
+  EXPECT_GE(reached + 1, first_again);
+  EXPECT_LE(reached + 1 - first_again, 10 + 2);  // two steps are in flight
+}
+
+TEST_F(LostServerRunTest, AShardThatIsKilledAgainAndAgain_EndsTheRun) {
+  const std::string kills = absl::StrCat(
+      "lines 5; for k in 1 2 3 4; do ", Kill("KILL", "shard-0"),
+      "for i in $(seq 600); do grep -q \"\\\"generation\\\":$((k + 1)),\" $run/metrics.jsonl && "
+      "break; kill -0 $top 2>/dev/null || break; sleep 0.05; done; done; ");
+  const Outcome outcome = During(kills, "--set train.steps=100000 --set checkpoint.every=20");
+  EXPECT_THAT(outcome.output, HasSubstr("exit=1"));
+  EXPECT_THAT(outcome.output, HasSubstr("shard-0 ended: signal 9"));
+}
+
+}  // namespace
+}  // namespace sdp
