@@ -92,6 +92,7 @@ class ChurnRun {
 
   // Bit by bit.
   bool HasValuesOf(const ChurnRun& other) const {
+    if (!status_.ok() || !other.status_.ok()) return false;
     for (int f = 0; f < layout_.fragments(); ++f) {
       const auto ours = cluster_->value(FragmentId(f)).span();
       const auto theirs = other.cluster_->value(FragmentId(f)).span();

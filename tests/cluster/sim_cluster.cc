@@ -227,7 +227,7 @@ void SimCluster::Make(const Change& change) {
       shard.frozen_until = now_ + change.duration;
     } else if (shard.alive) {
       shard.alive = false;
-      At(change.duration, [=, this] { StartShardLife(shard.name); });
+      At(change.duration, [this, number = shard.name] { StartShardLife(number); });
     }
     return;
   }
@@ -272,7 +272,7 @@ void SimCluster::Register(Life& life, Origin origin) {
         static_cast<uint64_t>(std::find_if(lives_.begin(), lives_.end(),
                                            [&](const auto& one) { return one.get() == &life; }) -
                               lives_.begin() + 1);
-    Send([=, this] {
+    Send([=, this, &life] {
       if (going_back_) return;
       Do(coordinator_->RegisterWorker({absl::StrCat("worker-", life.name), options_.run.config_hash,
                                        instance, origin == Origin::kAgain},

@@ -225,8 +225,9 @@ void Coordinator::LoseShard(const std::string& why, CoordinatorActions* actions)
 void Coordinator::LoseSilentShards(absl::Time now, CoordinatorActions* actions) {
   for (ShardState& shard : shards_) {
     const absl::Duration silence = now - shard.heard;
-    const absl::Duration allowed =
-        shard.successor.has_value() ? options_.lease_of_replaced : options_.lease;
+    const absl::Duration allowed = shard.successor.has_value()
+                                       ? std::min(options_.lease, options_.lease_of_replaced)
+                                       : options_.lease;
     if (silence > allowed) {
       return LoseShard(
           absl::StrCat(
