@@ -42,14 +42,14 @@ TEST_F(MemoryRunTest, CoverageAuto_IsResolvedBeforeProcessesStart) {
   const Outcome refused = Shell(plan + " --memory 1KiB");
   EXPECT_EQ(refused.exit_status, 2) << refused.output;
   EXPECT_THAT(refused.output, HasSubstr("nothing fits worker.memory"));
-  const Outcome outcome = Train("auto", "--memory 130KiB --set sdp.coverage=auto");
+  const Outcome outcome = Train("fitted", "--memory 130KiB --set sdp.coverage=auto");
   ASSERT_EQ(outcome.exit_status, 0) << outcome.output;
   EXPECT_THAT(outcome.output, HasSubstr(" taken"));
   EXPECT_THAT(outcome.output, HasSubstr(" too much"));
-  std::ifstream file(RunDir("auto") / "config.toml");
+  std::ifstream file(RunDir("fitted") / "config.toml");
   const std::string config((std::istreambuf_iterator<char>(file)), {});
   EXPECT_THAT(config, ::testing::Not(HasSubstr("auto\"")));
-  const Json last = Metrics("auto").back();
+  const Json last = Metrics("fitted").back();
   EXPECT_LE(last["predicted_worker_allocated_bytes"], 130 * 1024);
 }
 
