@@ -6,6 +6,7 @@
 #include <memory>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -95,7 +96,6 @@ absl::Status Main(const RoleFlags& flags, absl::Duration grace) {
   options.security.insecure = flags.insecure;
   options.name = flags.name;
   options.config_hash = setup.config_hash;
-  options.instance = RandomInstance();
   options.precision = setup.precision;
   options.data.train_samples = training->samples();
   options.data.train_checksum = training->checksum();
@@ -112,8 +112,8 @@ absl::Status Main(const RoleFlags& flags, absl::Duration grace) {
   options.worker.shuffle = setup.config.data().shuffle();
   options.worker.terms_per_sample = setup.terms_per_sample;
   using WorkerLives = Lives<WorkerService>;
-  WorkerLives lives([&](WorkerLives::Origin origin) {
-    options.again = origin == WorkerLives::Origin::kAgain;
+  WorkerLives lives([&] {
+    options.before = std::exchange(options.instance, RandomInstance());
     return std::make_unique<WorkerService>(options, model.get());
   });
   StopOnSignal signals([&](const std::string& signal) {

@@ -28,7 +28,7 @@ namespace {
 using google::protobuf::FieldDescriptor;
 
 // Sections and keys (with a dot) of the design whose feature does not exist yet.
-constexpr absl::string_view kNotBuilt[] = {"checkpoint.buffer", "shard"};
+constexpr absl::string_view kNotBuilt[] = {"shard"};
 
 // Names that other programs give to our keys: too many edits away to be found as typing errors.
 constexpr std::pair<absl::string_view, absl::string_view> kElsewhere[] = {

@@ -164,7 +164,9 @@ std::vector<Rule> MakeRules() {
       Number("train.seed", "0", kIn, {0}, "of initial values, order and plan"),
 
       Number("checkpoint.every", "500", kOut, kSteps, "steps, and at the end; 0: only then"),
+      Number("checkpoint.every_minutes", "0.0", kOut, {0, 1e6}, "another one after so long without; 0: by steps alone"),
       Number("checkpoint.keep_last", "2", kOut, {1, 1e6}, "older ones are removed"),
+      String("checkpoint.buffer", "'1GiB'", kOut, Text::kByteSize, "of a shard: older versions that it keeps while it writes one, so that training goes on; empty: none, updates wait"),
       String("checkpoint.dir", "''", kOut, Text::kAny, "folder that coordinator and shards see; empty: in the run folder"),
 
       Number("diagnostics.every", "0", kOut, kSteps,

@@ -40,6 +40,7 @@ proto::RegisterShardRequest ToProto(const ShardRegistration& registration) {
   message.set_address(registration.address);
   message.set_config_hash(registration.config_hash);
   message.set_instance(registration.instance);
+  message.set_before(registration.before);
   return message;
 }
 
@@ -49,7 +50,8 @@ absl::StatusOr<ShardRegistration> FromProto(const proto::RegisterShardRequest& m
   return ShardRegistration{.name = message.name(),
                            .address = message.address(),
                            .config_hash = message.config_hash(),
-                           .instance = message.instance()};
+                           .instance = message.instance(),
+                           .before = message.before()};
 }
 
 proto::RegisterShardResponse::Admission ToProto(const ShardAdmission& admission) {
@@ -85,7 +87,7 @@ proto::RegisterWorkerRequest ToProto(const WorkerRegistration& registration) {
   message.set_name(registration.name);
   message.set_config_hash(registration.config_hash);
   message.set_instance(registration.instance);
-  message.set_again(registration.again);
+  message.set_before(registration.before);
   return message;
 }
 
@@ -94,7 +96,7 @@ absl::StatusOr<WorkerRegistration> FromProto(const proto::RegisterWorkerRequest&
   return WorkerRegistration{.name = message.name(),
                             .config_hash = message.config_hash(),
                             .instance = message.instance(),
-                            .again = message.again()};
+                            .before = message.before()};
 }
 
 proto::RegisterWorkerResponse::Admission ToProto(const WorkerAdmission& admission) {

@@ -37,14 +37,15 @@ void CoordinatorClient::Poll(const std::string& what, Method<Request, Response> 
                              std::function<void(absl::Status)> fail) {
   Call<Request, Response>(
       what, method, options_.poll_timeout, give_up_after, request,
-      [this, what, method, request, take, fail](absl::StatusOr<Response> response) {
+      [this, what, method, give_up_after = std::min(give_up_after, options_.gone_after), request,
+       take, fail](absl::StatusOr<Response> response) {
         if (!response.ok()) return fail(response.status());
         if (take(*response)) return;
         if (options_.on_waiting) options_.on_waiting(response->waiting_for());
         // It was there just now; should it go away in the middle of a poll, that time does not
         // count.
-        Poll<Request, Response>(what, method, options_.poll_timeout + options_.unreachable_after,
-                                request, take, fail);
+        Poll<Request, Response>(what, method, options_.poll_timeout + give_up_after, request, take,
+                                fail);
       });
 }
 
@@ -83,7 +84,7 @@ void CoordinatorClient::Ready(Incarnation worker, const DataSummary& data,
   proto::ReadyRequest request = ToProto(worker, data);
   request.set_generation(generation_.value());
   Call<proto::ReadyRequest, proto::Ack>(
-      "get ready", &Async::Ready, options_.call_timeout, options_.unreachable_after, request,
+      "get ready", &Async::Ready, options_.call_timeout, options_.gone_after, request,
       [done](const absl::StatusOr<proto::Ack>& ack) { done(ack.status()); });
 }
 
@@ -92,7 +93,7 @@ void CoordinatorClient::Leave(Incarnation worker, std::function<void(absl::Statu
   request.set_generation(generation_.value());
   request.set_worker(worker.value());
   Call<proto::LeaveRequest, proto::Ack>(
-      "leave", &Async::Leave, options_.call_timeout, options_.unreachable_after, request,
+      "leave", &Async::Leave, options_.call_timeout, options_.gone_after, request,
       [done](const absl::StatusOr<proto::Ack>& ack) { done(ack.status()); });
 }
 
@@ -105,9 +106,11 @@ void CoordinatorClient::BeginStep(Incarnation worker, Step step, int64_t known_p
   request.set_known_plan(known_plan);
   Poll<proto::BeginStepRequest, proto::BeginStepResponse>(
       absl::StrCat("begin step ", step), &Async::BeginStep,
-      options_.poll_timeout + options_.unreachable_after, request,
-      [done](const proto::BeginStepResponse& response) {
+      options_.poll_timeout + options_.gone_after, request,
+      [this, done](const proto::BeginStepResponse& response) {
         if (!response.has_binding()) return false;
+        const uint64_t before = std::exchange(coordinator_, response.coordinator());
+        if (before != 0 && before != coordinator_ && options_.on_restarted) options_.on_restarted();
         done(FromProto(response.binding()));
         return true;
       },
@@ -121,7 +124,7 @@ void CoordinatorClient::Report(std::string what, Method<Request, proto::Ack> met
   request.set_generation(generation_.value());
   reports_.push_back([this, what = std::move(what), method, request = std::move(request)] {
     Call<Request, proto::Ack>(
-        what, method, options_.call_timeout, options_.unreachable_after, request,
+        what, method, options_.call_timeout, options_.gone_after, request,
         [this](const absl::StatusOr<proto::Ack>& ack) { Reported(ack.status()); });
   });
   if (reports_.size() == 1) reports_.front()();

@@ -14,6 +14,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "common/base/ids.h"
+#include "common/control/heartbeats.h"
 #include "common/protocol/messages.h"
 #include "common/rpc/event_loop.h"
 #include "common/rpc/retrying_calls.h"
@@ -35,15 +36,19 @@ class CoordinatorClient {
   using Done = std::function<void(absl::StatusOr<T>)>;
 
   struct Options {
-    std::string address;  // of the coordinator, for messages
-    absl::Duration unreachable_after = absl::Seconds(30);
+    std::string address;                                   // of the coordinator, for messages
+    absl::Duration unreachable_after = absl::Seconds(30);  // before this member is admitted
+    absl::Duration gone_after = kCoordinatorGoneAfter;     // and then
     absl::Duration call_timeout =
         absl::Seconds(10);  // of one try of a call that is answered at once
     absl::Duration poll_timeout =
         absl::Seconds(10);  // of one try of a long poll; less than a lease
-    // A report was refused, or could not be delivered for `unreachable_after`: reporting has ended.
+    // A report was refused, or could not be delivered for `gone_after`: reporting has ended.
     // Called once.
     std::function<void(absl::Status)> on_report_error;
+    // A binding comes from another process than the one before: called before it is handed over.
+    // May be null.
+    std::function<void()> on_restarted;
     // What the coordinator waits for before it admits this member; called each time that this is
     // asked. May be null.
     std::function<void(const std::string&)> on_waiting;
@@ -104,6 +109,7 @@ class CoordinatorClient {
   const Options options_;
   const std::unique_ptr<proto::Coordinator::Stub> stub_;
   Generation generation_;
+  uint64_t coordinator_ = 0;                   // the process of the last binding
   std::deque<std::function<void()>> reports_;  // not acknowledged; the first one is under way
   int64_t reported_ = 0;                       // acknowledged
   std::deque<Waiter> waiters_;

@@ -40,6 +40,7 @@ void Heartbeats::Run() {
   const auto stub = proto::Coordinator::NewStub(channel_);
   absl::Time last_answer = absl::Now();
   int failures = 0;  // in a row
+  uint64_t coordinator = 0;
   for (;;) {
     const absl::Time begin = absl::Now();
     proto::HeartbeatRequest request;
@@ -78,6 +79,8 @@ void Heartbeats::Run() {
         ended_(absl::Status(static_cast<absl::StatusCode>(response.code()), response.reason()));
         return;
       }
+      const uint64_t before = std::exchange(coordinator, response.coordinator());
+      if (before != 0 && before != coordinator && options_.restarted) options_.restarted();
     } else if (!absl::IsUnavailable(status) && !absl::IsDeadlineExceeded(status)) {
       ended_(status);
       return;

@@ -19,6 +19,9 @@ class ClientContext;
 
 namespace sdp {
 
+// How long members do without a coordinator, which may be started again.
+inline constexpr absl::Duration kCoordinatorGoneAfter = absl::Minutes(5);
+
 // Tells the coordinator once a second that a member lives and what it does, and hears from it when
 // the run is over. Own thread and own connection, so that a busy data path never makes a member
 // look dead: make the channel with GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, since channels with equal
@@ -39,7 +42,10 @@ class Heartbeats {
     Generation generation;
     absl::Duration interval = absl::Seconds(1);
     absl::Duration call_timeout = absl::Seconds(5);
-    absl::Duration unreachable_after = absl::Seconds(30);
+    absl::Duration unreachable_after = kCoordinatorGoneAfter;
+    // Another process answers as the coordinator: it knows what the one before had stored, not what
+    // it was told. Called on the heartbeat thread; may be null.
+    std::function<void()> restarted = nullptr;
   };
 
   // `ended` is called at most once, after which no more is sent:

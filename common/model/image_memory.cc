@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cstddef>
-#include <tuple>
 #include <utility>
 
 // Each line of a max() is a moment of worker/model/{resnet_stem,residual_block,classifier,
@@ -141,7 +140,7 @@ class ResnetStages {
   }
 
   void FillPost(const Block& b, int64_t width, StageMemory& m) const {
-    const auto [x, y, mid] = std::tuple(b.x, b.y, b.m);
+    const int64_t x = b.x, y = b.y, mid = b.m;
     const int64_t shortcut = b.projected ? 2 * y : 0;  // as convolved, and normed
     m.stores_output = true;
     m.stored =
@@ -170,7 +169,7 @@ class ResnetStages {
   }
 
   void FillPre(const Block& b, StageMemory& m) const {
-    const auto [x, y, mid] = std::tuple(b.x, b.y, b.m);
+    const int64_t x = b.x, y = b.y, mid = b.m;
     const int64_t shortcut = b.projected ? y : 0;
     m.stored = mid;
     m.evaluate = m.forward = std::max({

@@ -18,15 +18,14 @@ namespace sdp {
 template <typename Member>
 class Lives {
  public:
-  enum class Origin { kNew, kAgain };
-  using Make = std::function<std::unique_ptr<Member>(Origin)>;
+  using Make = std::function<std::unique_ptr<Member>()>;
 
   explicit Lives(Make make) : make_(std::move(make)) {}
 
   // Returns the first status that is not Aborted. `again` is told of each that is.
   absl::Status Run(const std::function<void(const absl::Status&)>& again) {
-    for (Origin origin = Origin::kNew;; origin = Origin::kAgain) {
-      const std::unique_ptr<Member> member = make_(origin);
+    for (;;) {
+      const std::unique_ptr<Member> member = make_();
       {
         MutexLock lock(&mutex_);
         if (left_.has_value()) return absl::CancelledError(*left_);

@@ -83,7 +83,8 @@ struct ShardRegistration {
   std::string name;
   std::string address;  // where workers and the coordinator reach it
   std::string config_hash;
-  uint64_t instance = 0;  // random per process: tells a repeated call from a second process
+  uint64_t instance = 0;  // random per life: tells a repeated call from another life
+  uint64_t before = 0;    // of the life that this process had before; 0: none
 };
 
 // What version `step` of every fragment is when a generation begins.
@@ -199,9 +200,10 @@ struct WorkerRegistration {
   std::string name;
   std::string config_hash;
   uint64_t instance = 0;
-  // It was in the run, and is out. It does not take the place of another process that has come
-  // under its name meanwhile, as a new one would: two of them would do so for ever.
-  bool again = false;
+  // Of the life that this process had before, if it had one: it is out of the run. It takes the
+  // place of that one, but not of another process that has come under its name meanwhile, as a new
+  // one would: two of them would do so for ever.
+  uint64_t before = 0;
 };
 
 struct WorkerAdmission {

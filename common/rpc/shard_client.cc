@@ -54,9 +54,13 @@ struct ShardControlClient::Peer {
   std::unique_ptr<RetryingCalls> calls;  // last: its destructor ends what uses the stub
 };
 
-ShardControlClient::ShardControlClient(EventLoop* loop, Generation generation,
+ShardControlClient::ShardControlClient(EventLoop* loop, Generation generation, uint64_t coordinator,
                                        const SecurityOptions& security, Events events)
-    : loop_(loop), generation_(generation), security_(security), events_(std::move(events)) {}
+    : loop_(loop),
+      generation_(generation),
+      coordinator_(coordinator),
+      security_(security),
+      events_(std::move(events)) {}
 
 ShardControlClient::~ShardControlClient() { Shutdown(); }
 
@@ -72,8 +76,10 @@ absl::Status ShardControlClient::Connect(ShardId shard, const std::string& addre
 }
 
 void ShardControlClient::Bind(ShardId shard, const ShardBinding& binding) {
+  proto::BindRequest request = ToProto(binding);
+  request.set_coordinator(coordinator_);
   Enqueue(shard, Call::Make<proto::BindRequest>(absl::StrCat("bind step ", binding.step),
-                                                ToProto(binding), &AsyncStub::Bind));
+                                                std::move(request), &AsyncStub::Bind));
 }
 
 void ShardControlClient::Exclude(ShardId shard, const Exclusion& exclusion) {

@@ -30,8 +30,9 @@ class ShardControlClient {
     std::function<void(ShardId, const absl::Status&)> failed;
   };
 
-  ShardControlClient(EventLoop* loop, Generation generation, const SecurityOptions& security,
-                     Events events);
+  // `coordinator`: the number of this process.
+  ShardControlClient(EventLoop* loop, Generation generation, uint64_t coordinator,
+                     const SecurityOptions& security, Events events);
   ~ShardControlClient();
 
   // Names the address of a shard, before its first call. Errors: CheckAddress's.
@@ -58,6 +59,7 @@ class ShardControlClient {
 
   EventLoop* const loop_;
   const Generation generation_;
+  const uint64_t coordinator_;
   const SecurityOptions security_;
   const Events events_;
   std::map<ShardId, std::unique_ptr<Peer>> peers_;

@@ -79,6 +79,7 @@ class ClusterRun {
   absl::Status EarlyEnd(const StartupFolder& folder, ExitStatus status);
   absl::Status UseRunFolder(const StartupFolder& folder);
   absl::Status StartMembers();
+  absl::Status RestartCoordinator();
   absl::Status StartShard(const std::string& name);
   absl::Status StartMember(const std::string& program, const std::string& name,
                            std::vector<std::string> more_args);
@@ -91,7 +92,7 @@ class ClusterRun {
   absl::Status OnDeadline();
   absl::Status OnCoordinatorEnd(ExitStatus status);
   bool GoesOnWithout(const Process& member, ExitStatus status);
-  bool MayRestart(const std::string& shard);
+  bool MayRestart(const std::string& server);
   absl::Status Failed();
   void AwaitLeaving();
   void EndRemaining();
@@ -106,7 +107,7 @@ class ClusterRun {
   std::set<const Process*> left_;     // In order, and noticed. Not waited for any more.
   std::set<const Process*> stopped_;  // Of these, on request.
   std::set<const Process*> gone_;     // Without these the run goes on.
-  std::map<std::string, std::vector<absl::Time>> restarts_;  // Of a shard.
+  std::map<std::string, std::vector<absl::Time>> restarts_;  // Of a shard or the coordinator.
   StopRequest stop_;  // Last: its destructor waits for a call that uses `address_`.
 };
 
@@ -155,6 +156,19 @@ absl::Status ClusterRun::StartCoordinator() {
   processes_.push_back(std::move(process));
   SDP_RETURN_IF_ERROR(AwaitAddress(*folder));
   return UseRunFolder(*folder);
+}
+
+// At the same address, where members wait for it.
+absl::Status ClusterRun::RestartCoordinator() {
+  std::vector<std::string> args = CommonArgs("coordinator");
+  args.insert(args.end(), {"--listen", address_, "--recover"});
+  SDP_ASSIGN_OR_RETURN(processes_[0],
+                       Process::Start({.name = "coordinator",
+                                       .program = options_.program_dir + "/sdp-coordinator",
+                                       .args = std::move(args),
+                                       .stdout_path = "",
+                                       .stderr_path = LogPath("coordinator")}));
+  return absl::OkStatus();
 }
 
 absl::Status ClusterRun::AwaitAddress(StartupFolder& folder) {
@@ -314,7 +328,13 @@ absl::Status ClusterRun::OnDeadline() {
 }
 
 std::optional<absl::Status> ClusterRun::OnProcessEnd() {
-  if (const auto status = coordinator().Ended()) return OnCoordinatorEnd(*status);
+  if (const auto status = coordinator().Ended()) {
+    const bool killed = status->signal != 0 && !stop_.started();
+    if (!killed || !MayRestart("coordinator")) return OnCoordinatorEnd(*status);
+    Say() << "coordinator ended: " << Describe(*status) << "; it is started again" << std::endl;
+    if (absl::Status started = RestartCoordinator(); !started.ok()) return started;
+    return std::nullopt;
+  }
   std::vector<std::string> again;  // Shards.
   for (const auto& process : processes_) {
     const auto status = process->Ended();
@@ -359,13 +379,15 @@ bool ClusterRun::GoesOnWithout(const Process& member, ExitStatus status) {
     return absl::StartsWith(process.name(), kWorkerName) && &process != &member &&
            !process.Ended().has_value();
   };
-  return std::any_of(processes_.begin(), processes_.end(),
+  // What one of them could not do, such as reading a damaged file, would be given to the others.
+  return (killed || LeftInOrder(status)) &&
+         std::any_of(processes_.begin(), processes_.end(),
                      [&](const auto& process) { return works(*process); }) &&
          options_.goes_on_without(address_, member.name(), killed);
 }
 
-bool ClusterRun::MayRestart(const std::string& shard) {
-  std::vector<absl::Time>& times = restarts_[shard];
+bool ClusterRun::MayRestart(const std::string& server) {
+  std::vector<absl::Time>& times = restarts_[server];
   const absl::Time now = absl::Now();
   std::erase_if(times, [&](absl::Time time) { return now - time > kRestartsAreCounted; });
   times.push_back(now);

@@ -51,6 +51,16 @@ absl::Status RequestDrain(const std::string& coordinator, const std::string& wor
                  absl::StrCat("ask the coordinator at ", coordinator, " to drain ", worker));
 }
 
+absl::StatusOr<int64_t> RequestCheckpoint(const std::string& coordinator,
+                                          const SecurityOptions& security, absl::Time deadline) {
+  proto::TakeCheckpointResponse response;
+  SDP_RETURN_IF_ERROR(Context(
+      Call<proto::Coordinator>(&proto::Coordinator::Stub::TakeCheckpoint, coordinator, security,
+                               deadline, proto::TakeCheckpointRequest(), &response),
+      absl::StrCat("ask the coordinator at ", coordinator, " for a checkpoint")));
+  return response.step();
+}
+
 absl::StatusOr<proto::RunStatus> FetchRunStatus(const std::string& coordinator,
                                                 const SecurityOptions& security,
                                                 absl::Time deadline) {

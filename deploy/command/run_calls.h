@@ -24,6 +24,11 @@ enum class Drain { kLeaves, kIsGone };
 absl::Status RequestDrain(const std::string& coordinator, const std::string& worker, Drain how,
                           const SecurityOptions& security, absl::Time deadline);
 
+// Returns the step of which a checkpoint will be taken, at the earliest. FailedPrecondition - the
+// run does not train.
+absl::StatusOr<int64_t> RequestCheckpoint(const std::string& coordinator,
+                                          const SecurityOptions& security, absl::Time deadline);
+
 absl::StatusOr<proto::RunStatus> FetchRunStatus(const std::string& coordinator,
                                                 const SecurityOptions& security,
                                                 absl::Time deadline);

@@ -41,6 +41,19 @@ absl::StatusOr<std::string> CoordinatorAddress(const std::string& run_dir) {
   return std::string(absl::StripAsciiWhitespace(address));
 }
 
+absl::StatusOr<std::string> TargetAddress(const std::string& target,
+                                          const SecurityOptions& security) {
+  std::error_code error;
+  if (std::filesystem::is_directory(target, error)) return CoordinatorAddress(target);
+  const absl::Status valid = CheckAddress(target, security);
+  if (absl::IsInvalidArgument(valid)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "\"", target, "\" is neither a run folder nor an address (HOST:PORT or unix:PATH)"));
+  }
+  if (!valid.ok()) return valid;
+  return target;
+}
+
 absl::StatusOr<RunMetrics> ReadRunMetrics(const std::string& run_dir) {
   const std::string path = run_dir + "/metrics.jsonl";
   std::ifstream file(path, std::ios::binary);

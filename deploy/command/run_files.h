@@ -5,6 +5,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "common/rpc/address.h"
 
 // What the command line reads from a run folder, also while the run goes on. The folder is the
 // coordinator's (server/coordinator/service/run_folder.h); nothing is written here. Threads: any.
@@ -17,6 +18,11 @@ absl::StatusOr<std::optional<std::string>> RunOwner(const std::string& run_dir);
 
 // Where its coordinator listens, or listened.
 absl::StatusOr<std::string> CoordinatorAddress(const std::string& run_dir);
+
+// The coordinator's address, of what a user named: a run folder, or the address itself.
+// InvalidArgument - neither; others: CheckAddress's.
+absl::StatusOr<std::string> TargetAddress(const std::string& target,
+                                          const SecurityOptions& security);
 
 // What metrics.jsonl tells about how far a run has come.
 struct RunMetrics {

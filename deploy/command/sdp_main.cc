@@ -12,6 +12,7 @@
 #include "common/config/config.h"
 #include "common/export/export_command.h"
 #include "common/process/exit_status.h"
+#include "deploy/command/checkpoint_command.h"
 #include "deploy/command/drain_command.h"
 #include "deploy/command/plan_command.h"
 #include "deploy/command/status_command.h"
@@ -27,6 +28,7 @@ struct Commands {
   sdp::TrainCommand train;
   sdp::PlanCommand plan;
   sdp::StatusCommand status;
+  sdp::CheckpointCommand checkpoint;
   sdp::DrainCommand drain;
   sdp::ExportCommand exporting;
   bool print_config = false, unix_sockets = false, plan_json = false, status_json = false;
@@ -137,6 +139,25 @@ CLI::App* AddDrain(CLI::App& app, Commands& commands) {
   return drain;
 }
 
+CLI::App* AddCheckpoint(CLI::App& app, Commands& commands) {
+  CLI::App* checkpoint = app.add_subcommand(
+      "checkpoint", "Take a checkpoint of a run now, and wait until it is there");
+  checkpoint->footer("Example: sdp checkpoint runs/first");
+  checkpoint
+      ->add_option("RUN|ADDR", commands.checkpoint.target,
+                   "A run folder, or the address of its coordinator")
+      ->required();
+  checkpoint
+      ->add_option_function<double>(
+          "--timeout",
+          [&](double seconds) { commands.checkpoint.timeout = absl::Seconds(seconds); },
+          "Seconds to wait for it; 600 if not given")
+      ->check(CLI::Range(0.0, 1e6));
+  checkpoint->add_flag("--insecure", commands.checkpoint.security.insecure,
+                       "Allow plaintext to another machine");
+  return checkpoint;
+}
+
 // Commands that the worker program runs, with all arguments as they are; here for `sdp --help`.
 constexpr const char* kForWorker[][2] = {{"eval", "Show the loss of a full model on data"},
                                          {"generate", "Let a full model go on from a prompt"}};
@@ -176,6 +197,7 @@ int main(int argc, char** argv) {
   }
   AddStatus(app, commands);
   CLI::App* const drain = AddDrain(app, commands);
+  CLI::App* const checkpoint = AddCheckpoint(app, commands);
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& success) {  // --help, --version
@@ -213,6 +235,8 @@ int main(int argc, char** argv) {
     return Report(sdp::RunExportCommand(commands.exporting, with_torch, std::cout, std::cerr));
   }
   if (drain->parsed()) return Report(sdp::RunDrainCommand(commands.drain));
+  if (checkpoint->parsed())
+    return Report(sdp::RunCheckpointCommand(commands.checkpoint, std::cout));
   using Format = sdp::StatusCommand::Format;
   commands.status.format = commands.status_json ? Format::kJson : Format::kTable;
   return Report(sdp::RunStatusCommand(commands.status, std::cout));

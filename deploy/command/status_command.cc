@@ -51,14 +51,8 @@ absl::Status ShowFolder(const StatusCommand& command, std::ostream& out) {
 absl::Status RunStatusCommand(const StatusCommand& command, std::ostream& out) {
   std::error_code error;
   if (std::filesystem::is_directory(command.target, error)) return ShowFolder(command, out);
-  const absl::Status address = CheckAddress(command.target, command.security);
-  if (address.code() == absl::StatusCode::kInvalidArgument) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("\"", command.target,
-                     "\" is neither a run folder nor an address (HOST:PORT or unix:PATH)"));
-  }
-  SDP_RETURN_IF_ERROR(address);
-  return ShowRunning(command.target, command, out);
+  SDP_ASSIGN_OR_RETURN(const std::string address, TargetAddress(command.target, command.security));
+  return ShowRunning(address, command, out);
 }
 
 }  // namespace sdp

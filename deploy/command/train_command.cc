@@ -95,7 +95,7 @@ absl::Status RunCluster(const TrainCommand& command, const RunConfig& config,
     const absl::Time deadline = absl::Now() + kStopCallTimeout;
     const auto status = FetchRunStatus(address, SecurityOptions(), deadline);
     if (!status.ok() || status->phase() == "over" || status->phase() == "ending") return false;
-    // One that ends itself before anything was trained has probably been told nonsense.
+    // Nobody leaves before anything is trained.
     if (!killed && status->phase() != "training" && status->phase() != "paused") return false;
     const absl::Status told =
         RequestDrain(address, member, Drain::kIsGone, SecurityOptions(), deadline);

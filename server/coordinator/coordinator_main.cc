@@ -8,6 +8,7 @@
 #include <future>
 #include <iostream>
 #include <memory>
+#include <optional>
 #include <string>
 #include <system_error>
 #include <utility>
@@ -37,6 +38,7 @@ struct Flags : RoleFlags {
   StartFrom start;           // of a first start
   std::string resume;        // "latest" or a step; "": a first start
   bool force = false;        // with resume
+  bool recover = false;
 };
 
 // Points to `setup`.
@@ -66,6 +68,8 @@ absl::StatusOr<Coordinator::Options> LogicOptions(const RunSetup& setup) {
   options.diagnostics_every = config.diagnostics().every();
   options.clip_norm = config.train().clip_norm();
   options.checkpoint_every = config.checkpoint().every();
+  if (config.checkpoint().every_minutes() > 0)
+    options.checkpoint_after = absl::Minutes(config.checkpoint().every_minutes());
   std::error_code error;
   options.checkpoints =
       std::filesystem::absolute(CheckpointsPath(config), error).lexically_normal().string();
@@ -77,6 +81,11 @@ struct Opened {
   std::unique_ptr<RunFolder> folder;
   std::unique_ptr<SqliteStore> store;
   Beginning beginning;
+  // Of a generation that is taken up: what is left of the process before this one, and whether it
+  // had come to the end.
+  std::optional<Coordinator::Written> left;
+  std::vector<Record> records;
+  std::optional<absl::Status> end;
 };
 
 absl::StatusOr<Opened> OpenNew(const Flags& flags, const RunSetup& setup) {
@@ -129,6 +138,41 @@ absl::StatusOr<Opened> OpenAgain(const Flags& flags, const RunSetup& setup) {
   return opened;
 }
 
+// The run that a process before this one has left in the folder, as it is; or a new one.
+absl::StatusOr<Opened> TakeUp(const Flags& flags, const RunSetup& setup) {
+  absl::StatusOr<std::unique_ptr<RunFolder>> folder = RunFolder::Open(setup.config.run().dir());
+  if (absl::IsNotFound(folder.status())) return OpenNew(flags, setup);
+  if (!folder.ok()) return folder.status();
+  Opened opened;
+  opened.folder = *std::move(folder);
+  SDP_ASSIGN_OR_RETURN(opened.store, SqliteStore::Open(opened.folder->store_path()));
+  ResumeRequest request;
+  request.checkpoints = CheckpointsPath(setup.config);
+  SDP_ASSIGN_OR_RETURN(const LoadedConfig before, LoadConfig(opened.folder->config_path(), {}));
+  request.before = before.config;
+  SDP_ASSIGN_OR_RETURN(request.records, opened.store->Read());
+  SDP_ASSIGN_OR_RETURN(std::optional<Beginning> beginning, TakeUpRun(setup, request));
+  if (!beginning.has_value()) {  // it ended before all shards were there
+    SDP_ASSIGN_OR_RETURN(opened.beginning, BeginRun(setup, flags.start));
+    return opened;
+  }
+  opened.beginning = *std::move(beginning);
+  Coordinator::Written& left = opened.left.emplace();
+  SDP_ASSIGN_OR_RETURN(const auto line, opened.folder->NewestLine());
+  if (line.has_value() && line->generation == opened.beginning.start.generation) {
+    left.line = line->step;
+    if (line->closing) {
+      opened.end = line->step >= setup.config.train().steps()
+                       ? absl::OkStatus()
+                       : absl::CancelledError(absl::StrCat("stopped at step ", line->step));
+    }
+  }
+  SDP_ASSIGN_OR_RETURN(const std::vector<Step> complete, ListCheckpoints(request.checkpoints));
+  left.checkpoints.insert(complete.begin(), complete.end());
+  opened.records = std::move(request.records);
+  return opened;
+}
+
 // A plan that cannot be made is an error now, not when all members are there.
 absl::Status CheckPlan(const RunSetup& setup) {
   SDP_ASSIGN_OR_RETURN(std::vector<Rank> ranks, RanksFrom(setup.config));
@@ -160,6 +204,7 @@ absl::Status Serve(const Flags& flags, const RunSetup& setup, const std::string&
   options.memory = MemoryModelFrom(setup);
   options.element_bytes = ElementBytesFrom(setup.precision);
   options.security.insecure = flags.insecure;
+  options.instance = RandomInstance();
   options.print = [](const std::string& line) { std::cout << line << std::endl; };
   options.log = [](const std::string& line) { spdlog::info("{}", line); };
   options.ended = [&ended](absl::Status status, std::string summary) {
@@ -184,7 +229,12 @@ absl::Status Serve(const Flags& flags, const RunSetup& setup, const std::string&
       service.Stop(signal);
     }
   });
-  service.Start();
+  if (opened.left.has_value()) {
+    service.Restore(opened.records, *opened.left);
+  } else {
+    service.Start();
+  }
+  if (opened.end.has_value()) service.End(*opened.end);  // who has not heard of it does now
   if (!ready.ok()) service.End(ready);
   const Outcome outcome = ended.get_future().get();
   std::cout << outcome.summary << std::flush;
@@ -213,14 +263,17 @@ absl::Status Main(const Flags& flags) {
     return absl::InvalidArgumentError(
         "--init and --from-pretrained are for a run's first start, not with --resume");
   }
-  absl::StatusOr<Opened> opened = resume ? OpenAgain(flags, setup) : OpenNew(flags, setup);
+  absl::StatusOr<Opened> opened = resume          ? OpenAgain(flags, setup)
+                                  : flags.recover ? TakeUp(flags, setup)
+                                                  : OpenNew(flags, setup);
   if (!opened.ok()) return opened.status();
   bool began = false;
   absl::Status status = WriteResolved(loaded, opened->folder->config_path());
   if (status.ok()) status = Serve(flags, setup, PrintConfig(loaded), *opened, &began);
   // Whatever ended it: a run without a step may be tried again in the same folder. Logs stay.
   opened->store = nullptr;
-  if (!resume && (!began || !HasSteps(*opened->folder))) opened->folder->Discard();
+  if (!resume && !opened->left.has_value() && (!began || !HasSteps(*opened->folder)))
+    opened->folder->Discard();
   return status;
 }
 
@@ -249,6 +302,10 @@ int main(int argc, char** argv) {
       ->excludes("--init");
   app.add_option("--resume", flags.resume,
                  "go on with the run of the run folder: latest, or the step of a checkpoint");
+  app.add_flag("--recover", flags.recover,
+               "for a process that is started again whenever it ends: take up the run of the run "
+               "folder where it is, whose members wait; or begin it")
+      ->excludes("--resume");
   app.add_flag("--force", flags.force, "with --resume: also with another configuration or data");
   app.add_option("--name", flags.name, "for log lines")->capture_default_str();
   CLI11_PARSE(app, argc, argv);

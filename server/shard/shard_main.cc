@@ -4,6 +4,7 @@
 #include <CLI/CLI.hpp>
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
@@ -37,10 +38,11 @@ absl::Status Main(const Flags& flags) {
   options.advertise = flags.advertise;
   options.coordinator = flags.coordinator;
   options.security = security;
-  options.instance = RandomInstance();
   using ShardLives = Lives<ShardMember>;
-  ShardLives lives(
-      [&](ShardLives::Origin) { return std::make_unique<ShardMember>(options, &setup); });
+  ShardLives lives([&] {
+    options.before = std::exchange(options.instance, RandomInstance());
+    return std::make_unique<ShardMember>(options, &setup);
+  });
   StopOnSignal signals([&](const std::string& signal) {
     const std::string why = absl::StrCat("ended by ", signal);
     lives.Leave(why, [&](ShardMember& member) { member.End(absl::CancelledError(why)); });

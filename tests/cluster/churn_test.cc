@@ -3,6 +3,7 @@
 // that were accepted, nothing counts twice, and no sample is lost.
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
 #include <iostream>
 #include <map>
@@ -37,6 +38,7 @@ struct Case {
   int workers = 4, shards = 2;
   int64_t steps = 12, global_batch = 8, eval_every = 3, rotate_every = 0, checkpoint_every = 0;
   int min_workers = 1;
+  int64_t snapshot_bytes = 0;
   double clip_norm = 0;
   Masking masking = Masking::kForward;
   uint64_t schedule = 0;
@@ -79,6 +81,7 @@ class ChurnRun {
     options.data = {kSamples, 1, 10, 2};
     options.schedule_seed = c.schedule;
     options.masking = c.masking;
+    options.snapshot_bytes = c.snapshot_bytes;
     options.changes = c.changes;
     options.limit = absl::Minutes(10);
     cluster_ = std::make_unique<SimCluster>(
@@ -318,11 +321,12 @@ Case RandomCase(uint64_t seed) {
   c.clip_norm = random.Below(2) == 0 ? 0 : 0.5;
   c.masking = random.Below(3) == 0 ? Masking::kBackward : Masking::kForward;
   c.min_workers = 1 + static_cast<int>(random.Below(2));
+  c.snapshot_bytes = std::vector<int64_t>{0, 500, 1 << 20}[random.Below(3)];
   const auto changes = static_cast<int>(random.Below(8));
   for (int i = 0; i < changes; ++i) {
     SimCluster::Change change;
     change.at = Ms(static_cast<int64_t>(random.Below(3000)));
-    change.what = static_cast<What>(random.Below(6));
+    change.what = static_cast<What>(random.Below(7));
     change.number = static_cast<int>(random.Below(static_cast<uint64_t>(c.workers) + 2));
     change.duration = Ms(static_cast<int64_t>(random.Below(1500)));
     c.changes.push_back(change);
@@ -359,8 +363,36 @@ TEST(ChurnTest, AFrozenShard_IsLost_AndComesBackForTheNextGeneration) {
   EXPECT_EQ(run.cluster().times_back(), 1);
 }
 
+TEST(ChurnTest, ALostCoordinator_IsReplaced_AndNothingIsDoneTwice) {
+  Case c{.steps = 20, .checkpoint_every = 4};
+  const ChurnRun undisturbed(c);
+  c.changes = {{Ms(400), What::kKillCoordinator, 0, Ms(100)},
+               {Ms(900), What::kKillCoordinator, 0, Ms(300)}};
+  const ChurnRun run(c);
+  run.Check();
+  EXPECT_EQ(run.cluster().restarts(), 2);
+  EXPECT_EQ(run.cluster().times_back(), 0);
+  EXPECT_TRUE(run.HasValuesOf(undisturbed));
+}
+
+// It may be lost at any moment: while members register, a step is bound, a checkpoint completed, at
+// the end.
+TEST(ChurnTest, ALostCoordinator_AtAnyMoment_ChangesNoBit) {
+  Case c{.workers = 3, .steps = 10, .checkpoint_every = 3, .clip_norm = 0.5};
+  const ChurnRun undisturbed(c);
+  for (int64_t at = 0; at < (kSanitized ? 200 : 600); at += 3) {
+    c.schedule = static_cast<uint64_t>(at);
+    c.changes = {{Ms(at), What::kKillCoordinator, 0, Ms(20)}};
+    const ChurnRun run(c);
+    run.Check();
+    EXPECT_EQ(run.cluster().times_back(), 0);
+    ASSERT_TRUE(run.HasValuesOf(undisturbed)) << "lost after " << at << " ms";
+    ASSERT_FALSE(HasFailure()) << "lost after " << at << " ms";
+  }
+}
+
 // Only servers fail: the bits are those of the undisturbed run.
-TEST(ChurnTest, RandomLossesOfShards_ChangeNoBit) {
+TEST(ChurnTest, RandomLossesOfServers_ChangeNoBit) {
   const uint64_t cases = kSanitized ? 10 : 50;
   int times_back = 0;
   for (uint64_t seed = 0; seed < cases; ++seed) {
@@ -370,7 +402,8 @@ TEST(ChurnTest, RandomLossesOfShards_ChangeNoBit) {
     RandomStream random(seed, 0x5C);
     for (uint64_t i = 0; i <= random.Below(3); ++i) {
       c.changes.push_back({Ms(static_cast<int64_t>(random.Below(1500))),
-                           random.Below(4) == 0 ? What::kFreezeShard : What::kKillShard,
+                           std::vector<What>{What::kKillShard, What::kFreezeShard,
+                                             What::kKillCoordinator}[random.Below(3)],
                            static_cast<int>(random.Below(3)),
                            Ms(static_cast<int64_t>(random.Below(1200)))});
     }
@@ -383,9 +416,16 @@ TEST(ChurnTest, RandomLossesOfShards_ChangeNoBit) {
   EXPECT_GT(times_back, static_cast<int>(cases) / 4);
 }
 
+// More of them: SDP_SCHEDULES=100000. A seed that fails is replayed with SDP_FIRST_SCHEDULE=SEED
+// SDP_SCHEDULES=1.
 TEST(ChurnTest, RandomChanges_EndAndAgreeWithTheMethod) {
-  const uint64_t cases = kSanitized ? 40 : 200;
-  for (uint64_t seed = 0; seed < cases; ++seed) {
+  const auto number = [](const char* name, uint64_t fallback) {
+    const char* const given = std::getenv(name);
+    return given == nullptr ? fallback : std::strtoull(given, nullptr, 10);
+  };
+  const uint64_t first = number("SDP_FIRST_SCHEDULE", 0);
+  const uint64_t cases = number("SDP_SCHEDULES", kSanitized ? 40 : 200);
+  for (uint64_t seed = first; seed < first + cases; ++seed) {
     const ChurnRun run(RandomCase(seed));
     run.Check();
     if (HasFailure()) {

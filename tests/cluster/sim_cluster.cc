@@ -160,6 +160,7 @@ SimCluster::SimCluster(const Options& options, const MakeModel& make_model)
     : options_(options),
       random_(options.schedule_seed, 0x51),
       coordinator_(std::make_unique<Coordinator>(options.run)),
+      generation_options_(options.run),
       generation_(options.run.start.generation),
       shards_(static_cast<size_t>(options.run.shards)),
       disk_(options.disk != nullptr ? *options.disk : own_disk_) {
@@ -194,8 +195,8 @@ void SimCluster::Send(std::function<void()> deliver) {
 
 absl::Status SimCluster::Run() {
   Do(coordinator_->Start(now_));
-  for (size_t s = 0; s < shards_.size(); ++s) StartShardLife(s);
-  for (size_t w = 0; w < static_cast<size_t>(options_.run.workers); ++w) StartLife(w, Origin::kNew);
+  for (size_t s = 0; s < shards_.size(); ++s) StartShardLife(s, 0);
+  for (size_t w = 0; w < static_cast<size_t>(options_.run.workers); ++w) StartLife(w, 0);
   for (const Change& change : options_.changes) At(change.at, [=, this] { Make(change); });
   if (!options_.changes.empty()) Tick();
   const absl::Time limit = now_ + options_.limit;
@@ -209,25 +210,32 @@ absl::Status SimCluster::Run() {
     event.run();
   }
   if (end_.has_value()) return *end_;
-  return absl::DeadlineExceededError(
-      absl::StrCat("stuck with schedule ", options_.schedule_seed, " after ", metrics_.size(),
-                   " steps: ", coordinator_->status(now_).waiting_for));
+  return absl::DeadlineExceededError(absl::StrCat(
+      "stuck with schedule ", options_.schedule_seed, " after ", metrics_.size(),
+      " steps: ", coordinator_ == nullptr ? "" : coordinator_->status(now_).waiting_for));
 }
 
 void SimCluster::Tick() {
-  Do(coordinator_->Tick(now_));
+  if (coordinator_ != nullptr) Do(coordinator_->Tick(now_));
   At(options_.heartbeat, [this] { Tick(); });
 }
 
 void SimCluster::Make(const Change& change) {
   const auto name = static_cast<size_t>(change.number);
+  if (change.what == Change::What::kKillCoordinator) {
+    if (coordinator_ == nullptr) return;
+    coordinator_ = nullptr;
+    ++coordinator_life_;
+    At(change.duration, [this] { RestartCoordinator(); });
+    return;
+  }
   if (change.what == Change::What::kKillShard || change.what == Change::What::kFreezeShard) {
     ShardLife& shard = *shards_[name % shards_.size()];
     if (change.what == Change::What::kFreezeShard) {
       shard.frozen_until = now_ + change.duration;
     } else if (shard.alive) {
       shard.alive = false;
-      At(change.duration, [this, number = shard.name] { StartShardLife(number); });
+      At(change.duration, [this, number = shard.name] { StartShardLife(number, 0); });
     }
     return;
   }
@@ -237,7 +245,7 @@ void SimCluster::Make(const Change& change) {
   }
   switch (change.what) {
     case Change::What::kStart:
-      return StartLife(name, Origin::kNew);
+      return StartLife(name, 0);
     case Change::What::kKill:
       if (newest != nullptr) newest->alive = false;
       return;
@@ -247,47 +255,47 @@ void SimCluster::Make(const Change& change) {
     case Change::What::kLeave:
       if (newest == nullptr || newest->worker == nullptr) return;
       In(*newest, [this, newest] {
-        Tell(*newest, [=, this] { Do(coordinator_->Leave(newest->incarnation, now_)); });
+        newest->leaving = true;
+        SayLeave(*newest);
       });
       return;
     case Change::What::kKillShard:
     case Change::What::kFreezeShard:
+    case Change::What::kKillCoordinator:
       return;  // above
   }
 }
 
-void SimCluster::StartLife(size_t name, Origin origin) {
+void SimCluster::StartLife(size_t name, uint64_t before) {
   lives_.push_back(std::make_unique<Life>());
   Life& life = *lives_.back();
   life.name = name;
+  life.instance = lives_.size();
+  life.before = before;
   life.compute = std::make_unique<Compute>(this, &life, models_[name].get());
-  Register(life, origin);
+  Register(life);
 }
 
 // Asked again until it is answered, as long polls are.
-void SimCluster::Register(Life& life, Origin origin) {
-  In(life, [=, this, &life] {
+void SimCluster::Register(Life& life) {
+  In(life, [this, &life] {
     if (life.worker != nullptr) return;
-    const auto instance =
-        static_cast<uint64_t>(std::find_if(lives_.begin(), lives_.end(),
-                                           [&](const auto& one) { return one.get() == &life; }) -
-                              lives_.begin() + 1);
-    Send([=, this, &life] {
-      if (going_back_) return;
+    Send([this, &life] {
+      if (going_back_ || coordinator_ == nullptr) return;
       Do(coordinator_->RegisterWorker({absl::StrCat("worker-", life.name), options_.run.config_hash,
-                                       instance, origin == Origin::kAgain},
+                                       life.instance, life.before},
                                       now_));
     });
-    if (!options_.changes.empty())
-      At(4 * options_.heartbeat, [=, this, &life] { Register(life, origin); });
+    if (!options_.changes.empty()) At(4 * options_.heartbeat, [this, &life] { Register(life); });
   });
 }
 
-void SimCluster::StartShardLife(size_t name) {
+void SimCluster::StartShardLife(size_t name, uint64_t before) {
   shard_lives_.push_back(std::make_unique<ShardLife>());
   ShardLife& life = *shard_lives_.back();
   life.name = name;
   life.instance = shard_lives_.size();
+  life.before = before;
   shards_[name] = &life;
   Register(life);
 }
@@ -296,10 +304,10 @@ void SimCluster::Register(ShardLife& life) {
   In(life, [this, &life] {
     if (life.shard != nullptr) return;
     Send([this, &life] {
-      if (going_back_) return;
+      if (going_back_ || coordinator_ == nullptr) return;
       Do(coordinator_->RegisterShard(
           {absl::StrCat("shard-", life.name), absl::StrCat("sim:", life.instance),
-           options_.run.config_hash, life.instance},
+           options_.run.config_hash, life.instance, life.before},
           now_));
     });
     if (!options_.changes.empty()) At(4 * options_.heartbeat, [this, &life] { Register(life); });
@@ -311,7 +319,7 @@ void SimCluster::EndLife(ShardLife& life, const absl::Status& why) {
   life.alive = false;
   if (shards_[life.name] != &life) return;  // another has taken its place
   if (absl::IsAborted(why)) {
-    StartShardLife(life.name);
+    StartShardLife(life.name, life.instance);
   } else if (!why.ok()) {
     end_ = Context(why, absl::StrCat("shard-", life.name));
   }
@@ -321,7 +329,7 @@ void SimCluster::EndLife(Life& life, const absl::Status& why) {
   if (!life.alive) return;
   life.alive = false;
   if (absl::IsAborted(why)) {
-    StartLife(life.name, Origin::kAgain);
+    StartLife(life.name, life.instance);
   } else if (!why.ok()) {
     end_ = Context(why, absl::StrCat("worker-", life.name));
   }
@@ -352,6 +360,11 @@ void SimCluster::Control(ShardId shard, std::function<void(ShardLife&)> deliver)
 template <typename Member>
 void SimCluster::Tell(Member& from, std::function<void()> deliver) {
   Send([this, &from, generation = from.generation, deliver = std::move(deliver)] {
+    if (coordinator_ == nullptr) {  // it is tried again
+      return At(options_.heartbeat, [this, &from, deliver] {
+        In(from, [this, &from, deliver] { Tell(from, deliver); });
+      });
+    }
     if (generation == generation_) return deliver();
     In(from, [this, &from] { EndLife(from, absl::AbortedError("another generation")); });
   });
@@ -400,12 +413,111 @@ void SimCluster::GoBack() {
     start.cursor = manifest.cursor;
   }
   options.start = start;
-  At(4 * Delay(), [this, options] { BeginAgain(options); });
+  At(4 * Delay(), [this, options, life = coordinator_life_] {
+    if (life == coordinator_life_) BeginAgain(options);
+  });
+}
+
+// As a process does that finds the store of one before it.
+void SimCluster::RestartCoordinator() {
+  Coordinator::Options options = generation_options_;
+  options.start.state.step = 0;
+  options.start.state.checkpoint = "";
+  options.start.cursor = SampleCursor();
+  bool begun = false;
+  for (const Record& record : stored_) {
+    if (const auto* generation = std::get_if<GenerationRecord>(&record)) {
+      begun = true;
+      options.start.generation = generation->generation;
+      options.start.state.step = generation->step;
+    } else if (const auto* member = std::get_if<MemberRecord>(&record)) {
+      options.start.last_incarnation =
+          std::max(options.start.last_incarnation, member->incarnation);
+    } else if (const auto* view = std::get_if<ViewRecord>(&record)) {
+      options.start.last_view = std::max(options.start.last_view, view->view);
+    }
+  }
+  if (options.start.state.step > 0) {
+    options.start.state.checkpoint = "simulated";
+    const auto manifest = disk_.manifests.find(options.start.state.step);
+    if (manifest != disk_.manifests.end()) options.start.cursor = manifest->second.cursor;
+  }
+  going_back_ = false;
+  generation_ = options.start.generation;
+  generation_options_ = options;
+  coordinator_ = std::make_unique<Coordinator>(options);
+  if (!begun) return Do(coordinator_->Start(now_));
+  Coordinator::Written written;
+  if (!metrics_.empty() && metrics_.back().generation == generation_)
+    written.line = metrics_.back().step;
+  for (const auto& [step, manifest] : disk_.manifests) written.checkpoints.insert(step);
+  Do(coordinator_->Restore(stored_, written, now_));
+  // The transport asks again at once; members notice another process by their next heartbeat, or by
+  // its first binding.
+  for (const auto& life : lives_) {
+    if (life->worker == nullptr || life->generation != generation_) continue;
+    At(2 * Delay(), [this, &life = *life] {
+      In(life, [this, &life] {
+        if (life.asking.has_value()) Ask(life);
+      });
+    });
+    At(Delay() + random_.Below(4) * options_.heartbeat,
+       [this, &life = *life] { In(life, [this, &life] { Notice(life); }); });
+  }
+  for (ShardLife* shard : shards_) {
+    if (shard->shard == nullptr || shard->generation != generation_) continue;
+    At(Delay() + random_.Below(4) * options_.heartbeat,
+       [this, shard] { In(*shard, [this, shard] { Notice(*shard); }); });
+  }
+}
+
+void SimCluster::Notice(Life& life) {
+  if (std::exchange(life.coordinator, coordinator_life_) == coordinator_life_) return;
+  if (life.ready) SayReady(life);
+  if (life.leaving) SayLeave(life);
+  Do(life, life.worker->CoordinatorRestarted());
+}
+
+void SimCluster::Notice(ShardLife& life) {
+  if (std::exchange(life.coordinator, coordinator_life_) == coordinator_life_) return;
+  Do(life, life.shard->Reconnected());
+  for (const CheckpointPart& part : life.parts)
+    Tell(life, [=, this] { Do(coordinator_->OnCheckpointPart(part, now_)); });
+}
+
+void SimCluster::SayReady(Life& life) {
+  life.ready = true;
+  Tell(life, [this, &life] {
+    absl::Status error;
+    Do(coordinator_->Ready(life.incarnation, options_.data, now_, &error));
+    if (!error.ok()) In(life, [this, &life, error] { EndLife(life, error); });
+  });
+}
+
+void SimCluster::SayLeave(Life& life) {
+  Tell(life, [this, &life] { Do(coordinator_->Leave(life.incarnation, now_)); });
+}
+
+void SimCluster::Ask(Life& life) {
+  Tell(life, [this, &life, ask = *life.asking] {
+    absl::Status error;
+    Do(coordinator_->BeginStep(life.incarnation, ask.step, ask.known_plan, now_, &error));
+    if (absl::IsUnavailable(error)) {  // it is tried again
+      At(options_.heartbeat, [this, &life] {
+        In(life, [this, &life] {
+          if (life.asking.has_value()) Ask(life);
+        });
+      });
+    } else if (!error.ok()) {
+      In(life, [this, &life, error] { EndLife(life, error); });
+    }
+  });
 }
 
 // What came after the checkpoint is void.
 void SimCluster::BeginAgain(const Coordinator::Options& options) {
   const Step step = options.start.state.step;
+  generation_options_ = options;
   coordinator_ = std::make_unique<Coordinator>(options);
   going_back_ = false;
   std::erase_if(bindings_, [&](const auto& one) { return one.first.first >= step; });
@@ -428,6 +540,7 @@ void SimCluster::Remember(Life& life, const WorkerBinding& binding) {
 void SimCluster::StartShard(ShardLife& life, const ShardAdmission& admission) {
   if (life.shard != nullptr) return;
   life.generation = admission.generation;
+  life.coordinator = coordinator_life_;
   Shard::Options options;
   options.name = absl::StrCat("shard-", life.name);
   options.catalog = options_.run.catalog;
@@ -439,6 +552,7 @@ void SimCluster::StartShard(ShardLife& life, const ShardAdmission& admission) {
   options.optimizer = options_.optimizer;
   options.clip = options_.run.clip_norm > 0;
   options.round_bytes = options_.round_bytes;
+  options.snapshot_bytes = options_.snapshot_bytes;
   options.first_step = admission.start.step;
   options.masking = options_.masking;
   life.shard = std::make_unique<Shard>(
@@ -449,9 +563,7 @@ void SimCluster::StartShard(ShardLife& life, const ShardAdmission& admission) {
         }
         const SimDisk::Part& part = disk_.fragments.at(admission.start.step).at(id);
         std::copy(part.value.span().begin(), part.value.span().end(), values.begin());
-        for (size_t m = 0; m < state.moments.size(); ++m)
-          state.moments[m] = part.state.moments.at(m).Clone();
-        state.updates = part.state.updates;
+        state = part.state.Clone();
       });
   Do(life, life.shard->Start());
   if (!options_.changes.empty()) Beat(life);
@@ -461,6 +573,7 @@ void SimCluster::StartWorker(Life& life, const WorkerAdmission& admission) {
   if (life.worker != nullptr) return;
   life.incarnation = admission.incarnation;
   life.generation = admission.generation;
+  life.coordinator = coordinator_life_;
   incarnations_[admission.incarnation] = &life;
   Worker::Options options;
   options.name = absl::StrCat("worker-", life.name);
@@ -472,11 +585,7 @@ void SimCluster::StartWorker(Life& life, const WorkerAdmission& admission) {
   options.shuffle = options_.shuffle;
   options.terms_per_sample = options_.terms_per_sample;
   life.worker = std::make_unique<Worker>(options, admission, options_.data);
-  Tell(life, [this, &life] {
-    absl::Status error;
-    Do(coordinator_->Ready(life.incarnation, options_.data, now_, &error));
-    if (!error.ok()) In(life, [this, &life, error] { EndLife(life, error); });
-  });
+  SayReady(life);
   // Start comes with the answer to Ready, which a duplicate does not repeat.
   At(2 * options_.max_delay,
      [this, &life] { In(life, [this, &life] { Do(life, life.worker->Start()); }); });
@@ -489,7 +598,11 @@ void SimCluster::Do(CoordinatorActions actions) {
     GoBack();
   }
   for (const auto& store : actions.store) {
-    At(Delay(), [=, this, generation = generation_] {
+    // In order, as they are; what is not stored when the process dies is lost.
+    store_free_at_ = std::max(store_free_at_, now_) + Delay() / 4;
+    At(store_free_at_ - now_, [=, this, generation = generation_, life = coordinator_life_] {
+      if (life != coordinator_life_) return;
+      stored_.push_back(store.record);
       if (generation == generation_) Do(coordinator_->Stored(store.id, now_));
     });
   }
@@ -511,8 +624,10 @@ void SimCluster::Do(CoordinatorActions actions) {
     Send([=, this] { In(*life, [=, this] { StartWorker(*life, *admit.admission); }); });
   }
   for (const auto& bind : actions.bind_shards) {
-    Control(bind.shard,
-            [this, bind](ShardLife& life) { Do(life, life.shard->Bind(bind.binding)); });
+    Control(bind.shard, [this, bind](ShardLife& life) {
+      Notice(life);
+      Do(life, life.shard->Bind(bind.binding));
+    });
   }
   for (const auto& out : actions.exclude) {
     Control(out.shard,
@@ -520,7 +635,12 @@ void SimCluster::Do(CoordinatorActions actions) {
   }
   for (const auto& bind : actions.bind_workers) {
     SendTo(bind.worker, [this, binding = bind.binding](Life& life) {
+      Notice(life);
       Remember(life, binding);
+      if (life.asking.has_value() &&
+          (life.asking->step == binding.step || life.asking->step == kFirstOfMine)) {
+        life.asking.reset();
+      }
       Do(life, life.worker->OnBinding(binding, now_));
     });
   }
@@ -535,14 +655,22 @@ void SimCluster::Do(CoordinatorActions actions) {
   }
   for (const CheckpointManifest& manifest : actions.manifests) {
     disk_.manifests[manifest.step] = manifest;
-    At(Delay(), [=, this, generation = generation_] {
-      if (generation == generation_)
+    if (!options_.changes.empty() && disk_.manifests.size() > 2)  // keep_last
+      disk_.manifests.erase(disk_.manifests.begin());
+    At(Delay(), [=, this, generation = generation_, life = coordinator_life_] {
+      if (generation == generation_ && life == coordinator_life_)
         Do(coordinator_->CheckpointStored(manifest.step, absl::OkStatus(), now_));
     });
   }
   for (const StepMetrics& metrics : actions.metrics) {
+    // A coordinator that comes after the last line was written ends the run once more.
+    if (!metrics_.empty() && metrics_.back().step == metrics.step) continue;
     metrics_.push_back(metrics);
-    if (stop_after_ == metrics.step) Send([this] { Do(coordinator_->Stop("test", now_)); });
+    if (stop_after_ == metrics.step) {
+      Send([this] {
+        if (coordinator_ != nullptr) Do(coordinator_->Stop("test", now_));
+      });
+    }
   }
   for (const ShardId shard : actions.finish_shards) {
     Control(shard, [=, this](ShardLife& life) {
@@ -554,7 +682,6 @@ void SimCluster::Do(CoordinatorActions actions) {
 }
 
 void SimCluster::Do(ShardLife& from, ShardActions actions) {
-  const size_t s = from.name;
   const bool counts = from.generation == generation_;  // else all that it does is void
   for (const PushAnswer& answer : actions.answers) {
     if (answer.answer == Answer::kReceived && counts)
@@ -594,11 +721,12 @@ void SimCluster::Do(ShardLife& from, ShardActions actions) {
     Tell(from, [=, this] { Do(coordinator_->OnReduced(reduced, now_)); });
   }
   for (const StepDone& done : actions.done) {
-    for (const FragmentId id : from.shard->owned()) {
-      const auto [it, first] = versions_.emplace(std::pair{s, id}, 0);
-      const Step version = from.shard->version(id);
-      if (version < done.step + 1 || version > done.step + 2) ++version_jumps_;
-      it->second = version;
+    if (done.step > from.reported) {  // else it is repeated
+      from.reported = done.step;
+      for (const FragmentId id : from.shard->owned()) {
+        const Step version = from.shard->version(id);
+        if (version < done.step + 1 || version > done.step + 2) ++version_jumps_;
+      }
     }
     Tell(from, [=, this] { Do(coordinator_->OnStepDone(done, now_)); });
   }
@@ -613,31 +741,38 @@ void SimCluster::Do(ShardLife& from, ShardActions actions) {
   }
 }
 
-// The disk takes its time, and reads the snapshot's values at the very end of it.
+// The disk takes its time, and reads each of the snapshot's values at the end of it.
 void SimCluster::Write(ShardLife& life, std::shared_ptr<Snapshot> snapshot) {
-  At(4 * Delay(), [=, this, &life] {
+  absl::Duration at;
+  for (size_t i = 0; i < snapshot->parts.size(); ++i) {
+    at += 4 * Delay() / static_cast<double>(snapshot->parts.size());
+    At(at, [=, this, &life] {
+      if (!life.alive) return;
+      Snapshot::Part& part = snapshot->parts[i];
+      // A file of an earlier generation has another name, and no manifest will have it.
+      if (life.generation == generation_ && !disk_.full.contains(snapshot->step)) {
+        SimDisk::Part& saved = disk_.fragments[snapshot->step][part.fragment];
+        saved.value = part.value->Clone();
+        saved.state = part.state->Clone();
+      }
+      const FragmentId fragment = part.fragment;
+      part.value = nullptr;
+      part.state = nullptr;
+      Do(life, life.shard->Written(snapshot->step, fragment));
+    });
+  }
+  At(at, [=, this, &life] {
     if (!life.alive) return;
     CheckpointPart part;
     part.shard = ShardId(static_cast<int32_t>(life.name));
     part.step = snapshot->step;
-    // A file of an earlier generation has another name, and no manifest will have it.
-    const bool counts = life.generation == generation_;
-    if (disk_.full.contains(snapshot->step)) {
-      part.error = "no space";
-    } else {
-      for (const Snapshot::Part& fragment : snapshot->parts) {
-        if (!counts) continue;
-        SimDisk::Part& saved = disk_.fragments[snapshot->step][fragment.fragment];
-        saved.value = fragment.value->Clone();
-        saved.state.moments.clear();
-        for (const FloatBuffer& moment : fragment.state->moments)
-          saved.state.moments.push_back(moment.Clone());
-        saved.state.updates = fragment.state->updates;
-        part.file.fragments.push_back(
-            {fragment.fragment, fragment.value->size(), fragment.state->updates, 0, {}});
-      }
+    if (disk_.full.contains(snapshot->step)) part.error = "no space";
+    for (const Snapshot::Part& one : snapshot->parts) {
+      const int64_t size = options_.run.layout->fragment(one.fragment).size;
+      part.file.fragments.push_back({one.fragment, size, 0, 0, {}});
     }
-    snapshot->parts.clear();
+    life.parts.push_back(part);
+    if (life.parts.size() > 2) life.parts.pop_front();
     Tell(life, [=, this] { Do(coordinator_->OnCheckpointPart(part, now_)); });
     Do(life, life.shard->Written(part.step));
   });
@@ -659,11 +794,8 @@ GenerationStart SimDisk::Newest(Generation generation) const {
 
 void SimCluster::Do(Life& life, WorkerActions actions) {
   for (const auto& ask : actions.ask) {
-    Tell(life, [=, this, &life] {
-      absl::Status error;
-      Do(coordinator_->BeginStep(life.incarnation, ask.step, ask.known_plan, now_, &error));
-      if (!error.ok()) In(life, [this, &life, error] { EndLife(life, error); });
-    });
+    life.asking = ask;
+    Ask(life);
   }
   for (const auto& pull : actions.pulls) {
     const size_t s = static_cast<size_t>(pull.shard.value());

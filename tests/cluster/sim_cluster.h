@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
@@ -37,19 +38,21 @@ struct SimDisk {
 // simulated network, store and clock. Messages take random times, overtake each other and come
 // twice; nothing is lost while both ends live, as the transport repeats until it is answered.
 // Worker processes may come and go, shard processes may be lost and come back without their state,
-// whereupon the run goes back to its newest checkpoint; a process that is told to register again
-// does. A schedule is a pure function of `schedule_seed`.
+// whereupon the run goes back to its newest checkpoint, the coordinator may be lost and come back
+// with what it has stored; a process that is told to register again does. A schedule is a pure
+// function of `schedule_seed`.
 class SimCluster {
  public:
   // What happens to the processes.
   struct Change {
     enum class What {
-      kStart,        // a worker of this name begins, whatever became of the one before
-      kKill,         // a worker, without a word
-      kFreeze,       // a worker does nothing and hears nothing for `duration`
-      kLeave,        // a worker asks to leave
-      kKillShard,    // without a word; `duration` later another process comes as the same shard
-      kFreezeShard,  // for `duration`
+      kStart,            // a worker of this name begins, whatever became of the one before
+      kKill,             // a worker, without a word
+      kFreeze,           // a worker does nothing and hears nothing for `duration`
+      kLeave,            // a worker asks to leave
+      kKillShard,        // without a word; `duration` later another process comes as the same shard
+      kFreezeShard,      // for `duration`
+      kKillCoordinator,  // `duration` later another process takes up what it has stored
     };
     absl::Duration at;
     What what = What::kKill;
@@ -65,6 +68,7 @@ class SimCluster {
     int64_t terms_per_sample = 1;
     DataSummary data;
     int64_t round_bytes = 0;
+    int64_t snapshot_bytes = 0;
     Masking masking = Masking::kForward;
     WireType wire = WireType::kF32;  // of values; gradients come as the model gives them
     uint64_t schedule_seed = 0;
@@ -92,6 +96,8 @@ class SimCluster {
   const std::vector<StepMetrics>& metrics() const { return metrics_; }
   // How often the run went back to a checkpoint.
   int times_back() const { return times_back_; }
+  // How often the coordinator's process was another one.
+  int restarts() const { return static_cast<int>(coordinator_life_); }
   // The value of a fragment on the shard that owns it.
   const FloatBuffer& value(FragmentId fragment) const;
   // Bytes of values delivered to and gradients taken from a worker, by step.
@@ -132,6 +138,8 @@ class SimCluster {
     bool alive = true;
     absl::Time frozen_until = absl::InfinitePast();
     Generation generation;  // that it was admitted to
+    uint64_t instance = 0, before = 0;
+    int64_t coordinator = 0;  // the process that it knows of
   };
   // A worker's life.
   struct Life : Process {
@@ -139,10 +147,13 @@ class SimCluster {
     std::unique_ptr<Worker> worker;  // null: not admitted yet
     std::unique_ptr<Compute> compute;
     std::map<int64_t, std::vector<UnitFactor>> units;  // by plan
+    bool ready = false, leaving = false;               // it has said so
+    std::optional<WorkerActions::Ask> asking;          // not answered yet
   };
   struct ShardLife : Process {
-    uint64_t instance = 0;
-    std::unique_ptr<Shard> shard;  // null: not admitted yet
+    std::unique_ptr<Shard> shard;      // null: not admitted yet
+    std::deque<CheckpointPart> parts;  // the last two
+    Step reported = -2;                // done
   };
 
   void At(absl::Duration delay, std::function<void()> run);
@@ -161,17 +172,24 @@ class SimCluster {
   // To the coordinator, which tells a member of another generation to register again.
   template <typename Member>
   void Tell(Member& from, std::function<void()> deliver);
-  enum class Origin { kNew, kAgain };
-  void StartLife(size_t name, Origin origin);
+  // `before`: the instance of the life that the process had before; 0: none.
+  void StartLife(size_t name, uint64_t before);
   void EndLife(Life& life, const absl::Status& why);
-  void StartShardLife(size_t shard);
+  void StartShardLife(size_t shard, uint64_t before);
   void EndLife(ShardLife& life, const absl::Status& why);
-  void Register(Life& life, Origin origin);
+  void Register(Life& life);
   void Register(ShardLife& life);
   void Beat(Life& life);
   void Beat(ShardLife& life);
   void Tick();
   void GoBack();
+  void RestartCoordinator();
+  // What a member does when it hears from another coordinator process than before.
+  void Notice(Life& life);
+  void Notice(ShardLife& life);
+  void SayReady(Life& life);
+  void SayLeave(Life& life);
+  void Ask(Life& life);
   void BeginAgain(const Coordinator::Options& options);
   void Make(const Change& change);
   void Remember(Life& life, const WorkerBinding& binding);
@@ -185,6 +203,11 @@ class SimCluster {
   int64_t next_event_ = 0;
   std::priority_queue<Event> events_;
   std::unique_ptr<Coordinator> coordinator_;
+  // Of the current process: what an earlier one was about to do is not done.
+  int64_t coordinator_life_ = 0;
+  Coordinator::Options generation_options_;
+  std::vector<Record> stored_;
+  absl::Time store_free_at_ = absl::InfinitePast();
   Generation generation_;
   bool going_back_ = false;
   int times_back_ = 0;
@@ -200,7 +223,6 @@ class SimCluster {
   std::optional<absl::Status> end_;
   std::optional<Step> stop_after_;
   std::vector<int64_t> delivered_bytes_, pushed_bytes_;
-  std::map<std::pair<size_t, FragmentId>, Step> versions_;
   std::set<std::tuple<size_t, Step, FragmentId>> counted_;
   int version_jumps_ = 0;
   int64_t most_retained_bytes_ = 0;

@@ -15,6 +15,7 @@ namespace sdp {
 namespace {
 
 using ::testing::AllOf;
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
 TEST_F(CoordinatorTest, Register_OtherConfig_IsRefusedWithBothHashes) {
@@ -280,6 +281,38 @@ TEST_F(CoordinatorTest, Status_SaysWhatIsAwaited) {
   EXPECT_EQ(status.phase, "training");
   EXPECT_EQ(status.members.size(), 3u);
   EXPECT_THAT(status.waiting_for, HasSubstr("step 0 waits for"));
+}
+
+TEST_F(CoordinatorTest, Checkpoint_OnRequest_IsOfTheNextUnboundStep_Once) {
+  Coordinator c(options_);
+  Step step = -1;
+  absl::Status error;
+  c.TakeCheckpoint(now_, &step, &error);
+  EXPECT_TRUE(absl::IsFailedPrecondition(error));
+  Gather(c);
+  c.TakeCheckpoint(now_, &step, &error);
+  EXPECT_EQ(error, absl::OkStatus());
+  EXPECT_EQ(step, 1);  // version 0 needs none
+  std::vector<bool> bound;
+  for (Step t = 0; t < 3; ++t) {
+    bound.push_back(Begin(c, 1, t).bind_shards.at(0).binding.checkpoint);
+    CommitStep(c, t);
+  }
+  EXPECT_THAT(bound, ElementsAre(false, true, false));
+}
+
+TEST_F(CoordinatorTest, Checkpoint_ByTime_CountsFromTheLastOne) {
+  options_.checkpoint_after = absl::Minutes(10);
+  options_.eval_every = 0;
+  Coordinator c(options_);
+  Gather(c);
+  std::vector<Step> bound;
+  for (Step t = 0; t < 8; ++t) {
+    if (Begin(c, 1, t).bind_shards.at(0).binding.checkpoint) bound.push_back(t);
+    CommitStep(c, t);
+    now_ += absl::Minutes(4);
+  }
+  EXPECT_THAT(bound, ElementsAre(3, 6));  // after 12 minutes, and 12 more
 }
 
 // Steps 0 .. count-1, each asked for by both workers, evaluated where due, and committed.

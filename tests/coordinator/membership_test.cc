@@ -180,9 +180,11 @@ TEST_F(MembershipTest, ALostEvaluatorsPart_IsDoneByAnother) {
   EXPECT_EQ(more[0].first, 0);
   EXPECT_EQ(more[0].samples, 10);
   EXPECT_EQ(more[1].version, 2);
-  EXPECT_EQ(
-      Settle(c, c.OnEvaluation({Incarnation(1), 1, 20, 5, std::nullopt, 0}, now_)).releases.size(),
-      1u);
+  Settle(c, c.OnEvaluation({Incarnation(1), 1, 20, 5, std::nullopt, 0}, now_));
+  const CoordinatorActions done = CommitStep(c, 1);
+  ASSERT_EQ(done.metrics.size(), 1u);
+  EXPECT_DOUBLE_EQ(*done.metrics[0].full_loss, 3);  // (10 + 20) / (5 + 5)
+  EXPECT_EQ(done.releases.size(), 1u);
 }
 
 TEST_F(MembershipTest, ANewProcessUnderALiveName_FencesIt_OneThatComesAgainDoesNot) {
@@ -193,7 +195,7 @@ TEST_F(MembershipTest, ANewProcessUnderALiveName_FencesIt_OneThatComesAgainDoesN
   ASSERT_EQ(fenced.exclude.size(), 1u);
   EXPECT_EQ(fenced.exclude[0].exclusion.worker, Incarnation(2));
   const CoordinatorActions again =
-      Settle(c, c.RegisterWorker({"worker-0", "cafe", 10, /*again=*/true}, now_));
+      Settle(c, c.RegisterWorker({"worker-0", "cafe", 78, /*before=*/10}, now_));
   EXPECT_TRUE(absl::IsFailedPrecondition(again.admit_workers.at(0).admission.status()));
 }
 

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "tests/cluster_process/temp_folder.h"
 
 namespace sdp {
@@ -52,10 +53,10 @@ std::string Text(const Record& record) {
                           r.coverage.size(), r.coverage == std::vector<double>{1, 1.0 / 3});
     }
     std::string operator()(const MemberRecord& r) {
-      return absl::StrCat("member ", r.incarnation.value(), " ", r.name);
+      return absl::StrCat("member ", r.incarnation.value(), " ", r.name, " ", r.instance);
     }
     std::string operator()(const ShardRecord& r) {
-      return absl::StrCat("shard ", r.shard.value(), " ", r.name, " ", r.address);
+      return absl::StrCat("shard ", r.shard.value(), " ", r.name, " ", r.address, " ", r.instance);
     }
     std::string operator()(const ViewRecord& r) {
       std::string text = absl::StrCat("view ", r.view.value());
@@ -72,7 +73,11 @@ std::string Text(const Record& record) {
     }
     std::string operator()(const ExclusionRecord& r) {
       return absl::StrCat("exclusion ", r.generation.value(), " ", r.number, " ", r.worker.value(),
-                          " ", r.reason);
+                          " ", r.reason, " ", r.committed, " ", absl::StrJoin(r.returned, ","));
+    }
+    std::string operator()(const DataRecord& r) {
+      return absl::StrCat("data ", r.data.train_samples, " ", r.data.train_checksum, " ",
+                          r.data.validation_samples, " ", r.data.validation_checksum);
     }
     std::string operator()(const ScaleRecord& r) {
       return absl::StrCat("scale ", r.generation.value(), " ", r.step, " ",
@@ -96,15 +101,16 @@ std::vector<Record> OneOfEach() {
                            "init.safetensors",
                            0xffffffffffffffff,
                            {1, 1.0 / 3}},
-          ShardRecord{ShardId(0), "shard-0", "127.0.0.1:1"},
-          MemberRecord{Incarnation(7), "worker-0"},
+          ShardRecord{ShardId(0), "shard-0", "127.0.0.1:1", 0xFEDCBA9876543210},
+          MemberRecord{Incarnation(7), "worker-0", 0xFEDCBA9876543210},
           MemberRecord{Incarnation(8), "it's \"quoted\""},
           ViewRecord{ViewId(1), {Incarnation(8), Incarnation(7)}},
           BindingRecord{Generation(1), 0, ViewId(1),
                         SampleCursor(int64_t{1} << 40, {{7, 2}, {30, 1}}), 32, true, false, true},
           ScaleRecord{Generation(1), 0, 0.1 + 0.2},
           BindingRecord{Generation(1), 1, ViewId(1), SampleCursor(32), 0, false, true},
-          ExclusionRecord{Generation(1), 1, Incarnation(3), "no heartbeat for 21s"},
+          ExclusionRecord{Generation(1), 1, Incarnation(3), "no heartbeat for 21s", 4, {5, 6}},
+          DataRecord{{100, 0xFEDCBA9876543210, 20, 7}},
           ViewRecord{ViewId(2), {}}};
 }
 

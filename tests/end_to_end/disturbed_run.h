@@ -14,7 +14,7 @@ class DisturbedRun : public TrainFixture {
   Outcome During(const std::string& script, const std::string& more = "") const {
     return Shell(absl::StrCat(
         "bash -c 'set -m; run=", RunDir("run").string(), "; ", Program("sdp"), " train ", Config(),
-        " --set run.dir=$run --set train.eval_every=0 ", more,
+        " --set run.dir=$run ", more,
         " & top=$!; lines() { for i in $(seq 600); do [ $(cat $run/metrics.jsonl 2>/dev/null | wc "
         "-l) -ge $1 ] && break; sleep 0.05; done; }; "
         // Until as many workers train.

@@ -23,8 +23,9 @@ class ElasticRunTest : public DisturbedRun {
 };
 
 TEST_F(ElasticRunTest, KilledWorker_TheRunGoesOnWithoutIt) {
-  const Outcome outcome = During(absl::StrCat("lines 20; ", Kill("KILL", "worker-2")),
-                                 "--set checkpoint.every=0 --set train.steps=300");
+  const Outcome outcome =
+      During(absl::StrCat("lines 20; ", Kill("KILL", "worker-2")),
+             "--set checkpoint.every=0 --set train.eval_every=0 --set train.steps=300");
   EXPECT_THAT(outcome.output, HasSubstr("worker-2 ended: signal 9"));
   EXPECT_THAT(outcome.output, HasSubstr("the run goes on without it"));
   EXPECT_THAT(outcome.output, HasSubstr("exit=0"));
@@ -34,10 +35,11 @@ TEST_F(ElasticRunTest, KilledWorker_TheRunGoesOnWithoutIt) {
 }
 
 TEST_F(ElasticRunTest, JoinsAndLeaves_ByHand) {
-  const Outcome outcome = During(absl::StrCat("lines 5; ", Join(9),
-                                              "workers 5; kill -TERM $joined; wait $joined; "
-                                              "echo left=$?; workers 4; kill -INT $top; "),
-                                 "--set checkpoint.every=0 --set train.steps=1000000");
+  const Outcome outcome =
+      During(absl::StrCat("lines 5; ", Join(9),
+                          "workers 5; kill -TERM $joined; wait $joined; "
+                          "echo left=$?; workers 4; kill -INT $top; "),
+             "--set checkpoint.every=0 --set train.eval_every=0 --set train.steps=1000000");
   EXPECT_THAT(outcome.output, HasSubstr("left=0"));
   EXPECT_THAT(outcome.output, HasSubstr("exit=130"));
   int most = 0;
@@ -49,7 +51,7 @@ TEST_F(ElasticRunTest, Drain_EndsTheWorkersProcess_NotTheRun) {
   const Outcome outcome =
       During(absl::StrCat("lines 5; ", Program("sdp"), " drain $run worker-1; echo drained=$?; ",
                           "workers 3; ", Program("sdp"), " drain $run worker-7; "),
-             "--set checkpoint.every=0 --set train.steps=400");
+             "--set checkpoint.every=0 --set train.eval_every=0 --set train.steps=400");
   EXPECT_THAT(outcome.output, HasSubstr("drained=0"));
   EXPECT_THAT(outcome.output, HasSubstr("worker-1 has left the run; the run goes on without it"));
   EXPECT_THAT(outcome.output, HasSubstr("no worker of the name worker-7"));
@@ -58,11 +60,13 @@ TEST_F(ElasticRunTest, Drain_EndsTheWorkersProcess_NotTheRun) {
 }
 
 TEST_F(ElasticRunTest, TooFewWorkers_PausesAndSaysSo_UntilOneComes) {
-  const Outcome outcome = During(
-      absl::StrCat("lines 5; ", Kill("KILL", "worker-0"), "for i in $(seq 200); do ",
-                   Program("sdp"), " status $run | grep -q paused && break; sleep 0.1; done; ",
-                   Program("sdp"), " status $run; ", Join(0), ""),
-      "--set checkpoint.every=0 --set train.steps=200 --set cluster.min_workers=4");
+  const Outcome outcome =
+      During(absl::StrCat("lines 5; ", Kill("KILL", "worker-0"), "for i in $(seq 200); do ",
+                          Program("sdp"),
+                          " status $run | grep -q \"at least 4\" && break; sleep 0.1; done; ",
+                          Program("sdp"), " status $run; ", Join(0), ""),
+             "--set checkpoint.every=0 --set train.eval_every=0 --set train.steps=200 --set "
+             "cluster.min_workers=4");
   EXPECT_THAT(outcome.output, HasSubstr("3 workers, at least 4 are needed (cluster.min_workers)"));
   EXPECT_THAT(outcome.output, HasSubstr("exit=0"));
   EXPECT_EQ(Metrics("run").size(), 201u) << outcome.output;

@@ -1,4 +1,4 @@
-// Shard processes that are killed while a run trains.
+// Shards and coordinators that are killed while a run trains.
 #include <string>
 
 #include "absl/strings/str_cat.h"
@@ -16,8 +16,7 @@ using LostServerRunTest = DisturbedRun;
 
 // The work that is lost is bounded by the distance of checkpoints, and the bits are the same.
 TEST_F(LostServerRunTest, KilledShard_IsStartedAgain_AndTheRunEndsWithTheSameBits) {
-  const std::string steps =
-      "--set train.steps=60 --set train.eval_every=0 --set checkpoint.every=10";
+  const std::string steps = "--set train.steps=60 --set checkpoint.every=10";
   ASSERT_EQ(Train("undisturbed", steps).exit_status, 0);
   const Outcome outcome = During(absl::StrCat("lines 25; ", Kill("KILL", "shard-1")), steps);
   EXPECT_THAT(outcome.output,
@@ -38,6 +37,42 @@ TEST_F(LostServerRunTest, KilledShard_IsStartedAgain_AndTheRunEndsWithTheSameBit
   EXPECT_EQ(first_again % 10, 0);
   EXPECT_GE(reached + 1, first_again);
   EXPECT_LE(reached + 1 - first_again, 10 + 2);  // two steps are in flight
+}
+
+// What it had stored is enough: no step is done again, none has two lines, and the bits are the
+// same.
+TEST_F(LostServerRunTest, KilledCoordinator_IsStartedAgain_AndNothingIsDoneTwice) {
+  const std::string steps =
+      "--set train.steps=60 --set train.eval_every=7 --set checkpoint.every=10";
+  ASSERT_EQ(Train("undisturbed", steps).exit_status, 0);
+  const Outcome outcome = During(absl::StrCat("lines 15; ", Kill("KILL", "coordinator"),
+                                              "lines 35; ", Kill("KILL", "coordinator")),
+                                 steps);
+  EXPECT_THAT(outcome.output, HasSubstr("coordinator ended: signal 9"));
+  EXPECT_THAT(outcome.output, HasSubstr("exit=0"));
+  EXPECT_EQ(StateHash("run"), StateHash("undisturbed")) << outcome.output;
+  const std::vector<Json> lines = Metrics("run"), undisturbed = Metrics("undisturbed");
+  ASSERT_EQ(lines.size(), 61u);
+  for (size_t step = 0; step < lines.size(); ++step) {
+    EXPECT_EQ(lines[step]["step"], step);
+    EXPECT_EQ(lines[step]["generation"], 1);
+    EXPECT_EQ(lines[step].value("loss", 0.0), undisturbed[step].value("loss", 0.0));
+    EXPECT_EQ(lines[step].value("full_loss", 0.0), undisturbed[step].value("full_loss", 0.0));
+  }
+}
+
+TEST_F(LostServerRunTest, ACheckpointOnRequest_IsWhereTheRunGoesBackTo) {
+  const Outcome outcome =
+      During(absl::StrCat("lines 10; ", Program("sdp"), " checkpoint $run; echo asked=$?; ",
+                          Kill("KILL", "shard-0")),
+             "--set train.steps=80 --set checkpoint.every=0");
+  EXPECT_THAT(outcome.output, AllOf(HasSubstr("is complete"), HasSubstr("asked=0")));
+  EXPECT_THAT(outcome.output, HasSubstr("exit=0"));
+  int64_t first_again = -1;
+  for (const Json& line : Metrics("run")) {
+    if (line["generation"] == 2 && first_again < 0) first_again = line["step"].get<int64_t>();
+  }
+  EXPECT_GE(first_again, 9) << outcome.output;
 }
 
 TEST_F(LostServerRunTest, AShardThatIsKilledAgainAndAgain_EndsTheRun) {

@@ -9,7 +9,7 @@ std::string Good() {
   sdp::CheckpointManifest manifest;
   manifest.step = 5;
   manifest.generation = sdp::Generation(1);
-  manifest.cursor = SampleCursor(40, {{8, 4}, {20, 1}});
+  manifest.cursor = sdp::SampleCursor(40, {{8, 4}, {20, 1}});
   manifest.config = "[model]\npreset = \"llama-tiny\"\n";
   manifest.config_hash = "00000000000000aa";
   manifest.coverage = {1, 0.5};

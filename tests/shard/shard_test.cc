@@ -458,10 +458,10 @@ TEST_F(ShardTest, Closing_ReportsHashesOnceTheVersionIsThere) {
 }
 
 // Version 0 is complete, so it is handed out at once; the round of step 0 closes meanwhile, but
-// nothing goes beyond version 0 until it is written.
+// without room for two versions nothing goes beyond version 0 until it is written.
 TEST_F(ShardTest, Checkpoint_VersionStaysUntilWritten) {
   Shard& shard = Make();
-  const ShardActions bound = shard.Bind(Binding(0, false, false, /*checkpoint=*/true));
+  ShardActions bound = shard.Bind(Binding(0, false, false, /*checkpoint=*/true));
   ASSERT_EQ(bound.snapshots.size(), 1u);
   EXPECT_EQ(bound.snapshots[0].step, 0);
   ASSERT_EQ(bound.snapshots[0].parts.size(), shard.owned().size());
@@ -473,11 +473,65 @@ TEST_F(ShardTest, Checkpoint_VersionStaysUntilWritten) {
     EXPECT_EQ(shard.version(part.fragment), 0);
     EXPECT_EQ(part.value->data()[0], 1);
   }
+  bound.snapshots.clear();
   const ShardActions written = shard.Written(0);
   ASSERT_EQ(written.done.size(), 1u);
   EXPECT_EQ(written.done[0].step, 0);
   EXPECT_EQ(shard.value(shard.owned()[0])->data()[0], 0);  // 1 - lr 1 * gradient 1
   EXPECT_TRUE(shard.Written(0).done.empty());              // twice
+}
+
+// With room for them the version's values are kept apart, and training goes on; beyond it updates
+// wait, until the disk has a part.
+TEST_F(ShardTest, Checkpoint_KeepsWhatItHasRoomFor_AndTheRestWaits) {
+  options_.optimizer.momentum = 0.5;
+  Shard& shard = Make();
+  ShardActions bound = shard.Bind(Binding(0, false, false, /*checkpoint=*/true));
+  ASSERT_EQ(bound.snapshots.size(), 1u);
+  Snapshot& snapshot = bound.snapshots[0];
+  ASSERT_GT(snapshot.parts.size(), 2u);
+  EXPECT_TRUE(PushAll(shard, 0, 1).done.empty());  // no room at all
+  EXPECT_EQ(shard.counts().waiting_for_disk, static_cast<int64_t>(snapshot.parts.size()));
+  const FragmentId first = snapshot.parts[0].fragment;
+  snapshot.parts[0] = {};
+  EXPECT_TRUE(shard.Written(0, first).done.empty());
+  EXPECT_EQ(shard.version(first), 1);
+  EXPECT_EQ(shard.version(snapshot.parts[1].fragment), 0);
+  snapshot.parts.clear();
+  EXPECT_EQ(shard.Written(0).done.size(), 1u);
+  EXPECT_EQ(shard.counts().snapshot_bytes, 0);
+}
+
+TEST_F(ShardTest, Checkpoint_WithRoom_NothingInItChangesWhileTrainingGoesOn) {
+  options_.optimizer.momentum = 0.5;
+  options_.snapshot_bytes = 1 << 20;
+  Shard& shard = Make();
+  shard.Bind(Binding(0));
+  PushAll(shard, 0, 1);
+  ShardActions bound = shard.Bind(Binding(1, false, false, /*checkpoint=*/true));
+  ASSERT_EQ(bound.snapshots.size(), 1u);
+  Snapshot& snapshot = bound.snapshots[0];
+  EXPECT_EQ(PushAll(shard, 1, 1).done.size(), 1u);
+  shard.Bind(Binding(2, false, false, /*checkpoint=*/true));
+  // The next one waits for the disk, and so do updates beyond it.
+  const ShardActions pushed = PushAll(shard, 2, 1);
+  EXPECT_TRUE(pushed.snapshots.empty());
+  EXPECT_TRUE(pushed.done.empty());
+  int64_t bytes = 0;
+  for (const Snapshot::Part& part : snapshot.parts) {
+    EXPECT_EQ(part.value->data()[0], 0);                // 1 - lr 1 * gradient 1
+    EXPECT_EQ(part.state->moments.at(0).data()[0], 1);  // of version 2: 1.5
+    EXPECT_EQ(part.state->updates, 1);
+    EXPECT_EQ(shard.version(part.fragment), 2);
+    EXPECT_EQ(shard.value(part.fragment)->data()[0], -1.5f);
+    bytes += 2 * part.value->bytes();
+  }
+  EXPECT_EQ(shard.counts().snapshot_bytes, bytes);
+  snapshot.parts.clear();
+  const ShardActions written = shard.Written(1);
+  ASSERT_EQ(written.snapshots.size(), 1u);
+  EXPECT_EQ(written.snapshots[0].step, 2);
+  EXPECT_EQ(written.done.size(), 1u);
 }
 
 // A snapshot of version 1 is taken when all fragments have it, not when its binding comes; and the
@@ -488,12 +542,13 @@ TEST_F(ShardTest, Checkpoint_OfALaterVersion_WithClipping) {
   shard.Bind(Binding(0));
   EXPECT_TRUE(shard.Bind(Binding(1, false, false, true)).snapshots.empty());
   PushAll(shard, 0, 1);
-  const ShardActions scaled = shard.Scale({Generation(1), 0, 0.5});
+  ShardActions scaled = shard.Scale({Generation(1), 0, 0.5});
   ASSERT_EQ(scaled.snapshots.size(), 1u);
   EXPECT_EQ(scaled.snapshots[0].step, 1);
   EXPECT_EQ(scaled.snapshots[0].parts[0].value->data()[0], 0.5f);
   PushAll(shard, 1, 1);
   EXPECT_TRUE(shard.Scale({Generation(1), 1, 0.25}).done.empty());
+  scaled.snapshots.clear();
   const ShardActions written = shard.Written(1);
   ASSERT_EQ(written.done.size(), 1u);
   EXPECT_EQ(shard.value(shard.owned()[0])->data()[0], 0.25f);

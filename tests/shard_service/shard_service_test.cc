@@ -213,7 +213,7 @@ TEST_F(ShardServiceTest, ShardControlClient_CallsInOrder_AcrossTheShardsStart) {
   std::unique_ptr<ShardControlClient> client;
   loop.Post([&] {
     client = std::make_unique<ShardControlClient>(
-        &loop, Generation(1), SecurityOptions(),
+        &loop, Generation(1), /*coordinator=*/1, SecurityOptions(),
         ShardControlClient::Events{
             [&](ShardId shard) { finished.set_value(shard); },
             [](ShardId, const absl::Status& status) { ADD_FAILURE() << status; }});

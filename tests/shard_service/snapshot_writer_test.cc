@@ -67,6 +67,7 @@ TEST_F(SnapshotWriterTest, FilesInOrder_WhileTheOwnerGoesOn) {
   Signal ended;
   std::atomic<bool> asking = true;
   std::vector<CheckpointPart> parts;
+  std::vector<int> written;
   EventLoop owner("owner");
   SnapshotWriter writer(Options(folder_), &owner);
   std::thread asks([&] {
@@ -77,10 +78,12 @@ TEST_F(SnapshotWriterTest, FilesInOrder_WhileTheOwnerGoesOn) {
   });
   owner.Post([&] {
     for (Step step = 1; step <= 3; ++step) {
-      writer.Write(At(step), [&](const CheckpointPart& part) {
-        parts.push_back(part);
-        if (parts.size() == 3) ended.Set();
-      });
+      writer.Write(
+          At(step), [&](FragmentId fragment) { written.push_back(fragment.value()); },
+          [&](const CheckpointPart& part) {
+            parts.push_back(part);
+            if (parts.size() == 3) ended.Set();
+          });
       // The next version is another buffer, since a snapshot holds this one.
       for (std::shared_ptr<FloatBuffer>& value : values_) {
         value = std::make_shared<FloatBuffer>(value->Clone());
@@ -92,6 +95,8 @@ TEST_F(SnapshotWriterTest, FilesInOrder_WhileTheOwnerGoesOn) {
   asking = false;
   asks.join();
   ASSERT_EQ(parts.size(), 3u);
+  ASSERT_EQ(written.size(), static_cast<size_t>(3 * kFragments));
+  for (size_t i = 0; i < written.size(); ++i) EXPECT_EQ(written[i], i % kFragments);
   for (Step step = 1; step <= 3; ++step) {
     const CheckpointPart& part = parts[static_cast<size_t>(step - 1)];
     EXPECT_EQ(part.step, step);
@@ -115,10 +120,12 @@ TEST_F(SnapshotWriterTest, FolderThatCannotBe_IsThePartsError) {
   CheckpointPart told;
   EventLoop owner("owner");
   SnapshotWriter writer(Options("/dev/null/checkpoints"), &owner);
-  writer.Write(At(5), [&](const CheckpointPart& part) {
-    told = part;
-    ended.Set();
-  });
+  writer.Write(
+      At(5), [](FragmentId) { FAIL(); },
+      [&](const CheckpointPart& part) {
+        told = part;
+        ended.Set();
+      });
   ASSERT_TRUE(ended.Wait());
   EXPECT_EQ(told.step, 5);
   EXPECT_THAT(told.error, HasSubstr("/dev/null/checkpoints"));
@@ -128,7 +135,9 @@ TEST_F(SnapshotWriterTest, Destructor_LeavesAWholeFileOrNone) {
   EventLoop owner("owner");
   {
     SnapshotWriter writer(Options(folder_), &owner);
-    for (Step step = 1; step <= 20; ++step) writer.Write(At(step), [](const CheckpointPart&) {});
+    for (Step step = 1; step <= 20; ++step)
+      writer.Write(
+          At(step), [](FragmentId) {}, [](const CheckpointPart&) {});
   }
   int files = 0;
   for (const auto& entry : fs::recursive_directory_iterator(folder_)) {

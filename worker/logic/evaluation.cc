@@ -1,4 +1,5 @@
 // Worker: its parts of the full model's evaluations, before it trains.
+#include <algorithm>
 #include <utility>
 
 #include "worker/logic/worker.h"
@@ -6,6 +7,17 @@
 namespace sdp {
 
 void Worker::EvaluateOrBegin(StepState& state, WorkerActions* actions) {
+  // A coordinator that was started again may ask for what is done, and its version may be gone.
+  while (state.evaluated < state.binding.evaluations.size()) {
+    const EvaluationPart& next = state.binding.evaluations[state.evaluated];
+    const auto done = std::find_if(
+        last_evaluations_.begin(), last_evaluations_.end(), [&](const EvaluationReport& report) {
+          return report.step == next.version && report.first == next.first;
+        });
+    if (done == last_evaluations_.end()) break;
+    actions->evaluations.push_back(*done);
+    ++state.evaluated;
+  }
   if (state.evaluated == state.binding.evaluations.size()) return Begin(state, actions);
   const EvaluationPart& part = state.binding.evaluations[state.evaluated];
   evaluation_ = Evaluation{state.binding.step, part, {}, {}};
@@ -49,6 +61,8 @@ WorkerActions Worker::OnEvaluated(Step step, const absl::StatusOr<LossSum>& resu
   }
   actions.evaluations.push_back({admission_.incarnation, step, result->loss_sum, result->terms,
                                  result->correct, evaluation_->part.first});
+  last_evaluations_.push_back(actions.evaluations.back());
+  if (last_evaluations_.size() > kRepeatedReports) last_evaluations_.pop_front();
   StepState& state = steps_.at(evaluation_->step);
   evaluation_.reset();
   ++state.evaluated;

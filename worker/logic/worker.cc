@@ -336,6 +336,8 @@ void Worker::TryComplete(StepState& state, absl::Time now, WorkerActions* action
   report.pulled_bytes = state.pulled_bytes;
   report.pushed_bytes = state.pushed_bytes;
   actions->reports.push_back(report);
+  last_reports_.push_back(report);
+  if (last_reports_.size() > kRepeatedReports) last_reports_.pop_front();
   steps_.erase(report.step);
   if (finished_ && steps_.empty()) actions->exit = absl::OkStatus();
 }
@@ -360,6 +362,13 @@ WorkerActions Worker::Reconnected(ShardId shard) {
       if (there(id)) PushFragment(state, id, absl::ZeroDuration(), &actions);
     }
   }
+  return actions;
+}
+
+WorkerActions Worker::CoordinatorRestarted() const {
+  WorkerActions actions;
+  actions.reports.assign(last_reports_.begin(), last_reports_.end());
+  actions.evaluations.assign(last_evaluations_.begin(), last_evaluations_.end());
   return actions;
 }
 

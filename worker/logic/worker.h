@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <map>
 #include <memory>
 #include <optional>
@@ -99,6 +100,9 @@ class Worker {
   // not acknowledged.
   WorkerActions Reconnected(ShardId shard);
   void OnPushed(Step step, int64_t wire_bytes);  // bytes of a push that left
+  // The coordinator is another process now: repeats the last reports, which it may have had and not
+  // written.
+  WorkerActions CoordinatorRestarted() const;
 
   // Where it is, for heartbeats and status: "step 12: waiting for weights of layers.3.mlp from
   // shard 1 since ...".
@@ -160,6 +164,10 @@ class Worker {
                     WorkerActions* actions) const;
   void TryComplete(StepState& state, absl::Time now, WorkerActions* actions);
 
+  // A step's line is written when all have reported and evaluated it; an evaluation that is done
+  // again for a lost worker may take some steps.
+  static constexpr size_t kRepeatedReports = 8;
+
   const Options options_;
   const WorkerAdmission admission_;
   const std::vector<ShardId> place_;  // [fragments]
@@ -171,6 +179,8 @@ class Worker {
   std::map<Step, StepState> steps_;    // bound, until reported; at most two
   std::optional<Evaluation> evaluation_;
   bool finished_ = false;  // there will be no more steps
+  std::deque<StepReport> last_reports_;
+  std::deque<EvaluationReport> last_evaluations_;
 };
 
 }  // namespace sdp

@@ -28,13 +28,30 @@ void WorkerService::Leave(absl::Duration grace, const std::string& why) {
   loop_.Post([this, grace, why] {
     if (worker_ == nullptr || grace <= absl::ZeroDuration()) return End(absl::CancelledError(why));
     spdlog::info("leaving: {}", why);
-    client_->Leave(admission_.incarnation, [this](const absl::Status& status) {
-      if (!status.ok()) End(Context(status, "leave"));
-    });
+    leaving_ = true;
+    SayLeave();
     loop_.PostAt(absl::Now() + grace, [this, why] {
       End(absl::CancelledError(absl::StrCat(why, ", and what was bound was not finished in time")));
     });
   });
+}
+
+void WorkerService::SayLeave() {
+  client_->Leave(admission_.incarnation, [this](const absl::Status& status) {
+    if (!status.ok()) End(Context(status, "leave"));
+  });
+}
+
+// It knows who we are, and what we are bound to; what we said it may not know.
+void WorkerService::CoordinatorRestarted() {
+  spdlog::warn("the coordinator was started again");
+  if (ready_said_) {
+    client_->Ready(admission_.incarnation, options_.data, [this](const absl::Status& status) {
+      if (!status.ok()) End(Context(status, "get ready again"));
+    });
+  }
+  if (leaving_) SayLeave();
+  Do(worker_->CoordinatorRestarted());
 }
 
 absl::Status WorkerService::Run() {
@@ -62,12 +79,14 @@ void WorkerService::Register() {
   CoordinatorClient::Options options;
   options.address = options_.coordinator;
   options.unreachable_after = options_.unreachable_after;
+  options.gone_after = options_.gone_after;
   options.on_report_error = [this](const absl::Status& status) {
     End(Context(status, "report to the coordinator"));
   };
+  options.on_restarted = [this] { CoordinatorRestarted(); };
   options.on_waiting = [](const std::string& what) { spdlog::info("waiting: {}", what); };
   client_ = std::make_unique<CoordinatorClient>(*channel, &loop_, std::move(options));
-  client_->RegisterWorker({options_.name, options_.config_hash, options_.instance, options_.again},
+  client_->RegisterWorker({options_.name, options_.config_hash, options_.instance, options_.before},
                           [this](const absl::StatusOr<WorkerAdmission>& admission) {
                             if (!admission.ok())
                               return End(Context(admission.status(), "register"));
@@ -88,7 +107,8 @@ void WorkerService::Admitted(const WorkerAdmission& admission) {
   Heartbeats::Options heartbeats;
   heartbeats.address = options_.coordinator;
   heartbeats.generation = admission.generation;
-  heartbeats.unreachable_after = options_.unreachable_after;
+  heartbeats.unreachable_after = options_.gone_after;
+  heartbeats.restarted = [this] { loop_.Post([this] { CoordinatorRestarted(); }); };
   heartbeats_ = std::make_unique<Heartbeats>(
       *own_connection, admission.incarnation,
       [this] {

@@ -32,12 +32,14 @@ class WorkerService {
     SecurityOptions security;
     std::string name;
     std::string config_hash;
-    uint64_t instance = 0;   // random per process
-    bool again = false;      // this process was in the run before, and is out
+    uint64_t instance = 0;   // random per life
+    uint64_t before = 0;     // of the life that this process had before; 0: none
     Worker::Options worker;  // name and the rest of what the logic needs
     DataSummary data;
     WireType precision = WireType::kF32;  // of values from the shards; gradients have the model's
-    absl::Duration unreachable_after = absl::Seconds(30);  // of the coordinator or a shard
+    absl::Duration unreachable_after =
+        absl::Seconds(30);                              // of a shard; of the coordinator to begin
+    absl::Duration gone_after = kCoordinatorGoneAfter;  // of the coordinator later
     absl::Duration take_timeout =
         absl::Minutes(30);  // of weights; the coordinator gives up earlier, with names
   };
@@ -65,6 +67,8 @@ class WorkerService {
   void Connected(ShardId shard);
   void Disconnected(ShardId shard, const absl::Status& why);
   void SayReady();
+  void SayLeave();
+  void CoordinatorRestarted();
   void Do(WorkerActions actions);
   void Push(const WorkerActions::Push& push);
   ComputeThread::Events ComputeEvents();
@@ -84,7 +88,7 @@ class WorkerService {
   std::unique_ptr<ShardStreams> streams_;
   std::vector<bool> connected_;           // [shards]
   std::vector<absl::Time> broken_since_;  // [shards]; InfiniteFuture: connected
-  bool ready_said_ = false, started_ = false;
+  bool ready_said_ = false, started_ = false, leaving_ = false;
   WorkerAdmission admission_;
 
   // The last go first: heartbeats and computation end before the loop they report to.

@@ -62,11 +62,11 @@ struct CoordinatorActions {
   std::vector<Exclude> exclude;
   std::vector<ToWorker> bind_workers;
   std::vector<Scale> scales;
-  std::vector<Release> releases;
   std::vector<CheckpointManifest>
       manifests;                       // all files are written: make it complete, then say so
   std::vector<Step> abandoned;         // checkpoints that will never be complete: take them away
   std::vector<StepMetrics> metrics;    // finished steps, in order
+  std::vector<Release> releases;       // of what these tell
   std::vector<std::string> log;        // decisions and their reasons, for people
   std::vector<ShardId> finish_shards;  // the run is complete: the shard may end
   // This generation is over, and why: the next one begins with the newest complete checkpoint.

@@ -68,11 +68,16 @@ CoordinatorActions Coordinator::BeginStep(Incarnation incarnation, Step step, in
   CoordinatorActions actions;
   *error = absl::OkStatus();
   WorkerState* worker = FindWorker(incarnation);
-  if (worker == nullptr || !worker->ready) {
+  if (worker == nullptr) {
     *error = NotInTheRun(incarnation);
     return actions;
   }
   worker->heard = now;
+  if (!worker->ready) {  // the coordinator was gone meanwhile, and does not know it yet
+    *error = absl::UnavailableError(
+        absl::StrCat(worker->registration.name, " has not said that it is ready"));
+    return actions;
+  }
   if (step == kFirstOfMine) step = worker->first_step.value_or(kFirstOfMine);
   if (step < kFirstOfMine || (step > next_step_ && !closing_.has_value())) {
     *error = absl::InvalidArgumentError(absl::StrCat(worker->registration.name, " asks for step ",
@@ -104,8 +109,7 @@ void Coordinator::BindStep(absl::Time now, CoordinatorActions* actions) {
   const bool closing = t >= options_.steps || stop_requested_;
   // Weights that were given are worth knowing before the first step changes them.
   const Step first = options_.start.state.init_path.empty() ? 1 : 0;
-  const bool diagnose =
-      options_.diagnostics_every > 0 && !closing && t % options_.diagnostics_every == 0;
+  const bool diagnose = !closing && DiagnoseAt(t);
   const bool due =
       diagnose || (options_.eval_every > 0 && t >= first && t % options_.eval_every == 0);
   if (!closing) {
@@ -123,10 +127,11 @@ void Coordinator::BindStep(absl::Time now, CoordinatorActions* actions) {
                                closing ? 0 : options_.global_batch,
                                options_.validation && (closing ? !stop_requested_ : due),
                                closing,
-                               CheckpointDue(t, closing)};
+                               CheckpointDue(t, closing, now)};
   step.diagnose = diagnose;
   step.plan = plan_;
   step.plan_number = plan_number_;
+  step.holders = holders_;
   step.view = view_;
   step.positions = cursor_.Take(step.binding.samples);
   if (closing) {
@@ -137,29 +142,59 @@ void Coordinator::BindStep(absl::Time now, CoordinatorActions* actions) {
     if (diagnose) step.holder_squares.resize(place_.size());
   }
   if (step.binding.evaluate) Evaluate(step);
-  if (step.binding.checkpoint) ExpectCheckpoint(step);
-  CoordinatorActions then;
-  for (size_t s = 0; s < shards_.size(); ++s) {
-    ShardBinding binding{generation_,
-                         view_->id(),
-                         t,
-                         plan_number_,
-                         plan_sent_ == plan_number_ ? nullptr : holders_,
-                         step.binding.evaluate,
-                         closing,
-                         step.binding.checkpoint,
-                         diagnose};
-    then.bind_shards.push_back({ShardId(static_cast<int32_t>(s)), std::move(binding)});
+  if (step.binding.checkpoint) {
+    ExpectCheckpoint(step);
+    checkpoint_asked_ = false;
+    checkpoint_bound_at_ = now;
   }
-  plan_sent_ = plan_number_;
+  CoordinatorActions then;
+  BindShards(step, &then);
   Progress(now);
   Persist(step.binding, std::move(then), actions, t);
 }
 
+void Coordinator::BindShards(const StepState& step, CoordinatorActions* actions) {
+  for (size_t s = 0; s < shards_.size(); ++s) {
+    ShardBinding binding{generation_,
+                         step.view->id(),
+                         step.binding.step,
+                         step.plan_number,
+                         plan_sent_ == step.plan_number ? nullptr : step.holders,
+                         step.binding.evaluate,
+                         step.binding.closing,
+                         step.binding.checkpoint,
+                         step.diagnose};
+    actions->bind_shards.push_back({ShardId(static_cast<int32_t>(s)), std::move(binding)});
+  }
+  plan_sent_ = step.plan_number;
+}
+
+bool Coordinator::DiagnoseAt(Step step) const {
+  return options_.diagnostics_every > 0 && step % options_.diagnostics_every == 0;
+}
+
 // The version that a generation starts from is on the disk already, or the initial one.
-bool Coordinator::CheckpointDue(Step step, bool closing) const {
+bool Coordinator::CheckpointDue(Step step, bool closing, absl::Time now) const {
   const int64_t every = options_.checkpoint_every;
-  return step > options_.start.state.step && (closing || (every > 0 && step % every == 0));
+  return step > options_.start.state.step &&
+         (closing || checkpoint_asked_ || (every > 0 && step % every == 0) ||
+          now - checkpoint_bound_at_ >= options_.checkpoint_after);
+}
+
+CoordinatorActions Coordinator::TakeCheckpoint(absl::Time /*now*/, Step* step,
+                                               absl::Status* error) {
+  CoordinatorActions actions;
+  *error = absl::OkStatus();
+  if (phase_ != Phase::kTraining) {
+    *error = absl::FailedPreconditionError(absl::StrCat("the run does not train: ", WaitingFor()));
+  } else if (closing_.has_value()) {
+    *step = *closing_;  // the end has one
+  } else {
+    checkpoint_asked_ = true;
+    *step = std::max(next_step_, options_.start.state.step + 1);
+    actions.log.push_back(absl::StrCat("checkpoint ", *step, " was asked for"));
+  }
+  return actions;
 }
 
 void Coordinator::ExpectCheckpoint(const StepState& step) {

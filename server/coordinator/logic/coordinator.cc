@@ -120,7 +120,8 @@ void Coordinator::FinishReduction(StepState& step, CoordinatorActions* actions) 
   double sum = 0;
   for (const double squares : step.squares) sum += squares;
   step.gradient_norm = std::sqrt(sum);
-  if (options_.clip_norm <= 0) return;
+  if (options_.clip_norm <= 0 || step.scaled) return;
+  step.scaled = true;
   step.scale = std::min(1.0, options_.clip_norm / (step.gradient_norm + 1e-6));
   const ClipScale scale{generation_, step.binding.step, step.scale};
   CoordinatorActions then;
@@ -155,7 +156,7 @@ void Coordinator::Commit(absl::Time now, CoordinatorActions* actions) {
       step->second.committed_at = now;
       slowest_step_ = std::max(slowest_step_, now - last_commit_);
     }
-    if (committed_ == options_.start.state.step - 1) {
+    if (phase_ == Phase::kStarting && committed_ == options_.start.state.step - 1) {
       phase_ = Phase::kWorkers;
       last_arrival_ = now;
       actions->log.push_back(absl::StrCat("all shards have their start values; waiting for ",

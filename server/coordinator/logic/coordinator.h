@@ -4,6 +4,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -70,8 +71,9 @@ class Coordinator {
     int64_t diagnostics_every = 0;  // steps; 0: never
     double clip_norm = 0;
     int64_t checkpoint_every = 0;  // steps, and always at the end; 0: only there
-    std::string checkpoints;       // the folder, as shards see it
-    std::string config;            // resolved, for the manifests
+    absl::Duration checkpoint_after = absl::InfiniteDuration();  // and so long after the last one
+    std::string checkpoints;                                     // the folder, as shards see it
+    std::string config;                                          // resolved, for the manifests
     GenerationStart start;
     absl::Duration lease = absl::Seconds(20);  // silence after which a member is lost
     // The same of a shard under whose name another process wants to come.
@@ -89,6 +91,15 @@ class Coordinator {
   explicit Coordinator(const Options& options);
 
   CoordinatorActions Start(absl::Time now);
+  // Instead of Start: goes on with the generation of options.start where a process before this one
+  // has left it. `records`: all that it stored, in order. Leases begin anew; admissions in the
+  // actions say who the members are, whether or not they ask.
+  struct Written {
+    Step line = -1;              // the newest step of this generation in metrics.jsonl
+    std::set<Step> checkpoints;  // complete ones
+  };
+  CoordinatorActions Restore(const std::vector<Record>& records, const Written& written,
+                             absl::Time now);
   CoordinatorActions Stored(int64_t id, absl::Time now);
 
   CoordinatorActions RegisterShard(const ShardRegistration& registration, absl::Time now);
@@ -127,6 +138,9 @@ class Coordinator {
   CoordinatorActions ShardHeartbeat(ShardId shard, const std::string& phase,
                                     int64_t peak_memory_bytes, absl::Time now);
   CoordinatorActions ShardFinished(ShardId shard, absl::Time now);  // it was told, and ends
+  // A checkpoint of the next step to be bound, at the earliest: `*step`. FailedPrecondition in
+  // `*error`: the run does not train.
+  CoordinatorActions TakeCheckpoint(absl::Time now, Step* step, absl::Status* error);
   // Ends the run at the next unbound step, without evaluation (Ctrl-C).
   CoordinatorActions Stop(const std::string& reason, absl::Time now);
   // Looks at leases and deadlines. Call about once a second.
@@ -148,6 +162,8 @@ class Coordinator {
   // registration.cc
   void AdmitShards(CoordinatorActions* actions);
   void AdmitShard(ShardId shard, CoordinatorActions* actions);
+  ShardAdmission AdmissionOf(ShardId shard) const;
+  WorkerAdmission AdmissionOf(const WorkerState& worker) const;
   void RegisterSuccessor(ShardState& shard, const ShardRegistration& registration, absl::Time now,
                          CoordinatorActions* actions);
   void AdmitWorker(const WorkerState& worker, CoordinatorActions* actions);
@@ -168,19 +184,22 @@ class Coordinator {
   absl::Status ChangeView(Step step, CoordinatorActions* actions);
   void EnterView(Step step);
   void Exclude(const std::string& name, const std::string& reason, CoordinatorActions* actions);
-  void TakeBack(StepState& step, Incarnation worker);
+  bool TakeBack(StepState& step, Incarnation worker);  // true: its samples come back
+  void ReturnPortion(Step step, const std::vector<PositionRange>& portion);
   void ExcludeSilent(absl::Time now, CoordinatorActions* actions);
   void ExcludeStuck(absl::Duration idle, CoordinatorActions* actions);
-  void LoseShard(const std::string& why, CoordinatorActions* actions);
+  void LoseShard(const std::string& why, absl::Time now, CoordinatorActions* actions);
   void LoseSilentShards(absl::Time now, CoordinatorActions* actions);
   void MembersChanged(absl::Time now, CoordinatorActions* actions);
   void ForgetLeft();
 
   // binding.cc
-  bool CheckpointDue(Step step, bool closing) const;
+  bool CheckpointDue(Step step, bool closing, absl::Time now) const;
   void ExpectCheckpoint(const StepState& step);
   void TryBind(absl::Time now, CoordinatorActions* actions);
   void BindStep(absl::Time now, CoordinatorActions* actions);
+  void BindShards(const StepState& step, CoordinatorActions* actions);
+  bool DiagnoseAt(Step step) const;
   absl::Status MakePlanAt(Step step);  // for the view
   PlanKey PlanKeyAt(Step step) const;
   const std::vector<double>& CoverageAt(Step step) const;  // [units]
@@ -189,6 +208,18 @@ class Coordinator {
   void AnswerUnbound(Step step, CoordinatorActions* actions);
   void TellFinished(Incarnation worker, Step step, CoordinatorActions* actions);
   WorkerBinding BindingFor(const StepState& step, int rank, int64_t known_plan) const;
+
+  // restore.cc
+  struct Restoring;
+  void RestoreShard(const ShardRecord& record, absl::Time now);
+  void RestoreWorker(const MemberRecord& record, absl::Time now);
+  void RestoreView(const ViewRecord& record, Restoring& restoring);
+  void EnterRestoredView(Step step);
+  absl::Status MakeRestoredPlan(const Restoring& restoring);
+  absl::Status RestoreBinding(const BindingRecord& record, Restoring& restoring);
+  void RestoreExclusion(const ExclusionRecord& record, const Restoring& restoring,
+                        CoordinatorActions* actions);
+  void TellRestored(const Restoring& restoring, CoordinatorActions* actions);
 
   // evaluation.cc
   void Evaluate(StepState& step);
@@ -247,6 +278,8 @@ class Coordinator {
   std::optional<Step> last_checkpoint_;
   absl::Time last_checkpoint_at_;
   std::string checkpoint_error_;
+  bool checkpoint_asked_ = false;
+  absl::Time checkpoint_bound_at_ = absl::InfiniteFuture();  // or training began
 
   std::vector<Incarnation> unfit_;  // members for which there is no plan
   std::string paused_;              // why, as was logged

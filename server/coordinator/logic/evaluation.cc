@@ -59,9 +59,10 @@ void Coordinator::FinishEvaluation(StepState& step, CoordinatorActions* actions)
                    "step ", step.binding.step, ": the full model's validation loss is not finite")),
                actions);
   }
-  ReleaseEvaluation(step, actions);
 }
 
+// Once its line is written: a coordinator that takes the run up before that lets it be evaluated
+// again.
 void Coordinator::ReleaseEvaluation(const StepState& step, CoordinatorActions* actions) {
   for (size_t s = 0; s < shards_.size(); ++s) {
     actions->releases.push_back({ShardId(static_cast<int32_t>(s)), step.binding.step});
@@ -90,7 +91,6 @@ void Coordinator::GiveEvaluationsAway(StepState& step, Incarnation lost,
     step.evaluations.clear();
     actions->log.push_back(absl::StrCat("the evaluation of version ", step.binding.step,
                                         " is given up: nobody is left who could read it"));
-    ReleaseEvaluation(step, actions);
   }
 }
 

@@ -57,7 +57,8 @@ CoordinatorActions Coordinator::ProcessEnded(const std::string& name, absl::Time
     return shard.registration.name == name;
   });
   if (is_shard) {
-    if (phase_ < Phase::kEnding) LoseShard(absl::StrCat(name, ": its process has ended"), &actions);
+    if (phase_ < Phase::kEnding)
+      LoseShard(absl::StrCat(name, ": its process has ended"), now, &actions);
     return actions;
   }
   if (registered_shards_.erase(name) > 0) return actions;
@@ -161,8 +162,9 @@ void Coordinator::Exclude(const std::string& name, const std::string& reason,
   }
   actions->log.push_back(
       absl::StrCat(name, " (incarnation ", worker.value(), ") is excluded: ", reason));
+  std::vector<Step> returned;
   for (auto& [number, step] : steps_) {
-    if (step.expect_reports.erase(worker) > 0) TakeBack(step, worker);
+    if (step.expect_reports.erase(worker) > 0 && TakeBack(step, worker)) returned.push_back(number);
     GiveEvaluationsAway(step, worker, actions);
   }
   const Exclusion exclusion{generation_, ++exclusions_, worker};
@@ -171,7 +173,8 @@ void Coordinator::Exclude(const std::string& name, const std::string& reason,
     if (shards_[s].fragments > 0)
       then.exclude.push_back({ShardId(static_cast<int32_t>(s)), exclusion});
   }
-  Persist(ExclusionRecord{generation_, exclusion.number, worker, reason}, std::move(then), actions);
+  Persist(ExclusionRecord{generation_, exclusion.number, worker, reason, committed_, returned},
+          std::move(then), actions);
 }
 
 // After members were excluded, or have said that they leave.
@@ -185,15 +188,19 @@ void Coordinator::MembersChanged(absl::Time now, CoordinatorActions* actions) {
 
 // The samples of a step that it has not reported. Once a step is committed all that counts of it
 // has arrived: only the report is missing.
-void Coordinator::TakeBack(StepState& step, Incarnation worker) {
+bool Coordinator::TakeBack(StepState& step, Incarnation worker) {
   const Step number = step.binding.step;
-  if (number <= committed_) return;
+  if (number <= committed_) return false;
   const auto [first, samples] =
       Portion(CountOf(step.positions), *step.view->RankOf(worker), step.view->size());
-  const std::vector<PositionRange> portion = PartOf(step.positions, first, samples);
+  ReturnPortion(number, PartOf(step.positions, first, samples));
+  return true;
+}
+
+void Coordinator::ReturnPortion(Step step, const std::vector<PositionRange>& portion) {
   cursor_.Return(portion);
   for (auto& [version, checkpoint] : checkpoints_) {
-    if (version > number) checkpoint.manifest.cursor.Return(portion);
+    if (version > step) checkpoint.manifest.cursor.Return(portion);
   }
 }
 
@@ -215,11 +222,18 @@ void Coordinator::ExcludeSilent(absl::Time now, CoordinatorActions* actions) {
 }
 
 // Its part of the parameters is gone: nothing that is newer than a checkpoint can be made whole.
-void Coordinator::LoseShard(const std::string& why, CoordinatorActions* actions) {
+void Coordinator::LoseShard(const std::string& why, absl::Time now, CoordinatorActions* actions) {
   if (phase_ >= Phase::kEnding) return;
   if (stop_requested_) return End(absl::UnavailableError(why), actions);
   phase_ = Phase::kOver;
   actions->go_back = why;
+  // Steps before the checkpoint are not done again: they have their lines now, with what was
+  // reported of them.
+  for (const auto& [number, step] : steps_) {
+    if (number > committed_ || step.binding.closing) break;
+    actions->metrics.push_back(MetricsOf(step, now));
+    last_commit_ = step.committed_at;
+  }
 }
 
 void Coordinator::LoseSilentShards(absl::Time now, CoordinatorActions* actions) {
@@ -234,7 +248,7 @@ void Coordinator::LoseSilentShards(absl::Time now, CoordinatorActions* actions) 
               shard.registration.name, " is lost: no heartbeat for ", Seconds(silence),
               ", allowed are ", absl::FormatDuration(allowed),
               shard.successor.has_value() ? " once another process comes under its name" : ""),
-          actions);
+          now, actions);
     }
     if (!shard.successor.has_value() || now - shard.succeeds_since <= options_.lease) continue;
     const absl::Status lives = absl::FailedPreconditionError(

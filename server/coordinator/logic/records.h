@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "common/base/ids.h"
+#include "common/protocol/messages.h"
 #include "common/protocol/sample_cursor.h"
 
 // What the coordinator makes durable before the first message that depends on it. Stored is what
@@ -25,11 +26,17 @@ struct GenerationRecord {
 struct MemberRecord {
   Incarnation incarnation;
   std::string name;
-};  // a worker's life
+  uint64_t instance = 0;  // of its process
+};                        // a worker's life
 struct ShardRecord {
   ShardId shard;
   std::string name;
   std::string address;
+  uint64_t instance = 0;
+};
+// What the first worker found in its data, and all others must.
+struct DataRecord {
+  DataSummary data;
 };
 struct ViewRecord {
   ViewId view;
@@ -50,6 +57,8 @@ struct ExclusionRecord {
   int64_t number = 0;
   Incarnation worker;
   std::string reason;
+  Step committed = -1;              // the newest committed step at that time
+  std::vector<Step> returned = {};  // of which its portion came back to the cursor
 };
 struct ScaleRecord {
   Generation generation;
@@ -58,6 +67,6 @@ struct ScaleRecord {
 };
 
 using Record = std::variant<GenerationRecord, MemberRecord, ShardRecord, ViewRecord, BindingRecord,
-                            ScaleRecord, ExclusionRecord>;
+                            ScaleRecord, ExclusionRecord, DataRecord>;
 
 }  // namespace sdp

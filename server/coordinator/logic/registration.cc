@@ -62,6 +62,10 @@ CoordinatorActions Coordinator::RegisterShard(const ShardRegistration& registrat
 // refused: only one has the parameters.
 void Coordinator::RegisterSuccessor(ShardState& shard, const ShardRegistration& registration,
                                     absl::Time now, CoordinatorActions* actions) {
+  if (registration.before == shard.registration.instance) {
+    return LoseShard(absl::StrCat(registration.name, " has come back without its parameters"), now,
+                     actions);
+  }
   if (shard.successor.has_value() && shard.successor->instance == registration.instance) return;
   shard.successor = registration;
   shard.succeeds_since = now;
@@ -89,16 +93,21 @@ void Coordinator::AdmitShards(CoordinatorActions* actions) {
 
 void Coordinator::AdmitShard(ShardId shard, CoordinatorActions* actions) {
   const ShardRegistration& registration = shards_[static_cast<size_t>(shard.value())].registration;
+  CoordinatorActions then;
+  then.admit_shards.push_back(
+      {registration.name, registration.instance, registration.address, AdmissionOf(shard)});
+  Persist(ShardRecord{shard, registration.name, registration.address, registration.instance},
+          std::move(then), actions);
+}
+
+ShardAdmission Coordinator::AdmissionOf(ShardId shard) const {
   StartState start = options_.start.state;
   for (const double coverage : options_.coverage) {
     start.factors.push_back(EvaluationFactor(options_.rescale, coverage));
   }
-  CoordinatorActions then;
-  then.admit_shards.push_back(
-      {registration.name, registration.instance, registration.address,
-       ShardAdmission{shard, options_.shards, generation_, term_, std::move(start),
-                      options_.checkpoints, options_.steps}});
-  Persist(ShardRecord{shard, registration.name, registration.address}, std::move(then), actions);
+  return {shard,         options_.shards,  generation_,
+          term_,         std::move(start), options_.checkpoints,
+          options_.steps};
 }
 
 CoordinatorActions Coordinator::RegisterWorker(const WorkerRegistration& registration,
@@ -122,7 +131,8 @@ CoordinatorActions Coordinator::RegisterWorker(const WorkerRegistration& registr
       return refuse(absl::FailedPreconditionError(absl::StrCat(
           "the run has its ", options_.max_workers, " workers (cluster.max_workers)")));
     }
-    if (known != workers_.end() && registration.again) {
+    if (known != workers_.end() && registration.before != 0 &&
+        registration.before != known->second.registration.instance) {
       return refuse(absl::FailedPreconditionError("another process has come under its name"));
     }
     if (known != workers_.end()) {
@@ -144,12 +154,17 @@ CoordinatorActions Coordinator::RegisterWorker(const WorkerRegistration& registr
 }
 
 void Coordinator::AdmitWorker(const WorkerState& worker, CoordinatorActions* actions) {
+  const WorkerRegistration& registration = worker.registration;
+  CoordinatorActions then;
+  then.admit_workers.push_back({registration.name, registration.instance, AdmissionOf(worker)});
+  Persist(MemberRecord{worker.incarnation, registration.name, registration.instance},
+          std::move(then), actions);
+}
+
+WorkerAdmission Coordinator::AdmissionOf(const WorkerState& worker) const {
   WorkerAdmission admission{worker.incarnation, generation_, term_, {}, options_.coverage};
   for (const ShardState& shard : shards_) admission.shards.push_back(shard.registration.address);
-  CoordinatorActions then;
-  then.admit_workers.push_back(
-      {worker.registration.name, worker.registration.instance, std::move(admission)});
-  Persist(MemberRecord{worker.incarnation, worker.registration.name}, std::move(then), actions);
+  return admission;
 }
 
 WorkerState* Coordinator::FindWorker(Incarnation incarnation) {
@@ -200,6 +215,7 @@ CoordinatorActions Coordinator::Ready(Incarnation incarnation, const DataSummary
     workers_.erase(name);
     return actions;
   }
+  if (!data_.has_value()) Persist(DataRecord{data}, {}, &actions);
   data_ = data;
   worker->ready = true;
   last_arrival_ = now;
@@ -242,7 +258,7 @@ void Coordinator::MakeView(absl::Time now, CoordinatorActions* actions) {
   Persist(ViewRecord{view_->id(), view_->members()}, {}, actions);
   phase_ = Phase::kTraining;
   EnterView(next_step_);
-  last_commit_ = now;
+  last_commit_ = checkpoint_bound_at_ = now;
   if (first_bound_ == absl::InfinitePast()) first_bound_ = now;
   Progress(now);
   actions->log.push_back(

@@ -77,7 +77,8 @@ struct StepState {
   std::shared_ptr<const View> view;
   std::shared_ptr<const Plan> plan;
   int64_t plan_number = 0;
-  bool durable = false;  // may be told
+  std::shared_ptr<const HolderSets> holders;  // the plan's
+  bool durable = false;                       // may be told
   bool diagnose = false;
   std::vector<double> squares;                      // [fragments]
   std::vector<std::vector<double>> holder_squares;  // [fragments][holders], to diagnose
@@ -89,6 +90,7 @@ struct StepState {
   std::map<Incarnation, std::vector<EvaluationPart>> more_evaluations;
   std::optional<double> full_loss, full_accuracy;
   double gradient_norm = 0, scale = 1;
+  bool scaled = false;  // `scale` is stored
   int64_t uncovered = 0;
   absl::Time committed_at = absl::InfiniteFuture();
 

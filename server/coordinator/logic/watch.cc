@@ -16,6 +16,7 @@ void Coordinator::ReportSteps(absl::Time now, CoordinatorActions* actions) {
     if (!complete) return;
     actions->metrics.push_back(MetricsOf(step, now));
     last_commit_ = step.committed_at;
+    if (step.binding.evaluate) ReleaseEvaluation(step, actions);
     steps_.erase(steps_.begin());
   }
 }

@@ -85,6 +85,16 @@ absl::Status CoordinatorService::OnDrain(const proto::DrainRequest& request) {
   return error;
 }
 
+absl::Status CoordinatorService::OnTakeCheckpoint(proto::TakeCheckpointResponse* response) {
+  if (over_.has_value()) return Over();
+  if (going_back_) return absl::FailedPreconditionError(WaitingFor(absl::Now()));
+  Step step = 0;
+  absl::Status error;
+  Execute(logic_->TakeCheckpoint(absl::Now(), &step, &error));
+  response->set_step(step);
+  return error;
+}
+
 void CoordinatorService::OnBeginStep(const proto::BeginStepRequest& request,
                                      const Pending<proto::BeginStepResponse>& pending) {
   absl::Status error = CheckReport(request.generation(), {Role::kWorker, request.worker()});
@@ -174,6 +184,7 @@ absl::Status CoordinatorService::OnHeartbeat(const proto::HeartbeatRequest& requ
                          worker ? request.worker() : request.shard()};
   SDP_RETURN_IF_ERROR(CheckReport(request.generation(), key));
   const absl::Time now = absl::Now();
+  response->set_coordinator(options_.instance);
   Member& member = members_[key];
   member.heard = now;
   member.phase = request.phase();

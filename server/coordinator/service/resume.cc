@@ -188,6 +188,39 @@ absl::StatusOr<Beginning> ResumeRun(const RunSetup& setup, const ResumeRequest& 
   return beginning;
 }
 
+absl::StatusOr<std::optional<Beginning>> TakeUpRun(const RunSetup& setup,
+                                                   const ResumeRequest& request) {
+  Beginning beginning;
+  SDP_RETURN_IF_ERROR(
+      CheckChanges(ConfigChanges(request.before, setup.config), /*force=*/false, &beginning.notes));
+  const History history = Summarize(request.records);
+  if (!history.last.has_value()) return std::nullopt;
+  const GenerationRecord& record = *history.last;
+  GenerationStart& start = beginning.start;
+  start.generation = record.generation;
+  start.last_incarnation = history.last_incarnation;
+  start.last_view = history.last_view;
+  start.state.step = record.step;
+  start.state.init_path = record.init_path;
+  start.init_checksum = record.init_checksum;
+  beginning.coverage = record.coverage;
+  if (record.step == 0) return beginning;
+  start.state.checkpoint =
+      fs::absolute(absl::StrCat(request.checkpoints, "/", CheckpointName(record.step)))
+          .lexically_normal()
+          .string();
+  const bool bound =
+      std::any_of(request.records.begin(), request.records.end(), [&](const Record& one) {
+        const auto* binding = std::get_if<BindingRecord>(&one);
+        return binding != nullptr && binding->generation == record.generation;
+      });
+  if (bound) return beginning;  // it says where the samples go on
+  SDP_ASSIGN_OR_RETURN(const CheckpointManifest manifest,
+                       ReadWhole(setup, request.checkpoints, record.step));
+  start.cursor = manifest.cursor;
+  return beginning;
+}
+
 absl::StatusOr<Beginning> GoBack(const RunSetup& setup, const std::string& checkpoints,
                                  std::vector<double> coverage, GenerationStart next) {
   Beginning beginning;

@@ -47,6 +47,12 @@ struct ResumeRequest {
 //   NotFound, DataLoss - the checkpoint that was asked for by its step is not there, or damaged.
 absl::StatusOr<Beginning> ResumeRun(const RunSetup& setup, const ResumeRequest& request);
 
+// With what a coordinator process goes on that is started again while the run lives: the newest
+// generation, as it began. None: no generation has begun. FailedPrecondition - a key that is in the
+// config hash has changed.
+absl::StatusOr<std::optional<Beginning>> TakeUpRun(const RunSetup& setup,
+                                                   const ResumeRequest& request);
+
 // The same while the run goes on: `next` has the numbers; the newest checkpoint that is whole is
 // chosen, or none, and the way is cleared. `checkpoints`: the folder.
 absl::StatusOr<Beginning> GoBack(const RunSetup& setup, const std::string& checkpoints,

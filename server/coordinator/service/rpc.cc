@@ -128,6 +128,13 @@ grpc::ServerUnaryReactor* CoordinatorService::Rpc::Drain(Context* context,
   return OnLoop(context, *request, [this, request] { return service_->OnDrain(*request); });
 }
 
+grpc::ServerUnaryReactor* CoordinatorService::Rpc::TakeCheckpoint(
+    Context* context, const proto::TakeCheckpointRequest* request,
+    proto::TakeCheckpointResponse* response) {
+  return OnLoop(context, *request,
+                [this, response] { return service_->OnTakeCheckpoint(response); });
+}
+
 grpc::ServerUnaryReactor* CoordinatorService::Rpc::Stop(Context* context,
                                                         const proto::StopRequest* request,
                                                         proto::Ack*) {

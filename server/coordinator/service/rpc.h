@@ -43,6 +43,8 @@ class CoordinatorService::Rpc final : public proto::Coordinator::CallbackService
                      proto::HeartbeatResponse* response) override;
   Reactor* Drain(Context* context, const proto::DrainRequest* request,
                  proto::Ack* response) override;
+  Reactor* TakeCheckpoint(Context* context, const proto::TakeCheckpointRequest* request,
+                          proto::TakeCheckpointResponse* response) override;
   Reactor* Stop(Context* context, const proto::StopRequest* request, proto::Ack* response) override;
   Reactor* GetStatus(Context* context, const proto::GetStatusRequest* request,
                      proto::RunStatus* response) override;

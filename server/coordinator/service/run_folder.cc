@@ -7,6 +7,9 @@
 #include <algorithm>
 #include <cerrno>
 #include <filesystem>
+#include <fstream>
+#include <optional>
+#include <string>
 #include <system_error>
 #include <utility>
 #include <vector>
@@ -218,6 +221,24 @@ RunFolder::RunFolder(std::string path, int lock, std::FILE* metrics)
 RunFolder::~RunFolder() {
   std::fclose(metrics_);  // Every line was flushed; there is nothing left that could fail.
   close(lock_);
+}
+
+absl::StatusOr<std::optional<RunFolder::Line>> RunFolder::NewestLine() const {
+  const std::string path = path_ + "/metrics.jsonl";
+  std::ifstream file(path);
+  std::string newest;
+  for (std::string line; std::getline(file, line);) newest = std::move(line);
+  if (newest.empty()) return std::nullopt;
+  const auto json = nlohmann::json::parse(newest, /*cb=*/nullptr, /*allow_exceptions=*/false);
+  const auto is_number = [&](const char* key) {
+    return json.is_object() && json.contains(key) && json[key].is_number_integer();
+  };
+  if (!is_number("generation") || !is_number("step")) {
+    return absl::DataLossError(
+        absl::StrCat(path, ": the last line is no object with generation and step"));
+  }
+  return Line{Generation(json["generation"].get<int64_t>()), json["step"].get<Step>(),
+              json.contains("state_hash")};
 }
 
 absl::Status RunFolder::WritePlan(const std::string& json) {

@@ -2,10 +2,12 @@
 
 #include <cstdio>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "common/base/ids.h"
 #include "server/coordinator/logic/step_metrics.h"
 
 namespace sdp {
@@ -49,6 +51,14 @@ class RunFolder {
   std::string store_path() const { return path_ + "/state.db"; }
   std::string logs_path() const { return path_ + "/logs"; }
   std::string checkpoints_path() const { return path_ + "/checkpoints"; }
+
+  // The newest line of metrics.jsonl. DataLoss - it is no line of ours.
+  struct Line {
+    Generation generation;
+    Step step = 0;
+    bool closing = false;  // the last one of a run that ended in order
+  };
+  absl::StatusOr<std::optional<Line>> NewestLine() const;
 
   absl::Status WritePlan(const std::string& json);
   absl::Status WriteAddress(const std::string& address);

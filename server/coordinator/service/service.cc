@@ -35,6 +35,14 @@ void CoordinatorService::Start() {
   });
 }
 
+void CoordinatorService::Restore(std::vector<sdp::Record> records, Coordinator::Written written) {
+  loop_->Post([this, records = std::move(records), written = std::move(written)] {
+    restored_ = written;
+    Execute(logic_->Restore(records, written, absl::Now()));
+    Tick();
+  });
+}
+
 void CoordinatorService::Stop(const std::string& reason) {
   loop_->Post([this, reason] {
     if (going_back_) stop_asked_ = reason;
@@ -64,12 +72,12 @@ void CoordinatorService::Execute(CoordinatorActions actions) {
   for (const auto& out : actions.exclude) shards_->Exclude(out.shard, out.exclusion);
   for (const auto& bind : actions.bind_workers) Bind(bind);
   for (const auto& scale : actions.scales) shards_->SetScale(scale.shard, scale.scale);
-  for (const auto& release : actions.releases)
-    shards_->ReleaseEvaluation(release.shard, release.step);
   WritePlanOnce();
   for (const CheckpointManifest& manifest : actions.manifests) Complete(manifest);
   for (const Step checkpoint : actions.abandoned) Abandon(checkpoint);
   for (const StepMetrics& metrics : actions.metrics) Record(metrics);
+  for (const auto& release : actions.releases)
+    shards_->ReleaseEvaluation(release.shard, release.step);
   for (const std::string& line : actions.log) options_.log(line);
   for (const ShardId shard : actions.finish_shards) shards_->Finish(shard);
   if (actions.go_back.has_value()) GoBack(*actions.go_back);
@@ -81,6 +89,7 @@ void CoordinatorService::GoBack(const std::string& why) {
   if (options_.go_back == nullptr) return EndRun(absl::UnavailableError(why));
   const GenerationStart next = logic_->NextStart();
   going_back_ = true;
+  if (shards_ != nullptr) shards_->Shutdown();
   // From now on messages of the old generation are answered so that members register again.
   generation_ = next.generation;
   const grpc::Status again = ToGrpc(CheckGeneration(next.generation.value() - 1));
@@ -95,6 +104,7 @@ void CoordinatorService::GoBack(const std::string& why) {
 
 void CoordinatorService::BeginAgain(const absl::StatusOr<Beginning>& beginning) {
   going_back_ = false;
+  shards_ = nullptr;
   if (over_.has_value()) return;
   if (!beginning.ok()) return EndRun(Context(beginning.status(), "going back to a checkpoint"));
   for (const std::string& note : beginning->notes) options_.log(note);
@@ -133,8 +143,8 @@ void CoordinatorService::Admit(const CoordinatorActions::AdmitShard& admit) {
       events.failed = [this](ShardId failed, const absl::Status& error) {
         EndRun(Context(error, members_[{Role::kShard, failed.value()}].name));
       };
-      shards_ = std::make_unique<ShardControlClient>(loop_, generation_, options_.security,
-                                                     std::move(events));
+      shards_ = std::make_unique<ShardControlClient>(loop_, generation_, options_.instance,
+                                                     options_.security, std::move(events));
     }
     Member& member = members_[{Role::kShard, shard.value()}];
     if (member.name.empty()) {  // else it asked again
@@ -165,6 +175,7 @@ void CoordinatorService::Bind(const CoordinatorActions::ToWorker& bind) {
   for (const Step asked : {bind.binding.step, kFirstOfMine}) {
     for (const auto& question : questions_.Take({bind.worker, asked})) {
       *question.response->mutable_binding() = ToProto(bind.binding);
+      question.response->set_coordinator(options_.instance);
       question.reactor->Finish(grpc::Status::OK);
       heard = true;
     }
@@ -234,6 +245,10 @@ int64_t CoordinatorService::Predicted(const std::string& name) const {
 }
 
 void CoordinatorService::Record(StepMetrics metrics) {
+  // The end of a run whose last line was written before this process began.
+  const bool written =
+      metrics.generation == options_.logic.start.generation && metrics.step <= restored_.line;
+  if (written) return;
   for (const auto& [key, member] : members_) {
     if (key.first == Role::kWorker) {
       metrics.predicted_worker_allocated_bytes =

@@ -46,6 +46,7 @@ class CoordinatorService {
     ElementBytes element_bytes;  // for plan.json
     MemoryModel memory;          // what the plan's prediction goes by; without stages there is none
     SecurityOptions security;
+    uint64_t instance = 1;     // random per process: tells members that it was started again
     int keep_checkpoints = 2;  // complete ones; older ones are removed
     absl::Duration tick = absl::Seconds(1);
     absl::Duration linger =
@@ -68,6 +69,8 @@ class CoordinatorService {
   grpc::Service* rpc();  // for the RpcServer
 
   void Start();
+  // Instead of Start, as Coordinator::Restore.
+  void Restore(std::vector<sdp::Record> records, Coordinator::Written written);
   void Stop(const std::string& reason);  // as Coordinator::Stop
   void End(const absl::Status& status);  // at once, in the middle of whatever is going on
 
@@ -95,6 +98,7 @@ class CoordinatorService {
   absl::Status OnReady(const proto::ReadyRequest& request);
   absl::Status OnLeave(const proto::LeaveRequest& request);
   absl::Status OnDrain(const proto::DrainRequest& request);
+  absl::Status OnTakeCheckpoint(proto::TakeCheckpointResponse* response);
   void OnBeginStep(const proto::BeginStepRequest& request,
                    const Pending<proto::BeginStepResponse>& pending);
   absl::Status OnReduced(const proto::ReducedReport& report);
@@ -141,6 +145,7 @@ class CoordinatorService {
   Generation generation_;                       // 0 until shards are admitted
   bool going_back_ = false;                     // between two generations
   std::optional<std::string> stop_asked_;       // meanwhile, and why
+  Coordinator::Written restored_;               // with what this process began
   std::unique_ptr<ShardControlClient> shards_;  // made with the first admission
   std::map<MemberKey, Member> members_;         // admitted
   LongPolls<Applicant, proto::RegisterShardResponse> shard_applicants_;

@@ -105,8 +105,9 @@ class Statement {
 };
 
 // A kind of record and its table, in the order of Record's alternatives. `seq` orders the records
-// of all kinds. Only members and shards are written again, when one asks again to be let in: for
-// the others a second row is a bug, which must not pass.
+// of all kinds. Only members and shards are written again, when one asks again to be let in, and
+// what the data is, at most once in a process: for the others a second row is a bug, which must not
+// pass.
 struct Kind {
   const char* table;
   const char* columns;  // with constraints
@@ -121,8 +122,10 @@ constexpr std::array<Kind, std::variant_size_v<Record>> kKinds = {{
      "generation INTEGER UNIQUE, term INTEGER, config_hash TEXT, step INTEGER, init_file TEXT, "
      "init_checksum INTEGER, coverage TEXT",
      "generation, term, config_hash, step, init_file, init_checksum, coverage", 7, kOnce},
-    {"members", "incarnation INTEGER UNIQUE, name TEXT", "incarnation, name", 2, kAgain},
-    {"shards", "shard INTEGER UNIQUE, name TEXT, address TEXT", "shard, name, address", 3, kAgain},
+    {"members", "incarnation INTEGER UNIQUE, name TEXT, instance INTEGER",
+     "incarnation, name, instance", 3, kAgain},
+    {"shards", "shard INTEGER UNIQUE, name TEXT, address TEXT, instance INTEGER",
+     "shard, name, address, instance", 4, kAgain},
     {"views", "view INTEGER UNIQUE, members TEXT", "view, members", 2, kOnce},
     {"bindings",
      "generation INTEGER, step INTEGER, view INTEGER, cursor INTEGER, returned TEXT, samples "
@@ -132,8 +135,13 @@ constexpr std::array<Kind, std::variant_size_v<Record>> kKinds = {{
     {"scales", "generation INTEGER, step INTEGER, scale REAL, UNIQUE (generation, step)",
      "generation, step, scale", 3, kOnce},
     {"exclusions",
-     "generation INTEGER, number INTEGER, worker INTEGER, reason TEXT, UNIQUE (generation, number)",
-     "generation, number, worker, reason", 4, kOnce},
+     "generation INTEGER, number INTEGER, worker INTEGER, reason TEXT, committed INTEGER, returned "
+     "TEXT, UNIQUE (generation, number)",
+     "generation, number, worker, reason, committed, returned", 6, kOnce},
+    {"data",
+     "one INTEGER UNIQUE, train_samples INTEGER, train_checksum INTEGER, validation_samples "
+     "INTEGER, validation_checksum INTEGER",
+     "one, train_samples, train_checksum, validation_samples, validation_checksum", 5, kAgain},
 }};
 
 void Bind(Statement& to, const GenerationRecord& record) {
@@ -150,10 +158,13 @@ void Bind(Statement& to, const GenerationRecord& record) {
   to.Bind(absl::StrJoin(record.coverage, " ", number));
 }
 void Bind(Statement& to, const MemberRecord& record) {
-  to.Bind(record.incarnation.value()).Bind(record.name);
+  to.Bind(record.incarnation.value()).Bind(record.name).Bind(static_cast<int64_t>(record.instance));
 }
 void Bind(Statement& to, const ShardRecord& record) {
-  to.Bind(int64_t{record.shard.value()}).Bind(record.name).Bind(record.address);
+  to.Bind(int64_t{record.shard.value()})
+      .Bind(record.name)
+      .Bind(record.address)
+      .Bind(static_cast<int64_t>(record.instance));
 }
 void Bind(Statement& to, const ViewRecord& record) {
   const auto number = [](std::string* out, Incarnation member) {
@@ -181,7 +192,17 @@ void Bind(Statement& to, const ExclusionRecord& record) {
   to.Bind(record.generation.value())
       .Bind(record.number)
       .Bind(record.worker.value())
-      .Bind(record.reason);
+      .Bind(record.reason)
+      .Bind(record.committed)
+      .Bind(absl::StrJoin(record.returned, " "));
+}
+
+void Bind(Statement& to, const DataRecord& record) {
+  to.Bind(int64_t{1})
+      .Bind(record.data.train_samples)
+      .Bind(static_cast<int64_t>(record.data.train_checksum))
+      .Bind(record.data.validation_samples)
+      .Bind(static_cast<int64_t>(record.data.validation_checksum));
 }
 
 bool Parse(absl::string_view text, double* number) { return absl::SimpleAtod(text, number); }
@@ -211,11 +232,12 @@ absl::Status ReadRow(Statement& row, GenerationRecord* record) {
   return absl::OkStatus();
 }
 absl::Status ReadRow(Statement& row, MemberRecord* record) {
-  *record = {Incarnation(row.Integer()), row.Text()};
+  *record = {Incarnation(row.Integer()), row.Text(), static_cast<uint64_t>(row.Integer())};
   return absl::OkStatus();
 }
 absl::Status ReadRow(Statement& row, ShardRecord* record) {
-  *record = {ShardId(static_cast<int32_t>(row.Integer())), row.Text(), row.Text()};
+  *record = {ShardId(static_cast<int32_t>(row.Integer())), row.Text(), row.Text(),
+             static_cast<uint64_t>(row.Integer())};
   return absl::OkStatus();
 }
 absl::Status ReadRow(Statement& row, ViewRecord* record) {
@@ -249,7 +271,20 @@ absl::Status ReadRow(Statement& row, ScaleRecord* record) {
 }
 
 absl::Status ReadRow(Statement& row, ExclusionRecord* record) {
-  *record = {Generation(row.Integer()), row.Integer(), Incarnation(row.Integer()), row.Text()};
+  *record = {Generation(row.Integer()),
+             row.Integer(),
+             Incarnation(row.Integer()),
+             row.Text(),
+             row.Integer(),
+             {}};
+  SDP_ASSIGN_OR_RETURN(record->returned, ReadNumbers<int64_t>(row.Text()));
+  return absl::OkStatus();
+}
+
+absl::Status ReadRow(Statement& row, DataRecord* record) {
+  row.Integer();
+  record->data = {row.Integer(), static_cast<uint64_t>(row.Integer()), row.Integer(),
+                  static_cast<uint64_t>(row.Integer())};
   return absl::OkStatus();
 }
 

@@ -124,6 +124,13 @@ class Sgd final : public Optimizer {
 
 }  // namespace
 
+OptimizerState OptimizerState::Clone() const {
+  OptimizerState copy;
+  for (const FloatBuffer& moment : moments) copy.moments.push_back(moment.Clone());
+  copy.updates = updates;
+  return copy;
+}
+
 double LearningRate(const OptimizerOptions& options, Step step) {
   if (step < options.warmup_steps) {
     return options.lr * static_cast<double>(step + 1) / static_cast<double>(options.warmup_steps);

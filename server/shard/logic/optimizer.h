@@ -37,6 +37,8 @@ double LearningRate(const OptimizerOptions& options, Step step);
 struct OptimizerState {
   std::vector<FloatBuffer> moments;
   int64_t updates = 0;
+
+  OptimizerState Clone() const;
 };
 
 // One update, elementwise. Threads: stateless, any.

@@ -76,7 +76,7 @@ void Shard::CloseReady(FragmentId id, ShardActions* actions) {
   ++progress.closed;
   if (round.mean.empty()) ++progress.uncovered;
   Report(step, actions);
-  if (!options_.clip && !Writing(step)) Advance(id, step, 1, actions);
+  if (!options_.clip && MayAdvance(owned)) Advance(id, step, 1, actions);
 }
 
 ShardActions Shard::Exclude(const Exclusion& exclusion) {
@@ -118,19 +118,16 @@ void Shard::LeaveOut(Step step, Incarnation worker, ShardActions* actions) {
   if (read) Forget(step);
 }
 
-bool Shard::Writing(Step step) const {
-  const auto bound = bindings_.find(step);
-  return bound != bindings_.end() && bound->second.writing;
-}
-
-// The version is complete on this shard, and Writing keeps it so.
+// The version is complete on this shard, and stays so until then. One after another: what a
+// checkpoint keeps is bounded.
 void Shard::TakeSnapshot(ShardActions* actions) {
   const auto bound = bindings_.find(committed_ + 1);
-  if (owned_.empty() || bound == bindings_.end() || !bound->second.writing ||
-      bound->second.snapshotted) {
+  if (owned_.empty() || bound == bindings_.end() || !bound->second.snapshot_due ||
+      writing_.has_value()) {
     return;
   }
-  bound->second.snapshotted = true;
+  bound->second.snapshot_due = false;
+  writing_ = bound->first;
   Snapshot snapshot;
   snapshot.step = bound->first;
   for (const FragmentId id : owned_) {
@@ -140,21 +137,47 @@ void Shard::TakeSnapshot(ShardActions* actions) {
   actions->snapshots.push_back(std::move(snapshot));
 }
 
+// Only a snapshot shares the state.
+bool Shard::InSnapshot(const Owned& owned) const {
+  const bool shared = writing_.has_value() && owned.state.use_count() > 1;
+  std::atomic_thread_fence(std::memory_order_acquire);
+  return shared;
+}
+
+int64_t Shard::SnapshotBytes(const Owned& owned) {
+  int64_t bytes = owned.value->bytes();
+  for (const FloatBuffer& moment : owned.state->moments) bytes += moment.bytes();
+  return bytes;
+}
+
+bool Shard::MayAdvance(const Owned& owned) const {
+  const auto bound = bindings_.find(owned.version);
+  if (bound != bindings_.end() && bound->second.snapshot_due) return false;
+  const auto round = owned.rounds.find(owned.version);
+  const bool changes = round != owned.rounds.end() && !round->second.mean.empty();
+  return !changes || !InSnapshot(owned) ||
+         snapshot_bytes_ + SnapshotBytes(owned) <= options_.snapshot_bytes;
+}
+
+ShardActions Shard::Written(Step step, FragmentId fragment) {
+  ShardActions actions;
+  if (writing_ != step) return actions;
+  if (const auto kept = kept_.find(fragment); kept != kept_.end()) {
+    snapshot_bytes_ -= kept->second;
+    kept_.erase(kept);
+  }
+  AdvanceClosed(&actions);
+  return actions;
+}
+
 ShardActions Shard::Written(Step step) {
   ShardActions actions;
-  const auto it = bindings_.find(step);
-  if (it == bindings_.end() || !it->second.writing) return actions;
-  it->second.writing = false;
-  // A copy: the binding may be forgotten while the fragments advance.
-  const std::optional<double> scale = options_.clip ? it->second.scale : 1;
-  if (!scale.has_value()) return actions;  // clipping: its scale has not come
-  for (const FragmentId id : owned_) {
-    const Owned& owned = fragments_.at(id);
-    const auto round = owned.rounds.find(step);
-    if (owned.version == step && round != owned.rounds.end() && round->second.closed) {
-      Advance(id, step, *scale, &actions);
-    }
-  }
+  if (writing_ != step) return actions;
+  writing_.reset();
+  kept_.clear();
+  snapshot_bytes_ = 0;
+  TakeSnapshot(&actions);
+  AdvanceClosed(&actions);
   return actions;
 }
 
@@ -163,14 +186,22 @@ ShardActions Shard::Scale(const ClipScale& scale) {
   const auto progress = progress_.find(scale.step);
   const bool wanted = options_.clip && scale.generation == options_.generation &&
                       progress != progress_.end() && progress->second.closed == owned_.size() &&
-                      progress->second.done == 0;
+                      !bindings_.at(scale.step).scale.has_value();
   if (!wanted) return actions;
-  if (Writing(scale.step)) {
-    bindings_.at(scale.step).scale = scale.scale;
-    return actions;
-  }
-  for (const FragmentId id : owned_) Advance(id, scale.step, scale.scale, &actions);
+  bindings_.at(scale.step).scale = scale.scale;
+  AdvanceClosed(&actions);
   return actions;
+}
+
+void Shard::AdvanceClosed(ShardActions* actions) {
+  for (const FragmentId id : owned_) {
+    const Owned& owned = fragments_.at(id);
+    const Step step = owned.version;
+    const auto round = owned.rounds.find(step);
+    if (round == owned.rounds.end() || !round->second.closed || !MayAdvance(owned)) continue;
+    const std::optional<double> scale = options_.clip ? bindings_.at(step).scale : 1;
+    if (scale.has_value()) Advance(id, step, *scale, actions);
+  }
 }
 
 void Shard::Advance(FragmentId id, Step step, double scale, ShardActions* actions) {
@@ -184,6 +215,11 @@ void Shard::Advance(FragmentId id, Step step, double scale, ShardActions* action
     const bool alone = owned.value.use_count() == 2;  // `next` and our own
     std::atomic_thread_fence(std::memory_order_acquire);
     if (!alone) next = std::make_shared<FloatBuffer>(owned.value->size());
+    if (InSnapshot(owned)) {
+      kept_[id] = SnapshotBytes(owned);
+      snapshot_bytes_ += kept_[id];
+      owned.state = std::make_shared<OptimizerState>(owned.state->Clone());
+    }
     const double lr = LearningRate(options_.optimizer, step);
     ++owned.state->updates;
     for (const Range& range : owned.ranges) {

@@ -80,7 +80,7 @@ void Shard::Activate(const ShardBinding& binding, ShardActions* actions) {
   bound.binding.holders = nullptr;
   bound.holders = plans_.at(binding.plan);
   bound.evaluating = binding.evaluate;
-  bound.writing = binding.checkpoint;
+  bound.snapshot_due = binding.checkpoint;
   if (options_.masking == Masking::kBackward && !binding.closing) {
     for (const Incarnation member : bound.holders->members) {
       const auto done = done_.find(member);
@@ -296,6 +296,7 @@ std::string Shard::Describe(FragmentId id) const {
 Shard::Counts Shard::counts() const {
   Counts counts;
   counts.round_bytes = round_bytes_;
+  counts.snapshot_bytes = snapshot_bytes_;
   counts.uncovered_fragment_steps = uncovered_;
   counts.oldest_version = committed_ + 1;
   for (const auto& [id, owned] : fragments_) {
@@ -304,6 +305,9 @@ Shard::Counts Shard::counts() const {
     for (const auto& [version, value] : owned.retained) counts.retained_bytes += value->bytes();
     counts.open_rounds += static_cast<int64_t>(owned.rounds.size());
     counts.pending_pulls += static_cast<int64_t>(owned.waiting.size());
+    const auto round = owned.rounds.find(owned.version);
+    const bool closed = round != owned.rounds.end() && round->second.closed;
+    if (closed && !MayAdvance(owned)) ++counts.waiting_for_disk;
   }
   return counts;
 }

@@ -20,8 +20,8 @@
 
 namespace sdp {
 
-// Version `step` of all of a shard's fragments, for a checkpoint. Nothing in it changes until the
-// shard is told Written(step).
+// Version `step` of all of a shard's fragments, for a checkpoint. Nothing in it changes, while the
+// fragments go on: drop each part once it is on the disk, then say so with Written.
 struct Snapshot {
   struct Part {
     FragmentId fragment;
@@ -63,6 +63,9 @@ class Shard {
     OptimizerOptions optimizer;
     bool clip = false;        // updates wait for the coordinator's scale
     int64_t round_bytes = 0;  // budget for sums of open rounds; 0: unlimited
+    // Budget for what a checkpoint that is being written keeps of fragments that have gone on.
+    // Where it is full, updates wait for the disk.
+    int64_t snapshot_bytes = 0;
   };
   // Writes a fragment's version `first_step`: its value [n] f32 and, unless that is the initial
   // one, the optimizer state, which comes as a new one.
@@ -92,7 +95,9 @@ class Shard {
   ShardActions Exclude(const Exclusion& exclusion);
   // The evaluation of version `step` is complete.
   ShardActions ReleaseEvaluation(Step step);
-  // The snapshot of version `step` is on the disk, or given up: fragments may go beyond it.
+  // A part of the snapshot of version `step` is on the disk and dropped.
+  ShardActions Written(Step step, FragmentId fragment);
+  // The snapshot of version `step` is on the disk, or given up, and all of it dropped.
   ShardActions Written(Step step);
 
   // Whether the shard would look at a push with this key, before its payload is read. kReceived: go
@@ -107,6 +112,8 @@ class Shard {
 
   struct Counts {
     int64_t value_bytes = 0, optimizer_bytes = 0, retained_bytes = 0, round_bytes = 0;
+    int64_t snapshot_bytes = 0;
+    int64_t waiting_for_disk = 0;  // fragments whose update waits for a checkpoint's file
     int64_t open_rounds = 0, pending_pulls = 0, uncovered_fragment_steps = 0;
     Step oldest_version = 0;
   };
@@ -138,9 +145,8 @@ class Shard {
     std::shared_ptr<const Holders> holders;
     bool evaluating = false;
     absl::flat_hash_set<Incarnation> reading;  // backward masking: members that are not done
-    bool writing = false;  // its checkpoint is not on the disk yet: no fragment goes beyond it
-    bool snapshotted = false;
-    std::optional<double> scale;  // of clipping, that came meanwhile
+    bool snapshot_due = false;                 // and not taken yet: no fragment goes beyond it
+    std::optional<double> scale;               // of clipping, once it has come
   };
   struct Progress {  // of a step over the owned fragments
     size_t closed = 0, done = 0;
@@ -160,8 +166,13 @@ class Shard {
   void Deliver(const RequestKey& key, FragmentId id, Owned& owned, ShardActions* actions);
   void PushKnown(const PushKey& key, FloatBuffer gradient, ShardActions* actions);
   bool OverBudget(const PushKey& key, int64_t bytes) const;
-  bool Writing(Step step) const;
   void TakeSnapshot(ShardActions* actions);
+  bool InSnapshot(const Owned& owned) const;
+  static int64_t SnapshotBytes(const Owned& owned);
+  // Whether the fragment's closed round of its version may become the next one.
+  bool MayAdvance(const Owned& owned) const;
+  // All that wait and may.
+  void AdvanceClosed(ShardActions* actions);
   void LeaveOut(Step step, Incarnation worker, ShardActions* actions);
   void CloseReady(FragmentId id, ShardActions* actions);
   void Advance(FragmentId id, Step step, double scale, ShardActions* actions);
@@ -187,7 +198,10 @@ class Shard {
   Step committed_;                     // the last step that all owned fragments have finished
   std::vector<Reduced> last_reduced_;  // at most two, as last_done_
   std::vector<StepDone> last_done_;
-  std::optional<Step> closing_;  // version whose hashes are wanted
+  std::optional<Step> writing_;         // version of which a snapshot is being written
+  std::map<FragmentId, int64_t> kept_;  // bytes that it alone holds
+  int64_t snapshot_bytes_ = 0;          // sum of these
+  std::optional<Step> closing_;         // version whose hashes are wanted
   std::optional<StateHashes> hashes_;
   int64_t round_bytes_ = 0;
   int64_t uncovered_ = 0;

@@ -8,6 +8,7 @@
 #include "absl/time/clock.h"
 #include "common/base/allocated.h"
 #include "common/base/status.h"
+#include "common/config/config.h"
 #include "common/rpc/channel.h"
 #include "common/rpc/server.h"
 #include "server/shard/service/optimizer_options.h"
@@ -69,6 +70,7 @@ void ShardMember::Register(const std::string& address) {
   registration.address = address;
   registration.config_hash = setup_->config_hash;
   registration.instance = options_.instance;
+  registration.before = options_.before;
   coordinator_->RegisterShard(registration,
                               [this](const absl::StatusOr<ShardAdmission>& admission) {
                                 if (!admission.ok()) return End(admission.status());
@@ -83,6 +85,7 @@ void ShardMember::Admitted(const ShardAdmission& admission) {
   Heartbeats::Options options;
   options.address = options_.coordinator;
   options.generation = admission.generation;
+  options.restarted = [this] { service_->Reconnected(); };
   heartbeats_ = std::make_unique<Heartbeats>(
       *own_connection, admission.shard,
       [this] {
@@ -109,6 +112,11 @@ void ShardMember::Admitted(const ShardAdmission& admission) {
   logic.optimizer.steps = admission.steps;  // that all shards have the same
   logic.masking = setup_->masking;
   logic.clip = train.clip_norm() > 0;
+  if (const std::string& buffer = setup_->config.checkpoint().buffer(); !buffer.empty()) {
+    const absl::StatusOr<int64_t> bytes = ParseBytes(buffer);
+    if (!bytes.ok()) return End(Context(bytes.status(), "checkpoint.buffer"));
+    logic.snapshot_bytes = *bytes;
+  }
   const absl::Time begin = absl::Now();
   if (const absl::Status opened = start_values_.ReadFrom(admission.start); !opened.ok())
     return End(opened);

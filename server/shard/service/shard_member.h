@@ -30,7 +30,8 @@ class ShardMember final : private CoordinatorLink {
     std::string advertise;    // "": where it listens
     std::string coordinator;  // address
     SecurityOptions security;
-    uint64_t instance = 0;  // random per process
+    uint64_t instance = 0;  // random per life
+    uint64_t before = 0;    // of the life that this process had before; 0: none
   };
 
   // `setup` outlives this object.

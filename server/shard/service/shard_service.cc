@@ -18,6 +18,8 @@
 namespace sdp {
 namespace {
 
+// One is complete, and the next one may be, before the coordinator has stored either.
+constexpr size_t kRepeatedParts = 2;
 const char kNotReady[] = "the shard is not ready yet";
 
 absl::Status CheckWorker(const StreamName& name, const FrameHeader& header) {
@@ -98,8 +100,13 @@ void ShardService::Start(const ShardAdmission& admission, std::unique_ptr<Shard>
 
 void ShardService::Reconnected() {
   logic_->Post([this] {
-    if (shard_ != nullptr) Execute(shard_->Reconnected());
+    if (shard_ != nullptr) RepeatReports();
   });
+}
+
+void ShardService::RepeatReports() {
+  Execute(shard_->Reconnected());
+  for (const CheckpointPart& part : last_parts_) coordinator_->ReportCheckpoint(part);
 }
 
 // ---- The data path ----
@@ -287,17 +294,29 @@ void ShardService::Execute(ShardActions actions) {
   for (const StateHashes& report : actions.hashes) coordinator_->ReportStateHashes(report);
   for (const NotFiniteReport& report : actions.not_finite) coordinator_->ReportNotFinite(report);
   for (Snapshot& snapshot : actions.snapshots) Write(std::move(snapshot));
+  if (writing_ > 0) waits_for_disk_ = shard_->counts().waiting_for_disk > 0;
 }
 
 void ShardService::Write(Snapshot snapshot) {
   const Step step = snapshot.step;
-  snapshots_->Write(std::move(snapshot), [this, step](const CheckpointPart& part) {
-    coordinator_->ReportCheckpoint(part);
-    Execute(shard_->Written(step));
-  });
+  ++writing_;
+  snapshots_->Write(
+      std::move(snapshot),
+      [this, step](FragmentId fragment) { Execute(shard_->Written(step, fragment)); },
+      [this, step](const CheckpointPart& part) {
+        --writing_;
+        waits_for_disk_ = false;
+        last_parts_.push_back(part);
+        if (last_parts_.size() > kRepeatedParts) last_parts_.pop_front();
+        coordinator_->ReportCheckpoint(part);
+        Execute(shard_->Written(step));
+      });
 }
 
-std::string ShardService::writing() const { return started_ ? snapshots_->phase() : ""; }
+std::string ShardService::writing() const {
+  if (!started_) return "";
+  return absl::StrCat(snapshots_->phase(), waits_for_disk_ ? "; updates wait for it" : "");
+}
 
 // ---- Control calls ----
 
@@ -322,6 +341,8 @@ grpc::ServerUnaryReactor* ShardService::Bind(Context* context, const proto::Bind
                                              proto::ControlResponse*) {
   return ControlOf(context, request->generation(), [this, request](Shard& shard) -> absl::Status {
     SDP_ASSIGN_OR_RETURN(const ShardBinding binding, FromProto(*request, options_.units));
+    const uint64_t before = std::exchange(coordinator_process_, request->coordinator());
+    if (before != 0 && before != coordinator_process_) RepeatReports();
     if (binding.holders != nullptr) workers_.AddMembers(*binding.holders);
     Execute(shard.Bind(binding));
     return absl::OkStatus();
@@ -397,6 +418,7 @@ void ShardService::FillStatus(const Shard& shard, proto::ShardStatus* status) co
   status->set_optimizer_bytes(counts.optimizer_bytes);
   status->set_retained_bytes(counts.retained_bytes);
   status->set_round_bytes(counts.round_bytes);
+  status->set_snapshot_bytes(counts.snapshot_bytes);
   status->set_open_rounds(counts.open_rounds);
   status->set_pending_pulls(counts.pending_pulls);
   status->set_uncovered_fragment_steps(counts.uncovered_fragment_steps);

@@ -3,6 +3,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <memory>
 #include <string>
@@ -60,7 +61,7 @@ class ShardService final : public ShardServiceBase {
   void Start(const ShardAdmission& admission, std::unique_ptr<Shard> shard);
   // Of the checkpoint being written; empty: none is. From any thread.
   std::string writing() const;
-  // Repeats the last reports. From any thread.
+  // Repeats the last reports: the coordinator is another process now. From any thread.
   void Reconnected();
 
   using Bidi = grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>;
@@ -104,6 +105,7 @@ class ShardService final : public ShardServiceBase {
   // Runs `act` on the logic's executor and ends the call with its status.
   grpc::ServerUnaryReactor* Control(Context* context, Do act);
   grpc::ServerUnaryReactor* ControlOf(Context* context, int64_t generation, Do act);
+  void RepeatReports();
   void Execute(ShardActions actions);
   void Write(Snapshot snapshot);
   void FillStatus(const Shard& shard, proto::ShardStatus* status) const;
@@ -114,9 +116,13 @@ class ShardService final : public ShardServiceBase {
   const std::function<void()> finished_;
   std::string address_;  // confined to `logic_`, as the next two
   ShardAdmission admission_;
+  int writing_ = 0;  // snapshots
+  std::deque<CheckpointPart> last_parts_;
+  uint64_t coordinator_process_ = 0;           // of the last binding
   std::unique_ptr<Shard> shard_;               // null until Start
   std::unique_ptr<SnapshotWriter> snapshots_;  // made before started_
   std::atomic<bool> started_ = false;
+  std::atomic<bool> waits_for_disk_ = false;
   const std::shared_ptr<ByteBudget> incoming_;
   WorkerStreams workers_;
   EventLoop frames_;  // last: its tasks use the rest

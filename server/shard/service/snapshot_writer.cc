@@ -22,24 +22,25 @@ SnapshotWriter::~SnapshotWriter() {
   disk_.Stop();
 }
 
-void SnapshotWriter::Write(Snapshot snapshot, std::function<void(const CheckpointPart&)> done) {
+void SnapshotWriter::Write(Snapshot snapshot, std::function<void(FragmentId)> written,
+                           std::function<void(const CheckpointPart&)> done) {
   auto kept = std::make_shared<Snapshot>(std::move(snapshot));
-  disk_.Post([this, kept, done = std::move(done)] {
+  disk_.Post([this, kept, written = std::move(written), done = std::move(done)] {
     CheckpointPart part{.shard = options_.shard, .step = kept->step, .error = "", .file = {}};
-    absl::StatusOr<CheckpointFile> file = WriteFile(*kept);
+    absl::StatusOr<CheckpointFile> file = WriteFile(*kept, written);
     if (file.ok()) {
       part.file = *std::move(file);
     } else {
       part.error = std::string(file.status().message());
     }
     SetPhase("");
-    // Before `done`: values that nobody else holds are updated in place.
-    kept->parts.clear();
+    kept->parts.clear();  // before `done`, also of what was given up
     owner_->Post([done, part = std::move(part)] { done(part); });
   });
 }
 
-absl::StatusOr<CheckpointFile> SnapshotWriter::WriteFile(const Snapshot& snapshot) {
+absl::StatusOr<CheckpointFile> SnapshotWriter::WriteFile(
+    Snapshot& snapshot, const std::function<void(FragmentId)>& written) {
   std::vector<CheckpointFileWriter::Fragment> fragments;
   for (const Snapshot::Part& part : snapshot.parts) {
     fragments.push_back({part.fragment, part.value->size()});
@@ -51,7 +52,7 @@ absl::StatusOr<CheckpointFile> SnapshotWriter::WriteFile(const Snapshot& snapsho
                            CheckpointFileName(options_.shard, options_.shards, options_.generation),
                            std::move(fragments), static_cast<int>(moments)));
   size_t number = 0;
-  for (const Snapshot::Part& part : snapshot.parts) {
+  for (Snapshot::Part& part : snapshot.parts) {
     {
       MutexLock lock(&mutex_);
       if (stopping_) return absl::CancelledError("the shard is ending");
@@ -61,6 +62,9 @@ absl::StatusOr<CheckpointFile> SnapshotWriter::WriteFile(const Snapshot& snapsho
     std::vector<absl::Span<const float>> state;
     for (const FloatBuffer& moment : part.state->moments) state.push_back(moment.span());
     SDP_RETURN_IF_ERROR(writer->Add(part.value->span(), state, part.state->updates));
+    const FragmentId fragment = part.fragment;
+    part = Snapshot::Part();  // before it is said: what nobody else holds is updated in place
+    owner_->Post([written, fragment] { written(fragment); });
   }
   SetPhase(absl::StrCat("writing checkpoint ", snapshot.step, ": waiting for the disk"));
   return writer->Finish();

@@ -27,15 +27,18 @@ class SnapshotWriter {
   SnapshotWriter(Options options, EventLoop* owner);
   ~SnapshotWriter();
 
-  // `done` is called on the owner's loop, when the snapshot is let go of: the file is on the disk,
-  // or the part says why not.
-  void Write(Snapshot snapshot, std::function<void(const CheckpointPart&)> done);
+  // Both are called on the owner's loop. `written`: the part of this fragment is with the file
+  // system, and let go of. `done`: all is let go of; the file is on the disk, or the part says why
+  // not.
+  void Write(Snapshot snapshot, std::function<void(FragmentId)> written,
+             std::function<void(const CheckpointPart&)> done);
 
   // "writing checkpoint 500: fragment 3 of 40"; empty: nothing is being written.
   std::string phase() const ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:
-  absl::StatusOr<CheckpointFile> WriteFile(const Snapshot& snapshot);
+  absl::StatusOr<CheckpointFile> WriteFile(Snapshot& snapshot,
+                                           const std::function<void(FragmentId)>& written);
   void SetPhase(std::string phase) ABSL_LOCKS_EXCLUDED(mutex_);
 
   const Options options_;
