@@ -12,6 +12,7 @@
 #include "common/config/config.h"
 #include "common/export/export_command.h"
 #include "common/process/exit_status.h"
+#include "deploy/command/audit_command.h"
 #include "deploy/command/checkpoint_command.h"
 #include "deploy/command/drain_command.h"
 #include "deploy/command/plan_command.h"
@@ -30,8 +31,10 @@ struct Commands {
   sdp::StatusCommand status;
   sdp::CheckpointCommand checkpoint;
   sdp::DrainCommand drain;
+  sdp::AuditCommand audit;
   sdp::ExportCommand exporting;
-  bool print_config = false, unix_sockets = false, plan_json = false, status_json = false;
+  bool print_config = false, unix_sockets = false, plan_json = false, status_json = false,
+       audit_json = false;
 };
 
 void AddConfig(CLI::App* app, std::string* path, std::vector<std::string>* sets) {
@@ -158,6 +161,15 @@ CLI::App* AddCheckpoint(CLI::App& app, Commands& commands) {
   return checkpoint;
 }
 
+CLI::App* AddAudit(CLI::App& app, Commands& commands) {
+  CLI::App* audit = app.add_subcommand(
+      "audit", "Prove from a run's records that each training sample was used as promised");
+  audit->footer("Example: sdp audit runs/first\nExit status 1: a sample was not, and which.");
+  audit->add_option("RUN", commands.audit.run_dir, "A run folder")->required();
+  audit->add_flag("--json", commands.audit_json, "For programs");
+  return audit;
+}
+
 // Commands that the worker program runs, with all arguments as they are; here for `sdp --help`.
 constexpr const char* kForWorker[][2] = {{"eval", "Show the loss of a full model on data"},
                                          {"generate", "Let a full model go on from a prompt"}};
@@ -198,6 +210,7 @@ int main(int argc, char** argv) {
   AddStatus(app, commands);
   CLI::App* const drain = AddDrain(app, commands);
   CLI::App* const checkpoint = AddCheckpoint(app, commands);
+  CLI::App* const audit = AddAudit(app, commands);
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& success) {  // --help, --version
@@ -237,6 +250,11 @@ int main(int argc, char** argv) {
   if (drain->parsed()) return Report(sdp::RunDrainCommand(commands.drain));
   if (checkpoint->parsed())
     return Report(sdp::RunCheckpointCommand(commands.checkpoint, std::cout));
+  if (audit->parsed()) {
+    using Format = sdp::AuditCommand::Format;
+    commands.audit.format = commands.audit_json ? Format::kJson : Format::kTable;
+    return Report(sdp::RunAuditCommand(commands.audit, std::cout));
+  }
   using Format = sdp::StatusCommand::Format;
   commands.status.format = commands.status_json ? Format::kJson : Format::kTable;
   return Report(sdp::RunStatusCommand(commands.status, std::cout));

@@ -129,6 +129,30 @@ std::string Shards(const std::vector<ShardAnswer>& shards) {
   return absl::StrCat(rows.size() == 1 ? "" : Table(rows), silent);
 }
 
+// An event as it stands in events.jsonl. A line of another version may lack a key.
+Json EventOf(const std::string& line) {
+  Json json = Json::parse(line, /*cb=*/nullptr, /*allow_exceptions=*/false);
+  return json.is_object() ? json : Json::object();
+}
+
+std::string TextOf(const Json& event, const char* key) {
+  const auto value = event.find(key);
+  return value != event.end() && value->is_string() ? value->get<std::string>() : "-";
+}
+
+// The newest ones; --json has more of them.
+std::string Events(const proto::RunStatus& run) {
+  constexpr int kShown = 10;
+  std::vector<Row> rows;
+  for (int i = std::max(0, run.events_size() - kShown); i < run.events_size(); ++i) {
+    const Json event = EventOf(run.events(i));
+    rows.push_back({TextOf(event, "time"), TextOf(event, "text")});
+  }
+  return absl::StrCat(rows.empty() ? "" : "\nnewest events\n", Table(rows),
+                      run.events_error().empty() ? "" : "ERROR: ", run.events_error(),
+                      run.events_error().empty() ? "" : "\n");
+}
+
 Json KindsJson(const BytesByKind& bytes) {
   Json json;
   for (size_t kind = 0; kind < kMemoryKinds; ++kind) json[kMemoryKindNames[kind]] = bytes[kind];
@@ -184,7 +208,7 @@ Json ShardJson(const ShardAnswer& shard) {
 }  // namespace
 
 std::string RunningText(const proto::RunStatus& run, const std::vector<ShardAnswer>& shards) {
-  return absl::StrCat(Header(run), Members(run), Ledgers(run), Shards(shards));
+  return absl::StrCat(Header(run), Members(run), Ledgers(run), Shards(shards), Events(run));
 }
 
 std::string RunningJson(const proto::RunStatus& run, const std::vector<ShardAnswer>& shards) {
@@ -215,6 +239,9 @@ std::string RunningJson(const proto::RunStatus& run, const std::vector<ShardAnsw
   }
   json["shards"] = Json::array();
   for (const ShardAnswer& shard : shards) json["shards"].push_back(ShardJson(shard));
+  json["events"] = Json::array();
+  for (const std::string& event : run.events()) json["events"].push_back(EventOf(event));
+  if (!run.events_error().empty()) json["events_error"] = run.events_error();
   return json.dump(2) + "\n";
 }
 

@@ -196,6 +196,7 @@ absl::Status Serve(const Flags& flags, const RunSetup& setup, const std::string&
   SDP_ASSIGN_OR_RETURN(options.logic, LogicOptions(setup));
   options.logic.config = config;
   options.logic.start = opened.beginning.start;
+  options.logic.start.notes = opened.beginning.notes;
   options.logic.coverage = opened.beginning.coverage;
   options.go_back = [&setup, coverage = opened.beginning.coverage](GenerationStart next) {
     return GoBack(setup, CheckpointsPath(setup.config), coverage, std::move(next));

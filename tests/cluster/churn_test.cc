@@ -1,6 +1,7 @@
 // A cluster whose workers come and go and whose shards are lost, over a simulated network and
 // clock: whatever happens to them, the run ends, every version is made by exactly the contributions
-// that were accepted, nothing counts twice, and no sample is lost.
+// that were accepted, nothing counts twice, no sample is lost, and the audit of the records says the
+// same.
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
@@ -21,6 +22,7 @@
 #include "gtest/gtest.h"
 #include "tests/base/sanitized.h"
 #include "tests/cluster/fake_model.h"
+#include "tests/cluster/sim_audit.h"
 #include "tests/cluster/sim_cluster.h"
 
 namespace sdp {
@@ -43,6 +45,9 @@ struct Case {
   Masking masking = Masking::kForward;
   uint64_t schedule = 0;
   std::vector<SimCluster::Change> changes = {};
+  SimDisk* disk = nullptr;  // null: one of its own
+  GenerationStart start = {};
+  int64_t max_events = 0;  // everything is killed after so many; 0: never
 };
 
 class ChurnRun {
@@ -83,6 +88,9 @@ class ChurnRun {
     options.masking = c.masking;
     options.snapshot_bytes = c.snapshot_bytes;
     options.changes = c.changes;
+    options.disk = c.disk;
+    options.run.start = c.start;
+    options.max_events = c.max_events;
     options.limit = absl::Minutes(10);
     cluster_ = std::make_unique<SimCluster>(
         options, [this](int) { return std::make_unique<FakeModel>(&layout_); });
@@ -112,6 +120,7 @@ class ChurnRun {
       EXPECT_EQ(cluster_->metrics()[step].step, static_cast<Step>(step));
     CheckSamples();
     CheckValues();
+    CheckRecords();
   }
 
  private:
@@ -151,6 +160,20 @@ class ChurnRun {
     }
     EXPECT_LE(missing, late + 2 * case_.global_batch);
     EXPECT_LE(end, case_.steps * case_.global_batch);
+  }
+
+  // The run's own records prove it too.
+  void CheckRecords() const {
+    const audit::Report report = AuditOf(cluster_->disk());
+    EXPECT_EQ(report.steps, case_.steps);
+    EXPECT_EQ(report.open + report.lost + report.doubled, 0);
+    if (cluster_->times_back() == 0) {
+      EXPECT_EQ(report.undone, 0);
+    }
+    EXPECT_EQ(report.used_once + report.used_again + report.waiting, report.dealt);
+    if (case_.changes.empty()) {
+      EXPECT_EQ(report.used_once, case_.steps * case_.global_batch);
+    }
   }
 
   // The method with the contributions that were accepted, in double: SGD with momentum on the mean
@@ -433,6 +456,35 @@ TEST(ChurnTest, RandomChanges_EndAndAgreeWithTheMethod) {
       FAIL() << "seed " << seed;
     }
   }
+}
+
+// The audit's view of a run that is killed as a whole, again and again, while workers come and go.
+TEST(ChurnTest, KilledAmidChangesAndResumed_TheRecordsAddUp) {
+  const uint64_t cases = kSanitized ? 20 : 60;
+  int64_t undone = 0, again = 0;
+  for (uint64_t seed = 0; seed < cases; ++seed) {
+    RandomStream random(seed, 0xC5);
+    Case c = RandomCase(seed);
+    c.checkpoint_every = 1 + static_cast<int64_t>(random.Below(3));
+    SimDisk disk;
+    c.disk = &disk;
+    absl::Status end = absl::AbortedError("not begun");
+    for (int64_t generation = 1; absl::IsAborted(end); ++generation) {
+      c.schedule = seed * 100 + static_cast<uint64_t>(generation);
+      c.start = disk.Newest(disk.NextGeneration());
+      c.max_events = generation > 3 ? 0 : 1 + static_cast<int64_t>(random.Below(8000));
+      end = ChurnRun(c).status();
+    }
+    ASSERT_EQ(end, absl::OkStatus()) << "seed " << seed;
+    const audit::Report report = AuditOf(disk);
+    EXPECT_EQ(report.steps, c.steps) << "seed " << seed;
+    EXPECT_EQ(report.used_once + report.used_again + report.waiting, report.dealt);
+    undone += report.undone;
+    again += report.used_again;
+    if (HasFailure()) FAIL() << "seed " << seed;
+  }
+  EXPECT_GT(undone, 0);
+  EXPECT_GT(again, 0);
 }
 
 }  // namespace

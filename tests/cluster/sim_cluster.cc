@@ -425,7 +425,7 @@ void SimCluster::RestartCoordinator() {
   options.start.state.checkpoint = "";
   options.start.cursor = SampleCursor();
   bool begun = false;
-  for (const Record& record : stored_) {
+  for (const Record& record : disk_.records) {
     if (const auto* generation = std::get_if<GenerationRecord>(&record)) {
       begun = true;
       options.start.generation = generation->generation;
@@ -448,10 +448,15 @@ void SimCluster::RestartCoordinator() {
   coordinator_ = std::make_unique<Coordinator>(options);
   if (!begun) return Do(coordinator_->Start(now_));
   Coordinator::Written written;
-  if (!metrics_.empty() && metrics_.back().generation == generation_)
-    written.line = metrics_.back().step;
+  if (!disk_.metrics.empty() && disk_.metrics.back().generation == generation_) {
+    written.line = disk_.metrics.back().step;
+    if (disk_.metrics.back().state_hash.has_value()) {  // only members may not know that it is over
+      end_ = absl::OkStatus();
+      return;
+    }
+  }
   for (const auto& [step, manifest] : disk_.manifests) written.checkpoints.insert(step);
-  Do(coordinator_->Restore(stored_, written, now_));
+  Do(coordinator_->Restore(disk_.records, written, now_));
   // The transport asks again at once; members notice another process by their next heartbeat, or by
   // its first binding.
   for (const auto& life : lives_) {
@@ -514,16 +519,18 @@ void SimCluster::Ask(Life& life) {
   });
 }
 
-// What came after the checkpoint is void.
 void SimCluster::BeginAgain(const Coordinator::Options& options) {
-  const Step step = options.start.state.step;
   generation_options_ = options;
   coordinator_ = std::make_unique<Coordinator>(options);
   going_back_ = false;
+  Do(coordinator_->Start(now_));
+}
+
+// A generation has begun: what came after its checkpoint is void.
+void SimCluster::Void(Step step) {
   std::erase_if(bindings_, [&](const auto& one) { return one.first.first >= step; });
   std::erase_if(contributions_, [&](const auto& one) { return one.first.first >= step; });
   std::erase_if(metrics_, [&](const StepMetrics& one) { return one.step >= step; });
-  Do(coordinator_->Start(now_));
 }
 
 void SimCluster::Remember(Life& life, const WorkerBinding& binding) {
@@ -602,7 +609,8 @@ void SimCluster::Do(CoordinatorActions actions) {
     store_free_at_ = std::max(store_free_at_, now_) + Delay() / 4;
     At(store_free_at_ - now_, [=, this, generation = generation_, life = coordinator_life_] {
       if (life != coordinator_life_) return;
-      stored_.push_back(store.record);
+      disk_.records.push_back(store.record);
+      if (const auto* begun = std::get_if<GenerationRecord>(&store.record)) Void(begun->step);
       if (generation == generation_) Do(coordinator_->Stored(store.id, now_));
     });
   }
@@ -666,6 +674,7 @@ void SimCluster::Do(CoordinatorActions actions) {
     // A coordinator that comes after the last line was written ends the run once more.
     if (!metrics_.empty() && metrics_.back().step == metrics.step) continue;
     metrics_.push_back(metrics);
+    disk_.metrics.push_back(metrics);
     if (stop_after_ == metrics.step) {
       Send([this] {
         if (coordinator_ != nullptr) Do(coordinator_->Stop("test", now_));
@@ -778,11 +787,27 @@ void SimCluster::Write(ShardLife& life, std::shared_ptr<Snapshot> snapshot) {
   });
 }
 
+Generation SimDisk::NextGeneration() const {
+  int64_t last = 0;
+  for (const Record& record : records) {
+    if (const auto* generation = std::get_if<GenerationRecord>(&record))
+      last = std::max(last, generation->generation.value());
+  }
+  return Generation(last + 1);
+}
+
 GenerationStart SimDisk::Newest(Generation generation) const {
   GenerationStart start;
   start.generation = generation;
   start.last_incarnation = Incarnation(100 * generation.value());
   start.last_view = ViewId(10 * generation.value());
+  for (const Record& record : records) {
+    if (const auto* member = std::get_if<MemberRecord>(&record)) {
+      start.last_incarnation = std::max(start.last_incarnation, member->incarnation);
+    } else if (const auto* view = std::get_if<ViewRecord>(&record)) {
+      start.last_view = std::max(start.last_view, view->view);
+    }
+  }
   if (manifests.empty()) return start;
   const CheckpointManifest& manifest = manifests.rbegin()->second;
   start.state.step = manifest.step;

@@ -20,7 +20,8 @@
 
 namespace sdp {
 
-// The folder of checkpoints of a simulated cluster, which outlives it.
+// The run folder of a simulated cluster, which outlives it: checkpoints, and what the coordinator
+// has made durable.
 struct SimDisk {
   struct Part {
     FloatBuffer value;
@@ -29,9 +30,13 @@ struct SimDisk {
   std::map<Step, CheckpointManifest> manifests;          // complete ones
   std::map<Step, std::map<FragmentId, Part>> fragments;  // also of incomplete ones
   std::set<Step> full;                                   // writing these fails
+  std::vector<Record> records;
+  std::vector<StepMetrics> metrics;  // of all generations
 
   // What a generation begins with that goes on from the newest complete checkpoint.
   GenerationStart Newest(Generation generation) const;
+  // That no generation so far has had.
+  Generation NextGeneration() const;
 };
 
 // A whole cluster in one process and one thread: coordinator, shards and workers as objects over a
@@ -122,6 +127,7 @@ class SimCluster {
     return contributions_;
   }
   const std::vector<std::string>& log() const { return log_; }
+  const SimDisk& disk() const { return disk_; }
 
  private:
   struct Event {
@@ -191,6 +197,7 @@ class SimCluster {
   void SayLeave(Life& life);
   void Ask(Life& life);
   void BeginAgain(const Coordinator::Options& options);
+  void Void(Step step);
   void Make(const Change& change);
   void Remember(Life& life, const WorkerBinding& binding);
   void Write(ShardLife& shard, std::shared_ptr<Snapshot> snapshot);
@@ -206,7 +213,6 @@ class SimCluster {
   // Of the current process: what an earlier one was about to do is not done.
   int64_t coordinator_life_ = 0;
   Coordinator::Options generation_options_;
-  std::vector<Record> stored_;
   absl::Time store_free_at_ = absl::InfinitePast();
   Generation generation_;
   bool going_back_ = false;

@@ -18,6 +18,7 @@
 #include "gtest/gtest.h"
 #include "tests/base/sanitized.h"
 #include "tests/cluster/fake_model.h"
+#include "tests/cluster/sim_audit.h"
 
 namespace sdp {
 namespace {
@@ -521,6 +522,9 @@ void ExpectSameBitsWhenKilledAndResumed(const Case& c) {
     }
     ASSERT_EQ(end, absl::OkStatus()) << "seed " << seed;
     EXPECT_EQ(hash, undisturbed.hash()) << "seed " << seed;
+    const audit::Report report = AuditOf(disk);
+    EXPECT_EQ(report.steps, c.steps) << "seed " << seed;
+    EXPECT_EQ(report.used_once, report.dealt) << "seed " << seed;
   }
   EXPECT_GT(resumed_later, kRuns);
 }

@@ -19,6 +19,7 @@ namespace {
 
 using ::testing::AllOf;
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 class StatusCommandTest : public ::testing::Test {
  protected:
@@ -69,6 +70,29 @@ TEST_F(StatusCommandTest, Checkpoint_AndItsStickyError_AreShown) {
   ASSERT_TRUE(Run(fake_.address()).ok());
   EXPECT_THAT(out_.str(), AllOf(HasSubstr("checkpoint 10, complete for 1m1s"),
                                 HasSubstr("ERROR: checkpoint 11: shard-0: write x")));
+}
+
+TEST_F(StatusCommandTest, Events_TheNewestTenAreShown_InJsonAll) {
+  FillRun();
+  for (int i = 0; i < 12; ++i) {
+    fake_.run().add_events(
+        absl::StrCat("{\"time\":\"2024-05-01T06:00:00.123Z\",\"event\":\"join\","
+                     "\"text\":\"worker-",
+                     i, " registered\"}"));
+  }
+  fake_.run().set_events_error("write events.jsonl: No space left on device");
+  ASSERT_TRUE(Run(fake_.address()).ok());
+  EXPECT_THAT(out_.str(),
+              AllOf(HasSubstr("2024-05-01T06:00:00.123Z  worker-11 registered"),
+                    HasSubstr("worker-2 registered"), Not(HasSubstr("worker-1 registered")),
+                    HasSubstr("ERROR: write events.jsonl")));
+  out_.str("");
+  command_.format = StatusCommand::Format::kJson;
+  ASSERT_TRUE(Run(fake_.address()).ok());
+  const nlohmann::json json = nlohmann::json::parse(out_.str());
+  ASSERT_EQ(json["events"].size(), 12u);
+  EXPECT_EQ(json["events"][0]["event"], "join");
+  EXPECT_EQ(json["events_error"], "write events.jsonl: No space left on device");
 }
 
 TEST_F(StatusCommandTest, NeitherFolderNorAddress_IsRefused) {

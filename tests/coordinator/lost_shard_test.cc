@@ -52,10 +52,10 @@ TEST_F(LostShardTest, ItsProcessEnded_IsKnownAtOnce) {
   Coordinator c(options_);
   Gather(c);
   absl::Status error;
-  EXPECT_TRUE(c.ProcessEnded("shard-0", now_, &error).go_back.has_value());
-  EXPECT_EQ(error, absl::OkStatus());
   c.ProcessEnded("shard-7", now_, &error);
   EXPECT_TRUE(absl::IsNotFound(error));
+  EXPECT_TRUE(c.ProcessEnded("shard-0", now_, &error).go_back.has_value());
+  EXPECT_EQ(error, absl::OkStatus());
 }
 
 TEST_F(LostShardTest, AnotherProcessUnderItsName_ShortensItsLease) {
@@ -96,6 +96,20 @@ TEST_F(LostShardTest, WhileTheRunIsBeingStopped_ItEnds) {
   EXPECT_FALSE(actions.go_back.has_value());
   ASSERT_TRUE(actions.stop.has_value());
   EXPECT_THAT(std::string(actions.stop->message()), HasSubstr("shard-0: its process has ended"));
+}
+
+TEST_F(LostShardTest, WorkersKnownToBeGone_AreNotWaitedFor) {
+  options_.workers = 3;
+  Coordinator c(options_);
+  Gather(c);
+  EXPECT_EQ(c.status(now_).phase, "waiting for workers");
+  absl::Status error;
+  Settle(c, c.ProcessEnded("worker-7", now_, &error));  // it had not come yet
+  EXPECT_EQ(c.status(now_).phase, "training");
+  EXPECT_EQ(c.members(), 2);
+  c.ProcessEnded("shard-0", now_, &error);
+  c.ProcessEnded("worker-0", now_, &error);  // while a checkpoint is looked for
+  EXPECT_EQ(c.members(), 1);
 }
 
 TEST_F(LostShardTest, FewerWorkersComeBack_TheFirstViewIsMadeWithThemAfterAWhile) {

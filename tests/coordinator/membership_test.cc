@@ -187,6 +187,27 @@ TEST_F(MembershipTest, ALostEvaluatorsPart_IsDoneByAnother) {
   EXPECT_EQ(done.releases.size(), 1u);
 }
 
+// A copy of the question must not take what is meant for the next one.
+TEST_F(MembershipTest, ALostEvaluatorsPart_AtTheEnd_IsToldAgainWhenItIsAskedForAgain) {
+  options_.eval_every = 1;
+  options_.steps = 1;
+  Coordinator c(options_);
+  Gather(c);
+  Train(c, 0, 1);
+  Begin(c, 1, 1);
+  Begin(c, 2, 1);
+  Settle(c, c.OnEvaluation(Evaluated(1, 1, 10, 5), now_));
+  EXPECT_THAT(Begin(c, 1, 2).bind_workers, IsEmpty());
+  const CoordinatorActions lost = Silence(c, {1});
+  ASSERT_EQ(lost.bind_workers.size(), 1u);
+  const std::vector<EvaluationPart> part = lost.bind_workers[0].binding.evaluations;
+  ASSERT_EQ(part.size(), 1u);
+  const CoordinatorActions again = Begin(c, 1, 2);
+  ASSERT_EQ(again.bind_workers.size(), 1u);
+  EXPECT_EQ(again.bind_workers[0].binding.evaluations, part);
+  EXPECT_THAT(Begin(c, 1, 3).bind_workers, IsEmpty());
+}
+
 TEST_F(MembershipTest, ANewProcessUnderALiveName_FencesIt_OneThatComesAgainDoesNot) {
   Coordinator c(options_);
   Gather(c);

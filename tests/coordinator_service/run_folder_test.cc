@@ -141,6 +141,60 @@ TEST(RunFolderTest, AppendMetrics_IsThereAtOnce) {
   EXPECT_EQ(ReadAll(folder / "first/metrics.jsonl"), MetricsJson(Trained()) + "\n");
 }
 
+TEST(RunFolderTest, AppendEvent_IsThereAtOnce_AndWithoutRoomItsErrorStays) {
+  TempFolder folder;
+  const auto run = RunFolder::Create(folder / "first");
+  ASSERT_TRUE(run.ok()) << run.status();
+  ASSERT_TRUE((*run)->AppendEvent("{}").ok());
+  EXPECT_EQ(ReadAll(folder / "first/events.jsonl"), "{}\n");
+  std::signal(SIGXFSZ, SIG_IGN);
+  rlimit before;
+  ASSERT_EQ(getrlimit(RLIMIT_FSIZE, &before), 0);
+  rlimit none = before;
+  none.rlim_cur = 3;
+  ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &none), 0);
+  const absl::Status status = (*run)->AppendEvent("{}");
+  ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &before), 0);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("events.jsonl"));
+  EXPECT_EQ((*run)->AppendEvent("{}"), status);
+  EXPECT_TRUE((*run)->AppendMetrics(Trained()).ok());
+}
+
+TEST(RunFolderTest, Open_CutsIncompleteLastLines) {
+  TempFolder folder;
+  ASSERT_TRUE(RunFolder::Create(folder / "first").ok());
+  WriteAll(folder / "first/state.db", "");
+  for (const char* name : {"first/metrics.jsonl", "first/events.jsonl"})
+    WriteAll(folder / name, "{\"a\":1}\n{\"a");
+  ASSERT_TRUE(RunFolder::Open(folder / "first").ok());
+  for (const char* name : {"first/metrics.jsonl", "first/events.jsonl"})
+    EXPECT_EQ(ReadAll(folder / name), "{\"a\":1}\n") << name;
+}
+
+TEST(EventJsonTest, HasWhatTheKindHas_AndTheText) {
+  const absl::Time at = absl::FromUnixMillis(1714543200123);
+  const RunEvent lost{.kind = RunEvent::Kind::kExclude,
+                      .generation = Generation(2),
+                      .step = 12,
+                      .worker = "worker-2",
+                      .incarnation = Incarnation(3),
+                      .reason = "its process has ended"};
+  EXPECT_EQ(EventJson(lost, at),
+            "{\"time\":\"2024-05-01T06:00:00.123Z\",\"event\":\"exclude\",\"generation\":2,"
+            "\"step\":12,\"worker\":\"worker-2\",\"incarnation\":3,\"reason\":\"its process has "
+            "ended\",\"text\":\"worker-2 (incarnation 3) is excluded: its process has ended\"}");
+  const RunEvent replan{
+      .kind = RunEvent::Kind::kReplan, .view = ViewId(4), .workers = 3, .plan_hash = 255};
+  const auto json = nlohmann::json::parse(EventJson(replan, at));
+  EXPECT_EQ(json["view"], 4);
+  EXPECT_EQ(json["workers"], 3);
+  EXPECT_EQ(json["plan_hash"], "00000000000000ff");
+  EXPECT_FALSE(json.contains("worker"));
+  EXPECT_FALSE(json.contains("code"));
+  const RunEvent end{.kind = RunEvent::Kind::kEnd, .code = absl::StatusCode::kCancelled};
+  EXPECT_EQ(nlohmann::json::parse(EventJson(end, at))["code"], "CANCELLED");
+}
+
 TEST(RunFolderTest, WriteAddress_IsOneLine) {
   TempFolder folder;
   const auto run = RunFolder::Create(folder / "first");
@@ -169,6 +223,13 @@ TEST(MetricsJsonTest, TrainedStep_HasAllKeys) {
     EXPECT_TRUE(json.contains(key)) << key;
   }
   EXPECT_FALSE(json.contains("predicted_worker_allocated_bytes"));
+}
+
+TEST(MetricsJsonTest, LostWorkers_AreNamedByIncarnation) {
+  StepMetrics metrics = Trained();
+  EXPECT_FALSE(nlohmann::json::parse(MetricsJson(metrics)).contains("lost_workers"));
+  metrics.lost = {Incarnation(3), Incarnation(2)};
+  EXPECT_EQ(nlohmann::json::parse(MetricsJson(metrics))["lost_workers"].dump(), "[3,2]");
 }
 
 TEST(MetricsJsonTest, DiagnosedStep_HasItsBlocks) {

@@ -22,6 +22,7 @@ namespace sdp {
 namespace {
 
 using ::testing::AllOf;
+using ::testing::Contains;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::StartsWith;
@@ -364,6 +365,7 @@ TEST_F(CoordinatorServiceTest, WholeRun_LeavesMetricsPlanLinesCheckpointAndSumma
   EXPECT_EQ(status.committed(), 1);
   EXPECT_EQ(status.loss(), 2);
   ASSERT_EQ(status.members_size(), 3);
+  EXPECT_THAT(status.events(), Contains(HasSubstr("\"event\":\"replan\"")));
   EXPECT_EQ(status.members(0).name(), "shard-0");
   EXPECT_EQ(status.members(0).phase(), "waiting for rain");
   EXPECT_EQ(status.members(0).peak_memory_bytes(), int64_t{9} << 20);
@@ -387,6 +389,12 @@ TEST_F(CoordinatorServiceTest, WholeRun_LeavesMetricsPlanLinesCheckpointAndSumma
       absl::StrSplit(ReadAll(coordinator_.file("metrics.jsonl")), '\n', absl::SkipEmpty());
   ASSERT_EQ(metrics.size(), 3u);
   EXPECT_EQ(nlohmann::json::parse(metrics[0])["loss"], 2);
+  const std::vector<std::string> events =
+      absl::StrSplit(ReadAll(coordinator_.file("events.jsonl")), '\n', absl::SkipEmpty());
+  std::vector<std::string> kinds;
+  for (const std::string& event : events) kinds.push_back(nlohmann::json::parse(event)["event"]);
+  EXPECT_THAT(
+      kinds, ElementsAre("start", "join", "ready", "join", "ready", "replan", "checkpoint", "end"));
   EXPECT_EQ(nlohmann::json::parse(metrics[1])["gradient_norm"], 1);
   EXPECT_TRUE(nlohmann::json::parse(metrics[2]).contains("state_hash"));
   const auto manifest =

@@ -212,6 +212,7 @@ TEST(StoreTest, Read_DamagedList_DataLossWithTableAndValue) {
     const char *table, *column, *text, *damaged;
   } cases[] = {{"generations", "coverage", "1 l.5", "l.5"},
                {"views", "members", "1 l5", "l5"},
+               {"exclusions", "returned", "12 x", "x"},
                {"views", "members", "1 7.5", "7.5"}};  // a member's number is whole
   for (const auto& c : cases) {
     TempFolder folder;

@@ -1,7 +1,11 @@
 // Worker processes that come and go while a run trains.
+#include <algorithm>
+#include <fstream>
 #include <string>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/end_to_end/disturbed_run.h"
@@ -19,6 +23,17 @@ class ElasticRunTest : public DisturbedRun {
                         "--name worker-",
                         worker, " --grace 60 & joined=$!; ");
   }
+  // Their kinds, in order; several of one kind in a row once, and who joins while others are ready.
+  std::string Events(const std::string& run) const {
+    std::vector<std::string> kinds;
+    std::ifstream file(RunDir(run) / "events.jsonl");
+    for (std::string line; std::getline(file, line);) {
+      const std::string kind = Json::parse(line)["event"].get<std::string>();
+      if (std::find(kinds.begin(), kinds.end(), kind) == kinds.end() || kind == "replan")
+        kinds.push_back(kind);
+    }
+    return absl::StrJoin(kinds, " ");
+  }
   int Workers(size_t line) const { return Metrics("run").at(line)["workers"].get<int>(); }
 };
 
@@ -32,6 +47,11 @@ TEST_F(ElasticRunTest, KilledWorker_TheRunGoesOnWithoutIt) {
   ASSERT_EQ(Metrics("run").size(), 301u) << outcome.output;
   EXPECT_EQ(Workers(0), 4);
   EXPECT_EQ(Workers(299), 3);
+  EXPECT_EQ(Events("run"), "start join ready replan exclude replan checkpoint end");
+  const Outcome audit = Shell(absl::StrCat(Program("sdp"), " audit ", RunDir("run").string()));
+  EXPECT_EQ(audit.exit_status, 0) << audit.output;
+  EXPECT_THAT(audit.output, HasSubstr("all samples were used as promised"));
+  EXPECT_THAT(audit.output, HasSubstr("1 exclusions"));
 }
 
 TEST_F(ElasticRunTest, JoinsAndLeaves_ByHand) {

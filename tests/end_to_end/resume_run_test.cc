@@ -92,6 +92,9 @@ TEST_F(ResumeRunTest, KilledAtRandomMoments_OtherShards_SameBits) {
   EXPECT_EQ(end.exit_status, 0) << end.output;
   ExpectSameRun("killed", "whole");
   EXPECT_EQ(Checkpoints("killed"), Checkpoints("whole"));
+  const Outcome audit = Shell(absl::StrCat(Program("sdp"), " audit ", RunDir("killed").string()));
+  EXPECT_EQ(audit.exit_status, 0) << audit.output;
+  EXPECT_THAT(audit.output, HasSubstr("all samples were used as promised"));
 
   const Outcome again = Train("killed", absl::StrCat(kRun, "--resume"));
   EXPECT_EQ(again.exit_status, 0);

@@ -48,6 +48,9 @@ constexpr Rule kRules[] = {
     {"worker/inference/", "common worker/data worker/logic worker/model", "files"},
     {"worker/", "common proto", "proto grpc threads files"},
 
+    // Shares nothing with the logic that it audits.
+    {"deploy/audit/logic/", "common/base", ""},
+    {"deploy/audit/", "common", "files"},
     {"deploy/", "common proto", "proto grpc threads files"},
 };
 

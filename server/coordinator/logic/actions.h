@@ -11,6 +11,7 @@
 #include "common/checkpoint/manifest.h"
 #include "common/protocol/messages.h"
 #include "server/coordinator/logic/records.h"
+#include "server/coordinator/logic/run_event.h"
 #include "server/coordinator/logic/step_metrics.h"
 
 namespace sdp {
@@ -67,7 +68,8 @@ struct CoordinatorActions {
   std::vector<Step> abandoned;         // checkpoints that will never be complete: take them away
   std::vector<StepMetrics> metrics;    // finished steps, in order
   std::vector<Release> releases;       // of what these tell
-  std::vector<std::string> log;        // decisions and their reasons, for people
+  std::vector<RunEvent> events;        // what happened, in order
+  std::vector<std::string> log;        // for people: the events' texts, and lesser things
   std::vector<ShardId> finish_shards;  // the run is complete: the shard may end
   // This generation is over, and why: the next one begins with the newest complete checkpoint.
   // Nothing comes from this coordinator any more.

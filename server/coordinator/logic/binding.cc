@@ -94,7 +94,9 @@ CoordinatorActions Coordinator::BeginStep(Incarnation incarnation, Step step, in
 void Coordinator::TryBind(absl::Time now, CoordinatorActions* actions) {
   if (phase_ != Phase::kTraining || closing_.has_value()) return;
   if (std::string paused = PausedBy(); paused != paused_) {
-    actions->log.push_back(paused.empty() ? "enough workers: training goes on" : paused);
+    Tell({.kind = paused.empty() ? RunEvent::Kind::kResume : RunEvent::Kind::kPause,
+          .reason = paused},
+         actions);
     paused_ = std::move(paused);
   }
   // If nobody is left to ask, the closing binding is due all the same.
@@ -117,7 +119,10 @@ void Coordinator::BindStep(absl::Time now, CoordinatorActions* actions) {
       return End(status, actions);
   }
   if (PlanKeyAt(t) != plan_key_ && !closing) {
+    const int phase = plan_key_.phase;
     if (const absl::Status status = MakePlanAt(t); !status.ok()) return End(status, actions);
+    if (plan_key_.phase != phase)
+      TellPlan(t, absl::StrCat("sdp.phases: number ", plan_key_.phase), actions);
   }
   StepState& step = steps_[t];
   step.binding = BindingRecord{generation_,
@@ -256,14 +261,20 @@ void Coordinator::AnswerUnbound(Step step, CoordinatorActions* actions) {
       TellFinished(question.first, step, actions);
       return true;
     }
-    if (step == kFirstOfMine || worker.more_evaluations.empty()) return false;
+    if (step == kFirstOfMine) return false;
+    if (step < worker.answered) return true;  // a copy of a question that was answered long ago
+    if (step > worker.answered) {
+      if (worker.more_evaluations.empty()) return false;
+      worker.answered = step;
+      worker.last_evaluations = std::exchange(worker.more_evaluations, {});
+    }
     WorkerBinding binding;  // the end waits for these
     binding.generation = generation_;
     binding.view = view_->id();
     binding.term = term_;
     binding.step = step;
     binding.micro_batch = options_.micro_batch;
-    binding.evaluations = std::exchange(worker.more_evaluations, {});
+    binding.evaluations = worker.last_evaluations;
     binding.closing = true;
     actions->bind_workers.push_back({question.first, std::move(binding)});
     return true;

@@ -31,6 +31,7 @@ void CoordinatorActions::Append(CoordinatorActions&& more) {
   MoveTo(manifests, std::move(more.manifests));
   MoveTo(abandoned, std::move(more.abandoned));
   MoveTo(metrics, std::move(more.metrics));
+  MoveTo(events, std::move(more.events));
   MoveTo(log, std::move(more.log));
   MoveTo(finish_shards, std::move(more.finish_shards));
   if (more.go_back.has_value() && !go_back.has_value()) go_back = std::move(more.go_back);
@@ -39,6 +40,7 @@ void CoordinatorActions::Append(CoordinatorActions&& more) {
 
 Coordinator::Coordinator(const Options& options)
     : options_(options),
+      awaited_(options.workers),
       generation_(options.start.generation),
       term_(options.start.generation.value()),
       place_(options.layout->Place(options.shards)),
@@ -54,9 +56,18 @@ Coordinator::Coordinator(const Options& options)
 CoordinatorActions Coordinator::Start(absl::Time now) {
   Progress(now);
   CoordinatorActions actions;
+  Tell({.kind = RunEvent::Kind::kStart, .reason = absl::StrJoin(options_.start.notes, "; ")},
+       &actions);
   actions.log.push_back(
       absl::StrCat("waiting for ", options_.shards, " shards and ", options_.workers, " workers"));
   return actions;
+}
+
+void Coordinator::Tell(RunEvent event, CoordinatorActions* actions) const {
+  event.generation = generation_;
+  if (event.step < 0) event.step = next_step_;
+  actions->log.push_back(EventText(event));
+  actions->events.push_back(std::move(event));
 }
 
 void Coordinator::Persist(Record record, CoordinatorActions then, CoordinatorActions* actions,
@@ -64,6 +75,10 @@ void Coordinator::Persist(Record record, CoordinatorActions then, CoordinatorAct
   const int64_t id = next_record_++;
   deferred_[id] = {false, std::move(then), bound};
   actions->store.push_back({id, std::move(record)});
+}
+
+CoordinatorActions* Coordinator::WhenStored(CoordinatorActions* actions) {
+  return deferred_.empty() ? actions : &deferred_.rbegin()->second.actions;
 }
 
 CoordinatorActions Coordinator::Stored(int64_t id, absl::Time now) {
@@ -164,6 +179,7 @@ void Coordinator::Commit(absl::Time now, CoordinatorActions* actions) {
       MakeView(now, actions);
     }
     if (asked_.contains(committed_ + 2)) AnswerAsked(committed_ + 2, actions);
+    WriteIfWhole(committed_ + 1, actions);
   }
   TryBind(now, actions);
   ReportSteps(now, actions);
@@ -226,10 +242,18 @@ CoordinatorActions Coordinator::OnCheckpointPart(const CheckpointPart& part, abs
     TryFinish(now, &actions);
     return actions;
   }
-  CheckpointManifest manifest = checkpoint.manifest;
-  for (auto& [shard, file] : checkpoint.files) manifest.files.push_back(std::move(file));
-  actions.manifests.push_back(std::move(manifest));
+  WriteIfWhole(part.step, &actions);
   return actions;
+}
+
+// All files are there, and nothing can come back any more from the steps before it: the cursor is
+// fixed.
+void Coordinator::WriteIfWhole(Step step, CoordinatorActions* actions) {
+  const auto it = checkpoints_.find(step);
+  if (it == checkpoints_.end() || !it->second.expect.empty() || committed_ < step - 1) return;
+  CheckpointManifest manifest = it->second.manifest;
+  for (auto& [shard, file] : it->second.files) manifest.files.push_back(std::move(file));
+  WhenStored(actions)->manifests.push_back(std::move(manifest));
 }
 
 CoordinatorActions Coordinator::CheckpointStored(Step step, const absl::Status& status,
@@ -241,7 +265,7 @@ CoordinatorActions Coordinator::CheckpointStored(Step step, const absl::Status& 
     checkpoints_.erase(step);
     last_checkpoint_ = step;
     last_checkpoint_at_ = now;
-    actions.log.push_back(absl::StrCat("checkpoint ", step, " is complete"));
+    Tell({.kind = RunEvent::Kind::kCheckpoint, .step = step}, &actions);
   } else {
     FailCheckpoint(step, std::string(status.message()), &actions);
   }
@@ -252,9 +276,9 @@ CoordinatorActions Coordinator::CheckpointStored(Step step, const absl::Status& 
 // Training goes on: the next checkpoint may find room. The error stays for people to see.
 void Coordinator::FailCheckpoint(Step step, const std::string& why, CoordinatorActions* actions) {
   checkpoint_error_ = absl::StrCat("checkpoint ", step, ": ", why);
+  Tell({.kind = RunEvent::Kind::kCheckpointFailed, .step = step, .reason = why}, actions);
   checkpoints_.erase(step);  // `why` may be in it
   actions->abandoned.push_back(step);
-  actions->log.push_back(absl::StrCat(checkpoint_error_, "; training goes on without it"));
 }
 
 CoordinatorActions Coordinator::OnNotFinite(const NotFiniteReport& report, absl::Time /*now*/) {
@@ -323,7 +347,7 @@ CoordinatorActions Coordinator::Stop(const std::string& reason, absl::Time now) 
   end_by_ = now + (slowest_step_ == absl::ZeroDuration()
                        ? options_.first_step_timeout
                        : std::max(options_.stop_timeout, 3 * slowest_step_));
-  actions.log.push_back(absl::StrCat("stopping at step ", next_step_, ": ", reason));
+  Tell({.kind = RunEvent::Kind::kStop, .reason = reason}, &actions);
   TryBind(now, &actions);  // if nobody is there to ask for it
   return actions;
 }
@@ -337,7 +361,7 @@ void Coordinator::TryFinish(absl::Time now, CoordinatorActions* actions) {
     // Only the closing binding is left: every step before it is committed and reported.
     const bool complete = it != steps_.end() && steps_.size() == 1 && it->second.durable &&
                           hashed && committed_ + 1 == *closing_ && it->second.evaluated() &&
-                          checkpoints_.empty();
+                          checkpoints_.empty() && deferred_.empty();
     if (!complete) return;
     StepMetrics last = MetricsOf(it->second, now);
     last.state_hash =

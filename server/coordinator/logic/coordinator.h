@@ -35,6 +35,7 @@ struct GenerationStart {
   SampleCursor cursor;              // before the first step
   std::optional<DataSummary> data;  // that workers must have; none: the first worker's counts
   uint64_t init_checksum = 0;       // of state.init_path
+  std::vector<std::string> notes;   // for people: what was found, and set aside for it
   // Numbers that earlier generations have used: never again.
   Incarnation last_incarnation;
   ViewId last_view;
@@ -118,7 +119,8 @@ class Coordinator {
   // The worker of this name is to leave. NotFound in `*error`: there is none.
   CoordinatorActions DrainWorker(const std::string& name, absl::Time now, absl::Status* error);
   // The process of the worker or shard of this name has ended: it is lost, without waiting for its
-  // lease. NotFound in `*error`: there is none.
+  // lease. Before the first view one worker less is waited for, whether or not it had come.
+  // NotFound in `*error`: there is none.
   CoordinatorActions ProcessEnded(const std::string& name, absl::Time now, absl::Status* error);
 
   CoordinatorActions OnReduced(const Reduced& reduced, absl::Time now);
@@ -149,7 +151,8 @@ class Coordinator {
   RunStatus status(absl::Time now) const;
   // What the generation after this one begins with, but for the checkpoint: the initial values.
   GenerationStart NextStart() const;
-  // Of the newest view; the workers to begin with before the first one.
+  // Of the newest view; the workers to begin with before the first one. Less those whose processes
+  // have ended since the generation is over.
   int members() const;
   // The plan of the newest binding; null before the first view.
   const Plan* plan() const { return plan_.get(); }
@@ -181,6 +184,7 @@ class Coordinator {
   std::pair<int, std::string> LeastWorkers(Step step) const;
   // Why no step can be bound; empty: it can.
   std::string PausedBy() const;
+  void TellPlan(Step from, const std::string& reason, CoordinatorActions* actions) const;
   absl::Status ChangeView(Step step, CoordinatorActions* actions);
   void EnterView(Step step);
   void Exclude(const std::string& name, const std::string& reason, CoordinatorActions* actions);
@@ -235,11 +239,16 @@ class Coordinator {
   std::string WaitingFor() const;
 
   // coordinator.cc
+  // What has happened; generation, and the step where there is none yet, are filled in.
+  void Tell(RunEvent event, CoordinatorActions* actions) const;
   void Persist(Record record, CoordinatorActions then, CoordinatorActions* actions,
                std::optional<Step> bound = std::nullopt);
+  // Where to put what depends on all records so far, though none of them tells of it.
+  CoordinatorActions* WhenStored(CoordinatorActions* actions);
   void Commit(absl::Time now, CoordinatorActions* actions);
   void FinishReduction(StepState& step, CoordinatorActions* actions);
   bool ShardsHave(Step done) const;
+  void WriteIfWhole(Step checkpoint, CoordinatorActions* actions);
   void FailCheckpoint(Step step, const std::string& why, CoordinatorActions* actions);
   void TryFinish(absl::Time now, CoordinatorActions* actions);
   void End(absl::Status status, CoordinatorActions* actions);
@@ -247,6 +256,9 @@ class Coordinator {
   void ForgiveStall(absl::Time now, CoordinatorActions* actions);
 
   const Options options_;
+  int gone_ = 0;
+  int awaited_;  // workers for the first view: options_.workers, less those that are known to be
+                 // gone
   const Generation generation_;
   const Term term_;
   const std::vector<ShardId> place_;  // [fragments]

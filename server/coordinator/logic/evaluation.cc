@@ -89,8 +89,10 @@ void Coordinator::GiveEvaluationsAway(StepState& step, Incarnation lost,
   }
   if (std::erase_if(step.evaluations, undone) > 0) {
     step.evaluations.clear();
-    actions->log.push_back(absl::StrCat("the evaluation of version ", step.binding.step,
-                                        " is given up: nobody is left who could read it"));
+    Tell({.kind = RunEvent::Kind::kEvaluationGivenUp,
+          .step = step.binding.step,
+          .reason = "nobody is left who could read it"},
+         actions);
   }
 }
 

@@ -32,8 +32,10 @@ CoordinatorActions Coordinator::Leave(Incarnation incarnation, absl::Time now) {
     return actions;
   }
   worker->leaving = true;
-  actions.log.push_back(absl::StrCat(worker->registration.name, " leaves; the steps before ",
-                                     next_step_, " it finishes"));
+  Tell({.kind = RunEvent::Kind::kLeave,
+        .worker = worker->registration.name,
+        .incarnation = incarnation},
+       &actions);
   MembersChanged(now, &actions);
   return actions;
 }
@@ -62,13 +64,21 @@ CoordinatorActions Coordinator::ProcessEnded(const std::string& name, absl::Time
     return actions;
   }
   if (registered_shards_.erase(name) > 0) return actions;
+  if (phase_ == Phase::kOver) {
+    gone_ += static_cast<int>(workers_.erase(name));
+    return actions;
+  }
+  if (phase_ < Phase::kTraining)
+    awaited_ = std::max(LeastWorkers(options_.start.state.step).first, awaited_ - 1);
   if (!workers_.contains(name)) {
     *error = absl::NotFoundError(absl::StrCat("no member of the name ", name, " is in the run"));
+    MakeView(now, &actions);
     return actions;
   }
   if (phase_ >= Phase::kEnding) return actions;
   Exclude(name, "its process has ended", &actions);
   Progress(now);
+  MakeView(now, &actions);
   MembersChanged(now, &actions);
   return actions;
 }
@@ -105,6 +115,17 @@ std::pair<int, std::string> Coordinator::LeastWorkers(Step step) const {
   return {holders, absl::StrCat("a unit of coverage ", least, " must be on one of them")};
 }
 
+void Coordinator::TellPlan(Step from, const std::string& reason,
+                           CoordinatorActions* actions) const {
+  Tell({.kind = RunEvent::Kind::kReplan,
+        .step = from,
+        .view = view_->id(),
+        .workers = view_->size(),
+        .plan_hash = plan_->hash,
+        .reason = reason},
+       actions);
+}
+
 // Where no plan has room for those who want to join, they wait.
 absl::Status Coordinator::ChangeView(Step step, CoordinatorActions* actions) {
   absl::Status status;
@@ -121,14 +142,16 @@ absl::Status Coordinator::ChangeView(Step step, CoordinatorActions* actions) {
     if (status.ok()) {
       last_view_ = view_->id();
       Persist(ViewRecord{view_->id(), view_->members()}, {}, actions);
-      actions->log.push_back(absl::StrCat("view ", view_->id().value(), " from step ", step,
-                                          " on: ", view_->size(), " workers"));
+      TellPlan(step, "", actions);
       EnterView(step);
       return absl::OkStatus();
     }
     unfit_ = view_->members();
-    actions->log.push_back(absl::StrCat("no plan for ", view_->size(), " workers: ",
-                                        status.message(), "; those who want to join wait"));
+    Tell({.kind = RunEvent::Kind::kNoPlan,
+          .step = step,
+          .workers = view_->size(),
+          .reason = std::string(status.message())},
+         actions);
   }
   return status;
 }
@@ -156,12 +179,13 @@ void Coordinator::Exclude(const std::string& name, const std::string& reason,
     asked = asked->second.empty() ? asked_.erase(asked) : std::next(asked);
   }
   if (!node.mapped().first_step.has_value()) {  // no step and no shard knows it
-    actions->log.push_back(absl::StrCat(name, " is let go: ", reason));
+    Tell({.kind = RunEvent::Kind::kLetGo, .worker = name, .incarnation = worker, .reason = reason},
+         actions);
     if (view_ == nullptr && ReadyWorkers() == 0) data_ = options_.start.data;
     return;
   }
-  actions->log.push_back(
-      absl::StrCat(name, " (incarnation ", worker.value(), ") is excluded: ", reason));
+  Tell({.kind = RunEvent::Kind::kExclude, .worker = name, .incarnation = worker, .reason = reason},
+       actions);
   std::vector<Step> returned;
   for (auto& [number, step] : steps_) {
     if (step.expect_reports.erase(worker) > 0 && TakeBack(step, worker)) returned.push_back(number);
@@ -226,14 +250,16 @@ void Coordinator::LoseShard(const std::string& why, absl::Time now, CoordinatorA
   if (phase_ >= Phase::kEnding) return;
   if (stop_requested_) return End(absl::UnavailableError(why), actions);
   phase_ = Phase::kOver;
-  actions->go_back = why;
+  Tell({.kind = RunEvent::Kind::kGoBack, .reason = why}, actions);
+  CoordinatorActions* const then = WhenStored(actions);
   // Steps before the checkpoint are not done again: they have their lines now, with what was
   // reported of them.
   for (const auto& [number, step] : steps_) {
     if (number > committed_ || step.binding.closing) break;
-    actions->metrics.push_back(MetricsOf(step, now));
+    then->metrics.push_back(MetricsOf(step, now));
     last_commit_ = step.committed_at;
   }
+  then->go_back = why;
 }
 
 void Coordinator::LoseSilentShards(absl::Time now, CoordinatorActions* actions) {

@@ -144,8 +144,10 @@ CoordinatorActions Coordinator::RegisterWorker(const WorkerRegistration& registr
     worker.registration = registration;
     last_incarnation_ = Incarnation(last_incarnation_.value() + 1);
     worker.incarnation = last_incarnation_;
-    actions.log.push_back(
-        absl::StrCat(registration.name, " registered, incarnation ", worker.incarnation.value()));
+    Tell({.kind = RunEvent::Kind::kJoin,
+          .worker = registration.name,
+          .incarnation = worker.incarnation},
+         &actions);
   }
   WorkerState& worker = workers_[registration.name];
   worker.heard = now;
@@ -211,7 +213,11 @@ CoordinatorActions Coordinator::Ready(Incarnation incarnation, const DataSummary
                      HashText(data.validation_checksum), "; the run has ", data_->train_samples,
                      " with ", HashText(data_->train_checksum), " and ", data_->validation_samples,
                      " with ", HashText(data_->validation_checksum)));
-    actions.log.push_back(absl::StrCat("refused ", error->message()));
+    Tell({.kind = RunEvent::Kind::kLetGo,
+          .worker = name,
+          .incarnation = incarnation,
+          .reason = std::string(error->message())},
+         &actions);
     workers_.erase(name);
     return actions;
   }
@@ -220,8 +226,11 @@ CoordinatorActions Coordinator::Ready(Incarnation incarnation, const DataSummary
   worker->ready = true;
   last_arrival_ = now;
   Progress(now);
-  actions.log.push_back(
-      absl::StrCat(name, " is ready (", ReadyWorkers(), "/", options_.workers, ")"));
+  Tell({.kind = RunEvent::Kind::kReady,
+        .worker = name,
+        .incarnation = incarnation,
+        .workers = ReadyWorkers()},
+       &actions);
   MakeView(now, &actions);
   TryBind(now, &actions);
   return actions;
@@ -229,7 +238,7 @@ CoordinatorActions Coordinator::Ready(Incarnation incarnation, const DataSummary
 
 bool Coordinator::EnoughForAView(absl::Time now) const {
   const int ready = ReadyWorkers();
-  if (ready >= options_.workers) return true;
+  if (ready >= awaited_) return true;
   return now - last_arrival_ > options_.view_timeout &&
          ready >= LeastWorkers(options_.start.state.step).first;
 }
@@ -261,8 +270,7 @@ void Coordinator::MakeView(absl::Time now, CoordinatorActions* actions) {
   last_commit_ = checkpoint_bound_at_ = now;
   if (first_bound_ == absl::InfinitePast()) first_bound_ = now;
   Progress(now);
-  actions->log.push_back(
-      absl::StrCat("view ", view_->id().value(), ": ", view_->size(), " workers"));
+  TellPlan(next_step_, "", actions);
 }
 
 }  // namespace sdp

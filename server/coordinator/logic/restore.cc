@@ -87,9 +87,7 @@ CoordinatorActions Coordinator::Restore(const std::vector<Record>& records, cons
     }
   }
   TellRestored(restoring, &actions);
-  actions.log.push_back(absl::StrCat(
-      "generation ", generation_.value(), " is taken up before step ", next_step_, ": ",
-      shards_.size(), " shards and ", workers_.size(), " workers have time to come back"));
+  Tell({.kind = RunEvent::Kind::kTakeUp, .workers = static_cast<int>(workers_.size())}, &actions);
   return actions;
 }
 
@@ -117,6 +115,7 @@ void Coordinator::RestoreView(const ViewRecord& record, Restoring& restoring) {
   restoring.planned_at = std::max<Step>(options_.start.state.step - 1, 0);
   plan_key_ = PlanKeyAt(restoring.planned_at);
   plan_number_ = 0;
+  committed_ = options_.start.state.step - 1;  // all shards have the start state
   EnterRestoredView(options_.start.state.step);
 }
 
@@ -161,7 +160,7 @@ absl::Status Coordinator::RestoreBinding(const BindingRecord& record, Restoring&
       record.checkpoint && (written.checkpoints.empty() || t > *written.checkpoints.rbegin());
   restoring.steps[t] = {positions, view_, record.evaluate};
   if (restoring.steps.size() > kStepsRemembered) restoring.steps.erase(restoring.steps.begin());
-  if (t <= written.line && !checkpoint) return absl::OkStatus();
+  if (t <= written.line && !checkpoint && !record.closing) return absl::OkStatus();
   if (const absl::Status status = MakeRestoredPlan(restoring); !status.ok()) return status;
   StepState& step = steps_[t];
   step.binding = record;
@@ -182,7 +181,8 @@ absl::Status Coordinator::RestoreBinding(const BindingRecord& record, Restoring&
   }
   if (record.evaluate) Evaluate(step);
   if (checkpoint) ExpectCheckpoint(step);
-  if (t <= written.line) steps_.erase(t);  // only its checkpoint is not there yet
+  // Only its checkpoint is not there yet.
+  if (t <= written.line && !record.closing) steps_.erase(t);
   return absl::OkStatus();
 }
 

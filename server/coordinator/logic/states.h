@@ -47,6 +47,7 @@ struct WorkerState {
   bool told_finished = false;
   // Of lost workers, to do before its next step.
   std::vector<EvaluationPart> more_evaluations;
+  std::vector<EvaluationPart> last_evaluations;  // behind the closing step: the last answer's
   absl::Time heard;
   std::string phase;
   bool waits = false;  // for others, it says

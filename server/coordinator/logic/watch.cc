@@ -14,9 +14,10 @@ void Coordinator::ReportSteps(absl::Time now, CoordinatorActions* actions) {
     const bool complete = !step.binding.closing && committed_ >= step.binding.step &&
                           step.expect_reports.empty() && step.evaluated();
     if (!complete) return;
-    actions->metrics.push_back(MetricsOf(step, now));
+    CoordinatorActions* const then = WhenStored(actions);
+    then->metrics.push_back(MetricsOf(step, now));
     last_commit_ = step.committed_at;
-    if (step.binding.evaluate) ReleaseEvaluation(step, actions);
+    if (step.binding.evaluate) ReleaseEvaluation(step, then);
     steps_.erase(steps_.begin());
   }
 }
@@ -54,7 +55,10 @@ StepMetrics Coordinator::MetricsOf(const StepState& step, absl::Time now) {
   for (const Incarnation member :
        step.view->members()) {  // in rank order: the sum's bits do not depend on arrival
     const auto reported = step.reports.find(member);
-    if (reported == step.reports.end()) continue;  // lost
+    if (reported == step.reports.end()) {
+      metrics.lost.push_back(member);
+      continue;
+    }
     const StepReport& report = reported->second;
     loss_sum += report.loss_sum;
     terms += report.terms;
@@ -179,7 +183,7 @@ std::string Coordinator::WaitingFor() const {
       for (const auto& [name, worker] : workers_) {
         if (worker.ready) who.push_back(name);
       }
-      return absl::StrCat(who.size(), " of ", options_.workers, " workers are ready",
+      return absl::StrCat(who.size(), " of ", awaited_, " workers are ready",
                           who.empty() ? "" : absl::StrCat(" (", absl::StrJoin(who, ", "), ")"));
     case Phase::kTraining:
       break;
@@ -229,7 +233,7 @@ GenerationStart Coordinator::NextStart() const {
 }
 
 int Coordinator::members() const {
-  return view_ == nullptr ? options_.workers : static_cast<int>(view_->size());
+  return std::max(1, (view_ == nullptr ? awaited_ : view_->size()) - gone_);
 }
 
 RunStatus Coordinator::status(absl::Time now) const {

@@ -275,6 +275,8 @@ proto::RunStatus CoordinatorService::Status() const {
   if (const auto eta = progress_.Eta()) message.set_eta_sec(absl::ToDoubleSeconds(*eta));
   message.set_run_dir(folder_->path());
   message.set_plan_hash(status.plan_hash);
+  for (const std::string& event : events_) message.add_events(event);
+  message.set_events_error(events_error_);
   return message;
 }
 

@@ -120,6 +120,7 @@ std::string MetricsJson(const StepMetrics& metrics) {
     json["gradient_norm"] = metrics.gradient_norm;
     json["clip_scale"] = metrics.clip_scale;
     json["workers"] = metrics.workers;
+    for (const Incarnation worker : metrics.lost) json["lost_workers"].push_back(worker.value());
     json["min_holders"] = metrics.min_holders;
     json["max_holders"] = metrics.max_holders;
     json["uncovered_fragments"] = metrics.uncovered;
@@ -158,6 +159,23 @@ std::string MetricsJson(const StepMetrics& metrics) {
   return json.dump();
 }
 
+std::string EventJson(const RunEvent& event, absl::Time at) {
+  nlohmann::ordered_json json;
+  json["time"] = absl::FormatTime("%Y-%m-%dT%H:%M:%E3SZ", at, absl::UTCTimeZone());
+  json["event"] = EventName(event.kind);
+  json["generation"] = event.generation.value();
+  json["step"] = event.step;
+  if (!event.worker.empty()) json["worker"] = event.worker;
+  if (event.incarnation != Incarnation()) json["incarnation"] = event.incarnation.value();
+  if (event.view != ViewId()) json["view"] = event.view.value();
+  if (event.workers > 0) json["workers"] = event.workers;
+  if (event.plan_hash != 0) json["plan_hash"] = HashText(event.plan_hash);
+  if (event.kind == RunEvent::Kind::kEnd) json["code"] = absl::StatusCodeToString(event.code);
+  if (!event.reason.empty()) json["reason"] = event.reason;
+  json["text"] = EventText(event);
+  return json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+}
+
 absl::StatusOr<std::unique_ptr<RunFolder>> RunFolder::Create(const std::string& path) {
   std::error_code error;
   fs::create_directories(path, error);
@@ -192,7 +210,9 @@ absl::StatusOr<std::unique_ptr<RunFolder>> RunFolder::Open(const std::string& pa
   std::string owner;
   SDP_ASSIGN_OR_RETURN(const int lock, Lock(path + "/lock", O_CREAT, &owner));
   if (lock < 0) return InUse(path, owner);
-  return Begin(path, lock, CutIncompleteLine(path + "/metrics.jsonl"));
+  absl::Status status = CutIncompleteLine(path + "/metrics.jsonl");
+  if (status.ok()) status = CutIncompleteLine(path + "/events.jsonl");
+  return Begin(path, lock, status);
 }
 
 absl::StatusOr<std::unique_ptr<RunFolder>> RunFolder::Begin(const std::string& path, int lock,
@@ -202,24 +222,27 @@ absl::StatusOr<std::unique_ptr<RunFolder>> RunFolder::Begin(const std::string& p
       (ftruncate(lock, 0) != 0 || pwrite(lock, process.data(), process.size(), 0) < 0)) {
     status = Errno("write", path + "/lock");
   }
-  std::FILE* metrics = nullptr;
-  if (status.ok()) {
-    const std::string metrics_path = path + "/metrics.jsonl";
-    metrics = std::fopen(metrics_path.c_str(), "ae");
-    if (metrics == nullptr) status = Errno("open", metrics_path);
+  std::unique_ptr<RunFolder> folder(new RunFolder(path));
+  folder->lock_ = lock;
+  for (Lines* lines : {&folder->metrics_, &folder->events_}) {
+    if (!status.ok()) break;
+    lines->file = std::fopen(lines->path.c_str(), "ae");
+    if (lines->file == nullptr) status = Errno("open", lines->path);
   }
-  if (!status.ok()) {
-    close(lock);
-    return status;
-  }
-  return std::unique_ptr<RunFolder>(new RunFolder(path, lock, metrics));
+  if (!status.ok()) return status;
+  return folder;
 }
 
-RunFolder::RunFolder(std::string path, int lock, std::FILE* metrics)
-    : path_(std::move(path)), lock_(lock), metrics_(metrics) {}
+RunFolder::RunFolder(std::string path) : path_(std::move(path)) {
+  metrics_.path = path_ + "/metrics.jsonl";
+  events_.path = path_ + "/events.jsonl";
+}
 
 RunFolder::~RunFolder() {
-  std::fclose(metrics_);  // Every line was flushed; there is nothing left that could fail.
+  for (const Lines* lines : {&metrics_, &events_}) {
+    // Every line was flushed; there is nothing left that could fail.
+    if (lines->file != nullptr) std::fclose(lines->file);
+  }
   close(lock_);
 }
 
@@ -250,20 +273,27 @@ absl::Status RunFolder::WriteAddress(const std::string& address) {
 }
 
 absl::Status RunFolder::AppendMetrics(const StepMetrics& metrics) {
-  if (!status_.ok()) return status_;
-  const std::string line = MetricsJson(metrics) + "\n";
-  if (std::fwrite(line.data(), 1, line.size(), metrics_) != line.size() ||
-      std::fflush(metrics_) != 0) {
-    status_ = Errno("write", path_ + "/metrics.jsonl");
+  return Append(MetricsJson(metrics), &metrics_);
+}
+
+absl::Status RunFolder::AppendEvent(const std::string& json) { return Append(json, &events_); }
+
+absl::Status RunFolder::Append(const std::string& json, Lines* lines) {
+  if (!lines->status.ok()) return lines->status;
+  const std::string line = json + "\n";
+  if (std::fwrite(line.data(), 1, line.size(), lines->file) != line.size() ||
+      std::fflush(lines->file) != 0) {
+    lines->status = Errno("write", lines->path);
   }
-  return status_;
+  return lines->status;
 }
 
 void RunFolder::Discard() {
   std::error_code
       ignored;  // What cannot be removed stays, and the next run in this folder says so.
-  for (const char* name : {"config.toml", "plan.json", "metrics.jsonl", "state.db", "state.db-wal",
-                           "state.db-shm", "coordinator.address", "lock", "logs", ""}) {
+  for (const char* name :
+       {"config.toml", "plan.json", "metrics.jsonl", "events.jsonl", "state.db", "state.db-wal",
+        "state.db-shm", "coordinator.address", "lock", "logs", ""}) {
     fs::remove(fs::path(path_) / name, ignored);  // a folder only if it is empty
   }
 }

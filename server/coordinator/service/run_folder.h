@@ -8,6 +8,8 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "common/base/ids.h"
+#include "absl/time/time.h"
+#include "server/coordinator/logic/run_event.h"
 #include "server/coordinator/logic/step_metrics.h"
 
 namespace sdp {
@@ -16,14 +18,21 @@ namespace sdp {
 // seconds with `_sec`, hashes as 16 hexadecimal digits. What a closing step does not have (loss,
 // times, bytes) is absent, as are a full_loss that was not asked for and a full_accuracy where
 // targets are not classes of images. `largest_worker` says what the memory of the worker with the
-// largest peak is for, in bytes, now and at that peak. A step that is diagnosed has `blocks`, an
+// largest peak is for, in bytes, now and at that peak. `lost_workers`, absent if empty, are the
+// incarnations of `lost`. A step that is diagnosed has `blocks`, an
 // object per unit (server/coordinator/logic/diagnostics.h).
 std::string MetricsJson(const StepMetrics& metrics);
+
+// One line of events.jsonl, without the newline: `time` (UTC, ISO 8601), `event` (its kind),
+// `generation`, `step`, then what of the event's fields its kind has, by their names, and `text`,
+// the whole for people.
+std::string EventJson(const RunEvent& event, absl::Time at);
 
 // The folder of one run:
 //   config.toml     every value resolved (written by main)
 //   plan.json       who holds what
 //   metrics.jsonl   an object per step
+//   events.jsonl    an object per event of membership and of the run
 //   state.db        the coordinator's records
 //   logs/           of the processes
 //   checkpoints/    step-T, unless the config says another folder (common/checkpoint/manifest.h)
@@ -38,9 +47,9 @@ class RunFolder {
   //   AlreadyExists - it has a run, or anything else. FailedPrecondition - a process is using it.
   //   Others - the file system's.
   static absl::StatusOr<std::unique_ptr<RunFolder>> Create(const std::string& path);
-  // Takes the lock of a folder that has a run, to go on with it. The incomplete last line of
-  // metrics.jsonl, which a crash may leave, is cut off. NotFound - there is no run in it.
-  // FailedPrecondition - a process is using it.
+  // Takes the lock of a folder that has a run, to go on with it. The incomplete last lines of
+  // metrics.jsonl and events.jsonl, which a crash may leave, are cut off. NotFound - there is no
+  // run in it. FailedPrecondition - a process is using it.
   static absl::StatusOr<std::unique_ptr<RunFolder>> Open(const std::string& path);
   ~RunFolder();
   RunFolder(const RunFolder&) = delete;
@@ -64,6 +73,7 @@ class RunFolder {
   absl::Status WriteAddress(const std::string& address);
   // The line is with the operating system on return. An error is final: later calls return it too.
   absl::Status AppendMetrics(const StepMetrics& metrics);
+  absl::Status AppendEvent(const std::string& json);  // as AppendMetrics
 
   // Takes away what was written, and the folder if nothing else is in it: the run could not begin,
   // and may be tried again.
@@ -73,12 +83,18 @@ class RunFolder {
   // Of a folder that is locked and, if `status` says so, prepared; the lock is let go of otherwise.
   static absl::StatusOr<std::unique_ptr<RunFolder>> Begin(const std::string& path, int lock,
                                                           absl::Status status);
-  RunFolder(std::string path, int lock, std::FILE* metrics);
+  struct Lines {  // a file that grows by lines
+    std::string path;
+    std::FILE* file = nullptr;
+    absl::Status status;
+  };
+  static absl::Status Append(const std::string& json, Lines* lines);
+
+  explicit RunFolder(std::string path);
 
   const std::string path_;
-  const int lock_;  // file descriptor
-  std::FILE* const metrics_;
-  absl::Status status_;  // of metrics_
+  int lock_ = -1;  // file descriptor
+  Lines metrics_, events_;
 };
 
 // Writes `text` to `path` whole or not at all: beside it first, then renamed into its place. Errors

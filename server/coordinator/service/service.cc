@@ -13,6 +13,11 @@
 #include "server/coordinator/service/rpc.h"
 
 namespace sdp {
+namespace {
+
+constexpr size_t kShownEvents = 50;
+
+}  // namespace
 
 CoordinatorService::CoordinatorService(Options options, EventLoop* loop, StateStore* store,
                                        RunFolder* folder)
@@ -78,6 +83,7 @@ void CoordinatorService::Execute(CoordinatorActions actions) {
   for (const StepMetrics& metrics : actions.metrics) Record(metrics);
   for (const auto& release : actions.releases)
     shards_->ReleaseEvaluation(release.shard, release.step);
+  for (const RunEvent& event : actions.events) Record(event);
   for (const std::string& line : actions.log) options_.log(line);
   for (const ShardId shard : actions.finish_shards) shards_->Finish(shard);
   if (actions.go_back.has_value()) GoBack(*actions.go_back);
@@ -85,7 +91,6 @@ void CoordinatorService::Execute(CoordinatorActions actions) {
 }
 
 void CoordinatorService::GoBack(const std::string& why) {
-  options_.log(absl::StrCat("generation ", generation_.value(), " is over: ", why));
   if (options_.go_back == nullptr) return EndRun(absl::UnavailableError(why));
   const GenerationStart next = logic_->NextStart();
   going_back_ = true;
@@ -107,9 +112,9 @@ void CoordinatorService::BeginAgain(const absl::StatusOr<Beginning>& beginning) 
   shards_ = nullptr;
   if (over_.has_value()) return;
   if (!beginning.ok()) return EndRun(Context(beginning.status(), "going back to a checkpoint"));
-  for (const std::string& note : beginning->notes) options_.log(note);
   Coordinator::Options options = options_.logic;
   options.start = beginning->start;
+  options.start.notes = beginning->notes;
   options.coverage = beginning->coverage;
   options.workers = logic_->members();  // those that were in the run, not more
   logic_ = std::make_unique<Coordinator>(options);
@@ -265,12 +270,28 @@ void CoordinatorService::Record(StepMetrics metrics) {
   if (const absl::Status written = folder_->AppendMetrics(metrics); !written.ok()) EndRun(written);
 }
 
+// Training does not need it: that it cannot be written is said once, and stays in status.
+void CoordinatorService::Record(const RunEvent& event) {
+  events_.push_back(EventJson(event, absl::Now()));
+  if (events_.size() > kShownEvents) events_.pop_front();
+  const absl::Status written = folder_->AppendEvent(events_.back());
+  if (written.ok() || !events_error_.empty()) return;
+  events_error_ = std::string(written.message());
+  options_.log(absl::StrCat(events_error_, "; training goes on without it"));
+}
+
 void CoordinatorService::EndRun(const absl::Status& status) {
   if (over_.has_value()) return;
   over_ = status;
   leave_by_ = absl::Now() + options_.linger;
-  options_.log(status.ok() ? "the run is finished"
-                           : absl::StrCat("the run ends: ", status.message()));
+  const RunStatus run = logic_->status(absl::Now());
+  const RunEvent end{.kind = RunEvent::Kind::kEnd,
+                     .generation = run.generation,
+                     .step = run.step,
+                     .code = status.code(),
+                     .reason = std::string(status.message())};
+  Record(end);
+  options_.log(EventText(end));
   const grpc::Status answer = ToGrpc(Over());
   for (const auto& pending : shard_applicants_.TakeAll()) pending.reactor->Finish(answer);
   for (const auto& pending : worker_applicants_.TakeAll()) pending.reactor->Finish(answer);

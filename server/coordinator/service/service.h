@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
@@ -124,6 +125,7 @@ class CoordinatorService {
   void Admit(const CoordinatorActions::AdmitWorker& admit);
   void Bind(const CoordinatorActions::ToWorker& bind);
   void Record(StepMetrics metrics);
+  void Record(const RunEvent& event);
   void Complete(const CheckpointManifest& manifest);
   void Abandon(Step checkpoint);
   void WritePlanOnce();
@@ -152,6 +154,8 @@ class CoordinatorService {
   LongPolls<Applicant, proto::RegisterWorkerResponse> worker_applicants_;
   LongPolls<Question, proto::BeginStepResponse> questions_;
   RunProgress progress_;
+  std::deque<std::string> events_;  // the newest lines of events.jsonl
+  std::string events_error_;        // why there are no more of them
   bool plan_written_ = false;
   std::map<std::string, int64_t> predicted_;  // by name of member
   std::optional<absl::Status> over_;
