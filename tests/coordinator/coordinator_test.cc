@@ -287,10 +287,10 @@ TEST_F(CoordinatorTest, Checkpoint_OnRequest_IsOfTheNextUnboundStep_Once) {
   Coordinator c(options_);
   Step step = -1;
   absl::Status error;
-  c.TakeCheckpoint(now_, &step, &error);
+  c.TakeCheckpoint(&step, &error);
   EXPECT_TRUE(absl::IsFailedPrecondition(error));
   Gather(c);
-  c.TakeCheckpoint(now_, &step, &error);
+  c.TakeCheckpoint(&step, &error);
   EXPECT_EQ(error, absl::OkStatus());
   EXPECT_EQ(step, 1);  // version 0 needs none
   std::vector<bool> bound;

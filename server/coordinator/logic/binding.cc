@@ -111,9 +111,8 @@ void Coordinator::BindStep(absl::Time now, CoordinatorActions* actions) {
   const bool closing = t >= options_.steps || stop_requested_;
   // Weights that were given are worth knowing before the first step changes them.
   const Step first = options_.start.state.init_path.empty() ? 1 : 0;
-  const bool diagnose = !closing && DiagnoseAt(t);
   const bool due =
-      diagnose || (options_.eval_every > 0 && t >= first && t % options_.eval_every == 0);
+      DiagnoseAt(t) || (options_.eval_every > 0 && t >= first && t % options_.eval_every == 0);
   if (!closing) {
     if (const absl::Status status = ChangeView(t, actions); !status.ok())
       return End(status, actions);
@@ -124,29 +123,15 @@ void Coordinator::BindStep(absl::Time now, CoordinatorActions* actions) {
     if (plan_key_.phase != phase)
       TellPlan(t, absl::StrCat("sdp.phases: number ", plan_key_.phase), actions);
   }
-  StepState& step = steps_[t];
-  step.binding = BindingRecord{generation_,
-                               t,
-                               view_->id(),
-                               cursor_,
-                               closing ? 0 : options_.global_batch,
-                               options_.validation && (closing ? !stop_requested_ : due),
-                               closing,
-                               CheckpointDue(t, closing, now)};
-  step.diagnose = diagnose;
-  step.plan = plan_;
-  step.plan_number = plan_number_;
-  step.holders = holders_;
-  step.view = view_;
-  step.positions = cursor_.Take(step.binding.samples);
-  if (closing) {
-    closing_ = t;
-  } else {
-    step.expect_reports.insert(view_->members().begin(), view_->members().end());
-    step.squares.resize(place_.size());
-    if (diagnose) step.holder_squares.resize(place_.size());
-  }
-  if (step.binding.evaluate) Evaluate(step);
+  const BindingRecord record{generation_,
+                             t,
+                             view_->id(),
+                             cursor_,
+                             closing ? 0 : options_.global_batch,
+                             options_.validation && (closing ? !stop_requested_ : due),
+                             closing,
+                             CheckpointDue(t, closing, now)};
+  StepState& step = OpenStep(record, cursor_.Take(record.samples));
   if (step.binding.checkpoint) {
     ExpectCheckpoint(step);
     checkpoint_asked_ = false;
@@ -156,6 +141,28 @@ void Coordinator::BindStep(absl::Time now, CoordinatorActions* actions) {
   BindShards(step, &then);
   Progress(now);
   Persist(step.binding, std::move(then), actions, t);
+}
+
+// Over the newest view and plan. Its checkpoint is not expected yet.
+StepState& Coordinator::OpenStep(const BindingRecord& binding,
+                                 std::vector<PositionRange> positions) {
+  StepState& step = steps_[binding.step];
+  step.binding = binding;
+  step.positions = std::move(positions);
+  step.view = view_;
+  step.plan = plan_;
+  step.plan_number = plan_number_;
+  step.holders = holders_;
+  step.diagnose = DiagnoseAt(binding.step) && !binding.closing;
+  if (binding.closing) {
+    closing_ = binding.step;
+  } else {
+    step.expect_reports.insert(view_->members().begin(), view_->members().end());
+    step.squares.resize(place_.size());
+    if (step.diagnose) step.holder_squares.resize(place_.size());
+  }
+  if (binding.evaluate) Evaluate(step);
+  return step;
 }
 
 void Coordinator::BindShards(const StepState& step, CoordinatorActions* actions) {
@@ -176,46 +183,6 @@ void Coordinator::BindShards(const StepState& step, CoordinatorActions* actions)
 
 bool Coordinator::DiagnoseAt(Step step) const {
   return options_.diagnostics_every > 0 && step % options_.diagnostics_every == 0;
-}
-
-// The version that a generation starts from is on the disk already, or the initial one.
-bool Coordinator::CheckpointDue(Step step, bool closing, absl::Time now) const {
-  const int64_t every = options_.checkpoint_every;
-  return step > options_.start.state.step &&
-         (closing || checkpoint_asked_ || (every > 0 && step % every == 0) ||
-          now - checkpoint_bound_at_ >= options_.checkpoint_after);
-}
-
-CoordinatorActions Coordinator::TakeCheckpoint(absl::Time /*now*/, Step* step,
-                                               absl::Status* error) {
-  CoordinatorActions actions;
-  *error = absl::OkStatus();
-  if (phase_ != Phase::kTraining) {
-    *error = absl::FailedPreconditionError(absl::StrCat("the run does not train: ", WaitingFor()));
-  } else if (closing_.has_value()) {
-    *step = *closing_;  // the end has one
-  } else {
-    checkpoint_asked_ = true;
-    *step = std::max(next_step_, options_.start.state.step + 1);
-    actions.log.push_back(absl::StrCat("checkpoint ", *step, " was asked for"));
-  }
-  return actions;
-}
-
-void Coordinator::ExpectCheckpoint(const StepState& step) {
-  CheckpointState& checkpoint = checkpoints_[step.binding.step];
-  CheckpointManifest& manifest = checkpoint.manifest;
-  manifest.step = step.binding.step;
-  manifest.generation = generation_;
-  manifest.cursor = step.binding.cursor;
-  manifest.config = options_.config;
-  manifest.config_hash = options_.config_hash;
-  manifest.coverage = options_.coverage;
-  manifest.data = *data_;
-  manifest.plan_hash = step.plan->hash;
-  for (size_t s = 0; s < shards_.size(); ++s) {
-    if (shards_[s].fragments > 0) checkpoint.expect.insert(ShardId(static_cast<int32_t>(s)));
-  }
 }
 
 void Coordinator::AnswerAll(CoordinatorActions* actions) {

@@ -125,9 +125,7 @@ CoordinatorActions Coordinator::OnReduced(const Reduced& reduced, absl::Time now
     step.holder_squares[f].resize(holders);
   }
   Progress(now);
-  const auto owners =
-      std::count_if(shards_.begin(), shards_.end(), [](const auto& s) { return s.fragments > 0; });
-  if (static_cast<std::ptrdiff_t>(step.reduced.size()) == owners) FinishReduction(step, &actions);
+  if (step.reduced.size() == Owners().size()) FinishReduction(step, &actions);
   return actions;
 }
 
@@ -138,12 +136,22 @@ void Coordinator::FinishReduction(StepState& step, CoordinatorActions* actions) 
   if (options_.clip_norm <= 0 || step.scaled) return;
   step.scaled = true;
   step.scale = std::min(1.0, options_.clip_norm / (step.gradient_norm + 1e-6));
-  const ClipScale scale{generation_, step.binding.step, step.scale};
   CoordinatorActions then;
+  SendScale(step, &then);
+  Persist(ScaleRecord{generation_, step.binding.step, step.scale}, std::move(then), actions);
+}
+
+void Coordinator::SendScale(const StepState& step, CoordinatorActions* actions) const {
+  for (const ShardId shard : Owners())
+    actions->scales.push_back({shard, {generation_, step.binding.step, step.scale}});
+}
+
+std::vector<ShardId> Coordinator::Owners() const {
+  std::vector<ShardId> owners;
   for (size_t s = 0; s < shards_.size(); ++s) {
-    if (shards_[s].fragments > 0) then.scales.push_back({ShardId(static_cast<int32_t>(s)), scale});
+    if (shards_[s].fragments > 0) owners.push_back(ShardId(static_cast<int32_t>(s)));
   }
-  Persist(ScaleRecord{scale.generation, scale.step, scale.scale}, std::move(then), actions);
+  return owners;
 }
 
 CoordinatorActions Coordinator::OnStepDone(const StepDone& done, absl::Time now) {
@@ -222,63 +230,6 @@ CoordinatorActions Coordinator::OnStateHashes(const StateHashes& hashes, absl::T
   Progress(now);
   TryFinish(now, &actions);
   return actions;
-}
-
-CoordinatorActions Coordinator::OnCheckpointPart(const CheckpointPart& part, absl::Time now) {
-  CoordinatorActions actions;
-  const auto it = checkpoints_.find(part.step);
-  if (it == checkpoints_.end() || it->second.expect.erase(part.shard) == 0) return actions;
-  CheckpointState& checkpoint = it->second;
-  Progress(now);
-  if (part.error.empty()) {
-    checkpoint.files.emplace(part.shard, part.file);
-  } else if (checkpoint.error.empty()) {
-    checkpoint.error = absl::StrCat(
-        shards_[static_cast<size_t>(part.shard.value())].registration.name, ": ", part.error);
-  }
-  if (!checkpoint.expect.empty()) return actions;
-  if (!checkpoint.error.empty()) {
-    FailCheckpoint(part.step, checkpoint.error, &actions);
-    TryFinish(now, &actions);
-    return actions;
-  }
-  WriteIfWhole(part.step, &actions);
-  return actions;
-}
-
-// All files are there, and nothing can come back any more from the steps before it: the cursor is
-// fixed.
-void Coordinator::WriteIfWhole(Step step, CoordinatorActions* actions) {
-  const auto it = checkpoints_.find(step);
-  if (it == checkpoints_.end() || !it->second.expect.empty() || committed_ < step - 1) return;
-  CheckpointManifest manifest = it->second.manifest;
-  for (auto& [shard, file] : it->second.files) manifest.files.push_back(std::move(file));
-  WhenStored(actions)->manifests.push_back(std::move(manifest));
-}
-
-CoordinatorActions Coordinator::CheckpointStored(Step step, const absl::Status& status,
-                                                 absl::Time now) {
-  CoordinatorActions actions;
-  if (!checkpoints_.contains(step)) return actions;
-  Progress(now);
-  if (status.ok()) {
-    checkpoints_.erase(step);
-    last_checkpoint_ = step;
-    last_checkpoint_at_ = now;
-    Tell({.kind = RunEvent::Kind::kCheckpoint, .step = step}, &actions);
-  } else {
-    FailCheckpoint(step, std::string(status.message()), &actions);
-  }
-  TryFinish(now, &actions);
-  return actions;
-}
-
-// Training goes on: the next checkpoint may find room. The error stays for people to see.
-void Coordinator::FailCheckpoint(Step step, const std::string& why, CoordinatorActions* actions) {
-  checkpoint_error_ = absl::StrCat("checkpoint ", step, ": ", why);
-  Tell({.kind = RunEvent::Kind::kCheckpointFailed, .step = step, .reason = why}, actions);
-  checkpoints_.erase(step);  // `why` may be in it
-  actions->abandoned.push_back(step);
 }
 
 CoordinatorActions Coordinator::OnNotFinite(const NotFiniteReport& report, absl::Time /*now*/) {

@@ -142,7 +142,7 @@ class Coordinator {
   CoordinatorActions ShardFinished(ShardId shard, absl::Time now);  // it was told, and ends
   // A checkpoint of the next step to be bound, at the earliest: `*step`. FailedPrecondition in
   // `*error`: the run does not train.
-  CoordinatorActions TakeCheckpoint(absl::Time now, Step* step, absl::Status* error);
+  CoordinatorActions TakeCheckpoint(Step* step, absl::Status* error);
   // Ends the run at the next unbound step, without evaluation (Ctrl-C).
   CoordinatorActions Stop(const std::string& reason, absl::Time now);
   // Looks at leases and deadlines. Call about once a second.
@@ -188,6 +188,7 @@ class Coordinator {
   absl::Status ChangeView(Step step, CoordinatorActions* actions);
   void EnterView(Step step);
   void Exclude(const std::string& name, const std::string& reason, CoordinatorActions* actions);
+  void SendExclusion(Incarnation worker, CoordinatorActions* actions) const;
   bool TakeBack(StepState& step, Incarnation worker);  // true: its samples come back
   void ReturnPortion(Step step, const std::vector<PositionRange>& portion);
   void ExcludeSilent(absl::Time now, CoordinatorActions* actions);
@@ -198,10 +199,9 @@ class Coordinator {
   void ForgetLeft();
 
   // binding.cc
-  bool CheckpointDue(Step step, bool closing, absl::Time now) const;
-  void ExpectCheckpoint(const StepState& step);
   void TryBind(absl::Time now, CoordinatorActions* actions);
   void BindStep(absl::Time now, CoordinatorActions* actions);
+  StepState& OpenStep(const BindingRecord& binding, std::vector<PositionRange> positions);
   void BindShards(const StepState& step, CoordinatorActions* actions);
   bool DiagnoseAt(Step step) const;
   absl::Status MakePlanAt(Step step);  // for the view
@@ -213,16 +213,25 @@ class Coordinator {
   void TellFinished(Incarnation worker, Step step, CoordinatorActions* actions);
   WorkerBinding BindingFor(const StepState& step, int rank, int64_t known_plan) const;
 
+  // checkpoints.cc
+  bool CheckpointDue(Step step, bool closing, absl::Time now) const;
+  void ExpectCheckpoint(const StepState& step);
+  void WriteIfWhole(Step checkpoint, CoordinatorActions* actions);
+  void FailCheckpoint(Step step, const std::string& why, CoordinatorActions* actions);
+
   // restore.cc
   struct Restoring;
-  void RestoreShard(const ShardRecord& record, absl::Time now);
+  // DataLoss: it does not fit the records before it.
+  absl::Status RestoreRecord(const Record& record, Restoring& restoring,
+                             CoordinatorActions* actions);
+  absl::Status RestoreShard(const ShardRecord& record, absl::Time now);
   void RestoreWorker(const MemberRecord& record, absl::Time now);
   void RestoreView(const ViewRecord& record, Restoring& restoring);
   void EnterRestoredView(Step step);
   absl::Status MakeRestoredPlan(const Restoring& restoring);
   absl::Status RestoreBinding(const BindingRecord& record, Restoring& restoring);
-  void RestoreExclusion(const ExclusionRecord& record, const Restoring& restoring,
-                        CoordinatorActions* actions);
+  absl::Status RestoreExclusion(const ExclusionRecord& record, const Restoring& restoring,
+                                CoordinatorActions* actions);
   void TellRestored(const Restoring& restoring, CoordinatorActions* actions);
 
   // evaluation.cc
@@ -247,9 +256,9 @@ class Coordinator {
   CoordinatorActions* WhenStored(CoordinatorActions* actions);
   void Commit(absl::Time now, CoordinatorActions* actions);
   void FinishReduction(StepState& step, CoordinatorActions* actions);
+  void SendScale(const StepState& step, CoordinatorActions* actions) const;
+  std::vector<ShardId> Owners() const;  // shards that have fragments
   bool ShardsHave(Step done) const;
-  void WriteIfWhole(Step checkpoint, CoordinatorActions* actions);
-  void FailCheckpoint(Step step, const std::string& why, CoordinatorActions* actions);
   void TryFinish(absl::Time now, CoordinatorActions* actions);
   void End(absl::Status status, CoordinatorActions* actions);
   void Progress(absl::Time now) { last_progress_ = now; }

@@ -191,14 +191,17 @@ void Coordinator::Exclude(const std::string& name, const std::string& reason,
     if (step.expect_reports.erase(worker) > 0 && TakeBack(step, worker)) returned.push_back(number);
     GiveEvaluationsAway(step, worker, actions);
   }
-  const Exclusion exclusion{generation_, ++exclusions_, worker};
+  ++exclusions_;
   CoordinatorActions then;
-  for (size_t s = 0; s < shards_.size(); ++s) {
-    if (shards_[s].fragments > 0)
-      then.exclude.push_back({ShardId(static_cast<int32_t>(s)), exclusion});
-  }
-  Persist(ExclusionRecord{generation_, exclusion.number, worker, reason, committed_, returned},
+  SendExclusion(worker, &then);
+  Persist(ExclusionRecord{generation_, exclusions_, worker, reason, committed_, returned},
           std::move(then), actions);
+}
+
+// The newest one.
+void Coordinator::SendExclusion(Incarnation worker, CoordinatorActions* actions) const {
+  for (const ShardId shard : Owners())
+    actions->exclude.push_back({shard, {generation_, exclusions_, worker}});
 }
 
 // After members were excluded, or have said that they leave.

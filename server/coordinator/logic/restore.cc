@@ -7,6 +7,7 @@
 #include <variant>
 
 #include "absl/strings/str_cat.h"
+#include "common/base/status.h"
 #include "server/coordinator/logic/coordinator.h"
 #include "server/coordinator/logic/portion.h"
 
@@ -20,6 +21,11 @@ constexpr size_t kCheckpointsAtOnce = 2;
 
 // Returned portions are of steps that were in flight.
 constexpr size_t kStepsRemembered = 8;
+
+// The store gives back what was written: this is another run's, or another version's.
+absl::Status Damaged(const std::string& what) {
+  return absl::DataLossError(absl::StrCat(what, ", which does not fit what is written before it"));
+}
 
 }  // namespace
 
@@ -44,30 +50,9 @@ CoordinatorActions Coordinator::Restore(const std::vector<Record>& records, cons
   last_arrival_ = last_commit_ = checkpoint_bound_at_ = now;
   Progress(now);
   for (const Record& record : records) {
-    if (const auto* begun = std::get_if<GenerationRecord>(&record)) {
-      if (begun->generation == generation_) phase_ = Phase::kStarting;
-    } else if (const auto* data = std::get_if<DataRecord>(&record)) {
-      data_ = data->data;
-    } else if (phase_ == Phase::kShards) {
-      continue;  // of earlier generations
-    } else if (const auto* shard = std::get_if<ShardRecord>(&record)) {
-      RestoreShard(*shard, now);
-    } else if (const auto* member = std::get_if<MemberRecord>(&record)) {
-      RestoreWorker(*member, now);
-    } else if (const auto* view = std::get_if<ViewRecord>(&record)) {
-      RestoreView(*view, restoring);
-    } else if (const auto* binding = std::get_if<BindingRecord>(&record)) {
-      if (const absl::Status status = RestoreBinding(*binding, restoring); !status.ok()) {
-        End(status, &actions);
-        return actions;
-      }
-    } else if (const auto* scale = std::get_if<ScaleRecord>(&record)) {
-      if (const auto step = steps_.find(scale->step); step != steps_.end()) {
-        step->second.scale = scale->scale;
-        step->second.scaled = true;
-      }
-    } else if (const auto* exclusion = std::get_if<ExclusionRecord>(&record)) {
-      RestoreExclusion(*exclusion, restoring, &actions);
+    if (const absl::Status status = RestoreRecord(record, restoring, &actions); !status.ok()) {
+      End(Context(status, "the records of the process before this one"), &actions);
+      return actions;
     }
   }
   while (checkpoints_.size() > kCheckpointsAtOnce) checkpoints_.erase(checkpoints_.begin());
@@ -91,12 +76,43 @@ CoordinatorActions Coordinator::Restore(const std::vector<Record>& records, cons
   return actions;
 }
 
-void Coordinator::RestoreShard(const ShardRecord& record, absl::Time now) {
+absl::Status Coordinator::RestoreRecord(const Record& record, Restoring& restoring,
+                                        CoordinatorActions* actions) {
+  if (const auto* begun = std::get_if<GenerationRecord>(&record)) {
+    if (begun->generation == generation_) phase_ = Phase::kStarting;
+  } else if (const auto* data = std::get_if<DataRecord>(&record)) {
+    data_ = data->data;
+  } else if (phase_ == Phase::kShards) {
+    return absl::OkStatus();  // of earlier generations
+  } else if (const auto* shard = std::get_if<ShardRecord>(&record)) {
+    return RestoreShard(*shard, restoring.now);
+  } else if (const auto* member = std::get_if<MemberRecord>(&record)) {
+    RestoreWorker(*member, restoring.now);
+  } else if (const auto* view = std::get_if<ViewRecord>(&record)) {
+    RestoreView(*view, restoring);
+  } else if (const auto* binding = std::get_if<BindingRecord>(&record)) {
+    return RestoreBinding(*binding, restoring);
+  } else if (const auto* scale = std::get_if<ScaleRecord>(&record)) {
+    if (const auto step = steps_.find(scale->step); step != steps_.end()) {
+      step->second.scale = scale->scale;
+      step->second.scaled = true;
+    }
+  } else if (const auto* exclusion = std::get_if<ExclusionRecord>(&record)) {
+    return RestoreExclusion(*exclusion, restoring, actions);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Coordinator::RestoreShard(const ShardRecord& record, absl::Time now) {
   shards_.resize(static_cast<size_t>(options_.shards));
-  ShardState& shard = shards_[static_cast<size_t>(record.shard.value())];
+  const auto number = static_cast<size_t>(record.shard.value());
+  if (number >= shards_.size())
+    return Damaged(absl::StrCat(record.name, " is number ", number, " of ", shards_.size()));
+  ShardState& shard = shards_[number];
   shard.registration = {record.name, record.address, options_.config_hash, record.instance};
   shard.fragments = static_cast<size_t>(std::count(place_.begin(), place_.end(), record.shard));
   shard.heard = now;
+  return absl::OkStatus();
 }
 
 void Coordinator::RestoreWorker(const MemberRecord& record, absl::Time now) {
@@ -137,11 +153,15 @@ absl::Status Coordinator::MakeRestoredPlan(const Restoring& restoring) {
 absl::Status Coordinator::RestoreBinding(const BindingRecord& record, Restoring& restoring) {
   const Written& written = restoring.written;
   const Step t = record.step;
+  const auto view = restoring.views.find(record.view);
+  if (view == restoring.views.end())
+    return Damaged(absl::StrCat("step ", t, " is bound in view ", record.view.value()));
+  if (!data_.has_value()) return Damaged(absl::StrCat("step ", t, " is bound without data"));
   next_step_ = t + 1;
   // It was bound when the last step but one was committed; shards will say what came after.
   committed_ = std::max(committed_, t - 2);
   if (view_->id() != record.view) {
-    view_ = restoring.views.at(record.view);
+    view_ = view->second;
     EnterRestoredView(t);
   }
   if (PlanKeyAt(t) != plan_key_ && !record.closing) {
@@ -152,9 +172,6 @@ absl::Status Coordinator::RestoreBinding(const BindingRecord& record, Restoring&
   }
   cursor_ = record.cursor;
   std::vector<PositionRange> positions = cursor_.Take(record.samples);
-  for (auto& [name, worker] : workers_) {
-    if (view_->RankOf(worker.incarnation).has_value()) worker.answered = t;  // perhaps
-  }
   // Older ones than the newest complete one are complete, given up, or removed.
   const bool checkpoint =
       record.checkpoint && (written.checkpoints.empty() || t > *written.checkpoints.rbegin());
@@ -162,49 +179,42 @@ absl::Status Coordinator::RestoreBinding(const BindingRecord& record, Restoring&
   if (restoring.steps.size() > kStepsRemembered) restoring.steps.erase(restoring.steps.begin());
   if (t <= written.line && !checkpoint && !record.closing) return absl::OkStatus();
   if (const absl::Status status = MakeRestoredPlan(restoring); !status.ok()) return status;
-  StepState& step = steps_[t];
-  step.binding = record;
-  step.positions = std::move(positions);
-  step.view = view_;
-  step.plan = plan_;
-  step.plan_number = plan_number_;
-  step.holders = holders_;
-  step.durable = true;
-  step.diagnose = DiagnoseAt(t) && !record.closing;
-  if (t <= committed_) step.committed_at = restoring.now;
-  if (record.closing) {
-    closing_ = t;
-  } else {
-    step.expect_reports.insert(view_->members().begin(), view_->members().end());
-    step.squares.resize(place_.size());
-    if (step.diagnose) step.holder_squares.resize(place_.size());
+  for (auto& [name, worker] : workers_) {
+    if (view_->RankOf(worker.incarnation).has_value()) worker.answered = t;  // perhaps
   }
-  if (record.evaluate) Evaluate(step);
+  StepState& step = OpenStep(record, std::move(positions));
+  step.durable = true;
+  if (t <= committed_) step.committed_at = restoring.now;
   if (checkpoint) ExpectCheckpoint(step);
   // Only its checkpoint is not there yet.
   if (t <= written.line && !record.closing) steps_.erase(t);
   return absl::OkStatus();
 }
 
-void Coordinator::RestoreExclusion(const ExclusionRecord& record, const Restoring& restoring,
-                                   CoordinatorActions* actions) {
+absl::Status Coordinator::RestoreExclusion(const ExclusionRecord& record,
+                                           const Restoring& restoring,
+                                           CoordinatorActions* actions) {
   exclusions_ = record.number;
   std::erase_if(workers_,
                 [&](const auto& worker) { return worker.second.incarnation == record.worker; });
   for (const Step returned : record.returned) {
-    const Restoring::Bound& step = restoring.steps.at(returned);
-    const auto [first, samples] =
-        Portion(CountOf(step.positions), *step.view->RankOf(record.worker), step.view->size());
-    ReturnPortion(returned, PartOf(step.positions, first, samples));
+    const auto step = restoring.steps.find(returned);
+    const std::optional<int> rank =
+        step == restoring.steps.end() ? std::nullopt : step->second.view->RankOf(record.worker);
+    if (!rank.has_value()) {
+      return Damaged(absl::StrCat("worker incarnation ", record.worker.value(),
+                                  " gives back samples of step ", returned));
+    }
+    const auto& [positions, view, evaluate] = step->second;
+    const auto [first, samples] = Portion(CountOf(positions), *rank, view->size());
+    ReturnPortion(returned, PartOf(positions, first, samples));
   }
   for (auto& [number, step] : steps_) {
     step.expect_reports.erase(record.worker);
     GiveEvaluationsAway(step, record.worker, actions);
   }
-  for (size_t s = 0; s < shards_.size(); ++s) {
-    actions->exclude.push_back(
-        {ShardId(static_cast<int32_t>(s)), {generation_, record.number, record.worker}});
-  }
+  SendExclusion(record.worker, actions);
+  return absl::OkStatus();
 }
 
 // All that members may not have been told, or have forgotten who told them.
@@ -223,12 +233,7 @@ void Coordinator::TellRestored(const Restoring& restoring, CoordinatorActions* a
   }
   for (const auto& [number, step] : steps_) {
     BindShards(step, actions);
-    if (!step.scaled) continue;
-    for (size_t s = 0; s < shards_.size(); ++s) {
-      if (shards_[s].fragments > 0)
-        actions->scales.push_back(
-            {ShardId(static_cast<int32_t>(s)), {generation_, number, step.scale}});
-    }
+    if (step.scaled) SendScale(step, actions);
   }
 }
 

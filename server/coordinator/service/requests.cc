@@ -90,7 +90,7 @@ absl::Status CoordinatorService::OnTakeCheckpoint(proto::TakeCheckpointResponse*
   if (going_back_) return absl::FailedPreconditionError(WaitingFor(absl::Now()));
   Step step = 0;
   absl::Status error;
-  Execute(logic_->TakeCheckpoint(absl::Now(), &step, &error));
+  Execute(logic_->TakeCheckpoint(&step, &error));
   response->set_step(step);
   return error;
 }

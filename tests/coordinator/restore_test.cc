@@ -1,0 +1,106 @@
+// A process takes up what another one has stored. That it goes on with the same bits is shown in
+// tests/cluster/churn_test.cc; here: what does not fit is named, and nothing is done with it.
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "server/coordinator/logic/coordinator.h"
+#include "tests/coordinator/fixture.h"
+
+namespace sdp {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+
+class RestoreTest : public CoordinatorTest {
+ protected:
+  // Of a run in which steps 0 and 1 were bound.
+  RestoreTest() {
+    Coordinator c(options_);
+    CoordinatorActions all = c.Start(now_);
+    all.Append(c.RegisterShard({"shard-0", "here:1", "cafe", 5}, now_));
+    Store(c, std::move(all));
+    Store(c, c.OnStepDone({ShardId(0), -1, 0}, now_));
+    absl::Status error;
+    for (const int64_t worker : {1, 2}) {
+      const uint64_t instance = 10 + static_cast<uint64_t>(worker);
+      Store(c, c.RegisterWorker({absl::StrCat("worker-", worker), "cafe", instance}, now_));
+    }
+    for (const int64_t worker : {1, 2})
+      Store(c, c.Ready(Incarnation(worker), {100, 7, 20, 8}, now_, &error));
+    for (const Step step : {0, 1}) Store(c, c.BeginStep(Incarnation(1), step, -1, now_, &error));
+  }
+
+  // The outcome for the run.
+  absl::Status Restored(const std::vector<Record>& records) {
+    Coordinator c(options_);
+    const CoordinatorActions actions = c.Restore(records, {}, now_);
+    return actions.stop.value_or(absl::OkStatus());
+  }
+  absl::Status RestoredWith(Record record) {
+    std::vector<Record> records = records_;
+    records.push_back(std::move(record));
+    return Restored(records);
+  }
+
+  std::vector<Record> records_;
+
+ private:
+  void Store(Coordinator& c, CoordinatorActions actions) {
+    for (const auto& store : actions.store) {
+      records_.push_back(store.record);
+      Store(c, c.Stored(store.id, now_));
+    }
+  }
+};
+
+testing::Matcher<std::string> Names(const std::string& what) {
+  return AllOf(HasSubstr("the records of the process before this one"), HasSubstr(what));
+}
+
+TEST_F(RestoreTest, WhatWasStored_IsTakenUp) {
+  EXPECT_EQ(Restored(records_), absl::OkStatus());
+  EXPECT_EQ(RestoredWith(ExclusionRecord{options_.start.generation, 1, Incarnation(1), "", 0, {1}}),
+            absl::OkStatus());
+}
+
+TEST_F(RestoreTest, StepInAViewThatIsNotThere_DataLossNamesBoth) {
+  BindingRecord record;
+  record.generation = options_.start.generation;
+  record.step = 2;
+  record.view = ViewId(9);
+  const absl::Status status = RestoredWith(record);
+  EXPECT_TRUE(absl::IsDataLoss(status)) << status;
+  EXPECT_THAT(std::string(status.message()), Names("step 2 is bound in view 9"));
+}
+
+TEST_F(RestoreTest, StepWithoutData_DataLoss) {
+  std::erase_if(records_,
+                [](const Record& record) { return std::holds_alternative<DataRecord>(record); });
+  const absl::Status status = Restored(records_);
+  EXPECT_TRUE(absl::IsDataLoss(status)) << status;
+  EXPECT_THAT(std::string(status.message()), Names("step 0 is bound without data"));
+}
+
+TEST_F(RestoreTest, ShardBeyondTheirNumber_DataLossNamesIt) {
+  const absl::Status status = RestoredWith(ShardRecord{ShardId(4), "shard-4", "here:4", 1});
+  EXPECT_TRUE(absl::IsDataLoss(status)) << status;
+  EXPECT_THAT(std::string(status.message()), Names("shard-4 is number 4 of 1"));
+}
+
+TEST_F(RestoreTest, SamplesBackOfAnUnknownStepOrWorker_DataLossNamesBoth) {
+  for (const auto& [worker, step] : std::vector<std::pair<int, Step>>{{1, 7}, {3, 1}}) {
+    const absl::Status status = RestoredWith(
+        ExclusionRecord{options_.start.generation, 1, Incarnation(worker), "", 0, {step}});
+    EXPECT_TRUE(absl::IsDataLoss(status)) << status;
+    EXPECT_THAT(
+        std::string(status.message()),
+        Names(absl::StrCat("worker incarnation ", worker, " gives back samples of step ", step)));
+  }
+}
+
+}  // namespace
+}  // namespace sdp
