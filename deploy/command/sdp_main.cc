@@ -114,17 +114,19 @@ CLI::App* AddPlan(CLI::App& app, Commands& commands) {
   return plan;
 }
 
+// Of a command that speaks to a run that goes on.
+void AddTarget(CLI::App* command, std::string* target, sdp::SecurityOptions* security) {
+  command->add_option("RUN|ADDR", *target, "A run folder, or the address of its coordinator")
+      ->required();
+  command->add_flag("--insecure", security->insecure, "Allow plaintext to another machine");
+}
+
 CLI::App* AddStatus(CLI::App& app, Commands& commands) {
   CLI::App* status =
       app.add_subcommand("status", "Show what a run and its processes do now, or how it ended");
   status->footer("Example: sdp status runs/first");
-  status
-      ->add_option("RUN|ADDR", commands.status.target,
-                   "A run folder, or the address of its coordinator")
-      ->required();
+  AddTarget(status, &commands.status.target, &commands.status.security);
   status->add_flag("--json", commands.status_json, "For programs");
-  status->add_flag("--insecure", commands.status.security.insecure,
-                   "Allow plaintext to another machine");
   return status;
 }
 
@@ -132,13 +134,8 @@ CLI::App* AddDrain(CLI::App& app, Commands& commands) {
   CLI::App* drain = app.add_subcommand(
       "drain", "Let a worker finish the steps that it is bound to, and leave the run");
   drain->footer("Example: sdp drain runs/first worker-3");
-  drain
-      ->add_option("RUN|ADDR", commands.drain.target,
-                   "A run folder, or the address of its coordinator")
-      ->required();
+  AddTarget(drain, &commands.drain.target, &commands.drain.security);
   drain->add_option("WORKER", commands.drain.worker, "Its name")->required();
-  drain->add_flag("--insecure", commands.drain.security.insecure,
-                  "Allow plaintext to another machine");
   return drain;
 }
 
@@ -146,18 +143,13 @@ CLI::App* AddCheckpoint(CLI::App& app, Commands& commands) {
   CLI::App* checkpoint = app.add_subcommand(
       "checkpoint", "Take a checkpoint of a run now, and wait until it is there");
   checkpoint->footer("Example: sdp checkpoint runs/first");
-  checkpoint
-      ->add_option("RUN|ADDR", commands.checkpoint.target,
-                   "A run folder, or the address of its coordinator")
-      ->required();
+  AddTarget(checkpoint, &commands.checkpoint.target, &commands.checkpoint.security);
   checkpoint
       ->add_option_function<double>(
           "--timeout",
           [&](double seconds) { commands.checkpoint.timeout = absl::Seconds(seconds); },
           "Seconds to wait for it; 600 if not given")
       ->check(CLI::Range(0.0, 1e6));
-  checkpoint->add_flag("--insecure", commands.checkpoint.security.insecure,
-                       "Allow plaintext to another machine");
   return checkpoint;
 }
 

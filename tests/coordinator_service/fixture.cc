@@ -29,6 +29,7 @@ void MemoryStore::Write(Record record, Done done) {
     MutexLock lock(&mutex_);
     status = error_;
     if (status.ok()) records_.push_back(std::move(record));
+    if (holding_) return held_.push_back(std::move(done));
   }
   done(status);
 }
@@ -36,6 +37,27 @@ void MemoryStore::Write(Record record, Done done) {
 void MemoryStore::FailFromNowOn(absl::Status error) {
   MutexLock lock(&mutex_);
   error_ = std::move(error);
+}
+
+void MemoryStore::Hold() {
+  MutexLock lock(&mutex_);
+  holding_ = true;
+}
+
+bool MemoryStore::AwaitHeld() {
+  MutexLock lock(&mutex_);
+  auto holds = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return !held_.empty(); };
+  return mutex_.AwaitWithDeadline(absl::Condition(&holds), absl::Now() + kTestDeadline);
+}
+
+void MemoryStore::LetGo() {
+  std::vector<Done> held;
+  {
+    MutexLock lock(&mutex_);
+    holding_ = false;
+    held.swap(held_);
+  }
+  for (const Done& done : held) done(absl::OkStatus());
 }
 
 std::vector<Record> MemoryStore::records() {
@@ -179,6 +201,9 @@ TestCoordinator::TestCoordinator(StateStore* store) {
     lines_.push_back(line);
   };
   options.log = [](const std::string&) {};
+  options.go_back = [](GenerationStart next) -> absl::StatusOr<Beginning> {
+    return Beginning{.start = std::move(next), .coverage = {1, 1}, .notes = {}};
+  };
   options.ended = [this](absl::Status status, std::string summary) {
     summary_ = std::move(summary);
     ended_.set_value(std::move(status));

@@ -27,16 +27,21 @@ namespace sdp {
 inline constexpr absl::Duration kTestDeadline = absl::Seconds(30);
 inline const char* const kConfigHash = "00000000000000aa";
 
-// Takes records at once, until it is told to fail.
+// Takes records at once, unless it is told to hold its answers, or to fail.
 class MemoryStore final : public StateStore {
  public:
   void Write(Record record, Done done) override;
   void FailFromNowOn(absl::Status error);
+  void Hold();
+  bool AwaitHeld();  // until it holds an answer; false: not in time
+  void LetGo();
   std::vector<Record> records();
 
  private:
   Mutex mutex_;
   absl::Status error_ ABSL_GUARDED_BY(mutex_);
+  bool holding_ ABSL_GUARDED_BY(mutex_) = false;
+  std::vector<Done> held_ ABSL_GUARDED_BY(mutex_);
   std::vector<Record> records_ ABSL_GUARDED_BY(mutex_);
 };
 

@@ -21,6 +21,7 @@ namespace sdp {
 namespace {
 
 namespace fs = std::filesystem;
+using ::testing::AllOf;
 using ::testing::Contains;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
@@ -197,6 +198,33 @@ TEST_F(ResumeTest, Coverage_IsNotRecomputed) {
   const auto beginning = ResumeRun(more, request_);
   ASSERT_TRUE(beginning.ok()) << beginning.status();
   EXPECT_EQ(beginning->coverage, two.coverage);
+}
+
+// The numbers of the life that is taken up, not new ones; its members have them.
+TEST_F(ResumeTest, TakeUp_HasTheNumbersOfTheNewestGeneration) {
+  WriteCheckpoint(20, setup_);
+  std::get<GenerationRecord>(request_.records.front()).step = 20;
+  const auto beginning = TakeUpRun(setup_, request_);
+  ASSERT_TRUE(beginning.ok()) << beginning.status();
+  ASSERT_TRUE(beginning->has_value());
+  EXPECT_EQ((*beginning)->start.generation, Generation(2));
+  EXPECT_EQ((*beginning)->start.state.step, 20);
+  EXPECT_EQ((*beginning)->start.cursor, SampleCursor(640));  // no step is bound yet
+  EXPECT_EQ((*beginning)->start.last_incarnation, Incarnation(9));
+}
+
+TEST_F(ResumeTest, TakeUp_NothingBegan_HasNothing) {
+  request_.records.clear();
+  const auto beginning = TakeUpRun(setup_, request_);
+  ASSERT_TRUE(beginning.ok()) << beginning.status();
+  EXPECT_FALSE(beginning->has_value());
+}
+
+TEST_F(ResumeTest, TakeUp_OtherNumberOfShards_IsRefusedWithBoth) {
+  const auto beginning = TakeUpRun(Setup({"cluster.shards=5"}), request_);
+  EXPECT_TRUE(absl::IsFailedPrecondition(beginning.status()));
+  EXPECT_THAT(std::string(beginning.status().message()),
+              AllOf(HasSubstr("cluster.shards = 2"), HasSubstr("asks for 5")));
 }
 
 TEST_F(ResumeTest, RunThatNeverBegan_IsRefused) {

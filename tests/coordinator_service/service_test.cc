@@ -259,6 +259,26 @@ TEST_F(CoordinatorServiceTest, Stop_ReachesHeartbeatsAndPendingQuestions) {
   }
 }
 
+// The generation is over, and the next one has not begun: it is to know.
+TEST_F(CoordinatorServiceTest, Stop_OnceAShardIsLost_EndsTheRunAllTheSame) {
+  StartShard();
+  StartWorkers();
+  coordinator_.store().Hold();
+  const auto asked = workers_[0]->AskStep(incarnations_[0], 0);
+  ASSERT_TRUE(coordinator_.store().AwaitHeld());  // the generation waits for this record
+  proto::DrainRequest gone;
+  gone.set_name("shard-0");
+  gone.set_gone(true);
+  proto::Ack ack;
+  EXPECT_EQ(Call(coordinator_.address(), &proto::Coordinator::Stub::Drain, gone, &ack),
+            absl::OkStatus());
+  coordinator_.service().Stop("interrupted");
+  coordinator_.store().LetGo();
+  const absl::Status ended = coordinator_.Ended();
+  EXPECT_TRUE(absl::IsCancelled(ended)) << ended;
+  EXPECT_THAT(std::string(ended.message()), HasSubstr("interrupted"));
+}
+
 TEST_F(CoordinatorServiceTest, RegisterWorker_NoShardYet_IsAskedAgainUntilThereIs) {
   auto worker =
       std::async(std::launch::async, [this] { return workers_[1]->RegisterWorker("worker-1"); });
@@ -280,8 +300,9 @@ TEST_F(CoordinatorServiceTest, Register_Again_SameInstanceIsTheSameLifeAndAnothe
   EXPECT_EQ(first->incarnation, again->incarnation);
   EXPECT_GT(second->incarnation, first->incarnation);
   EXPECT_TRUE(shard_.RegisterShard("shard-0", fake_shard_.address(), 1).ok());
-  EXPECT_EQ(shard_.RegisterShard("shard-0", fake_shard_.address(), 2).status().code(),
-            absl::StatusCode::kFailedPrecondition);
+  const auto next = shard_.RegisterShard("shard-0", fake_shard_.address(), 2);
+  ASSERT_TRUE(next.ok()) << next.status();
+  EXPECT_EQ(next->generation, Generation(2));
 }
 
 TEST_F(CoordinatorServiceTest, BeginStep_TwoStepsAhead_WaitsForTheCommitAndIsAskedAgain) {

@@ -193,6 +193,12 @@ absl::StatusOr<std::optional<Beginning>> TakeUpRun(const RunSetup& setup,
   Beginning beginning;
   SDP_RETURN_IF_ERROR(
       CheckChanges(ConfigChanges(request.before, setup.config), /*force=*/false, &beginning.notes));
+  if (const int before = request.before.cluster().shards(), now = setup.config.cluster().shards();
+      before != now) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "the run that is to be taken up has cluster.shards = ", before, ", and this one asks for ",
+        now, "; another number needs a resume from a checkpoint (sdp train --resume)"));
+  }
   const History history = Summarize(request.records);
   if (!history.last.has_value()) return std::nullopt;
   const GenerationRecord& record = *history.last;

@@ -50,7 +50,7 @@ void CoordinatorService::Restore(std::vector<sdp::Record> records, Coordinator::
 
 void CoordinatorService::Stop(const std::string& reason) {
   loop_->Post([this, reason] {
-    if (going_back_) stop_asked_ = reason;
+    stop_asked_ = reason;  // also of a generation that begins meanwhile
     if (!over_.has_value()) Execute(logic_->Stop(reason, absl::Now()));
   });
 }
@@ -118,18 +118,19 @@ void CoordinatorService::BeginAgain(const absl::StatusOr<Beginning>& beginning) 
   options.coverage = beginning->coverage;
   options.workers = logic_->members();  // those that were in the run, not more
   logic_ = std::make_unique<Coordinator>(options);
+  ++times_back_;
   Execute(logic_->Start(absl::Now()));
   if (stop_asked_.has_value()) Execute(logic_->Stop(*stop_asked_, absl::Now()));
 }
 
 void CoordinatorService::Store(const CoordinatorActions::Store& store) {
   store_->Write(store.record,
-                [this, loop = loop_, id = store.id, of = logic_.get()](const absl::Status& status) {
+                [this, loop = loop_, id = store.id, of = times_back_](const absl::Status& status) {
                   // A loop that has stopped drops it: then `this` may be gone.
                   loop->Post([this, id, of, status] {
                     if (over_.has_value()) return;
                     if (!status.ok()) return EndRun(status);
-                    if (of == logic_.get()) Execute(logic_->Stored(id, absl::Now()));
+                    if (of == times_back_) Execute(logic_->Stored(id, absl::Now()));
                   });
                 });
 }

@@ -146,7 +146,8 @@ class CoordinatorService {
   std::unique_ptr<Coordinator> logic_;          // of one generation
   Generation generation_;                       // 0 until shards are admitted
   bool going_back_ = false;                     // between two generations
-  std::optional<std::string> stop_asked_;       // meanwhile, and why
+  int64_t times_back_ = 0;                      // since this process began
+  std::optional<std::string> stop_asked_;       // why
   Coordinator::Written restored_;               // with what this process began
   std::unique_ptr<ShardControlClient> shards_;  // made with the first admission
   std::map<MemberKey, Member> members_;         // admitted
