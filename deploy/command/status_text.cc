@@ -64,6 +64,15 @@ std::string Header(const proto::RunStatus& run) {
   }
   numbers.erase(numbers.find_last_not_of(' ') + 1);
   if (!numbers.empty()) absl::StrAppend(&text, numbers, "\n");
+  if (run.train_samples() > 0) {
+    absl::StrAppendFormat(
+        &text, "%d samples dealt, epoch %.2f", run.samples_dealt(),
+        static_cast<double>(run.samples_dealt()) / static_cast<double>(run.train_samples()));
+    if (run.samples_returned() > 0)
+      absl::StrAppendFormat(&text, "; %d of lost workers to be dealt again",
+                            run.samples_returned());
+    absl::StrAppend(&text, "\n");
+  }
   if (run.has_checkpoint()) {
     absl::StrAppend(&text, "checkpoint ", run.checkpoint(), ", complete for ",
                     absl::FormatDuration(absl::Seconds(std::round(run.checkpoint_age_sec()))),
@@ -221,6 +230,9 @@ std::string RunningJson(const proto::RunStatus& run, const std::vector<ShardAnsw
                {"committed", run.committed()},
                {"steps", run.steps()},
                {"plan_hash", HashText(run.plan_hash())},
+               {"samples_dealt", run.samples_dealt()},
+               {"samples_returned", run.samples_returned()},
+               {"train_samples", run.train_samples()},
                {"tokens_per_sec", run.tokens_per_sec()}};
   if (run.has_loss()) json["loss"] = run.loss();
   if (run.has_full_loss()) {

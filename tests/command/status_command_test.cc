@@ -72,6 +72,24 @@ TEST_F(StatusCommandTest, Checkpoint_AndItsStickyError_AreShown) {
                                 HasSubstr("ERROR: checkpoint 11: shard-0: write x")));
 }
 
+TEST_F(StatusCommandTest, SampleCursor_IsShown_WithWhatIsToBeDealtAgain) {
+  FillRun();
+  fake_.run().set_samples_dealt(1500);
+  fake_.run().set_train_samples(1000);
+  ASSERT_TRUE(Run(fake_.address()).ok());
+  EXPECT_THAT(out_.str(), HasSubstr("1500 samples dealt, epoch 1.50\n"));
+  fake_.run().set_samples_returned(8);
+  ASSERT_TRUE(Run(fake_.address()).ok());
+  EXPECT_THAT(out_.str(), HasSubstr("epoch 1.50; 8 of lost workers to be dealt again\n"));
+  out_.str("");
+  command_.format = StatusCommand::Format::kJson;
+  ASSERT_TRUE(Run(fake_.address()).ok());
+  const nlohmann::json json = nlohmann::json::parse(out_.str());
+  EXPECT_EQ(json["samples_dealt"], 1500);
+  EXPECT_EQ(json["samples_returned"], 8);
+  EXPECT_EQ(json["train_samples"], 1000);
+}
+
 TEST_F(StatusCommandTest, Events_TheNewestTenAreShown_InJsonAll) {
   FillRun();
   for (int i = 0; i < 12; ++i) {

@@ -385,6 +385,8 @@ TEST_F(CoordinatorServiceTest, WholeRun_LeavesMetricsPlanLinesCheckpointAndSumma
   EXPECT_EQ(status.phase(), "training");
   EXPECT_EQ(status.committed(), 1);
   EXPECT_EQ(status.loss(), 2);
+  EXPECT_EQ(status.samples_dealt(), 8);
+  EXPECT_EQ(status.train_samples(), 100);
   ASSERT_EQ(status.members_size(), 3);
   EXPECT_THAT(status.events(), Contains(HasSubstr("\"event\":\"replan\"")));
   EXPECT_EQ(status.members(0).name(), "shard-0");

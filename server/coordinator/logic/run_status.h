@@ -35,6 +35,9 @@ struct RunStatus {
   std::optional<Step> checkpoint;  // the newest complete one,
   absl::Duration checkpoint_age;   // and since when
   std::string checkpoint_error;    // of the last one that failed; stays
+  int64_t samples_dealt = 0;       // positions of the sample sequence that steps have had
+  int64_t samples_returned = 0;    // of these, to be dealt again: their worker was lost
+  int64_t train_samples = 0;       // of the data, so in an epoch; 0: not known yet
   std::vector<Member> members;
 };
 

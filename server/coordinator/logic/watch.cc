@@ -253,6 +253,9 @@ RunStatus Coordinator::status(absl::Time now) const {
   status.checkpoint = last_checkpoint_;
   if (last_checkpoint_.has_value()) status.checkpoint_age = now - last_checkpoint_at_;
   status.checkpoint_error = checkpoint_error_;
+  status.samples_dealt = cursor_.next();
+  status.samples_returned = CountOf(cursor_.returned());
+  if (data_.has_value()) status.train_samples = data_->train_samples;
   for (size_t s = 0; s < shards_.size(); ++s) {
     const ShardState& shard = shards_[s];
     status.members.push_back({"shard", shard.registration.name, static_cast<int64_t>(s),

@@ -271,6 +271,9 @@ proto::RunStatus CoordinatorService::Status() const {
     message.set_checkpoint_age_sec(absl::ToDoubleSeconds(status.checkpoint_age));
   }
   message.set_checkpoint_error(status.checkpoint_error);
+  message.set_samples_dealt(status.samples_dealt);
+  message.set_samples_returned(status.samples_returned);
+  message.set_train_samples(status.train_samples);
   message.set_tokens_per_sec(progress_.tokens_per_sec());
   if (const auto eta = progress_.Eta()) message.set_eta_sec(absl::ToDoubleSeconds(*eta));
   message.set_run_dir(folder_->path());
