@@ -16,6 +16,7 @@
 #include "common/base/status.h"
 #include "common/config/config.h"
 #include "common/process/lives.h"
+#include "common/process/memory_limit.h"
 #include "common/process/role.h"
 #include "common/run/run_setup.h"
 #include "worker/data/dataset.h"
@@ -97,6 +98,12 @@ absl::Status Main(const RoleFlags& flags, absl::Duration grace) {
   options.name = flags.name;
   options.config_hash = setup.config_hash;
   options.precision = setup.precision;
+  options.memory_bytes = model_options.memory_bytes;
+  if (options.memory_bytes == 0 && model_options.device == Device::kCpu) {
+    // Code and libraries are there already.
+    if (const auto limit = CgroupMemoryLimit(); limit.has_value())
+      options.memory_bytes = std::max<int64_t>(*limit - PeakMemoryBytes(), 1);
+  }
   options.data.train_samples = training->samples();
   options.data.train_checksum = training->checksum();
   if (validation != nullptr) {
@@ -141,6 +148,11 @@ int main(int argc, char** argv) {
                  "leave the run in order; 0: "
                  "none")
       ->check(CLI::Range(0.0, 1e6));
+  app.add_option_function<std::string>(
+         "--memory",
+         [&flags](const std::string& given) { flags.sets.push_back("worker.memory=" + given); },
+         "instead of worker.memory, such as 2GiB: it gets no more units than fit")
+      ->type_name("M");
   CLI11_PARSE(app, argc, argv);
   sdp::BeginRole(flags);
   sdp::Leave(flags.name, sdp::Main(flags, absl::Seconds(grace)));

@@ -90,6 +90,10 @@ void CheckMembers(const RunConfig& config, Checks* checks) {
     checks->Fail({"cluster.max_workers", "cluster.workers"},
                  "a run must let in those that it begins with; 0: no limit");
   }
+  if (cluster.portions() == "measured" && config.train().micro_batch() == 0) {
+    checks->Fail({"cluster.portions", "train.micro_batch"},
+                 "a fast worker's larger portion must not need more memory: give a micro-batch");
+  }
 }
 
 void CheckPlan(const RunConfig& config, Checks* checks) {

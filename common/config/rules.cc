@@ -176,10 +176,11 @@ std::vector<Rule> MakeRules() {
       Number("cluster.shards", "2", kOut, {1, 1e5}, "shard processes"),
       Number("cluster.min_workers", "1", kOut, {1, 1e5}, "with fewer the run pauses"),
       Number("cluster.max_workers", "0", kOut, {0, 1e5}, "more are refused; 0: no limit"),
+      Choice("cluster.portions", "'equal'", kOut, {"equal", "measured"}, {}, "of a step's samples; measured: so that all workers compute about as long"),
 
       Choice("worker.device", "'cpu'", kOut, {"cpu", "cuda"}, {}, "where a worker computes; cuda: the first GPU it sees"),
       Number("worker.threads", "0", kOut, {0, 4096}, "0: cores / workers on this host"),
-      String("worker.memory", "''", kOut, Text::kByteSize, "of a worker's device; empty: no limit is known"),
+      String("worker.memory", "''", kOut, Text::kByteSize, "for training, of a worker; empty: what its cgroup or GPU has"),
 
       String("run.dir", "'runs/first'", kOut, Text::kNotEmpty, "the run folder"),
   };

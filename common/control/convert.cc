@@ -88,15 +88,21 @@ proto::RegisterWorkerRequest ToProto(const WorkerRegistration& registration) {
   message.set_config_hash(registration.config_hash);
   message.set_instance(registration.instance);
   message.set_before(registration.before);
+  message.set_memory_bytes(registration.memory_bytes);
   return message;
 }
 
 absl::StatusOr<WorkerRegistration> FromProto(const proto::RegisterWorkerRequest& message) {
   SDP_RETURN_IF_ERROR(CheckName(message.name()));
+  if (message.memory_bytes() < 0) {
+    return absl::InvalidArgumentError(absl::StrCat(message.name(), " says that it has ",
+                                                   message.memory_bytes(), " bytes of memory"));
+  }
   return WorkerRegistration{.name = message.name(),
                             .config_hash = message.config_hash(),
                             .instance = message.instance(),
-                            .before = message.before()};
+                            .before = message.before(),
+                            .memory_bytes = message.memory_bytes()};
 }
 
 proto::RegisterWorkerResponse::Admission ToProto(const WorkerAdmission& admission) {

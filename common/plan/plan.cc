@@ -11,6 +11,7 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/strings/string_view.h"
 #include "common/base/hash.h"
 #include "common/base/random.h"
@@ -18,6 +19,8 @@
 #include "common/plan/assign.h"
 #include "common/plan/designs.h"
 #include "common/plan/gap.h"
+#include "common/plan/memory.h"
+#include "common/plan/memory_fit.h"
 #include "common/plan/swaps.h"
 
 namespace sdp {
@@ -302,6 +305,16 @@ absl::StatusOr<Plan> MakePlan(const PlanInput& input) {
   Plan plan;
   SDP_ASSIGN_OR_RETURN(plan.holders, Planner(input).Assign());
   SDP_RETURN_IF_ERROR(CheckNobodyIdle(input, plan));
+  if (input.memory != nullptr && input.memory->stages != nullptr) {
+    SDP_ASSIGN_OR_RETURN(const std::vector<int> gave, MoveIntoMemory(input, plan.holders));
+    std::vector<std::string> names;
+    for (const int rank : gave) names.push_back(input.ranks[static_cast<size_t>(rank)].name);
+    if (!names.empty()) {
+      plan.warnings.push_back(
+          absl::StrCat("too little memory for an equal share of the units, so others hold more: ",
+                       absl::StrJoin(names, ", ")));
+    }
+  }
   plan.units.resize(workers);
   for (size_t j = 0; j < catalog.units.size(); ++j) {
     for (const int worker : plan.holders[j]) {

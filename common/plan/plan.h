@@ -10,12 +10,13 @@
 
 namespace sdp {
 
+struct MemoryModel;  // common/plan/memory.h
+
 enum class Assignment { kResolvable, kCyclic, kRandom };
 
 struct Rank {
   std::string name;          // "worker-0"
   int64_t memory_bytes = 0;  // 0: not limited
-  double speed = 1;          // relative
 };
 
 struct PlanInput {
@@ -27,6 +28,8 @@ struct PlanInput {
   Assignment assignment = Assignment::kResolvable;
   uint64_t seed = 0;
   int64_t rotation = 0;  // step / rotate_every; 0 without rotation
+  // What units take: no worker holds more than it has memory for. Null: that is not looked at.
+  const MemoryModel* memory = nullptr;
 };
 
 // Which worker holds which unit.
@@ -59,10 +62,11 @@ inline constexpr double kShareRounding = 1e-5;
 // (runs: within kinds) and workers are shuffled by (seed, rotation). Rotation 0 is not: where a
 // design is known, the plan of a run that never rotates does not depend on the seed.
 //
-// Ranks' memory and speed are not looked at yet: all workers get the same load.
+// Then units of workers whose memory is too small move to others (memory_fit.h); a warning names
+// them.
 //
 // InvalidArgument - names what is impossible: c_j outside (0, 1] or below 1/N, a worker without any
-// unit that is not shared, kCyclic with fewer units of a kind than workers.
+// unit that is not shared, kCyclic with fewer units of a kind than workers, too little memory.
 absl::StatusOr<Plan> MakePlan(const PlanInput& input);
 
 }  // namespace sdp

@@ -204,6 +204,7 @@ struct WorkerRegistration {
   // place of that one, but not of another process that has come under its name meanwhile, as a new
   // one would: two of them would do so for ever.
   uint64_t before = 0;
+  int64_t memory_bytes = 0;  // that it may use to train; 0: not limited
 };
 
 struct WorkerAdmission {

@@ -205,7 +205,7 @@ absl::StatusOr<std::vector<Rank>> RanksFrom(const RunConfig& config) {
   }
   std::vector<Rank> ranks;
   for (int64_t i = 0; i < config.cluster().workers(); ++i) {
-    ranks.push_back({.name = absl::StrCat("worker-", i), .memory_bytes = memory, .speed = 1});
+    ranks.push_back({.name = absl::StrCat("worker-", i), .memory_bytes = memory});
   }
   return ranks;
 }

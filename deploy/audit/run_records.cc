@@ -154,10 +154,11 @@ absl::Status RunRecords::OpenTables() {
     const Generation generation(row.Integer());
     return StartRecord{generation, row.Integer()};
   });
-  add("views", "view, members", [](Rows& row) -> absl::StatusOr<Record> {
+  add("views", "view, members, portions", [](Rows& row) -> absl::StatusOr<Record> {
     const ViewId view(row.Integer());
     SDP_ASSIGN_OR_RETURN(const std::vector<int64_t> members, Numbers(row.Text()));
-    return ViewRecord{view, Workers(members)};
+    SDP_ASSIGN_OR_RETURN(std::vector<int64_t> portions, Numbers(row.Text()));
+    return ViewRecord{view, Workers(members), std::move(portions)};
   });
   add("bindings", "generation, step, view, cursor, returned, samples, closing",
       [](Rows& row) -> absl::StatusOr<Record> {

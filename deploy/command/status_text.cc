@@ -85,10 +85,11 @@ std::string Header(const proto::RunStatus& run) {
 }
 
 std::string Members(const proto::RunStatus& run) {
-  std::vector<Row> rows = {
-      {"role", "name", "step", "silent", "process", "allocated", "predicted", "address", "doing"}};
+  std::vector<Row> rows = {{"role", "name", "step", "samples", "silent", "process", "allocated",
+                            "predicted", "address", "doing"}};
   for (const proto::RunStatus::Member& member : run.members()) {
     rows.push_back({member.role(), member.name(), StepText(member.step()),
+                    member.role() == "worker" ? absl::StrCat(member.samples()) : "-",
                     absl::StrFormat("%.1f s", member.silence_sec()),
                     BytesText(member.peak_memory_bytes()), BytesText(member.allocated_peak_bytes()),
                     BytesText(member.predicted_bytes()), OrDash(member.address()),
@@ -178,6 +179,7 @@ Json MemberJson(const proto::RunStatus::Member& member) {
                {"allocated_peak_bytes", member.allocated_peak_bytes()},
                {"step", member.step()}};
   if (member.predicted_bytes() > 0) json["predicted_bytes"] = member.predicted_bytes();
+  if (member.role() == "worker") json["samples"] = member.samples();
   if (member.role() == "worker" && member.step() >= 0) {
     const MemoryLedger ledger = FromProto(member.ledger());
     json["now_bytes"] = KindsJson(ledger.now);

@@ -60,8 +60,9 @@ class SocketFolder {
 absl::Status CheckPlan(const RunConfig& config, std::ostream& messages) {
   SDP_ASSIGN_OR_RETURN(const RunSetup setup, MakeRunSetup(config));
   SDP_ASSIGN_OR_RETURN(std::vector<Rank> ranks, RanksFrom(setup.config));
-  SDP_ASSIGN_OR_RETURN(const PlanInput input,
-                       PlanInputFrom(setup, std::move(ranks), /*rotation=*/0));
+  SDP_ASSIGN_OR_RETURN(PlanInput input, PlanInputFrom(setup, std::move(ranks), /*rotation=*/0));
+  const MemoryModel memory = MemoryModelFrom(setup);
+  input.memory = &memory;
   SDP_ASSIGN_OR_RETURN(const Plan plan, MakePlan(input));
   for (const std::string& warning : plan.warnings) {
     messages << "sdp: warning: " << warning << std::endl;

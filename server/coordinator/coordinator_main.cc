@@ -60,6 +60,8 @@ absl::StatusOr<Coordinator::Options> LogicOptions(const RunSetup& setup) {
   options.rotate_every = config.sdp().rotate_every();
   options.steps = config.train().steps();
   options.global_batch = config.train().global_batch();
+  if (config.cluster().portions() == "measured")
+    options.portions = Coordinator::Options::Portions::kMeasured;
   options.micro_batch = config.train().micro_batch();
   options.tokens_per_sample = config.data().seq_len();
   options.eval_every = config.train().eval_every();
@@ -176,7 +178,9 @@ absl::StatusOr<Opened> TakeUp(const Flags& flags, const RunSetup& setup) {
 // A plan that cannot be made is an error now, not when all members are there.
 absl::Status CheckPlan(const RunSetup& setup) {
   SDP_ASSIGN_OR_RETURN(std::vector<Rank> ranks, RanksFrom(setup.config));
-  SDP_ASSIGN_OR_RETURN(const PlanInput input, PlanInputFrom(setup, std::move(ranks), 0));
+  SDP_ASSIGN_OR_RETURN(PlanInput input, PlanInputFrom(setup, std::move(ranks), 0));
+  const MemoryModel memory = MemoryModelFrom(setup);
+  input.memory = &memory;
   return MakePlan(input).status();
 }
 
@@ -202,7 +206,9 @@ absl::Status Serve(const Flags& flags, const RunSetup& setup, const std::string&
     return GoBack(setup, CheckpointsPath(setup.config), coverage, std::move(next));
   };
   options.keep_checkpoints = static_cast<int>(setup.config.checkpoint().keep_last());
-  options.memory = MemoryModelFrom(setup);
+  const MemoryModel memory = MemoryModelFrom(setup);
+  options.memory = memory;
+  options.logic.memory = &memory;
   options.element_bytes = ElementBytesFrom(setup.precision);
   options.security.insecure = flags.insecure;
   options.instance = RandomInstance();

@@ -31,7 +31,8 @@ std::string Text(const Record& record) {
     }
     std::string operator()(const ViewRecord& r) {
       std::string text = absl::StrCat("view ", r.view.value(), ":");
-      for (const Incarnation member : r.members) absl::StrAppend(&text, " ", member.value());
+      for (size_t i = 0; i < r.members.size(); ++i)
+        absl::StrAppend(&text, " ", r.members[i].value(), "x", r.portions[i]);
       return text;
     }
     std::string operator()(const BindingRecord& r) {
@@ -57,7 +58,7 @@ class RunRecordsTest : public ::testing::Test {
         folder_ / "state.db",
         {GenerationRecord{Generation(1), Term(1), "00ff", 0, "", 0, {1}},
          MemberRecord{Incarnation(7), "worker-0"}, MemberRecord{Incarnation(8), "worker-1"},
-         sdp::ViewRecord{ViewId(1), {Incarnation(8), Incarnation(7)}},
+         sdp::ViewRecord{ViewId(1), {Incarnation(8), Incarnation(7)}, {3, 1}},
          sdp::BindingRecord{Generation(1), 0, ViewId(1), SampleCursor(9, {{2, 2}, {6, 1}}), 4,
                             false, false, true},
          sdp::ExclusionRecord{Generation(1), 1, Incarnation(8), "it rains", -1, {0}},
@@ -99,7 +100,7 @@ TEST_F(RunRecordsTest, AllKinds_InTheOrderInWhichTheyWereWritten) {
   ASSERT_TRUE(records.ok()) << records.status();
   ASSERT_EQ((*records)->starts().size(), 1u);
   EXPECT_THAT(ReadRecords(**records),
-              ElementsAre("start 1 0", "view 1: 8 7", "binding 1 0 1 2-3, 6, 9-10 4 0",
+              ElementsAre("start 1 0", "view 1: 8x3 7x1", "binding 1 0 1 2-3, 6, 9-10 4 0",
                           "exclusion 1 1 8 it rains -1: 0", "binding 1 1 1 10-14 0 1"));
   EXPECT_EQ((*records)->NameOf(Incarnation(8)), "worker-1 (incarnation 8)");
   EXPECT_EQ((*records)->NameOf(Incarnation(1)), "a worker without a record (incarnation 1)");
@@ -126,7 +127,7 @@ TEST_F(RunRecordsTest, WhileTheRunGoesOn_ItSeesWhatWasThere) {
   ASSERT_TRUE(store.ok()) << store.status();
   const auto records = RunRecords::Open(folder_.path());
   ASSERT_TRUE(records.ok()) << records.status();
-  WriteRecords(**store, {sdp::ViewRecord{ViewId(2), {}}});
+  WriteRecords(**store, {sdp::ViewRecord{ViewId(2), {}, {}}});
   WriteAll(folder_ / "metrics.jsonl",
            ReadAll(folder_ / "metrics.jsonl") + "{\"generation\":1,\"step\":2}\n");
   EXPECT_EQ(ReadRecords(**records).size(), 5u);

@@ -18,8 +18,9 @@ constexpr Generation kFirst(1), kSecond(2);
 constexpr Incarnation kWorker1(1), kWorker2(2);
 
 Record Start(Generation generation, Step step) { return StartRecord{generation, step}; }
-Record View(int64_t view, std::vector<Incarnation> members) {
-  return ViewRecord{ViewId(view), std::move(members)};
+Record View(int64_t view, std::vector<Incarnation> members, std::vector<int64_t> portions = {}) {
+  if (portions.empty()) portions.assign(members.size(), 4 / static_cast<int64_t>(members.size()));
+  return ViewRecord{ViewId(view), std::move(members), std::move(portions)};
 }
 // Four samples, as in every step.
 Record Bind(Step step, int64_t view, int64_t next, const std::vector<Range>& returned = {},
@@ -206,7 +207,8 @@ TEST(SampleAuditTest, StepsThatAreMissing_OrComeAfterTheEnd) {
 TEST(SampleAuditTest, AStepOfAnotherSize) {
   std::vector<Record> records = ARunWithALoss();
   std::get<BindingRecord>(records[11]).samples = 3;
-  ExpectFirst(Check(records), 4, Incarnation(), {}, "it has 3 samples, those before have 4");
+  ExpectFirst(Check(records), 4, Incarnation(), {},
+              "it has 3 samples, its members' portions are 4");
 }
 
 TEST(SampleAuditTest, ViewsThatCannotBe) {

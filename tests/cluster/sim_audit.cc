@@ -25,7 +25,7 @@ std::optional<audit::Record> Converted(const Record& record) {
   if (const auto* start = std::get_if<GenerationRecord>(&record))
     return audit::StartRecord{start->generation, start->step};
   if (const auto* view = std::get_if<ViewRecord>(&record))
-    return audit::ViewRecord{view->view, view->members};
+    return audit::ViewRecord{view->view, view->members, view->portions};
   if (const auto* binding = std::get_if<BindingRecord>(&record)) {
     return audit::BindingRecord{binding->generation,   binding->step,    binding->view,
                                 Free(binding->cursor), binding->samples, binding->closing};

@@ -44,10 +44,10 @@ class AuditCommandTest : public ::testing::Test {
     WriteRecords(
         folder_ / "state.db",
         {GenerationRecord{one, Term(1), "00ff", 0, "", 0, {1}}, MemberRecord{first, "worker-0"},
-         MemberRecord{second, "worker-1"}, ViewRecord{ViewId(1), {first, second}},
+         MemberRecord{second, "worker-1"}, ViewRecord{ViewId(1), {first, second}, {2, 2}},
          BindingRecord{one, 0, ViewId(1), SampleCursor(0), 4},
          BindingRecord{one, 1, ViewId(1), SampleCursor(4), 4},
-         ExclusionRecord{one, 1, second, "it rains", 0, {1}}, ViewRecord{ViewId(2), {first}},
+         ExclusionRecord{one, 1, second, "it rains", 0, {1}}, ViewRecord{ViewId(2), {first}, {4}},
          BindingRecord{one, 2, ViewId(2), SampleCursor(8, {{6, 2}}), 4},
          BindingRecord{one, 3, ViewId(2), SampleCursor(next_at_the_end), 0, false, true}});
   }

@@ -50,6 +50,7 @@ class StatusCommandTest : public ::testing::Test {
     worker->set_allocated_peak_bytes(int64_t{5} << 28);
     worker->set_predicted_bytes(int64_t{11} << 27);
     worker->set_step(11);
+    worker->set_samples(13);
     worker->mutable_ledger()->mutable_now()->set_communication(int64_t{7} << 27);
     worker->mutable_ledger()->mutable_peak()->set_activations(int64_t{3} << 28);
     fake_.shard().set_fragments(7);

@@ -233,5 +233,115 @@ TEST_F(MembershipTest, Drain_NamesWhoIsNotThere) {
   EXPECT_EQ(gone.exclude.size(), 1u);
 }
 
+// A worker's computing takes as long as the test says.
+class PortionsTest : public MembershipTest {
+ protected:
+  PortionsTest() {
+    options_.portions = Coordinator::Options::Portions::kMeasured;
+    options_.micro_batch = 1;
+    options_.steps = 1000;
+    options_.global_batch = 12;
+  }
+  // Both workers report `step`; a sample takes the first `one` and the second `two`.
+  CoordinatorActions Step(Coordinator& c, sdp::Step step, absl::Duration one, absl::Duration two) {
+    CoordinatorActions all = Begin(c, 1, step);
+    all.Append(Begin(c, 2, step));
+    std::map<Incarnation, int64_t> samples;
+    for (const auto& bind : all.bind_workers) samples[bind.worker] = bind.binding.samples();
+    for (const int64_t worker : {1, 2}) {
+      StepReport report;
+      report.worker = Incarnation(worker);
+      report.step = step;
+      report.terms = samples[report.worker];
+      report.forward = static_cast<double>(report.terms) * (worker == 1 ? one : two) / 4;
+      report.backward = 3 * report.forward;
+      portions_[report.worker] = report.terms;
+      all.Append(Settle(c, c.OnStepReport(report, now_)));
+    }
+    const std::vector<double> squares(static_cast<size_t>(layout_.fragments()), 1.0);
+    all.Append(Settle(c, c.OnReduced({ShardId(0), step, squares, {}}, now_)));
+    all.Append(Settle(c, c.OnStepDone({ShardId(0), step, 0}, now_)));
+    return all;
+  }
+  // Of the last step.
+  std::map<Incarnation, int64_t> portions_;
+};
+
+TEST_F(PortionsTest, Measured_ASlowWorkerGetsLess_OnceItWasSoForSomeSteps_WithTheReason) {
+  Coordinator c(options_);
+  Gather(c);
+  CoordinatorActions all;
+  sdp::Step t = 0;
+  for (; t < static_cast<sdp::Step>(Pace::kSteps); ++t) {
+    all.Append(Step(c, t, absl::Seconds(1), absl::Seconds(3)));
+    EXPECT_EQ(portions_[Incarnation(1)], 6);
+  }
+  all.Append(Step(c, t++, absl::Seconds(1), absl::Seconds(3)));
+  EXPECT_EQ(portions_[Incarnation(1)], 9);
+  EXPECT_EQ(portions_[Incarnation(2)], 3);
+  EXPECT_THAT(all.events,
+              Contains(testing::Field(&RunEvent::reason,
+                                      HasSubstr("worker-0 computes 3 s for a sample and gets 3"))));
+  const auto views = [](const CoordinatorActions& actions) {
+    int count = 0;
+    for (const auto& store : actions.store)
+      count += std::holds_alternative<ViewRecord>(store.record);
+    return count;
+  };
+  EXPECT_EQ(views(all), 1);
+  // It stays so while it stays so.
+  CoordinatorActions later;
+  for (int i = 0; i < 40; ++i) later.Append(Step(c, t++, absl::Seconds(1), absl::Seconds(3)));
+  EXPECT_EQ(views(later), 0);
+  // And is equal again when both are.
+  for (int i = 0; i < 40; ++i) later.Append(Step(c, t++, absl::Seconds(2), absl::Seconds(2)));
+  EXPECT_EQ(views(later), 1);
+  EXPECT_EQ(portions_[Incarnation(1)], 6);
+}
+
+TEST_F(PortionsTest, Equal_StaysEqual) {
+  options_.portions = Coordinator::Options::Portions::kEqual;
+  Coordinator c(options_);
+  Gather(c);
+  for (sdp::Step t = 0; t < 40; ++t) Step(c, t, absl::Seconds(1), absl::Seconds(3));
+  EXPECT_EQ(portions_[Incarnation(1)], 6);
+}
+
+TEST_F(PortionsTest, AJoiner_CountsAsAverage_AndTheOthersKeepTheirPaces) {
+  Coordinator c(options_);
+  Gather(c);
+  sdp::Step t = 0;
+  for (; t < 20; ++t) Step(c, t, absl::Seconds(1), absl::Seconds(3));
+  Join(c);
+  Begin(c, 1, t);
+  const WorkerBinding slow = Begin(c, 2, t).bind_workers.at(0).binding;
+  const WorkerBinding joiner = Begin(c, 3, t).bind_workers.at(0).binding;
+  EXPECT_EQ(joiner.samples(), 5);  // 5, 2, 5: as fast as the faster, the lower median
+  EXPECT_EQ(slow.samples(), 2);
+}
+
+// What the units that everyone holds take decides who is let in.
+TEST_F(MembershipTest, TooLittleMemoryForTheSharedUnits_IsRefusedWithTheNumbers) {
+  MemoryModel memory;
+  memory.stages = [this](int64_t, absl::Span<const int64_t>) {
+    std::vector<StageMemory> stages(catalog_.stages.size());
+    for (StageMemory& stage : stages) stage.stored = 1000;
+    return stages;
+  };
+  options_.memory = &memory;
+  Coordinator c(options_);
+  c.Start(now_);
+  Settle(c, c.RegisterShard({"shard-0", "here:1", "cafe", 5}, now_));
+  const auto small =
+      Settle(c, c.RegisterWorker({"worker-0", "cafe", 10, 0, /*memory_bytes=*/900}, now_));
+  ASSERT_EQ(small.admit_workers.size(), 1u);
+  const absl::Status status = small.admit_workers[0].admission.status();
+  EXPECT_TRUE(absl::IsFailedPrecondition(status)) << status;
+  EXPECT_THAT(std::string(status.message()), AllOf(HasSubstr("worker-0 has 900 bytes of memory"),
+                                                   HasSubstr("every worker holds")));
+  const auto enough = Settle(c, c.RegisterWorker({"worker-0", "cafe", 11, 0, 1 << 20}, now_));
+  EXPECT_TRUE(enough.admit_workers.at(0).admission.ok());
+}
+
 }  // namespace
 }  // namespace sdp

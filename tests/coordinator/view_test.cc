@@ -14,10 +14,18 @@ std::vector<Incarnation> Members(std::initializer_list<int64_t> numbers) {
 }
 
 TEST(ViewTest, RankOf_MembersAndStrangers) {
-  const View view(ViewId(3), Members({7, 2, 9}));
+  const View view(ViewId(3), Members({7, 2, 9}), {{"a", 0}, {"b", 0}, {"c", 0}}, {5, 0, 4});
   EXPECT_EQ(view.RankOf(Incarnation(2)), 1);
   EXPECT_EQ(view.RankOf(Incarnation(9)), 2);
   EXPECT_FALSE(view.RankOf(Incarnation(3)).has_value());
+}
+
+TEST(ViewTest, PortionOf_IsOneAfterTheOther) {
+  const View view(ViewId(3), Members({7, 2, 9}), {{"a", 0}, {"b", 0}, {"c", 0}}, {5, 0, 4});
+  EXPECT_EQ(view.samples(), 9);
+  EXPECT_EQ(view.PortionOf(0), (std::pair<int64_t, int64_t>(0, 5)));
+  EXPECT_EQ(view.PortionOf(1), (std::pair<int64_t, int64_t>(5, 0)));
+  EXPECT_EQ(view.PortionOf(2), (std::pair<int64_t, int64_t>(5, 4)));
 }
 
 TEST(NextMembersTest, Joiners_ComeAfterInTheirOrder) {

@@ -34,7 +34,7 @@ class ResumeTest : public ::testing::Test {
     request_.records = {
         GenerationRecord{Generation(2), Term(2), setup_.config_hash, 0, "", 0, setup_.coverage},
         MemberRecord{Incarnation(9), "worker-0"}, MemberRecord{Incarnation(8), "worker-1"},
-        ViewRecord{ViewId(3), {}}};
+        ViewRecord{ViewId(3), {}, {}}};
   }
 
   static RunSetup Setup(const std::vector<std::string>& sets) {

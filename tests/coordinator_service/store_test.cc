@@ -61,6 +61,7 @@ std::string Text(const Record& record) {
     std::string operator()(const ViewRecord& r) {
       std::string text = absl::StrCat("view ", r.view.value());
       for (const Incarnation member : r.members) absl::StrAppend(&text, " ", member.value());
+      for (const int64_t samples : r.portions) absl::StrAppend(&text, " x", samples);
       return text;
     }
     std::string operator()(const BindingRecord& r) {
@@ -104,14 +105,14 @@ std::vector<Record> OneOfEach() {
           ShardRecord{ShardId(0), "shard-0", "127.0.0.1:1", 0xFEDCBA9876543210},
           MemberRecord{Incarnation(7), "worker-0", 0xFEDCBA9876543210},
           MemberRecord{Incarnation(8), "it's \"quoted\""},
-          ViewRecord{ViewId(1), {Incarnation(8), Incarnation(7)}},
+          ViewRecord{ViewId(1), {Incarnation(8), Incarnation(7)}, {5, 4}},
           BindingRecord{Generation(1), 0, ViewId(1),
                         SampleCursor(int64_t{1} << 40, {{7, 2}, {30, 1}}), 32, true, false, true},
           ScaleRecord{Generation(1), 0, 0.1 + 0.2},
           BindingRecord{Generation(1), 1, ViewId(1), SampleCursor(32), 0, false, true},
           ExclusionRecord{Generation(1), 1, Incarnation(3), "no heartbeat for 21s", 4, {5, 6}},
           DataRecord{{100, 0xFEDCBA9876543210, 20, 7}},
-          ViewRecord{ViewId(2), {}}};
+          ViewRecord{ViewId(2), {}, {}}};
 }
 
 TEST(StoreTest, Open_FolderMissing_UnavailableWithPath) {

@@ -55,7 +55,7 @@ inline Catalog FakeModel(int units) { return FakeModel({{"unit", units, 1}}); }
 
 inline std::vector<Rank> FakeRanks(int workers) {
   std::vector<Rank> ranks;
-  for (int i = 0; i < workers; ++i) ranks.push_back({absl::StrCat("worker-", i), 0, 1});
+  for (int i = 0; i < workers; ++i) ranks.push_back({absl::StrCat("worker-", i), 0});
   return ranks;
 }
 

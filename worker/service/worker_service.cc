@@ -86,7 +86,8 @@ void WorkerService::Register() {
   options.on_restarted = [this] { CoordinatorRestarted(); };
   options.on_waiting = [](const std::string& what) { spdlog::info("waiting: {}", what); };
   client_ = std::make_unique<CoordinatorClient>(*channel, &loop_, std::move(options));
-  client_->RegisterWorker({options_.name, options_.config_hash, options_.instance, options_.before},
+  client_->RegisterWorker({options_.name, options_.config_hash, options_.instance, options_.before,
+                         options_.memory_bytes},
                           [this](const absl::StatusOr<WorkerAdmission>& admission) {
                             if (!admission.ok())
                               return End(Context(admission.status(), "register"));

@@ -34,6 +34,7 @@ class WorkerService {
     std::string config_hash;
     uint64_t instance = 0;   // random per life
     uint64_t before = 0;     // of the life that this process had before; 0: none
+    int64_t memory_bytes = 0;  // that it may use to train; 0: not limited
     Worker::Options worker;  // name and the rest of what the logic needs
     DataSummary data;
     WireType precision = WireType::kF32;  // of values from the shards; gradients have the model's

@@ -20,6 +20,7 @@ struct StartRecord {  // a generation
 struct ViewRecord {
   ViewId view;
   std::vector<Incarnation> members;  // by rank
+  std::vector<int64_t> portions;     // of each, samples of a step
 };
 
 struct BindingRecord {

@@ -1,6 +1,7 @@
 #include "deploy/audit/logic/sample_audit.h"
 
 #include <algorithm>
+#include <numeric>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -11,10 +12,9 @@ namespace {
 
 // Rank `rank`'s part of a step's samples, as {first, count}: floor(B / N), the first B mod N ranks
 // one more.
-std::pair<int64_t, int64_t> PortionOf(int64_t samples, size_t rank, size_t ranks) {
-  const auto r = static_cast<int64_t>(rank), n = static_cast<int64_t>(ranks);
-  const int64_t least = samples / n, more = samples % n;
-  return {r * least + std::min(r, more), least + (r < more ? 1 : 0)};
+std::pair<int64_t, int64_t> PortionOf(const ViewRecord& view, size_t rank) {
+  const auto of_rank = view.portions.begin() + static_cast<std::ptrdiff_t>(rank);
+  return {std::accumulate(view.portions.begin(), of_rank, int64_t{0}), *of_rank};
 }
 
 std::optional<size_t> RankOf(Incarnation worker, const ViewRecord& view) {
@@ -58,7 +58,6 @@ void SampleAudit::Take(const StartRecord& start) {
   next_step_ = next_line_ = start.step;
   committed_ = start.step - 1;
   closed_ = false;
-  batch_ = -1;
   exclusions_ = 0;
   view_ = {};
   excluded_.clear();
@@ -95,6 +94,10 @@ void SampleAudit::Take(const ViewRecord& view) {
   }
   last_view_ = std::max(last_view_, view.view);
   view_ = view;
+  if (view.portions.size() != view.members.size()) {
+    Violated({.step = next_step_, .what = what("has not one portion for each member")});
+    view_.portions.resize(view.members.size());
+  }
   std::erase_if(excluded_, [this](Incarnation worker) {  // of no consequence any more
     return std::none_of(open_.begin(), open_.end(), [worker](const auto& step) {
       return RankOf(worker, step.second.view).has_value();
@@ -114,11 +117,10 @@ void SampleAudit::Take(const BindingRecord& binding) {
   if (closed_) at("it is bound after the closing step");
   if (binding.view != view_.view || view_.members.empty())
     at(absl::StrCat("view ", binding.view.value(), " is not the newest one"));
-  if (!binding.closing) {
-    if (batch_ >= 0 && binding.samples != batch_)
-      at(absl::StrCat("it has ", binding.samples, " samples, those before have ", batch_));
-    batch_ = binding.samples;
-  }
+  const int64_t portions =
+      std::accumulate(view_.portions.begin(), view_.portions.end(), int64_t{0});
+  if (!binding.closing && binding.samples != portions)
+    at(absl::StrCat("it has ", binding.samples, " samples, its members' portions are ", portions));
   CheckCursor(binding);
   OpenStep& step = open_[t];
   step.binding = binding;
@@ -219,7 +221,7 @@ void SampleAudit::TakeBack(OpenStep& step, size_t rank, const ExclusionRecord& e
               .worker = exclusion.worker,
               .what = "its portion came back though the step was committed"});
   }
-  const auto portion = PortionOf(step.binding.samples, rank, step.view.members.size());
+  const auto portion = PortionOf(step.view, rank);
   if (!step.returned.emplace(exclusion.worker, portion).second) return;  // named already
   const std::vector<Range> positions = Slice(step.positions, portion.first, portion.second);
   state_.free.Add(positions);
@@ -265,8 +267,7 @@ void SampleAudit::CheckLost(OpenStep& step) {
   if (!step.lost.has_value()) return;
   for (const Incarnation worker : *step.lost) {
     if (step.must_report.erase(worker) == 0) continue;
-    const auto portion =
-        PortionOf(step.binding.samples, *RankOf(worker, step.view), step.view.members.size());
+    const auto portion = PortionOf(step.view, *RankOf(worker, step.view));
     Violated({.step = step.binding.step,
               .worker = worker,
               .positions = Slice(step.positions, portion.first, portion.second),

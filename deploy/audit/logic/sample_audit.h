@@ -119,7 +119,6 @@ class SampleAudit {
   Step next_step_ = 0, next_line_ = 0;
   Step committed_ = -1;  // at least
   bool closed_ = false;
-  int64_t batch_ = -1;  // samples of a step; -1: not known yet
   int64_t exclusions_ = 0;
   bool known_ = false;  // the state
   State state_;         // before the next step

@@ -4,7 +4,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "server/coordinator/logic/coordinator.h"
-#include "server/coordinator/logic/portion.h"
 
 namespace sdp {
 namespace {
@@ -31,10 +30,11 @@ PlanInput Coordinator::PlanInputAt(Step step) const {
   input.catalog = options_.catalog;
   input.coverage = CoverageAt(step);
   if (PhaseAt(options_.phases, step) > 0) input.reference = options_.coverage;
-  for (const Incarnation member : view_->members()) input.ranks.push_back({NameOf(member), 0, 1});
+  input.ranks = view_->ranks();
   input.assignment = options_.assignment;
   input.seed = options_.seed;
   input.rotation = PlanKeyAt(step).rotation;
+  input.memory = options_.memory;
   return input;
 }
 
@@ -120,14 +120,16 @@ void Coordinator::BindStep(absl::Time now, CoordinatorActions* actions) {
   if (PlanKeyAt(t) != plan_key_ && !closing) {
     const int phase = plan_key_.phase;
     if (const absl::Status status = MakePlanAt(t); !status.ok()) return End(status, actions);
-    if (plan_key_.phase != phase)
+    if (plan_key_.phase != phase) {
       TellPlan(t, absl::StrCat("sdp.phases: number ", plan_key_.phase), actions);
+      for (auto& [name, worker] : workers_) worker.pace = Pace();  // there is more or less to do
+    }
   }
   const BindingRecord record{generation_,
                              t,
                              view_->id(),
                              cursor_,
-                             closing ? 0 : options_.global_batch,
+                             closing ? 0 : view_->samples(),
                              options_.validation && (closing ? !stop_requested_ : due),
                              closing,
                              CheckpointDue(t, closing, now)};
@@ -259,7 +261,6 @@ void Coordinator::TellFinished(Incarnation worker, Step step, CoordinatorActions
 }
 
 WorkerBinding Coordinator::BindingFor(const StepState& step, int rank, int64_t known_plan) const {
-  const int64_t ranks = step.view->size();
   WorkerBinding binding;
   binding.generation = generation_;
   binding.view = step.view->id();
@@ -273,8 +274,10 @@ WorkerBinding Coordinator::BindingFor(const StepState& step, int rank, int64_t k
     }
     binding.units = std::move(units);
   }
-  const auto [first, samples] = Portion(step.binding.samples, rank, ranks);
-  binding.portion = PartOf(step.positions, first, samples);
+  if (!step.binding.closing) {
+    const auto [first, samples] = step.view->PortionOf(rank);
+    binding.portion = PartOf(step.positions, first, samples);
+  }
   binding.micro_batch = options_.micro_batch;
   const Incarnation member = step.view->members()[static_cast<size_t>(rank)];
   if (const auto more = step.more_evaluations.find(member); more != step.more_evaluations.end())

@@ -207,6 +207,9 @@ CoordinatorActions Coordinator::OnStepReport(const StepReport& report, absl::Tim
   worker->peak_memory_bytes = std::max(worker->peak_memory_bytes, report.peak_memory_bytes);
   worker->allocated_peak_bytes =
       std::max(worker->allocated_peak_bytes, report.allocated_peak_bytes);
+  const View& view = *step->second.view;
+  worker->pace.Add(report.forward + report.backward,
+                   view.portions()[static_cast<size_t>(*view.RankOf(report.worker))]);
   step->second.reports.emplace(report.worker, report);
   Progress(now);
   ForgetLeft();

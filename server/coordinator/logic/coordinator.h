@@ -16,6 +16,7 @@
 #include "common/model/catalog.h"
 #include "common/model/layout.h"
 #include "common/plan/coverage.h"
+#include "common/plan/memory.h"
 #include "common/plan/plan.h"
 #include "common/plan/rescale.h"
 #include "common/protocol/messages.h"
@@ -64,7 +65,11 @@ class Coordinator {
     int64_t rotate_every = 0;
     int64_t steps = 1;
     int64_t global_batch = 1;
+    // kMeasured: so that all members compute about as long, by what their steps have shown.
+    enum class Portions { kEqual, kMeasured } portions = Portions::kEqual;
     int64_t micro_batch = 0;
+    // What units take on a worker. Outlives the coordinator; null: that is not looked at.
+    const MemoryModel* memory = nullptr;
     int64_t tokens_per_sample = 0;  // for throughput; 0: not text
     int64_t eval_every = 0;
     int64_t eval_samples = 0;       // 0: all
@@ -170,7 +175,9 @@ class Coordinator {
   void RegisterSuccessor(ShardState& shard, const ShardRegistration& registration, absl::Time now,
                          CoordinatorActions* actions);
   void AdmitWorker(const WorkerState& worker, CoordinatorActions* actions);
+  absl::Status CheckMemory(const WorkerRegistration& registration) const;
   WorkerState* FindWorker(Incarnation incarnation);
+  const WorkerState* FindWorker(Incarnation incarnation) const;
   static absl::Status NotInTheRun(Incarnation incarnation);
   int ReadyWorkers() const;
   std::string NameOf(Incarnation worker) const;
@@ -185,7 +192,10 @@ class Coordinator {
   // Why no step can be bound; empty: it can.
   std::string PausedBy() const;
   void TellPlan(Step from, const std::string& reason, CoordinatorActions* actions) const;
+  std::shared_ptr<const View> ViewOf(std::vector<Incarnation> members) const;  // the next one
   absl::Status ChangeView(Step step, CoordinatorActions* actions);
+  absl::Status LevelPortions(Step step, CoordinatorActions* actions);
+  void AdoptView(Step step, const std::string& reason, CoordinatorActions* actions);
   void EnterView(Step step);
   void Exclude(const std::string& name, const std::string& reason, CoordinatorActions* actions);
   void SendExclusion(Incarnation worker, CoordinatorActions* actions) const;
@@ -226,7 +236,7 @@ class Coordinator {
                              CoordinatorActions* actions);
   absl::Status RestoreShard(const ShardRecord& record, absl::Time now);
   void RestoreWorker(const MemberRecord& record, absl::Time now);
-  void RestoreView(const ViewRecord& record, Restoring& restoring);
+  absl::Status RestoreView(const ViewRecord& record, Restoring& restoring);
   void EnterRestoredView(Step step);
   absl::Status MakeRestoredPlan(const Restoring& restoring);
   absl::Status RestoreBinding(const BindingRecord& record, Restoring& restoring);
@@ -246,6 +256,7 @@ class Coordinator {
   StepMetrics MetricsOf(const StepState& step, absl::Time now);
   std::vector<BlockDiagnostics> BlocksOf(const StepState& step) const;
   std::string WaitingFor() const;
+  int64_t PortionOf(const WorkerState& worker) const;  // of the newest view
 
   // coordinator.cc
   // What has happened; generation, and the step where there is none yet, are filled in.
@@ -303,6 +314,7 @@ class Coordinator {
   absl::Time checkpoint_bound_at_ = absl::InfiniteFuture();  // or training began
 
   std::vector<Incarnation> unfit_;  // members for which there is no plan
+  Step levelled_at_ = 0;            // when portions were last thought about
   std::string paused_;              // why, as was logged
   int64_t exclusions_ = 0;          // of this generation
   int64_t next_record_ = 1;

@@ -4,7 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "server/coordinator/logic/coordinator.h"
-#include "server/coordinator/logic/portion.h"
+#include "server/coordinator/logic/portions.h"
 
 namespace sdp {
 
@@ -17,7 +17,7 @@ void Coordinator::Evaluate(StepState& step) {
   }
   for (size_t i = 0; i < evaluators.size(); ++i) {
     const auto [first, samples] =
-        Portion(total, static_cast<int64_t>(i), static_cast<int64_t>(evaluators.size()));
+        EqualPart(total, static_cast<int64_t>(i), static_cast<int64_t>(evaluators.size()));
     if (samples > 0)
       step.evaluations.push_back(
           {{step.binding.step, view_->id(), first, samples}, evaluators[i], {}});

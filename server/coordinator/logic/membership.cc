@@ -6,8 +6,8 @@
 
 #include "absl/container/flat_hash_set.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "server/coordinator/logic/coordinator.h"
-#include "server/coordinator/logic/portion.h"
 
 namespace sdp {
 namespace {
@@ -126,6 +126,21 @@ void Coordinator::TellPlan(Step from, const std::string& reason,
        actions);
 }
 
+std::shared_ptr<const View> Coordinator::ViewOf(std::vector<Incarnation> members) const {
+  std::vector<Rank> ranks;
+  std::vector<double> paces;
+  for (const Incarnation member : members) {
+    const WorkerState& worker = *FindWorker(member);
+    ranks.push_back({worker.registration.name, worker.registration.memory_bytes});
+    paces.push_back(worker.pace.seconds_per_sample());
+  }
+  std::vector<int64_t> portions = options_.portions == Options::Portions::kMeasured
+                                      ? sdp::LevelPortions(options_.global_batch, paces)
+                                      : EqualPortions(options_.global_batch, members.size());
+  return std::make_shared<const View>(ViewId(last_view_.value() + 1), std::move(members),
+                                      std::move(ranks), std::move(portions));
+}
+
 // Where no plan has room for those who want to join, they wait.
 absl::Status Coordinator::ChangeView(Step step, CoordinatorActions* actions) {
   absl::Status status;
@@ -134,16 +149,13 @@ absl::Status Coordinator::ChangeView(Step step, CoordinatorActions* actions) {
     std::vector<Incarnation> members = NextView(joiners);
     if (members == before->members()) {
       view_ = before;
-      return absl::OkStatus();
+      return LevelPortions(step, actions);
     }
     if (members == unfit_) continue;
-    view_ = std::make_shared<const View>(ViewId(last_view_.value() + 1), std::move(members));
+    view_ = ViewOf(std::move(members));
     status = MakePlanAt(step);
     if (status.ok()) {
-      last_view_ = view_->id();
-      Persist(ViewRecord{view_->id(), view_->members()}, {}, actions);
-      TellPlan(step, "", actions);
-      EnterView(step);
+      AdoptView(step, "", actions);
       return absl::OkStatus();
     }
     unfit_ = view_->members();
@@ -154,6 +166,35 @@ absl::Status Coordinator::ChangeView(Step step, CoordinatorActions* actions) {
          actions);
   }
   return status;
+}
+
+// The same members with other portions, where their paces differ.
+absl::Status Coordinator::LevelPortions(Step step, CoordinatorActions* actions) {
+  if (options_.portions != Options::Portions::kMeasured ||
+      step < levelled_at_ + static_cast<Step>(Pace::kSteps)) {
+    return absl::OkStatus();
+  }
+  levelled_at_ = step;
+  std::vector<double> paces;
+  std::vector<std::string> names;
+  for (const Incarnation member : view_->members()) {
+    paces.push_back(FindWorker(member)->pace.seconds_per_sample());
+    names.push_back(NameOf(member));
+  }
+  std::optional<NewPortions> level = Level(view_->portions(), paces, names);
+  if (!level.has_value()) return absl::OkStatus();
+  view_ = std::make_shared<const View>(ViewId(last_view_.value() + 1), view_->members(),
+                                       view_->ranks(), std::move(level->portions));
+  const absl::Status status = MakePlanAt(step);
+  if (status.ok()) AdoptView(step, level->reason, actions);
+  return status;
+}
+
+void Coordinator::AdoptView(Step step, const std::string& reason, CoordinatorActions* actions) {
+  last_view_ = view_->id();
+  Persist(ViewRecord{view_->id(), view_->members(), view_->portions()}, {}, actions);
+  TellPlan(step, reason.empty() ? absl::StrJoin(plan_->warnings, "; ") : reason, actions);
+  EnterView(step);
 }
 
 // Members of the view that were in none before: their first step is `step`, which they may have
@@ -218,8 +259,7 @@ void Coordinator::MembersChanged(absl::Time now, CoordinatorActions* actions) {
 bool Coordinator::TakeBack(StepState& step, Incarnation worker) {
   const Step number = step.binding.step;
   if (number <= committed_) return false;
-  const auto [first, samples] =
-      Portion(CountOf(step.positions), *step.view->RankOf(worker), step.view->size());
+  const auto [first, samples] = step.view->PortionOf(*step.view->RankOf(worker));
   ReturnPortion(number, PartOf(step.positions, first, samples));
   return true;
 }

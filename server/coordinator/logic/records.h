@@ -26,8 +26,9 @@ struct GenerationRecord {
 struct MemberRecord {
   Incarnation incarnation;
   std::string name;
-  uint64_t instance = 0;  // of its process
-};                        // a worker's life
+  uint64_t instance = 0;     // of its process
+  int64_t memory_bytes = 0;  // that it may use; 0: not limited
+};                           // a worker's life
 struct ShardRecord {
   ShardId shard;
   std::string name;
@@ -40,8 +41,9 @@ struct DataRecord {
 };
 struct ViewRecord {
   ViewId view;
-  std::vector<Incarnation> members;
-};  // by rank
+  std::vector<Incarnation> members;  // by rank
+  std::vector<int64_t> portions;     // [members] samples of a step
+};
 struct BindingRecord {
   Generation generation;
   Step step = 0;

@@ -121,6 +121,7 @@ CoordinatorActions Coordinator::RegisterWorker(const WorkerRegistration& registr
   if (registration.config_hash != options_.config_hash) {
     return refuse(OtherConfig(registration.name, registration.config_hash, options_.config_hash));
   }
+  if (absl::Status room = CheckMemory(registration); !room.ok()) return refuse(std::move(room));
   const auto known = workers_.find(registration.name);
   const bool same =
       known != workers_.end() && known->second.registration.instance == registration.instance;
@@ -155,11 +156,28 @@ CoordinatorActions Coordinator::RegisterWorker(const WorkerRegistration& registr
   return actions;
 }
 
+// Whether it could train at all: the units that everyone holds, with one sample.
+absl::Status Coordinator::CheckMemory(const WorkerRegistration& registration) const {
+  const bool known = options_.memory != nullptr && options_.memory->stages != nullptr;
+  if (!known || registration.memory_bytes == 0) return absl::OkStatus();
+  std::vector<UnitId> shared;
+  for (size_t unit = 0; unit < options_.catalog->units.size(); ++unit) {
+    if (options_.catalog->units[unit].shared) shared.push_back(UnitId(static_cast<int32_t>(unit)));
+  }
+  const MemoryPeak least = TrainingMemory(*options_.catalog, shared, *options_.memory, 1);
+  if (least.bytes <= registration.memory_bytes) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      absl::StrCat(registration.name, " has ", registration.memory_bytes,
+                   " bytes of memory; the units that every worker holds take ", least.bytes, " (",
+                   least.when, ", one sample)"));
+}
+
 void Coordinator::AdmitWorker(const WorkerState& worker, CoordinatorActions* actions) {
   const WorkerRegistration& registration = worker.registration;
   CoordinatorActions then;
   then.admit_workers.push_back({registration.name, registration.instance, AdmissionOf(worker)});
-  Persist(MemberRecord{worker.incarnation, registration.name, registration.instance},
+  Persist(MemberRecord{worker.incarnation, registration.name, registration.instance,
+                       registration.memory_bytes},
           std::move(then), actions);
 }
 
@@ -169,11 +187,15 @@ WorkerAdmission Coordinator::AdmissionOf(const WorkerState& worker) const {
   return admission;
 }
 
-WorkerState* Coordinator::FindWorker(Incarnation incarnation) {
-  for (auto& [name, worker] : workers_) {
+const WorkerState* Coordinator::FindWorker(Incarnation incarnation) const {
+  for (const auto& [name, worker] : workers_) {
     if (worker.incarnation == incarnation) return &worker;
   }
   return nullptr;
+}
+
+WorkerState* Coordinator::FindWorker(Incarnation incarnation) {
+  return const_cast<WorkerState*>(std::as_const(*this).FindWorker(incarnation));
 }
 
 std::string Coordinator::NameOf(Incarnation incarnation) const {
@@ -253,8 +275,7 @@ void Coordinator::MakeView(absl::Time now, CoordinatorActions* actions) {
             [](const auto& a, const auto& b) { return NaturalLess(a.first, b.first); });
   std::vector<Incarnation> members;
   for (const auto& [name, incarnation] : order) members.push_back(incarnation);
-  last_view_ = ViewId(last_view_.value() + 1);
-  view_ = std::make_shared<const View>(last_view_, std::move(members));
+  view_ = ViewOf(std::move(members));
   // If the first step is a closing one, which makes no plan of its own: the plan before it.
   const Step first = options_.start.state.step;
   if (const absl::Status status = MakePlanAt(std::max<Step>(first - 1, 0)); !status.ok())
@@ -264,13 +285,12 @@ void Coordinator::MakeView(absl::Time now, CoordinatorActions* actions) {
     if (const absl::Status status = MakePlan(PlanInputAt(phase.from)).status(); !status.ok())
       return End(status, actions);
   }
-  Persist(ViewRecord{view_->id(), view_->members()}, {}, actions);
   phase_ = Phase::kTraining;
-  EnterView(next_step_);
+  levelled_at_ = next_step_;
+  AdoptView(next_step_, "", actions);
   last_commit_ = checkpoint_bound_at_ = now;
   if (first_bound_ == absl::InfinitePast()) first_bound_ = now;
   Progress(now);
-  TellPlan(next_step_, "", actions);
 }
 
 }  // namespace sdp

@@ -9,7 +9,6 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/status.h"
 #include "server/coordinator/logic/coordinator.h"
-#include "server/coordinator/logic/portion.h"
 
 namespace sdp {
 namespace {
@@ -89,7 +88,7 @@ absl::Status Coordinator::RestoreRecord(const Record& record, Restoring& restori
   } else if (const auto* member = std::get_if<MemberRecord>(&record)) {
     RestoreWorker(*member, restoring.now);
   } else if (const auto* view = std::get_if<ViewRecord>(&record)) {
-    RestoreView(*view, restoring);
+    return RestoreView(*view, restoring);
   } else if (const auto* binding = std::get_if<BindingRecord>(&record)) {
     return RestoreBinding(*binding, restoring);
   } else if (const auto* scale = std::get_if<ScaleRecord>(&record)) {
@@ -119,20 +118,34 @@ void Coordinator::RestoreWorker(const MemberRecord& record, absl::Time now) {
   WorkerState& worker = workers_[record.name];
   if (worker.incarnation == record.incarnation) return;  // it asked again to be let in
   worker = WorkerState();
-  worker.registration = {record.name, options_.config_hash, record.instance, false};
+  worker.registration = {record.name, options_.config_hash, record.instance, 0,
+                         record.memory_bytes};
   worker.incarnation = record.incarnation;
   worker.heard = now;
 }
 
-void Coordinator::RestoreView(const ViewRecord& record, Restoring& restoring) {
-  restoring.views[record.view] = std::make_shared<const View>(record.view, record.members);
-  if (view_ != nullptr) return;  // it counts once a step is bound to it
+absl::Status Coordinator::RestoreView(const ViewRecord& record, Restoring& restoring) {
+  if (record.portions.size() != record.members.size())
+    return Damaged(absl::StrCat("view ", record.view.value(), " of ", record.members.size(),
+                                " members with ", record.portions.size(), " portions"));
+  std::vector<Rank> ranks;
+  for (const Incarnation member : record.members) {
+    const WorkerState* const worker = FindWorker(member);
+    if (worker == nullptr)
+      return Damaged(
+          absl::StrCat("view ", record.view.value(), " with worker incarnation ", member.value()));
+    ranks.push_back({worker->registration.name, worker->registration.memory_bytes});
+  }
+  restoring.views[record.view] =
+      std::make_shared<const View>(record.view, record.members, std::move(ranks), record.portions);
+  if (view_ != nullptr) return absl::OkStatus();  // it counts once a step is bound to it
   view_ = restoring.views.at(record.view);
   restoring.planned_at = std::max<Step>(options_.start.state.step - 1, 0);
   plan_key_ = PlanKeyAt(restoring.planned_at);
   plan_number_ = 0;
   committed_ = options_.start.state.step - 1;  // all shards have the start state
   EnterRestoredView(options_.start.state.step);
+  return absl::OkStatus();
 }
 
 void Coordinator::EnterRestoredView(Step step) {
@@ -199,14 +212,16 @@ absl::Status Coordinator::RestoreExclusion(const ExclusionRecord& record,
                 [&](const auto& worker) { return worker.second.incarnation == record.worker; });
   for (const Step returned : record.returned) {
     const auto step = restoring.steps.find(returned);
+    // The closing step has none.
+    const bool has_samples = step != restoring.steps.end() && !step->second.positions.empty();
     const std::optional<int> rank =
-        step == restoring.steps.end() ? std::nullopt : step->second.view->RankOf(record.worker);
+        has_samples ? step->second.view->RankOf(record.worker) : std::nullopt;
     if (!rank.has_value()) {
       return Damaged(absl::StrCat("worker incarnation ", record.worker.value(),
                                   " gives back samples of step ", returned));
     }
     const auto& [positions, view, evaluate] = step->second;
-    const auto [first, samples] = Portion(CountOf(positions), *rank, view->size());
+    const auto [first, samples] = view->PortionOf(*rank);
     ReturnPortion(returned, PartOf(positions, first, samples));
   }
   for (auto& [number, step] : steps_) {

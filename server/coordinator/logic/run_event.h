@@ -19,10 +19,11 @@ struct RunEvent {
     kLetGo,    // it is out before any step was bound with it. reason
     kExclude,  // it is out. reason
     kReplan,   // from `step` on: view, workers, plan_hash. A rotation, which follows from the step,
-               // is no event. reason: a phase's beginning; empty: who is a member
-    kNoPlan,   // `workers` of them would not fit: those who want to join wait. reason
-    kPause,    // no step is bound. reason
-    kResume,   // after a pause
+              // is no event. reason: a phase's beginning, other portions, what to know of the plan;
+              // else it is who is a member
+    kNoPlan,             // `workers` of them would not fit: those who want to join wait. reason
+    kPause,              // no step is bound. reason
+    kResume,             // after a pause
     kCheckpoint,         // checkpoint `step` is complete
     kCheckpointFailed,   // it is given up, and taken away. reason
     kEvaluationGivenUp,  // of version `step`. reason

@@ -23,6 +23,7 @@ struct RunStatus {
     int64_t peak_memory_bytes = 0;
     Step step = -1;            // the last step it reported
     MemoryLedger ledger = {};  // workers: with that step
+    int64_t samples = 0;       // workers: of the next step
   };
   std::string phase;  // "waiting for shards", "waiting for workers", "training", "paused", ...
   std::string waiting_for;  // who or what the run waits for now, and why; empty: nothing

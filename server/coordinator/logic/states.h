@@ -16,6 +16,7 @@
 #include "common/plan/plan.h"
 #include "common/protocol/messages.h"
 #include "server/coordinator/logic/actions.h"
+#include "server/coordinator/logic/portions.h"
 #include "server/coordinator/logic/records.h"
 #include "server/coordinator/logic/view.h"
 
@@ -55,6 +56,7 @@ struct WorkerState {
   int64_t peak_memory_bytes = 0;
   int64_t allocated_peak_bytes = 0;
   MemoryLedger ledger;  // of its newest report
+  Pace pace;
 };
 
 // Steps for which these are the same have one plan.

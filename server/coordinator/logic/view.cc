@@ -4,15 +4,28 @@
 
 namespace sdp {
 
-View::View(ViewId id, std::vector<Incarnation> members) : id_(id), members_(std::move(members)) {
-  for (size_t rank = 0; rank < members_.size(); ++rank)
-    ranks_.emplace(members_[rank], static_cast<int>(rank));
+View::View(ViewId id, std::vector<Incarnation> members, std::vector<Rank> ranks,
+           std::vector<int64_t> portions)
+    : id_(id),
+      members_(std::move(members)),
+      ranks_(std::move(ranks)),
+      portions_(std::move(portions)),
+      begins_{0} {
+  for (size_t rank = 0; rank < members_.size(); ++rank) {
+    rank_of_.emplace(members_[rank], static_cast<int>(rank));
+    begins_.push_back(begins_.back() + portions_[rank]);
+  }
 }
 
 std::optional<int> View::RankOf(Incarnation member) const {
-  const auto found = ranks_.find(member);
-  if (found == ranks_.end()) return std::nullopt;
+  const auto found = rank_of_.find(member);
+  if (found == rank_of_.end()) return std::nullopt;
   return found->second;
+}
+
+std::pair<int64_t, int64_t> View::PortionOf(int rank) const {
+  const auto index = static_cast<size_t>(rank);
+  return {begins_[index], portions_[index]};
 }
 
 std::vector<Incarnation> NextMembers(const std::vector<Incarnation>& members,

@@ -236,6 +236,12 @@ int Coordinator::members() const {
   return std::max(1, (view_ == nullptr ? awaited_ : view_->size()) - gone_);
 }
 
+int64_t Coordinator::PortionOf(const WorkerState& worker) const {
+  const std::optional<int> rank =
+      view_ == nullptr ? std::nullopt : view_->RankOf(worker.incarnation);
+  return rank.has_value() ? view_->PortionOf(*rank).second : 0;
+}
+
 RunStatus Coordinator::status(absl::Time now) const {
   static constexpr const char* kPhases[] = {
       "waiting for shards", "starting shards", "waiting for workers", "training", "ending", "over"};
@@ -271,7 +277,8 @@ RunStatus Coordinator::status(absl::Time now) const {
         {"worker", name, worker.incarnation.value(), "",
          worker.phase.empty() ? (worker.ready ? "ready" : "registered")
                               : absl::StrCat(worker.leaving ? "leaving, " : "", worker.phase),
-         now - worker.heard, worker.peak_memory_bytes, worker.reported, worker.ledger});
+         now - worker.heard, worker.peak_memory_bytes, worker.reported, worker.ledger,
+         PortionOf(worker)});
   }
   return status;
 }

@@ -251,6 +251,7 @@ proto::RunStatus CoordinatorService::Status() const {
     out->set_phase(member.phase);
     out->set_silence_sec(absl::ToDoubleSeconds(member.silence));
     out->set_step(member.step);
+    out->set_samples(member.samples);
     if (member.role == "worker") *out->mutable_ledger() = ToProto(member.ledger);
     // What a member says of itself is better than what the coordinator thinks.
     const auto own =

@@ -122,11 +122,12 @@ constexpr std::array<Kind, std::variant_size_v<Record>> kKinds = {{
      "generation INTEGER UNIQUE, term INTEGER, config_hash TEXT, step INTEGER, init_file TEXT, "
      "init_checksum INTEGER, coverage TEXT",
      "generation, term, config_hash, step, init_file, init_checksum, coverage", 7, kOnce},
-    {"members", "incarnation INTEGER UNIQUE, name TEXT, instance INTEGER",
-     "incarnation, name, instance", 3, kAgain},
+    {"members", "incarnation INTEGER UNIQUE, name TEXT, instance INTEGER, memory INTEGER",
+     "incarnation, name, instance, memory", 4, kAgain},
     {"shards", "shard INTEGER UNIQUE, name TEXT, address TEXT, instance INTEGER",
      "shard, name, address, instance", 4, kAgain},
-    {"views", "view INTEGER UNIQUE, members TEXT", "view, members", 2, kOnce},
+    {"views", "view INTEGER UNIQUE, members TEXT, portions TEXT", "view, members, portions", 3,
+     kOnce},
     {"bindings",
      "generation INTEGER, step INTEGER, view INTEGER, cursor INTEGER, returned TEXT, samples "
      "INTEGER, evaluate INTEGER, closing INTEGER, checkpoint INTEGER, "
@@ -158,7 +159,10 @@ void Bind(Statement& to, const GenerationRecord& record) {
   to.Bind(absl::StrJoin(record.coverage, " ", number));
 }
 void Bind(Statement& to, const MemberRecord& record) {
-  to.Bind(record.incarnation.value()).Bind(record.name).Bind(static_cast<int64_t>(record.instance));
+  to.Bind(record.incarnation.value())
+      .Bind(record.name)
+      .Bind(static_cast<int64_t>(record.instance))
+      .Bind(record.memory_bytes);
 }
 void Bind(Statement& to, const ShardRecord& record) {
   to.Bind(int64_t{record.shard.value()})
@@ -170,7 +174,9 @@ void Bind(Statement& to, const ViewRecord& record) {
   const auto number = [](std::string* out, Incarnation member) {
     absl::StrAppend(out, member.value());
   };
-  to.Bind(record.view.value()).Bind(absl::StrJoin(record.members, " ", number));
+  to.Bind(record.view.value())
+      .Bind(absl::StrJoin(record.members, " ", number))
+      .Bind(absl::StrJoin(record.portions, " "));
 }
 void Bind(Statement& to, const BindingRecord& record) {
   const auto range = [](std::string* out, const PositionRange& positions) {
@@ -232,7 +238,8 @@ absl::Status ReadRow(Statement& row, GenerationRecord* record) {
   return absl::OkStatus();
 }
 absl::Status ReadRow(Statement& row, MemberRecord* record) {
-  *record = {Incarnation(row.Integer()), row.Text(), static_cast<uint64_t>(row.Integer())};
+  *record = {Incarnation(row.Integer()), row.Text(), static_cast<uint64_t>(row.Integer()),
+             row.Integer()};
   return absl::OkStatus();
 }
 absl::Status ReadRow(Statement& row, ShardRecord* record) {
@@ -244,6 +251,7 @@ absl::Status ReadRow(Statement& row, ViewRecord* record) {
   record->view = ViewId(row.Integer());
   SDP_ASSIGN_OR_RETURN(const std::vector<int64_t> members, ReadNumbers<int64_t>(row.Text()));
   for (const int64_t member : members) record->members.push_back(Incarnation(member));
+  SDP_ASSIGN_OR_RETURN(record->portions, ReadNumbers<int64_t>(row.Text()));
   return absl::OkStatus();
 }
 absl::Status ReadRow(Statement& row, BindingRecord* record) {
