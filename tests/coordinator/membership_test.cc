@@ -2,6 +2,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/coordinator/fixture.h"
@@ -341,6 +342,44 @@ TEST_F(MembershipTest, TooLittleMemoryForTheSharedUnits_IsRefusedWithTheNumbers)
                                                    HasSubstr("every worker holds")));
   const auto enough = Settle(c, c.RegisterWorker({"worker-0", "cafe", 11, 0, 1 << 20}, now_));
   EXPECT_TRUE(enough.admit_workers.at(0).admission.ok());
+}
+
+// Memory of which two workers have enough for all units, and one has not.
+TEST_F(MembershipTest, WhoIsLeftHasTooLittleMemory_TheRunPauses_UntilSomebodyComes) {
+  MemoryModel memory;
+  memory.stages = [this](int64_t, absl::Span<const int64_t>) {
+    return std::vector<StageMemory>(catalog_.stages.size());
+  };
+  memory.input_bytes = 100;                     // of a sample
+  memory.global_batch = options_.global_batch;  // 5
+  options_.memory = &memory;
+  Coordinator c(options_);
+  c.Start(now_);
+  Settle(c, c.RegisterShard({"shard-0", "here:1", "cafe", 5}, now_));
+  Settle(c, c.OnStepDone({ShardId(0), -1, 0}, now_));
+  for (const int64_t worker : {1, 2}) {
+    const uint64_t instance = 10 + static_cast<uint64_t>(worker);
+    Settle(c, c.RegisterWorker({absl::StrCat("worker-", worker), "cafe", instance, 0, 300}, now_));
+  }
+  for (const int64_t worker : {1, 2}) EXPECT_EQ(Ready(c, worker), absl::OkStatus());
+  Begin(c, 1, 0);
+  Begin(c, 2, 0);
+  absl::Status error;
+  CoordinatorActions actions = Settle(c, c.ProcessEnded("worker-2", now_, &error));
+  actions.Append(Begin(c, 1, 1));  // five samples take 500 bytes
+  EXPECT_FALSE(actions.stop.has_value());
+  EXPECT_TRUE(actions.bind_workers.empty());
+  EXPECT_THAT(c.status(now_).phase, "paused");
+  EXPECT_THAT(actions.events, Contains(testing::Field(&RunEvent::kind, RunEvent::Kind::kPause)));
+  EXPECT_THAT(actions.events, Contains(testing::Field(
+                                  &RunEvent::reason, HasSubstr("worker-1 has 0.0 MiB of memory"))));
+  EXPECT_TRUE(Begin(c, 1, 1).events.empty());  // it is said once
+  actions = Settle(c, c.RegisterWorker({"worker-3", "cafe", 13, 0, 300}, now_));
+  absl::Status status;
+  actions.Append(Settle(c, c.Ready(Incarnation(3), {100, 7, 20, 8}, now_, &status)));
+  EXPECT_THAT(actions.events, Contains(testing::Field(&RunEvent::kind, RunEvent::Kind::kResume)));
+  EXPECT_EQ(c.status(now_).phase, "training");
+  EXPECT_EQ(Begin(c, 1, 1).bind_workers.size(), 1u);
 }
 
 }  // namespace

@@ -93,30 +93,32 @@ CoordinatorActions Coordinator::BeginStep(Incarnation incarnation, Step step, in
 
 void Coordinator::TryBind(absl::Time now, CoordinatorActions* actions) {
   if (phase_ != Phase::kTraining || closing_.has_value()) return;
-  if (std::string paused = PausedBy(); paused != paused_) {
-    Tell({.kind = paused.empty() ? RunEvent::Kind::kResume : RunEvent::Kind::kPause,
-          .reason = paused},
-         actions);
-    paused_ = std::move(paused);
-  }
   // If nobody is left to ask, the closing binding is due all the same.
   const bool wanted =
       asked_.contains(next_step_) || asked_.contains(kFirstOfMine) || workers_.empty();
   // At most two steps in flight.
-  if (wanted && committed_ >= next_step_ - 2 && paused_.empty()) BindStep(now, actions);
+  const bool may = wanted && committed_ >= next_step_ - 2;
+  if (may && TooFew().empty()) BindStep(now, actions);
+  std::string paused = PausedBy();
+  if (paused == paused_ || closing_.has_value()) return;
+  Tell(
+      {.kind = paused.empty() ? RunEvent::Kind::kResume : RunEvent::Kind::kPause, .reason = paused},
+      actions);
+  paused_ = std::move(paused);
 }
 
 void Coordinator::BindStep(absl::Time now, CoordinatorActions* actions) {
-  const Step t = next_step_++;
+  const Step t = next_step_;
   const bool closing = t >= options_.steps || stop_requested_;
+  if (closing) no_plan_.clear();
   // Weights that were given are worth knowing before the first step changes them.
   const Step first = options_.start.state.init_path.empty() ? 1 : 0;
   const bool due =
       DiagnoseAt(t) || (options_.eval_every > 0 && t >= first && t % options_.eval_every == 0);
   if (!closing) {
-    if (const absl::Status status = ChangeView(t, actions); !status.ok())
-      return End(status, actions);
+    if (!ChangeView(t, actions).ok()) return;  // paused
   }
+  ++next_step_;
   if (PlanKeyAt(t) != plan_key_ && !closing) {
     const int phase = plan_key_.phase;
     if (const absl::Status status = MakePlanAt(t); !status.ok()) return End(status, actions);

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -191,6 +192,7 @@ class Coordinator {
   std::pair<int, std::string> LeastWorkers(Step step) const;
   // Why no step can be bound; empty: it can.
   std::string PausedBy() const;
+  std::string TooFew() const;
   void TellPlan(Step from, const std::string& reason, CoordinatorActions* actions) const;
   std::shared_ptr<const View> ViewOf(std::vector<Incarnation> members) const;  // the next one
   absl::Status ChangeView(Step step, CoordinatorActions* actions);
@@ -313,10 +315,15 @@ class Coordinator {
   bool checkpoint_asked_ = false;
   absl::Time checkpoint_bound_at_ = absl::InfiniteFuture();  // or training began
 
-  std::vector<Incarnation> unfit_;  // members for which there is no plan
-  Step levelled_at_ = 0;            // when portions were last thought about
-  std::string paused_;              // why, as was logged
-  int64_t exclusions_ = 0;          // of this generation
+  struct Unfit {
+    std::vector<Incarnation> members;
+    std::string why;
+  };
+  std::array<Unfit, 2> unfit_;  // [Joiners] for whom there was no plan last
+  std::string no_plan_;         // why there is none for the next step; empty: there is
+  Step levelled_at_ = 0;        // when portions were last thought about
+  std::string paused_;          // why, as was logged
+  int64_t exclusions_ = 0;      // of this generation
   int64_t next_record_ = 1;
   std::map<int64_t, DeferredActions> deferred_;
 

@@ -96,6 +96,12 @@ std::vector<Incarnation> Coordinator::NextView(Joiners joiners) const {
 }
 
 std::string Coordinator::PausedBy() const {
+  if (std::string few = TooFew(); !few.empty()) return few;
+  if (no_plan_.empty()) return "";
+  return absl::StrCat("paused before step ", next_step_, ": no plan for the workers: ", no_plan_);
+}
+
+std::string Coordinator::TooFew() const {
   if (phase_ != Phase::kTraining || closing_.has_value()) return "";
   if (next_step_ >= options_.steps || stop_requested_) return "";  // the closing binding
   const auto ready = std::count_if(workers_.begin(), workers_.end(), [](const auto& worker) {
@@ -141,31 +147,38 @@ std::shared_ptr<const View> Coordinator::ViewOf(std::vector<Incarnation> members
                                       std::move(ranks), std::move(portions));
 }
 
-// Where no plan has room for those who want to join, they wait.
+// Where no plan has room for those who want to join, they wait. FailedPrecondition, and no_plan_
+// says why - there is none for those who stay either: others may come.
 absl::Status Coordinator::ChangeView(Step step, CoordinatorActions* actions) {
-  absl::Status status;
   const std::shared_ptr<const View> before = view_;
+  no_plan_.clear();
   for (const Joiners joiners : {Joiners::kIn, Joiners::kWait}) {
     std::vector<Incarnation> members = NextView(joiners);
     if (members == before->members()) {
       view_ = before;
+      no_plan_.clear();
       return LevelPortions(step, actions);
     }
-    if (members == unfit_) continue;
+    Unfit& unfit = unfit_[static_cast<size_t>(joiners)];
+    no_plan_ = unfit.why;
+    if (members == unfit.members) continue;
     view_ = ViewOf(std::move(members));
-    status = MakePlanAt(step);
+    const absl::Status status = MakePlanAt(step);
     if (status.ok()) {
+      no_plan_.clear();
       AdoptView(step, "", actions);
       return absl::OkStatus();
     }
-    unfit_ = view_->members();
+    no_plan_ = std::string(status.message());
+    unfit = {view_->members(), no_plan_};
     Tell({.kind = RunEvent::Kind::kNoPlan,
           .step = step,
           .workers = view_->size(),
           .reason = std::string(status.message())},
          actions);
   }
-  return status;
+  view_ = before;
+  return absl::FailedPreconditionError(no_plan_);
 }
 
 // The same members with other portions, where their paces differ.

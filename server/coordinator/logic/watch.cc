@@ -273,12 +273,12 @@ RunStatus Coordinator::status(absl::Time now) const {
         {"shard", name, -1, shard.registration.address, "registered", now - shard.heard, 0, -1});
   }
   for (const auto& [name, worker] : workers_) {
-    status.members.push_back(
-        {"worker", name, worker.incarnation.value(), "",
-         worker.phase.empty() ? (worker.ready ? "ready" : "registered")
-                              : absl::StrCat(worker.leaving ? "leaving, " : "", worker.phase),
-         now - worker.heard, worker.peak_memory_bytes, worker.reported, worker.ledger,
-         PortionOf(worker)});
+    status.members.push_back({"worker", name, worker.incarnation.value(), "",
+                              worker.phase.empty()
+                                  ? (worker.ready ? "ready" : "registered")
+                                  : absl::StrCat(worker.leaving ? "leaving, " : "", worker.phase),
+                              now - worker.heard, worker.peak_memory_bytes, worker.reported,
+                              worker.ledger, PortionOf(worker)});
   }
   return status;
 }
