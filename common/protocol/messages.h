@@ -270,7 +270,7 @@ struct StepReport {
   double loss_sum = 0;  // nats, before the update
   int64_t terms = 0;
   absl::Duration pull, forward, backward,
-      push;                  // where the step's time went; pull: waiting for weights
+      push;                  // where the step's time went, each once; pull: waiting for weights
   int64_t pulled_bytes = 0;  // payload and headers, as sent
   int64_t pushed_bytes = 0;
   int64_t peak_memory_bytes = 0;     // VmHWM

@@ -191,6 +191,37 @@ TEST_F(WorkerTest, Backward_NextVersion_IsAskedForOnceThisOneIsReleased) {
   EXPECT_EQ(Asked(worker.OnPushAnswer(answer, absl::UnixEpoch())), std::vector<int>{2});
 }
 
+// A worker that waits for others is not slow.
+TEST_F(WorkerTest, Report_CountsWaitingForWeightsOnce) {
+  Worker worker(options_, admission_, {10, 1, 2, 1});
+  worker.Start();
+  Bound(worker, 12, 2);
+  for (const int fragment : {0, 2, 3}) Value(worker, 12, fragment);
+  worker.OnBackwardBegins(12);
+  TrainResult result;
+  result.wait = absl::Seconds(3);
+  result.forward = absl::Seconds(5);  // the wait is in it
+  result.backward = absl::Seconds(4);
+  std::vector<StepReport> reports;
+  const auto take = [&](WorkerActions actions) {
+    for (const StepReport& report : actions.reports) reports.push_back(report);
+  };
+  for (const int fragment : {3, 2, 0})
+    take(worker.OnGradient(12, FragmentId(fragment), WireBuffer(WireType::kF32, 1)));
+  take(worker.OnTrained(12, result, absl::UnixEpoch()));
+  for (const int fragment : {3, 2, 0}) {
+    PushAnswer answer;
+    answer.step = 12;
+    answer.fragment = FragmentId(fragment);
+    take(worker.OnPushAnswer(answer, absl::UnixEpoch() + absl::Seconds(1)));
+  }
+  ASSERT_EQ(reports.size(), 1u);
+  EXPECT_EQ(reports[0].pull, absl::Seconds(3));
+  EXPECT_EQ(reports[0].forward, absl::Seconds(2));
+  EXPECT_EQ(reports[0].backward, absl::Seconds(4));
+  EXPECT_EQ(reports[0].push, absl::Seconds(1));
+}
+
 TEST_F(WorkerTest, Forward_ReadsAndSaysNothingOfWhatItDoesNotHold) {
   Worker worker(options_, admission_, {10, 1, 2, 1});
   worker.Start();

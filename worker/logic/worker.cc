@@ -329,7 +329,7 @@ void Worker::TryComplete(StepState& state, absl::Time now, WorkerActions* action
     report.loss_sum = state.result->loss.loss_sum;
     report.terms = state.result->loss.terms;
     report.pull = state.result->wait;
-    report.forward = state.result->forward;
+    report.forward = state.result->forward - state.result->wait;
     report.backward = state.result->backward;
     report.push = now - state.trained_at;
   }
