@@ -18,7 +18,7 @@ namespace {
 
 // Channels of an activation, in an activation's order.
 at::Tensor SelectChannels(const at::Tensor& x, const Ranges& channels) {
-  return Select(x, 1, channels).contiguous(kImageFormat);
+  return Select(x, 1, channels).contiguous(ImageFormat(x));
 }
 
 // Of x and weight, as far as they are wanted.

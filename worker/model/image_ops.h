@@ -7,12 +7,16 @@
 
 // Convolution and norms, forth and back, for the autograd functions of the stages for images:
 // in LibTorch's own, both keep their input even where the weight needs no gradient. None of these
-// is differentiable. Activations are [B, C, height, width], in memory channels last: as the CPU's
-// convolutions work, which copy any other order on the way in and out. Weights and their gradients
-// are contiguous.   Errors: c10::Error on a wrong shape.
+// is differentiable. Activations are [B, C, height, width], in memory as ImageFormat says. Weights
+// and their gradients are contiguous.   Errors: c10::Error on a wrong shape.
 namespace sdp {
 
-constexpr at::MemoryFormat kImageFormat = at::MemoryFormat::ChannelsLast;
+// Of activations on the device of `x`. Channels last on a CPU: as its convolutions work, which copy
+// any other order on the way in and out. On a GPU as they come, the only order that GroupNorm has
+// there.
+inline at::MemoryFormat ImageFormat(const at::Tensor& x) {
+  return x.is_cpu() ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous;
+}
 
 struct ConvShape {
   int64_t stride = 1;

@@ -11,7 +11,9 @@ namespace {
 // One per architecture.
 Network NetworkOf(const ImageMlpSpec& spec, int64_t, at::Device) { return ImageMlpNetwork(spec); }
 Network NetworkOf(const ResnetSpec& spec, int64_t, at::Device) { return ResnetNetwork(spec); }
-Network NetworkOf(const SwinSpec& spec, int64_t, at::Device) { return SwinNetwork(spec); }
+Network NetworkOf(const SwinSpec& spec, int64_t, at::Device device) {
+  return SwinNetwork(spec, device);
+}
 Network NetworkOf(const LlamaSpec& spec, int64_t seq_len, at::Device device) {
   return LlamaNetwork(spec, seq_len, device);
 }

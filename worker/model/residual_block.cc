@@ -224,9 +224,10 @@ class BlockFunction : public torch::autograd::Function<BlockFunction<Kind>> {
                               context->saved_data["eps"].toDouble()};
     const Ranges held = context->saved_data["held"].toIntVector();
     Weights d;
-    const at::Tensor dx = Kind::Gradient(outer[0].contiguous(kImageFormat), saved[Weights::kCount],
-                                         Weights(saved.data()), saved.data() + Weights::kCount + 1,
-                                         shape, context->saved_data["factor"].toDouble(), held, &d);
+    const at::Tensor dx =
+        Kind::Gradient(outer[0].contiguous(ImageFormat(outer[0])), saved[Weights::kCount],
+                       Weights(saved.data()), saved.data() + Weights::kCount + 1, shape,
+                       context->saved_data["factor"].toDouble(), held, &d);
     variable_list parts;
     if (!held.empty()) parts = TakeParts(Kind::InnerNorm(d.branch), d.branch);
     variable_list gradients = {dx};

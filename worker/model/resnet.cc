@@ -33,7 +33,7 @@ class StemStage : public Stage {
     return Evaluate(h, w, factor, own);
   }
   at::Tensor Evaluate(const at::Tensor& h, Tensors w, double, Norms& norms) const override {
-    const at::Tensor image = h.contiguous(kImageFormat);
+    const at::Tensor image = h.contiguous(ImageFormat(h));
     if (order_ == Order::kPost) {
       return PostStem(image, w[0], {w[1], w[2], groups_, eps_}, shape_, norms);
     }

@@ -62,7 +62,7 @@ class StemFunction : public torch::autograd::Function<StemFunction> {
     const at::Tensor& where = saved[8];
     const ImageNormWeights norm = {saved[2], saved[3], context->saved_data["groups"].toInt(),
                                    context->saved_data["eps"].toDouble()};
-    at::Tensor d = ReluGradient(outer[0].contiguous(kImageFormat), y);
+    at::Tensor d = ReluGradient(outer[0].contiguous(ImageFormat(y)), y);
     if (where.defined()) {
       // Only the size of `a` is looked at, which is that of the maximum's input.
       d = at::max_pool2d_with_indices_backward(d, a, {kKernel, kKernel}, {kStride, kStride},
@@ -100,7 +100,7 @@ class NormReluFunction : public torch::autograd::Function<NormReluFunction> {
     const ImageNormWeights norm = {saved[1], saved[2], context->saved_data["groups"].toInt(),
                                    context->saved_data["eps"].toDouble()};
     ImageNormed normed = ImageNorm(saved[0], norm);
-    const at::Tensor d = ReluGradient(outer[0].contiguous(kImageFormat), normed.y.relu_());
+    const at::Tensor d = ReluGradient(outer[0].contiguous(ImageFormat(saved[0])), normed.y.relu_());
     normed.y.reset();
     ImageNormGradients through = ImageNormGradient(d, saved[0], normed.mean, normed.rstd, norm);
     return {through.dx, through.dweight, through.dbias, at::Tensor(), at::Tensor()};
@@ -117,7 +117,7 @@ class PositionMeanFunction : public torch::autograd::Function<PositionMeanFuncti
   static variable_list backward(AutogradContext* context, const variable_list& outer) {
     const std::vector<int64_t> sizes = context->saved_data["sizes"].toIntVector();
     const at::Tensor part = outer[0] / static_cast<double>(sizes[2] * sizes[3]);
-    return {part.view({sizes[0], sizes[1], 1, 1}).expand(sizes).contiguous(kImageFormat)};
+    return {part.view({sizes[0], sizes[1], 1, 1}).expand(sizes).contiguous(ImageFormat(part))};
   }
 };
 

@@ -129,18 +129,20 @@ class HeadStage : public LossStage {
 };
 
 // Those of the blocks of a level: not shifted, shifted.
-std::shared_ptr<const Windows> WindowsOf(const SwinSpec& spec, size_t level, int64_t block) {
-  return std::make_shared<const Windows>(spec.size(level), spec.window, spec.shift(level, block));
+std::shared_ptr<const Windows> WindowsOf(const SwinSpec& spec, size_t level, int64_t block,
+                                         at::Device device) {
+  return std::make_shared<const Windows>(spec.size(level), spec.window, spec.shift(level, block),
+                                         device);
 }
 
 }  // namespace
 
-Network SwinNetwork(const SwinSpec& spec) {
+Network SwinNetwork(const SwinSpec& spec, at::Device device) {
   Network network;
   network.stages.push_back(std::make_unique<EmbedStage>(spec.norm_eps));
   for (size_t level = 0; level < spec.depths.size(); ++level) {
-    const std::shared_ptr<const Windows> windows[] = {WindowsOf(spec, level, 0),
-                                                      WindowsOf(spec, level, 1)};
+    const std::shared_ptr<const Windows> windows[] = {WindowsOf(spec, level, 0, device),
+                                                      WindowsOf(spec, level, 1, device)};
     for (int64_t block = 0; block < spec.depths[level]; ++block) {
       const std::string prefix = absl::StrCat("features.", 2 * level + 1, ".", block, ".");
       network.stages.push_back(std::make_unique<AttentionStage>(

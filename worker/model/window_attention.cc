@@ -53,7 +53,7 @@ void PutByToken(const at::Tensor& x, at::Tensor to) {
 
 }  // namespace
 
-Windows::Windows(int64_t size, int64_t window, int64_t shift)
+Windows::Windows(int64_t size, int64_t window, int64_t shift, at::Device device)
     : window_(window), tokens_(window * window) {
   std::vector<int64_t> order, place(static_cast<size_t>(size * size)), region;
   // Where a token of the shifted square comes from along one side: before the last window, from its
@@ -69,8 +69,8 @@ Windows::Windows(int64_t size, int64_t window, int64_t shift)
       region.push_back(3 * side(row) + side(column));
     }
   }
-  order_ = Indices(order);
-  place_ = Indices(place);
+  order_ = Indices(order).to(device);
+  place_ = Indices(place).to(device);
   std::vector<int64_t> relative;
   for (int64_t a = 0; a < tokens_; ++a) {
     for (int64_t b = 0; b < tokens_; ++b) {
@@ -79,11 +79,11 @@ Windows::Windows(int64_t size, int64_t window, int64_t shift)
       relative.push_back(rows * (2 * window - 1) + columns);
     }
   }
-  relative_ = Indices(relative);
+  relative_ = Indices(relative).to(device);
   if (shift == 0) return;
   const at::Tensor regions = Indices(region).view({-1, 1, tokens_});
   const at::Tensor apart = regions.unsqueeze(3).ne(regions.unsqueeze(2));
-  mask_ = apart.to(at::kFloat).mul_(kMasked);
+  mask_ = apart.to(at::kFloat).mul_(kMasked).to(device);
 }
 
 at::Tensor Windows::Added(const at::Tensor& table) const {

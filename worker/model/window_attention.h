@@ -14,8 +14,8 @@ namespace sdp {
 // is there. Immutable; shared by the stages.
 class Windows {
  public:
-  // Of size x size tokens; `window` divides size, 0 <= shift < window.
-  Windows(int64_t size, int64_t window, int64_t shift);
+  // Of size x size tokens on `device`; `window` divides size, 0 <= shift < window.
+  Windows(int64_t size, int64_t window, int64_t shift, at::Device device);
 
   int64_t count() const { return order_.numel() / tokens_; }  // W
   int64_t tokens() const { return tokens_; }                  // S
