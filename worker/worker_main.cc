@@ -84,7 +84,8 @@ absl::Status Main(const RoleFlags& flags, absl::Duration grace) {
     SDP_ASSIGN_OR_RETURN(model_options.memory_bytes, ParseBytes(setup.config.worker().memory()));
   }
   model_options.precision = setup.precision;
-  if (setup.config.worker().device() == "cuda") model_options.device = Device::kCuda;
+  const bool on_gpu = setup.config.worker().device() == "cuda";
+  if (on_gpu) model_options.device = Device::kCuda;
   SDP_ASSIGN_OR_RETURN(const std::unique_ptr<LocalModel> model,
                        MakeTorchModel(setup.catalog, setup.layout, setup.model, training.get(),
                                       validation.get(), model_options));
@@ -98,6 +99,7 @@ absl::Status Main(const RoleFlags& flags, absl::Duration grace) {
   options.name = flags.name;
   options.config_hash = setup.config_hash;
   options.precision = setup.precision;
+  if (on_gpu) options.computes = MemoryPlace::kGpu;
   options.memory_bytes = model_options.memory_bytes;
   if (options.memory_bytes == 0 && model_options.device == Device::kCpu) {
     // Code and libraries are there already.

@@ -10,8 +10,19 @@ Mutex& TheMutex() {
   static Mutex* const mutex = new Mutex;
   return *mutex;
 }
-constinit AllocatedBytes bytes;  // Guarded by it, as is:
-constinit MemoryLedger ledger;
+
+struct Counts {
+  AllocatedBytes bytes;
+  MemoryLedger ledger;
+
+  void RestartPeak() {
+    bytes.peak = bytes.now;
+    ledger.peak = ledger.now;
+  }
+};
+constinit std::array<Counts, 2> counts;  // by place; guarded by it
+
+Counts& Of(MemoryPlace place) { return counts[static_cast<size_t>(place)]; }
 
 constinit thread_local MemoryKind current_kind = MemoryKind::kOther;
 
@@ -19,35 +30,34 @@ size_t Index(MemoryKind kind) { return static_cast<size_t>(kind); }
 
 }  // namespace
 
-AllocatedBytes Allocated() {
+AllocatedBytes Allocated(MemoryPlace place) {
   MutexLock lock(&TheMutex());
-  return bytes;
+  return Of(place).bytes;
 }
 
-MemoryLedger AllocatedByKind() {
+MemoryLedger AllocatedByKind(MemoryPlace place) {
   MutexLock lock(&TheMutex());
-  return ledger;
+  return Of(place).ledger;
 }
 
-void CountAllocated(MemoryKind kind, int64_t added) {
+void CountAllocated(MemoryKind kind, int64_t added, MemoryPlace place) {
   MutexLock lock(&TheMutex());
-  bytes.now += added;
-  ledger.now[Index(kind)] += added;
-  if (bytes.now <= bytes.peak) return;
-  bytes.peak = bytes.now;
-  ledger.peak = ledger.now;
+  Counts& there = Of(place);
+  there.bytes.now += added;
+  there.ledger.now[Index(kind)] += added;
+  if (there.bytes.now > there.bytes.peak) there.RestartPeak();
 }
 
-void CountFreed(MemoryKind kind, int64_t freed) {
+void CountFreed(MemoryKind kind, int64_t freed, MemoryPlace place) {
   MutexLock lock(&TheMutex());
-  bytes.now -= freed;
-  ledger.now[Index(kind)] -= freed;
+  Counts& there = Of(place);
+  there.bytes.now -= freed;
+  there.ledger.now[Index(kind)] -= freed;
 }
 
 void RestartAllocatedPeak() {
   MutexLock lock(&TheMutex());
-  bytes.peak = bytes.now;
-  ledger.peak = ledger.now;
+  for (Counts& there : counts) there.RestartPeak();
 }
 
 MemoryScope::MemoryScope(MemoryKind kind) : outer_(current_kind) { current_kind = kind; }

@@ -8,16 +8,20 @@
 // tensor too (worker/model/counting_allocator.h). One ledger for both, so that the peak is what
 // they took at the same moment, not the sum of two peaks. Outside: code, stacks, small objects,
 // scratch of BLAS and OpenMP, and what gRPC holds of messages under way; the process's VmHWM
-// (common/control/heartbeats.h) has all of it.
+// (common/control/heartbeats.h) has all of it. Memory of a GPU has a ledger of its own, as the two
+// are no room for one another.
 // Memory belongs to the process, so its ledger does too. Threads: all functions from any; a short
 // lock per buffer.
 namespace sdp {
+
+// Whose memory. A worker on a GPU has its tensors there and its FloatBuffers with the host.
+enum class MemoryPlace { kHost, kGpu };
 
 struct AllocatedBytes {
   int64_t now = 0;
   int64_t peak = 0;  // the most that `now` has ever been; exact, whatever threads come together
 };
-AllocatedBytes Allocated();
+AllocatedBytes Allocated(MemoryPlace place = MemoryPlace::kHost);
 
 // What a worker's memory is for.
 enum class MemoryKind {
@@ -40,11 +44,11 @@ struct MemoryLedger {
 
   friend bool operator==(const MemoryLedger&, const MemoryLedger&) = default;
 };
-MemoryLedger AllocatedByKind();
+MemoryLedger AllocatedByKind(MemoryPlace place = MemoryPlace::kHost);
 
-// For those who allocate. The same number and kind when it is freed.
-void CountAllocated(MemoryKind kind, int64_t bytes);
-void CountFreed(MemoryKind kind, int64_t bytes);
+// For those who allocate. The same number, kind and place when it is freed.
+void CountAllocated(MemoryKind kind, int64_t bytes, MemoryPlace place = MemoryPlace::kHost);
+void CountFreed(MemoryKind kind, int64_t bytes, MemoryPlace place = MemoryPlace::kHost);
 
 // What tensors that this thread allocates are for, in the innermost scope; a tensor keeps its kind.
 class MemoryScope {
@@ -60,7 +64,7 @@ class MemoryScope {
   const MemoryKind outer_;
 };
 
-// The peak is the one from here on: for measurements of a part of a program.
+// The peaks are those from here on: for measurements of a part of a program.
 void RestartAllocatedPeak();
 
 }  // namespace sdp

@@ -20,10 +20,10 @@ Catalog CatalogOf(const LlamaSpec& spec, const CatalogOptions& options) {
 }
 int64_t TermsOf(const LlamaSpec&, int64_t seq_len) { return seq_len; }
 ModelMemory MemoryOfOne(const LlamaSpec& spec, int64_t seq_len, const ElementSizes& sizes,
-                        int threads) {
+                        const Computer& computer) {
   return {.stages =
-              [spec, seq_len, sizes, threads](int64_t samples, absl::Span<const int64_t> held) {
-                return LlamaMemory(spec, seq_len, samples, held, sizes, threads);
+              [spec, seq_len, sizes, computer](int64_t samples, absl::Span<const int64_t> held) {
+                return LlamaMemory(spec, seq_len, samples, held, sizes, computer);
               },
           .table_bytes = LlamaTableBytes(spec, seq_len),
           .input_bytes = seq_len * kIndexBytes,
@@ -35,7 +35,10 @@ Catalog CatalogOf(const ResnetSpec& spec, const CatalogOptions& options) {
                                      : ResnetCatalog(spec);
 }
 int64_t TermsOf(const ResnetSpec&, int64_t) { return 1; }
-ModelMemory MemoryOfOne(const ResnetSpec& spec, int64_t, const ElementSizes& sizes, int) {
+ModelMemory MemoryOfOne(const ResnetSpec& spec, int64_t, const ElementSizes& sizes,
+                        const Computer& computer) {
+  // There cuDNN chooses the scratch of convolutions, which may be as much again.
+  if (computer.place == MemoryPlace::kGpu) return {};
   return {.stages =
               [spec, sizes](int64_t samples, absl::Span<const int64_t> held) {
                 return ResnetMemory(spec, samples, held, sizes);
@@ -49,7 +52,8 @@ Catalog CatalogOf(const ImageMlpSpec& spec, const CatalogOptions& options) {
                                      : ImageMlpCatalog(spec);
 }
 int64_t TermsOf(const ImageMlpSpec&, int64_t) { return 1; }
-ModelMemory MemoryOfOne(const ImageMlpSpec& spec, int64_t, const ElementSizes& sizes, int) {
+ModelMemory MemoryOfOne(const ImageMlpSpec& spec, int64_t, const ElementSizes& sizes,
+                        const Computer&) {
   return {.stages =
               [spec, sizes](int64_t samples, absl::Span<const int64_t> held) {
                 return ImageMlpMemory(spec, samples, held, sizes);
@@ -63,7 +67,9 @@ Catalog CatalogOf(const SwinSpec& spec, const CatalogOptions& options) {
                                      : SwinCatalog(spec, options.unit);
 }
 int64_t TermsOf(const SwinSpec&, int64_t) { return 1; }
-ModelMemory MemoryOfOne(const SwinSpec&, int64_t, const ElementSizes&, int) { return {}; }
+ModelMemory MemoryOfOne(const SwinSpec&, int64_t, const ElementSizes&, const Computer&) {
+  return {};
+}
 
 }  // namespace
 
@@ -91,8 +97,8 @@ int64_t TermsPerSample(const ModelSpec& spec, int64_t seq_len) {
 }
 
 ModelMemory MemoryOf(const ModelSpec& spec, int64_t seq_len, const ElementSizes& sizes,
-                     int threads) {
-  return std::visit([&](const auto& one) { return MemoryOfOne(one, seq_len, sizes, threads); },
+                     const Computer& computer) {
+  return std::visit([&](const auto& one) { return MemoryOfOne(one, seq_len, sizes, computer); },
                     spec);
 }
 

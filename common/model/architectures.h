@@ -43,7 +43,7 @@ bool HasBatchNorm(const ModelSpec& spec);
 // Loss terms of a sample.
 int64_t TermsPerSample(const ModelSpec& spec, int64_t seq_len);
 
-// What a worker allocates that computes with `threads` threads.
+// What a worker allocates.
 struct ModelMemory {
   StageMemories stages;
   int64_t table_bytes = 0;   // held as long as the worker lives
@@ -51,6 +51,6 @@ struct ModelMemory {
   int64_t target_bytes = 0;  // likewise
 };
 ModelMemory MemoryOf(const ModelSpec& spec, int64_t seq_len, const ElementSizes& sizes,
-                     int threads);
+                     const Computer& computer);
 
 }  // namespace sdp

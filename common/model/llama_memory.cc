@@ -14,9 +14,10 @@ constexpr int64_t kNormRows = 64;  // row_ops.cc: a row of sums of a norm's grad
 struct Sizes {
   LlamaSpec spec;
   ElementSizes bytes;
-  int64_t tokens;  // T
-  int64_t length;  // L
-  int threads;
+  int64_t tokens;   // T
+  int64_t samples;  // B
+  int64_t length;   // L
+  Computer computer;
   int64_t d = spec.dim;
   int64_t row = tokens * bytes.activation;  // one element per token
   int64_t statistic = tokens * kF32;        // the same in f32: 1 / rms, log-sum-exp
@@ -38,25 +39,78 @@ StageMemory Embed(const Sizes& s) {
   return m;
 }
 
-// What torch's attention kernel works in, per thread: a block of scores of its tile of queries and
-// keys (two in the backward pass, where they have gradients), row statistics, and the tile's
-// output.
+// What attention's kernel works in, beside its operands and results.
 struct AttentionScratch {
-  int64_t forward, backward;
-
-  explicit AttentionScratch(const Sizes& s) {
-    const int64_t queries = std::min<int64_t>(s.length, s.length >= 768   ? 256
-                                                        : s.length >= 192 ? 64
-                                                                          : 32);
-    const int64_t scores = queries * std::min<int64_t>(s.length, 512);
-    forward = s.threads * (scores + 2 * queries + queries * s.spec.head_dim()) * kF32;
-    backward = s.threads * (2 * scores + queries) * kF32;
-  }
+  int64_t forward = 0, backward = 0;
 };
+
+// torch's on CPUs, per thread: a block of scores of its tile of queries and keys (two in the
+// backward pass, where they have gradients), row statistics, and the tile's output.
+AttentionScratch CpuTiles(const Sizes& s) {
+  const int64_t queries = std::min<int64_t>(s.length, s.length >= 768   ? 256
+                                                      : s.length >= 192 ? 64
+                                                                        : 32);
+  const int64_t scores = queries * std::min<int64_t>(s.length, 512);
+  const int64_t threads = s.computer.threads;
+  return {.forward = threads * (scores + 2 * queries + queries * s.spec.head_dim()) * kF32,
+          .backward = threads * (2 * scores + queries) * kF32};
+}
+
+// Ours on GPUs, where there is no flash attention: blocks of rows of `heads` query heads and `kv`
+// others. Operands are copied out of the layer's one tensor.
+AttentionScratch RowBlocks(const Sizes& s, int64_t heads, int64_t kv) {
+  const int64_t a = s.bytes.activation;
+  const bool narrow = a < kF32;  // then scores are copied, too: what products take and give
+  const int64_t of_row = s.samples * heads;
+  const int64_t block =
+      std::clamp<int64_t>(kAttentionScores / std::max<int64_t>(of_row * s.length, 1), 1,
+                          std::max<int64_t>(s.length, 1));
+  AttentionScratch scratch;
+  for (int64_t begin = 0; begin < s.length; begin += block) {
+    const int64_t rows = std::min(block, s.length - begin), keys = begin + rows;
+    const int64_t statistic = of_row * rows * kF32;
+    const int64_t scores = of_row * rows * keys * kF32;
+    const int64_t copied = narrow ? of_row * rows * keys * a : 0;
+    const int64_t queries = of_row * rows * s.spec.head_dim() * a;
+    const int64_t others = s.samples * kv * keys * s.spec.head_dim() * a;  // keys, or values
+    scratch.forward =
+        std::max({scratch.forward, scores + copied + queries + others,
+                  scores + std::max(4 * statistic, 2 * statistic + copied + others + queries)});
+    scratch.backward = std::max(
+        {scratch.backward,
+         /*scores' gradient*/ 2 * (scores + copied) + statistic + queries + others,
+         /*rows' products*/ 2 * scores + copied + 2 * statistic + 3 * queries,
+         /*keys' gradient*/ 2 * scores + 2 * copied + 2 * statistic + 2 * queries + others});
+  }
+  return scratch;
+}
+
+// torch's on GPUs. Only its backward pass: sums for the queries' gradient in f32, several where
+// there are fewer heads than multiprocessors, so that they add up in a fixed order; row statistics;
+// with grouped queries, gradients of keys and values for each query head.
+AttentionScratch CudaFlash(const Sizes& s, int64_t heads, int64_t kv) {
+  constexpr int64_t kMultiprocessors = 132;  // of an H100; other cards may take more or less
+  constexpr int64_t kRows = 128;             // what lengths are rounded up to
+  const int64_t size = s.spec.head_dim(), to = size <= 128 ? 32 : 64;
+  const int64_t pairs = std::max<int64_t>(s.samples * heads, 1);
+  const int64_t rows = pairs * ((s.length + kRows - 1) / kRows * kRows);
+  const int64_t sums = (kMultiprocessors + pairs - 1) / pairs;
+  const int64_t grouped = heads == kv ? 0 : 2 * s.row * heads * size;
+  return {.backward = sums * rows * ((size + to - 1) / to * to) * kF32 + rows * kF32 + grouped};
+}
+
+AttentionScratch AttentionScratchOf(const Sizes& s, int64_t heads, int64_t kv) {
+  if (s.computer.place == MemoryPlace::kHost) return CpuTiles(s);
+  // As AttentionKernelFor (worker/model/causal_attention.cc) for the cards of today.
+  const bool flash = s.bytes.activation < kF32 && s.spec.head_dim() % 8 == 0 &&
+                     s.spec.head_dim() <= kFlashHeadSize;
+  return flash ? CudaFlash(s, heads, kv) : RowBlocks(s, heads, kv);
+}
 
 // `width`: of the query heads that are held together; `kv`: of their kv heads.
 StageMemory Attention(const Sizes& s, int64_t width, int64_t kv) {
-  const AttentionScratch scratch(s);
+  const AttentionScratch scratch =
+      AttentionScratchOf(s, width / s.spec.head_dim(), kv / s.spec.head_dim());
   StageMemory m;
   const int64_t qkv_width = width + 2 * kv;
   const int64_t qkv_weight = qkv_width * s.d * s.bytes.gradient;
@@ -123,6 +177,16 @@ StageMemory Head(const Sizes& s) {
   const int64_t losses = s.tokens / std::max<int64_t>(rows, 1) * rows * kF32;
   m.forward = m.stored + chunk + through_norm + losses;
   m.evaluate = chunk + rows * kF32;
+  if (s.computer.place == MemoryPlace::kGpu && s.bytes.activation < kF32) {
+    // Gradients add up in f32 over the chunks; logits, and their gradient, are there in both types.
+    const int64_t sums = (s.d + projection) * kF32;
+    const int64_t both = chunk + rows * s.spec.vocab * s.bytes.activation;
+    const int64_t product = projection * s.bytes.gradient;
+    m.forward = s.row * s.d + losses + sums +
+                std::max({/*products*/ both + product, /*norm*/ both + through_norm,
+                          /*sums to bf16*/ product});
+    m.evaluate = both + rows * kF32;
+  }
   return m;
 }
 
@@ -130,12 +194,13 @@ StageMemory Head(const Sizes& s) {
 
 std::vector<StageMemory> LlamaMemory(const LlamaSpec& spec, int64_t seq_len, int64_t samples,
                                      absl::Span<const int64_t> held, const ElementSizes& sizes,
-                                     int threads) {
+                                     const Computer& computer) {
   const Sizes s{.spec = spec,
                 .bytes = sizes,
                 .tokens = samples * seq_len,
+                .samples = samples,
                 .length = seq_len,
-                .threads = threads};
+                .computer = computer};
   std::vector<StageMemory> stages = {Embed(s)};
   for (int64_t layer = 0; layer < spec.layers; ++layer) {
     // The catalog's order: embedding; per layer norm, q, k, v, o, norm, gate, up, down.

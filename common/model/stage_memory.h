@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "absl/types/span.h"
+#include "common/base/allocated.h"
 
 namespace sdp {
 
@@ -16,6 +17,15 @@ struct ElementSizes {
   int64_t activation = 4;
   int64_t fragment = 4;  // a value that came in, or a gradient on its way out
 };
+
+// What computes: the kernels of attention, and their scratch, differ.
+struct Computer {
+  MemoryPlace place = MemoryPlace::kHost;
+  int threads = 1;  // of the host
+};
+
+// What cuBLAS works in on a GPU, for the worker's whole life: worker/model/device.cc says so.
+inline constexpr int64_t kCublasWorkspaceBytes = int64_t{32} << 20;
 
 // What one stage allocates for a given number of samples, in bytes. It says what the stage's code
 // does (worker/model), allocation by allocation; common/plan/memory.h adds up the walk over the

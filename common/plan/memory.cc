@@ -37,6 +37,15 @@ class Meter {
 
 enum class Gradients { kNone, kKept };  // from micro-batches before
 
+// Of a parameter's place among a worker's fragments.
+int64_t FragmentBytes(const MemoryModel& model) {
+  return model.worker_place == MemoryPlace::kHost ? model.sizes.fragment : 0;
+}
+// Of its copy on a GPU, on its way to or from there.
+int64_t PassingBytes(const MemoryModel& model) {
+  return model.worker_place == MemoryPlace::kHost ? 0 : model.sizes.fragment;
+}
+
 std::vector<UnitId> AllUnits(const Catalog& catalog) {
   std::vector<UnitId> all;
   for (size_t unit = 0; unit < catalog.units.size(); ++unit)
@@ -84,6 +93,8 @@ class MicroBatch {
       : catalog_(catalog),
         model_(model),
         subnetwork_(subnetwork),
+        fragment_(FragmentBytes(model)),
+        passing_(PassingBytes(model)),
         memories_(model.stages(samples, subnetwork.elements)),
         input_(samples * model.input_bytes),
         target_(samples * model.target_bytes) {
@@ -91,7 +102,7 @@ class MicroBatch {
       if (subnetwork.present[stage]) stages_.push_back(stage);
     }
     meter_.Add(model.table_bytes + input_ + target_);
-    meter_.Add(subnetwork.idle * model.sizes.fragment);  // Their weights, then gradients of 0.
+    meter_.Add(subnetwork.idle * fragment_);  // Their weights, then gradients of 0.
   }
 
   MemoryPeak Peak(Gradients gradients, bool last) {
@@ -99,7 +110,7 @@ class MicroBatch {
     last_ = last;
     for (const size_t stage : stages_) {
       const int64_t elements = memories_[stage].parameters;
-      meter_.Add(kept_ ? Weights(elements) : elements * model_.sizes.fragment);
+      meter_.Add(kept_ ? Weights(elements) : elements * fragment_);
       if (kept_) meter_.Add(Sums(Trained(stage)));
     }
     Forward();
@@ -116,6 +127,11 @@ class MicroBatch {
   int64_t Trained(size_t stage) const {
     return std::min(memories_[stage].parameters, subnetwork_.trained[stage]);
   }
+  // Gradients on their way from a GPU.
+  int64_t Passing() const {
+    const auto most = static_cast<int64_t>(kMostPassing) * Layout::kMaxFragment;
+    return std::min(handed_out_, most) * passing_;
+  }
   const std::string& Name(size_t stage) const { return catalog_.stages[stage].name; }
 
   void Forward() {
@@ -125,8 +141,9 @@ class MicroBatch {
       const StageMemory& memory = memories_[stage];
       const int64_t fresh = input_is_kept ? 0 : input;
       if (!kept_) {  // its weights come: a unit's fragments go when all are unpacked
-        meter_.Moment(fresh + Weights(memory.parameters), "weights of ", Name(stage));
-        meter_.Add(Weights(memory.parameters) - memory.parameters * model_.sizes.fragment);
+        meter_.Moment(fresh + Weights(memory.parameters) + memory.parameters * passing_,
+                      "weights of ", Name(stage));
+        meter_.Add(Weights(memory.parameters) - memory.parameters * fragment_);
       }
       const bool again = catalog_.stages[stage].recomputed;
       meter_.Moment(fresh + (again ? memory.evaluate : memory.forward), "forward of ", Name(stage));
@@ -157,10 +174,11 @@ class MicroBatch {
       const bool branch = subnetwork_.branch[stages_[i]];
       int64_t made_again = 0;
       if (catalog_.stages[stages_[i]].recomputed) {
-        meter_.Moment(gradient + memory.forward, "forward again of ", Name(stages_[i]));
+        meter_.Moment(gradient + memory.forward + Passing(), "forward again of ", Name(stages_[i]));
         made_again = memory.stored + memory.output + memory.input_copy;
       }
-      meter_.Moment(gradient + made_again + (branch ? memory.backward : memory.backward_read_only),
+      meter_.Moment(gradient + made_again + Passing() +
+                        (branch ? memory.backward : memory.backward_read_only),
                     "backward of ", Name(stages_[i]));
       meter_.Free(kept_bytes_[i]);
       if (i == 0) meter_.Free(input_);
@@ -179,7 +197,7 @@ class MicroBatch {
   // The stage's weights, which have no gradients, go; the next step's may come at once.
   void NextVersion(const StageMemory& memory) {
     meter_.Free(Weights(memory.spent_backward));
-    meter_.Add(memory.parameters * model_.sizes.fragment);
+    meter_.Add(memory.parameters * fragment_);
   }
 
   // The stage's gradients, counted by the caller, are final for this micro-batch.
@@ -198,22 +216,25 @@ class MicroBatch {
     const int64_t filling =
         std::min(elements, units * Layout::kMaxFragment) * model_.sizes.fragment -
         (units > 1 ? Weights(memory.spent_first) : 0);
-    meter_.Moment(filling, "gradients of ", Name(stage));
+    meter_.Moment(filling + Passing(), "gradients of ", Name(stage));
+    handed_out_ += elements;
     meter_.Free(Weights(memory.spent_backward));
-    meter_.Add(memory.parameters * model_.sizes.fragment);  // With what is read only: anew.
-    meter_.Moment(0, "gradients of ", Name(stage));
+    meter_.Add(memory.parameters * fragment_);  // With what is read only: anew.
+    meter_.Moment(Passing(), "gradients of ", Name(stage));
     if (kept_) meter_.Free(Sums(elements));
   }
 
   const Catalog& catalog_;
   const MemoryModel& model_;
   const Subnetwork& subnetwork_;
+  const int64_t fragment_, passing_;  // bytes of a parameter
   const std::vector<StageMemory> memories_;
   const int64_t input_, target_;  // bytes of the batch
   std::vector<size_t> stages_;    // present ones
   // [stages_] Bytes.
   std::vector<int64_t> inputs_;
   std::vector<int64_t> kept_bytes_;  // from the forward pass until the backward pass
+  int64_t handed_out_ = 0;           // elements of gradients so far
   bool kept_ = false;
   bool last_ = false;
   Meter meter_;
@@ -265,6 +286,7 @@ MemoryPeak TrainingMemory(const Catalog& catalog, absl::Span<const UnitId> units
 
 MemoryPeak EvaluationMemory(const Catalog& catalog, const MemoryModel& model) {
   const int64_t walks = model.evaluation.chunk / model.evaluation.micro;
+  const int64_t fragment = FragmentBytes(model);
   const std::vector<StageMemory> memories =
       model.stages(model.evaluation.micro, catalog.HeldElements(AllUnits(catalog)));
   std::vector<size_t> last(catalog.units.size());
@@ -279,7 +301,7 @@ MemoryPeak EvaluationMemory(const Catalog& catalog, const MemoryModel& model) {
     for (const UnitId unit : catalog.stages[stage].units) {
       Place& where = place[static_cast<size_t>(unit.value())];
       if (where != Place::kAway) continue;
-      meter.Add(catalog.unit(unit).params * model.sizes.fragment);
+      meter.Add(catalog.unit(unit).params * fragment);
       where = Place::kFragments;
     }
   };
@@ -300,8 +322,9 @@ MemoryPeak EvaluationMemory(const Catalog& catalog, const MemoryModel& model) {
       const int64_t params = catalog.unit(unit).params;
       const int64_t weights =
           catalog.unit(unit).shared ? params * model.sizes.weight : std::exchange(room, 0);
-      meter.Moment(walks * input + weights, "evaluation: weights of ", name);
-      meter.Add(weights - params * model.sizes.fragment);
+      meter.Moment(walks * input + weights + params * PassingBytes(model),
+                   "evaluation: weights of ", name);
+      meter.Add(weights - params * fragment);
       where = Place::kHere;
     }
     want(stage + 1 < memories.size() ? stage + 1 : 0);  // 0: of the next chunk

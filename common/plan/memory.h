@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "absl/types/span.h"
+#include "common/base/allocated.h"
 #include "common/base/ids.h"
 #include "common/model/catalog.h"
 #include "common/model/layout.h"
@@ -34,6 +35,8 @@ EvaluationSizes EvaluationSizesFor(const Catalog& catalog, int64_t terms_per_sam
 
 struct MemoryModel {
   StageMemories stages;  // null: nothing is known of this architecture
+  // On a GPU only its memory counts: fragments are in it while they come and go.
+  MemoryPlace worker_place = MemoryPlace::kHost;
   Masking masking = Masking::kForward;
   ElementSizes sizes;
   int64_t table_bytes = 0;   // resident on a worker
@@ -49,6 +52,9 @@ struct MemoryModel {
   int64_t optimizer_moments = 2;  // f32 vectors per parameter: AdamW 2, SGD with momentum 1
 };
 
+// Fragments of gradients on their way from a GPU, beside the one that is being filled.
+inline constexpr size_t kMostPassing = 4;
+
 struct MemoryPeak {
   int64_t bytes = 0;
   std::string when;  // "backward of layers.3.mlp": the moment that needs it
@@ -59,7 +65,7 @@ struct MemoryPeak {
 // Assumes the worst of the network: all its weights are there when the forward pass begins, and no
 // gradient of the step is acknowledged before its end (or its place taken by the next step's
 // weight, which is asked for then: a parameter has one place; that of a weight without gradient is
-// taken again as soon as it is released).
+// taken again as soon as it is released). On a GPU, that gradients leave it as late as may be.
 MemoryPeak TrainingMemory(const Catalog& catalog, absl::Span<const UnitId> units,
                           const MemoryModel& model, int64_t samples);
 

@@ -274,7 +274,7 @@ struct StepReport {
   int64_t pulled_bytes = 0;  // payload and headers, as sent
   int64_t pushed_bytes = 0;
   int64_t peak_memory_bytes = 0;     // VmHWM
-  int64_t allocated_peak_bytes = 0;  // tensors and buffers (common/base/allocated.h)
+  int64_t allocated_peak_bytes = 0;  // tensors and buffers, a GPU's (common/base/allocated.h)
   MemoryLedger ledger;               // of these, by what they are for, as the step ends
 };
 

@@ -217,17 +217,20 @@ std::string CheckpointsPath(const RunConfig& config) {
 
 MemoryModel MemoryModelFrom(const RunSetup& setup) {
   const RunConfig& config = setup.config;
-  const int threads = std::max(1, static_cast<int>(config.worker().threads()));
   MemoryModel model;
+  if (config.worker().device() == "cuda") model.worker_place = MemoryPlace::kGpu;
+  const Computer computer = {model.worker_place,
+                             std::max(1, static_cast<int>(config.worker().threads()))};
   const int64_t element = BytesPerElement(setup.precision);
   model.sizes = {
       .weight = element, .gradient = element, .activation = element, .fragment = element};
-  ModelMemory memory = MemoryOf(setup.model, config.data().seq_len(), model.sizes, threads);
+  ModelMemory memory = MemoryOf(setup.model, config.data().seq_len(), model.sizes, computer);
   // Of branches in parts of which a worker trains some and reads the others it is not known.
   const bool reads_parts =
       setup.masking == Masking::kBackward && config.sdp().granularity() == "neuron";
   if (!reads_parts) model.stages = std::move(memory.stages);
   model.table_bytes = memory.table_bytes;
+  if (computer.place == MemoryPlace::kGpu) model.table_bytes += kCublasWorkspaceBytes;
   model.input_bytes = memory.input_bytes;
   model.target_bytes = memory.target_bytes;
   model.masking = setup.masking;

@@ -40,6 +40,22 @@ TEST(AllocatedTest, Peak_StaysAndRestarts) {
   EXPECT_EQ(Allocated().peak, before + 2000);
 }
 
+TEST(AllocatedTest, AGpusMemory_HasItsOwnLedger) {
+  RestartAllocatedPeak();
+  const int64_t host = Allocated().now;
+  CountAllocated(MemoryKind::kParameters, 1000, MemoryPlace::kGpu);
+  CountFreed(MemoryKind::kParameters, 600, MemoryPlace::kGpu);
+  EXPECT_EQ(Allocated().peak, host);
+  EXPECT_EQ(Allocated(MemoryPlace::kGpu).now, 400);
+  EXPECT_EQ(Allocated(MemoryPlace::kGpu).peak, 1000);
+  const MemoryLedger ledger = AllocatedByKind(MemoryPlace::kGpu);
+  EXPECT_EQ(ledger.now[static_cast<size_t>(MemoryKind::kParameters)], 400);
+  EXPECT_EQ(ledger.peak[static_cast<size_t>(MemoryKind::kParameters)], 1000);
+  CountFreed(MemoryKind::kParameters, 400, MemoryPlace::kGpu);
+  RestartAllocatedPeak();
+  EXPECT_EQ(Allocated(MemoryPlace::kGpu).peak, 0);
+}
+
 TEST(AllocatedTest, FreedByAnotherThread_Counts) {
   const int64_t before = Allocated().now;
   FloatBuffer buffer(1000);

@@ -166,6 +166,20 @@ TEST(SummaryTest, HasAllThatAUserAsksFor) {
             "  weights  state hash 0000000000000abc\n");
 }
 
+// A GPU's memory is no part of the process's.
+TEST(SummaryTest, WorkersOnGpus) {
+  RunProgress progress(1);
+  for (int64_t step = 0; step < 10; ++step) progress.Add(Step(step));
+  MemoryUse worker = {900 * kMiB, 1229 * kMiB, 1946 * kMiB, {500 * kMiB, 0, 729 * kMiB, 0, 0}};
+  worker.place = MemoryPlace::kGpu;
+  EXPECT_THAT(
+      progress.Summary({{"worker-0", worker}, {"shard-0", {80 * kMiB, 60 * kMiB, 64 * kMiB}}}),
+      HasSubstr("  memory   peak of shard-0 80 MiB, worker-0 900 MiB\n"
+                "  of this  tensors and buffers, peak/predicted: shard-0 60/64 MiB\n"
+                "  on GPUs  tensors, peak/predicted: worker-0 1.2/1.9 GiB\n"
+                "  of that  worker-0 at its peak: parameters 500 MiB, "));
+}
+
 TEST(TextTest, Bytes) {
   EXPECT_EQ(BytesText(0), "0 B");
   EXPECT_EQ(BytesText(512), "512 B");

@@ -142,6 +142,32 @@ TEST_F(MemoryWalkTest, Evaluation_HoldsAChunksBoundariesAndTwoStages) {
   EXPECT_EQ(peak.bytes, 3 * 8 + 3 * 100 + 2 * 4000 + 30000);
 }
 
+// Fragments are in a GPU's memory while they come and go: those of a stage's weights as these are
+// unpacked, and of gradients the last few.
+TEST_F(MemoryWalkTest, OnAGpu_FragmentsPass) {
+  model_.worker_place = MemoryPlace::kGpu;
+  const std::vector<UnitId> all = {UnitId(0), UnitId(1), UnitId(2), UnitId(3)};
+  const MemoryPeak small = Training(all, 1);
+  EXPECT_EQ(small.when, "backward of b");
+  EXPECT_EQ(small.bytes, 8 + 2 * 4000 + /*the loss's gradients*/ 4000 + 2 * 20100 + 100 + 50000);
+  EXPECT_EQ(EvaluationMemory(catalog_, model_).bytes, 3 * 8 + 3 * 100 + 4000 + 30000);
+
+  constexpr int64_t kMany = 10 << 20;
+  model_.stages = [stages = model_.stages](int64_t samples, absl::Span<const int64_t> held) {
+    std::vector<StageMemory> large = stages(samples, held);
+    for (StageMemory& stage : large) {
+      for (int64_t* const elements :
+           {&stage.parameters, &stage.spent_forward, &stage.spent_backward}) {
+        if (*elements > 0) *elements = kMany;
+      }
+    }
+    return large;
+  };
+  const MemoryPeak coming = Training(all, 1);
+  EXPECT_EQ(coming.when, "weights of loss");
+  EXPECT_EQ(coming.bytes, 2 * 8 + 4 * (3 * kMany + kMany) + 2 * 20100 + 100);
+}
+
 TEST_F(MemoryWalkTest, Worker_NeedsTheLargerOfBoth) {
   const std::vector<UnitId> all = {UnitId(0), UnitId(1), UnitId(2), UnitId(3)};
   model_.global_batch = 3;

@@ -1,5 +1,8 @@
+#include <variant>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
+#include "common/model/masking.h"
 #include "gtest/gtest.h"
 #include "tests/worker_model/image_case.h"
 #include "tests/worker_model/llama_case.h"
@@ -10,6 +13,41 @@
 // as random weights this large magnify roundings of 2^-8. Needs a GPU.
 namespace sdp {
 namespace {
+
+// One step of the same task on both, and again on the GPU.
+void ExpectSameStep(const ModelCase& cpu, const ModelCase& gpu, const TrainTask& task,
+                    WireType type, double tolerance) {
+  FakeExchange a(cpu.layout, cpu.Fragments(cpu.weights), type);
+  FakeExchange b(gpu.layout, gpu.Fragments(gpu.weights), type);
+  FakeExchange c(gpu.layout, gpu.Fragments(gpu.weights), type);
+  const auto expected = cpu.model->Train(task, a);
+  const auto result = gpu.model->Train(task, b), again = gpu.model->Train(task, c);
+  ASSERT_TRUE(expected.ok() && result.ok() && again.ok()) << result.status();
+  EXPECT_NEAR(result->loss.loss_sum, expected->loss.loss_sum, tolerance * expected->loss.loss_sum);
+  EXPECT_EQ(result->loss.loss_sum, again->loss.loss_sum);
+  for (const HeldUnit& held : task.units) {
+    const at::Tensor gradient = gpu.BlockGradient(b, held.unit);
+    EXPECT_LT(Difference(gradient, cpu.BlockGradient(a, held.unit)), tolerance)
+        << cpu.catalog.unit(held.unit).name;
+    EXPECT_TRUE(at::equal(gradient, gpu.BlockGradient(c, held.unit)))
+        << cpu.catalog.unit(held.unit).name;
+  }
+}
+
+// Every third masked unit is not held, or read only.
+TrainTask TwoThirds(const ModelCase& c, Masking masking) {
+  TrainTask task;
+  int masked = 0;
+  for (const HeldUnit& unit : c.Held({}, 0.7)) {
+    if (c.catalog.unit(unit.unit).shared || ++masked % 3 != 0) {
+      task.units.push_back(unit);
+    } else if (masking == Masking::kBackward) {
+      task.read_only.push_back(unit.unit);
+    }
+  }
+  task.samples = {3, 0, 7, 12};
+  return task;
+}
 
 class CudaModelTest : public ::testing::TestWithParam<WireType> {
  protected:
@@ -41,20 +79,27 @@ TEST_P(CudaModelTest, TrainingStep_NearTheCpus_AndRepeatable) {
       task.units = cpu.Held({"layers.0.mlp"}, 0.7);
       task.samples = {3, 0, 7, 12};
       task.micro_batch = micro_batch;
-      FakeExchange a(cpu.layout, cpu.Fragments(cpu.weights), GetParam());
-      FakeExchange b(gpu.layout, gpu.Fragments(gpu.weights), GetParam());
-      FakeExchange c(gpu.layout, gpu.Fragments(gpu.weights), GetParam());
-      const auto expected = cpu.model->Train(task, a);
-      const auto result = gpu.model->Train(task, b), again = gpu.model->Train(task, c);
-      ASSERT_TRUE(expected.ok() && result.ok() && again.ok()) << result.status();
-      EXPECT_NEAR(result->loss.loss_sum, expected->loss.loss_sum,
-                  tolerance() * expected->loss.loss_sum);
-      EXPECT_EQ(result->loss.loss_sum, again->loss.loss_sum);
-      for (const HeldUnit& held : task.units) {
-        const at::Tensor gradient = gpu.BlockGradient(b, held.unit);
-        EXPECT_LT(Difference(gradient, cpu.BlockGradient(a, held.unit)), tolerance())
-            << cpu.catalog.unit(held.unit).name;
-        EXPECT_TRUE(at::equal(gradient, gpu.BlockGradient(c, held.unit)));
+      ExpectSameStep(cpu, gpu, task, GetParam(), tolerance());
+    }
+  }
+}
+
+// Both maskings of blocks and of heads and neurons, and recomputation.
+TEST_P(CudaModelTest, PartsOfTheModel_NearTheCpus_AndRepeatable) {
+  const LlamaSpec spec = Spec(false);
+  for (const int64_t groups : {0, 5}) {
+    for (const bool recompute : {false, true}) {
+      CatalogOptions options = {.seq_len = 90, .recompute = recompute};
+      if (groups > 0) options.neurons = NeuronUnits{.groups = groups};
+      const auto make = [&](Device device) {
+        return LlamaCase(spec, MakeCatalog(spec, options), 90, 1000,
+                         {.threads = 1, .precision = GetParam(), .device = device});
+      };
+      const LlamaCase cpu = make(Device::kCpu), gpu = make(Device::kCuda);
+      for (const Masking masking : {Masking::kForward, Masking::kBackward}) {
+        SCOPED_TRACE(absl::StrCat(groups, recompute ? " recomputed" : "",
+                                  masking == Masking::kBackward ? " backward" : ""));
+        ExpectSameStep(cpu, gpu, TwoThirds(cpu, masking), GetParam(), tolerance());
       }
     }
   }
@@ -94,17 +139,22 @@ TEST_P(CudaImageModelTest, TrainingStep_NearTheCpus_AndRepeatable) {
   TrainTask task;
   task.units = cpu.Held({cpu.Masked().front()}, 0.7);
   task.samples = {3, 0, 7, 12};
-  FakeExchange a = cpu.MakeExchange(), b = gpu.MakeExchange(), c = gpu.MakeExchange();
-  const auto expected = cpu.model->Train(task, a);
-  const auto result = gpu.model->Train(task, b), again = gpu.model->Train(task, c);
-  ASSERT_TRUE(expected.ok() && result.ok() && again.ok()) << result.status();
-  EXPECT_NEAR(result->loss.loss_sum, expected->loss.loss_sum, 2e-5 * expected->loss.loss_sum);
-  EXPECT_EQ(result->loss.loss_sum, again->loss.loss_sum);
-  for (const HeldUnit& held : task.units) {
-    const at::Tensor gradient = gpu.BlockGradient(b, held.unit);
-    EXPECT_LT(Difference(gradient, cpu.BlockGradient(a, held.unit)), 2e-5)
-        << cpu.catalog.unit(held.unit).name;
-    EXPECT_TRUE(at::equal(gradient, gpu.BlockGradient(c, held.unit)));
+  ExpectSameStep(cpu, gpu, task, WireType::kF32, 2e-5);
+}
+
+TEST_P(CudaImageModelTest, PartsOfTheModel_NearTheCpus_AndRepeatable) {
+  const bool swin = std::holds_alternative<SwinSpec>(GetParam().spec);
+  for (const int64_t groups : {0, 2}) {
+    const auto make = [&](Device device) {
+      return ImageCase(GetParam().spec, 1000, {.threads = 1, .device = device},
+                       ImageCase::OptionsOf(groups));
+    };
+    const ImageCase cpu = make(Device::kCpu), gpu = make(Device::kCuda);
+    for (const Masking masking : {Masking::kForward, Masking::kBackward}) {
+      if (swin && groups > 0 && masking == Masking::kBackward) continue;  // Not built.
+      SCOPED_TRACE(absl::StrCat(groups, masking == Masking::kBackward ? " backward" : ""));
+      ExpectSameStep(cpu, gpu, TwoThirds(cpu, masking), WireType::kF32, 2e-5);
+    }
   }
 }
 

@@ -126,7 +126,7 @@ MemoryModel ModelOf(const LlamaCase& c, int64_t micro_batch) {
   MemoryModel model;
   model.stages = [spec = c.spec, seq_len = c.seq_len](int64_t samples,
                                                       absl::Span<const int64_t> held) {
-    return LlamaMemory(spec, seq_len, samples, held, ElementSizes(), /*threads=*/1);
+    return LlamaMemory(spec, seq_len, samples, held, ElementSizes(), Computer());
   };
   model.input_bytes = model.target_bytes = 8 * c.seq_len;
   model.micro_batch = micro_batch;
@@ -391,7 +391,7 @@ TEST(MemoryPredictionTest, Evaluation) {
 // ---- Images ----
 
 MemoryModel ImageModel(const ImageCase& c, int64_t micro_batch) {
-  const ModelMemory memory = MemoryOf(c.spec, 0, ElementSizes(), /*threads=*/1);
+  const ModelMemory memory = MemoryOf(c.spec, 0, ElementSizes(), Computer());
   MemoryModel model;
   model.stages = memory.stages;
   model.input_bytes = memory.input_bytes;

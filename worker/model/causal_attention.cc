@@ -4,14 +4,13 @@
 #include <cmath>
 #include <tuple>
 
+#include "common/model/llama_memory.h"
 #include "worker/model/kernels_cuda.h"
 
 namespace sdp {
 namespace {
 
-constexpr int64_t kScores = int64_t{1} << 24;  // of a block: 64 MiB of f32
 constexpr int kFlashCapability = 80;
-constexpr int64_t kFlashHeadSize = 192;  // more only forward, on some cards
 
 // The rows [begin, begin + rows) of all samples and heads, in the shapes of batched products.
 // Legend: Z = B K pairs of sample and key head, G = H / K query heads of each, m = begin + rows
@@ -57,12 +56,13 @@ struct Block {
   }
 };
 
-// Calls f(block) for blocks of query rows, whose scores are at most kScores.
+// Calls f(block) for blocks of query rows, whose scores are at most kAttentionScores.
 template <typename F>
 void ForBlocks(const at::Tensor& q, const at::Tensor& k, const F& f) {
   const int64_t length = q.size(2);
   const int64_t per_row = std::max<int64_t>(q.size(0) * q.size(1) * length, 1);
-  const int64_t block = std::clamp<int64_t>(kScores / per_row, 1, std::max<int64_t>(length, 1));
+  const int64_t block =
+      std::clamp<int64_t>(kAttentionScores / per_row, 1, std::max<int64_t>(length, 1));
   for (int64_t begin = 0; begin < length; begin += block) {
     f(Block(q, k, begin, std::min(block, length - begin)));
   }

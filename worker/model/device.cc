@@ -3,6 +3,8 @@
 #include <dlfcn.h>
 
 #include <cstdlib>
+#include <string>
+#include <utility>
 
 #include "ATen/Context.h"
 #include "absl/status/status.h"
@@ -10,7 +12,10 @@
 #include "c10/core/StreamGuard.h"
 #include "c10/core/impl/VirtualGuardImpl.h"
 #include "common/base/status.h"
+#include "common/model/stage_memory.h"
+#include "worker/model/counting_allocator.h"
 #include "worker/model/kernels_cuda.h"
+#include "worker/model/torch_errors.h"
 
 namespace sdp {
 
@@ -66,13 +71,31 @@ absl::StatusOr<at::Device> OpenDevice(Device device) {
         "CUDA 13) is installed and that CUDA_VISIBLE_DEVICES does not hide it, or set "
         "worker.device = \"cpu\"");
   }
-  // cuBLAS reads it when it starts: one workspace per stream, without which its results may differ
-  // from run to run and torch refuses products in deterministic mode.
-  setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8", /*overwrite=*/0);
+  // cuBLAS reads it when it starts: one workspace per stream, in pieces of 4 MiB, without which its
+  // results may differ from run to run and torch refuses products in deterministic mode.
+  const std::string workspace = absl::StrCat(":4096:", kCublasWorkspaceBytes / (4096 << 10));
+  setenv("CUBLAS_WORKSPACE_CONFIG", workspace.c_str(), /*overwrite=*/0);
   context.setAllowTF32CuBLAS(false);
   context.setAllowTF32CuDNN(false);
   context.setAllowBF16ReductionCuBLAS(/*allow_reduced_precision=*/false);
-  return at::Device(at::kCUDA, 0);
+  const at::Device gpu(at::kCUDA, 0);
+  try {
+    context.lazyInitDevice(gpu.type());
+  } catch (...) {
+    return CurrentException("worker.device = \"cuda\"");
+  }
+  if constexpr (kernels::kCudaBuilt) SDP_RETURN_IF_ERROR(CountTensorsOnGpu());
+  return gpu;
+}
+
+void ComputeOnThisThread(const at::Device& device) {
+  static thread_local bool ready = false;
+  if (device.is_cpu() || std::exchange(ready, true)) return;
+  at::mm(at::ones({1, 1}, device), at::ones({1, 1}, device));
+}
+
+void AwaitComputed(const at::Device& device) {
+  if (!device.is_cpu()) ComputeStream(device).synchronize();
 }
 
 at::Tensor StagingTensor(at::IntArrayRef shape, at::ScalarType type, const at::Device& device) {

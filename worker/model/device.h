@@ -25,6 +25,13 @@ struct Placement {
 // to do.
 absl::StatusOr<at::Device> OpenDevice(Device device);
 
+// Once on each thread that computes, before anything else: cuBLAS has a handle and a workspace for
+// each, which are taken here, for no stage (MemoryScope). Again, and on a CPU: nothing happens.
+void ComputeOnThisThread(const at::Device& device);
+
+// Waits for what this thread has given the device to compute.
+void AwaitComputed(const at::Device& device);
+
 // Between the CPU's memory and a GPU's, copies run on a stream of their own, beside the one that
 // computes, through pinned memory, which torch keeps for the next ones. Where there is no GPU the
 // tensor itself is the copy.

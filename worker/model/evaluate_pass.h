@@ -68,7 +68,7 @@ class EvaluatePass {
   std::vector<at::Tensor> h_;       // [micro-batches of the chunk] at the current boundary
   std::vector<at::Tensor> target_;  // [micro-batches of the chunk]
   LossSum result_;
-  std::string doing_;
+  std::string doing_ = "start";
 };
 
 }  // namespace sdp

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/allocated.h"
 #include "common/base/status.h"
+#include "common/plan/memory.h"
 #include "worker/model/copy_runs.h"
 #include "worker/model/kernels_cuda.h"
 
@@ -99,6 +100,8 @@ absl::Status SlimWeights::Unpack(UnitId unit, std::vector<WireBuffer> fragments)
              {place.size, place.count, place.size, place.stride}, place.factor,
              {placement_.type, to, place.weight_offset});
   }
+  // A GPU that is behind would have the copies of many units: here they go before the next come.
+  if (!uploaded.empty()) AwaitComputed(placement_.device);
   for (const int weight : map_.map().unit(unit)) {
     const auto index = static_cast<size_t>(weight);
     if (--missing_[index] > 0) continue;
@@ -207,7 +210,8 @@ void GradientPacker::Pack(int weight, const at::Tensor& gradient) {
       if (place.weight == weight) PackPlace(place, gradient);
     }
   }
-  while (!coming_.empty() && coming_.front().values.here()) HandOutComing();
+  while (!coming_.empty() && (coming_.front().values.here() || coming_.size() > kMostPassing))
+    HandOutComing();
 }
 
 void GradientPacker::PackPlace(const SlimMap::Place& place, const at::Tensor& gradient) {

@@ -72,7 +72,7 @@ class GradientPacker {
 
   // `gradient` is that of the weight, as far as the map has it, contiguous, of the packer's type or
   // f32, on any device. Once per weight. What becomes full on a GPU is handed out in a later call,
-  // when it has come.
+  // when it has come; it waits for those before the last kMostPassing (common/plan/memory.h).
   void Pack(int weight, const at::Tensor& gradient);
   // Of a unit that no stage has read.
   void PackZeros(UnitId unit);

@@ -13,23 +13,28 @@
 namespace sdp {
 namespace {
 
-template <typename Pass, typename Result>
-Result Run(Pass& pass, Result (Pass::*run)()) {
-  try {
-    return (pass.*run)();
-  } catch (...) {
-    return CurrentException(pass.doing());
-  }
-}
-
 // OpenMP's thread count belongs to the thread that calls, so it is set where the work is done.
 void UseThreads(int threads) {
   if (threads > 0) at::set_num_threads(threads);
 }
 
 // Backward passes run on the thread that asks for them, where torch would use one of its own for a
-// GPU: what a hook calls is confined to the compute thread.
-void ComputeHere() { c10::AutogradState::get_tls_state().set_multithreading_enabled(false); }
+// GPU: what a hook calls is confined to the compute thread, and tensors have its MemoryScope.
+void ComputeHere(const TorchOptions& options) {
+  UseThreads(options.threads);
+  c10::AutogradState::get_tls_state().set_multithreading_enabled(false);
+  ComputeOnThisThread(options.placement.device);
+}
+
+template <typename Pass, typename Result>
+Result Run(const TorchOptions& options, Pass& pass, Result (Pass::*run)()) {
+  try {
+    ComputeHere(options);
+    return (pass.*run)();
+  } catch (...) {
+    return CurrentException(pass.doing());
+  }
+}
 
 }  // namespace
 
@@ -52,31 +57,27 @@ TorchModel::TorchModel(TorchWalk walk, std::unique_ptr<BatchSource> training,
       options_(options) {}
 
 absl::StatusOr<TrainResult> TorchModel::Train(const TrainTask& task, Exchange& exchange) {
-  UseThreads(options_.threads);
-  ComputeHere();
   SDP_ASSIGN_OR_RETURN(const WalkPlan plan, PlanWalk(walk_.catalog, task.units, task.read_only));
   TrainPass pass(walk_, plan, *training_, task, exchange);
-  return Run(pass, &TrainPass::Run);
+  return Run(options_, pass, &TrainPass::Run);
 }
 
 absl::StatusOr<LossSum> TorchModel::Evaluate(const EvaluateTask& task, Exchange& exchange) {
   if (task.samples == 0) return LossSum{};
   if (validation_ == nullptr)
     return absl::FailedPreconditionError("evaluation without a validation set");
-  UseThreads(options_.threads);
   SDP_ASSIGN_OR_RETURN(const WalkPlan plan, PlanWalk(walk_.catalog, task.units));
   EvaluatePass pass(walk_, plan, *training_, *validation_, options_.norms, options_.memory_bytes,
                     task, exchange);
-  return Run(pass, &EvaluatePass::Run);
+  return Run(options_, pass, &EvaluatePass::Run);
 }
 
 absl::StatusOr<NormValues> TorchModel::LearnNorms(const EvaluateTask& task, Exchange& exchange) {
-  UseThreads(options_.threads);
   SDP_ASSIGN_OR_RETURN(const WalkPlan plan, PlanWalk(walk_.catalog, task.units));
   EvaluatePass pass(walk_, plan, *training_, *training_, /*norms=*/{}, options_.memory_bytes, task,
                     exchange);
   SDP_ASSIGN_OR_RETURN(const std::vector<NormStatistics> statistics,
-                       Run(pass, &EvaluatePass::RunNorms));
+                       Run(options_, pass, &EvaluatePass::RunNorms));
   return NormValuesOf(walk_.catalog, statistics);
 }
 

@@ -133,7 +133,10 @@ absl::StatusOr<TrainResult> TrainPass::Run() {
     loss.backward();
   }
   result_.loss.terms = terms_;
-  SDP_RETURN_IF_ERROR(packer.Finish(walk_.catalog));
+  {
+    const Timed timed(result_.backward);  // A GPU is still at it.
+    SDP_RETURN_IF_ERROR(packer.Finish(walk_.catalog));
+  }
   return result_;
 }
 

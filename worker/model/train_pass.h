@@ -67,7 +67,7 @@ class TrainPass {
   const SlimMap trained_;            // of held units
   SlimWeights weights_;
   TrainResult result_;
-  std::string doing_;
+  std::string doing_ = "start";
 };
 
 }  // namespace sdp

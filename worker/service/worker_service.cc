@@ -114,7 +114,8 @@ void WorkerService::Admitted(const WorkerAdmission& admission) {
       *own_connection, admission.incarnation,
       [this] {
         MutexLock lock(&mutex_);
-        return Heartbeats::State{phase_, PeakMemoryBytes(), Allocated().peak, waits_};
+        return Heartbeats::State{phase_, PeakMemoryBytes(), Allocated(options_.computes).peak,
+                                 waits_};
       },
       [this](absl::Status status) {
         // The coordinator's reason stands for itself; a member only repeats it.
@@ -186,7 +187,8 @@ void WorkerService::Do(WorkerActions actions) {
   for (TrainTask& task : actions.train) compute_->Add(std::move(task));
   for (StepReport& report : actions.reports) {
     report.peak_memory_bytes = PeakMemoryBytes();
-    report.ledger = AllocatedByKind();  // One reading: its kinds add up to the peak.
+    // One reading: its kinds add up to the peak.
+    report.ledger = AllocatedByKind(options_.computes);
     report.allocated_peak_bytes = absl::c_accumulate(report.ledger.peak, int64_t{0});
     client_->ReportStep(report);
   }

@@ -8,6 +8,7 @@
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
+#include "common/base/allocated.h"
 #include "common/base/mutex.h"
 #include "common/control/coordinator_client.h"
 #include "common/control/heartbeats.h"
@@ -38,6 +39,7 @@ class WorkerService {
     Worker::Options worker;  // name and the rest of what the logic needs
     DataSummary data;
     WireType precision = WireType::kF32;  // of values from the shards; gradients have the model's
+    MemoryPlace computes = MemoryPlace::kHost;  // where the memory is that is reported
     absl::Duration unreachable_after =
         absl::Seconds(30);                              // of a shard; of the coordinator to begin
     absl::Duration gone_after = kCoordinatorGoneAfter;  // of the coordinator later

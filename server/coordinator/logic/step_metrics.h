@@ -35,7 +35,8 @@ struct StepMetrics {
   absl::Duration run_time;                       // since step 0 was bound
   int64_t pulled_bytes = 0, pushed_bytes = 0;    // all workers
   // The worst member's peak since it started. memory: VmHWM of its process; allocated: tensors and
-  // buffers (common/base/allocated.h), of which the plan predicts the worst worker's.
+  // buffers (common/base/allocated.h), of a worker on a GPU those on it, of which the plan predicts
+  // the worst worker's.
   int64_t max_worker_memory_bytes = 0;
   int64_t max_worker_allocated_bytes = 0;
   int64_t predicted_worker_allocated_bytes = 0;  // 0: nothing predicted

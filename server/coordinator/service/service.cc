@@ -331,7 +331,9 @@ std::map<std::string, MemoryUse> CoordinatorService::PeakMemory() const {
     use.process_bytes = std::max(use.process_bytes, member.peak_memory_bytes);
     use.allocated_bytes = std::max(use.allocated_bytes, member.allocated_peak_bytes);
     use.predicted_bytes = Predicted(member.name);
-    if (key.first == Role::kWorker) use.by_kind = member.at_peak;
+    if (key.first != Role::kWorker) continue;
+    use.by_kind = member.at_peak;
+    use.place = options_.memory.worker_place;
   }
   return peaks;
 }

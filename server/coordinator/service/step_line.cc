@@ -83,12 +83,12 @@ std::string MemoryLines(const std::map<std::string, MemoryUse>& uses) {
   std::vector<std::pair<std::string, MemoryUse>> sorted(uses.begin(), uses.end());
   std::sort(sorted.begin(), sorted.end(),
             [](const auto& a, const auto& b) { return NaturalLess(a.first, b.first); });
-  std::vector<std::string> processes, allocated;
+  std::vector<std::string> processes, allocated, on_gpus;
   for (const auto& [name, use] : sorted) {
     processes.push_back(absl::StrCat(name, " ", BytesText(use.process_bytes)));
-    if (use.allocated_bytes > 0)
-      allocated.push_back(
-          absl::StrCat(name, " ", PeakText(use.allocated_bytes, use.predicted_bytes)));
+    if (use.allocated_bytes == 0) continue;
+    std::vector<std::string>& peaks = use.place == MemoryPlace::kGpu ? on_gpus : allocated;
+    peaks.push_back(absl::StrCat(name, " ", PeakText(use.allocated_bytes, use.predicted_bytes)));
   }
   std::string text;
   if (!processes.empty())
@@ -96,6 +96,10 @@ std::string MemoryLines(const std::map<std::string, MemoryUse>& uses) {
   if (!allocated.empty()) {
     absl::StrAppend(&text, "  of this  tensors and buffers, peak/predicted: ",
                     absl::StrJoin(allocated, ", "), "\n");
+  }
+  if (!on_gpus.empty()) {
+    absl::StrAppend(&text, "  on GPUs  tensors, peak/predicted: ", absl::StrJoin(on_gpus, ", "),
+                    "\n");
   }
   const auto largest =
       std::max_element(sorted.begin(), sorted.end(), [](const auto& a, const auto& b) {

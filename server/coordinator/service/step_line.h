@@ -17,12 +17,14 @@ std::string BytesText(int64_t bytes);
 // "48s", "2m 5s", "14m", "2h 5m", "1d 3h".
 std::string DurationText(absl::Duration duration);
 
-// Peaks of one process: VmHWM, and tensors and buffers beside what the plan predicted for them.
+// Peaks of one process: VmHWM, and tensors and buffers beside what the plan predicted for them. Of
+// a worker on a GPU these are the GPU's, no part of the process's.
 struct MemoryUse {
   int64_t process_bytes = 0;
-  int64_t allocated_bytes = 0;  // 0: it does not count, or has not told
-  int64_t predicted_bytes = 0;  // 0: nothing predicted
-  BytesByKind by_kind = {};     // of a worker's tensors and buffers at their peak
+  int64_t allocated_bytes = 0;             // 0: it does not count, or has not told
+  int64_t predicted_bytes = 0;             // 0: nothing predicted
+  BytesByKind by_kind = {};                // of a worker's tensors and buffers at their peak
+  MemoryPlace place = MemoryPlace::kHost;  // of these
 };
 
 // What a run has done so far, as people want to see it: one line per step, and a summary. Pure:
