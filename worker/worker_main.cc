@@ -4,6 +4,7 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <memory>
+#include <optional>
 #include <string>
 #include <thread>
 #include <utility>
@@ -67,6 +68,15 @@ int Threads(const RunConfig& config) {
   return std::max(1, cores / static_cast<int>(config.cluster().workers()));
 }
 
+// What the worker may use to train: as configured, else what its device has. 0: not known.
+absl::StatusOr<int64_t> MemoryBudget(const ModelOptions& options) {
+  if (options.memory_bytes > 0) return options.memory_bytes;
+  if (options.device == Device::kCuda) return FreeGpuMemory();
+  const std::optional<int64_t> limit = CgroupMemoryLimit();
+  // Code and libraries are there already.
+  return limit.has_value() ? std::max<int64_t>(*limit - PeakMemoryBytes(), 1) : 0;
+}
+
 absl::Status Main(const RoleFlags& flags, absl::Duration grace) {
   SDP_ASSIGN_OR_RETURN(const LoadedConfig loaded, LoadConfig(flags.config, flags.sets));
   SDP_ASSIGN_OR_RETURN(const RunSetup setup, MakeRunSetup(loaded.config));
@@ -100,12 +110,7 @@ absl::Status Main(const RoleFlags& flags, absl::Duration grace) {
   options.config_hash = setup.config_hash;
   options.precision = setup.precision;
   if (on_gpu) options.computes = MemoryPlace::kGpu;
-  options.memory_bytes = model_options.memory_bytes;
-  if (options.memory_bytes == 0 && model_options.device == Device::kCpu) {
-    // Code and libraries are there already.
-    if (const auto limit = CgroupMemoryLimit(); limit.has_value())
-      options.memory_bytes = std::max<int64_t>(*limit - PeakMemoryBytes(), 1);
-  }
+  SDP_ASSIGN_OR_RETURN(options.memory_bytes, MemoryBudget(model_options));
   options.data.train_samples = training->samples();
   options.data.train_checksum = training->checksum();
   if (validation != nullptr) {

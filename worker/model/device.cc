@@ -88,6 +88,15 @@ absl::StatusOr<at::Device> OpenDevice(Device device) {
   return gpu;
 }
 
+absl::StatusOr<int64_t> FreeGpuMemory() {
+  try {
+    if constexpr (kernels::kCudaBuilt) return kernels::cuda::FreeBytes(0);
+  } catch (...) {
+    return CurrentException("worker.device = \"cuda\"");
+  }
+  return absl::FailedPreconditionError("this sdp-worker was built for CPUs only");
+}
+
 void ComputeOnThisThread(const at::Device& device) {
   static thread_local bool ready = false;
   if (device.is_cpu() || std::exchange(ready, true)) return;

@@ -232,6 +232,14 @@ void CopyRuns(const From* from, const RunsShape& runs, float factor, To* to, Str
               stream);
 }
 
+int64_t FreeBytes(int device) {
+  size_t free = 0;
+  size_t total = 0;
+  Check(cudaSetDevice(device), "choose the device");
+  Check(cudaMemGetInfo(&free, &total), "free memory");
+  return static_cast<int64_t>(free);
+}
+
 int ComputeCapability(int device) {
   int major = 0;
   int minor = 0;

@@ -55,5 +55,6 @@ void CopyRuns(const From* from, const RunsShape& runs, float factor, To* to, Str
 // The stream on which torch works on this device, and the device's compute capability (8.0: 80).
 Stream CurrentStream(int device);
 int ComputeCapability(int device);
+int64_t FreeBytes(int device);  // of its memory
 
 }  // namespace sdp::kernels::cuda

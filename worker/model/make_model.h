@@ -37,6 +37,10 @@ absl::StatusOr<std::unique_ptr<LocalModel>> MakeTorchModel(
     const Catalog& catalog, const Layout& layout, const ModelSpec& spec, const Dataset* training,
     const Dataset* validation, const ModelOptions& options);
 
+// Of the memory of the GPU that OpenDevice gives, what nobody has yet. Precondition: there is a model
+// on it.
+absl::StatusOr<int64_t> FreeGpuMemory();
+
 // Of the full model, BatchNorm's statistics as an evaluation with the same units and micro-batches
 // learns them; none if it has no BatchNorm. Arguments and errors as above and as
 // LocalModel::Evaluate's.
