@@ -94,6 +94,10 @@ void CheckMembers(const RunConfig& config, Checks* checks) {
     checks->Fail({"cluster.portions", "train.micro_batch"},
                  "a fast worker's larger portion must not need more memory: give a micro-batch");
   }
+  if (cluster.portions() == "measured" && config.train().worker_batch() > 0) {
+    checks->Fail({"cluster.portions", "train.worker_batch"},
+                 "with worker_batch all portions are the same");
+  }
 }
 
 void CheckPlan(const RunConfig& config, Checks* checks) {

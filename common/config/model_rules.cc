@@ -30,9 +30,11 @@ void CheckLlama(const RunConfig& config, Checks* checks) {
 // BatchNorm needs batches: of one image alone, some activations have no variance.
 void CheckBatches(const RunConfig& config, Checks* checks) {
   const int64_t workers = config.cluster().workers(), micro = config.train().micro_batch();
-  const int64_t least = config.train().global_batch() / workers;
+  const int64_t fixed = config.train().worker_batch();
+  const int64_t batch = fixed > 0 ? fixed * workers : config.train().global_batch();
+  const int64_t least = batch / workers;
   for (const int64_t portion : {least, least + 1}) {
-    if (portion == 0 || (portion > least && config.train().global_batch() % workers == 0)) continue;
+    if (portion == 0 || (portion > least && batch % workers == 0)) continue;
     const int64_t rest = micro > 0 ? portion % micro : portion;
     if ((rest == 0 ? micro : rest) > 1) continue;
     checks->Fail({"model.norm", "train.global_batch", "train.micro_batch", "cluster.workers"},

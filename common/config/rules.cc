@@ -144,6 +144,7 @@ std::vector<Rule> MakeRules() {
 
       Number("train.steps", "1000", kOut, {1, 1e12}, "when training ends"),
       Number("train.global_batch", "32", kIn, kPositive, "samples per step over all workers"),
+      Number("train.worker_batch", "0", kIn, {0, 1e9}, "samples of every worker in a step, whatever their number; lr, meant for global_batch, is multiplied by (samples of the step / global_batch), with adamw by its square root; 0: global_batch is divided among the workers"),
       Number("train.micro_batch", "0", kIn, kCount, "samples a worker computes at once; 0: its whole portion"),
       Flag("train.recompute", "false", kOut, "activation checkpointing: stages keep their input alone and are computed again in the backward pass"),
       Choice("train.precision", "'f32'", kIn, {"f32", "bf16"}, {}, "of weights, gradients and activations on workers"),

@@ -342,10 +342,14 @@ MemoryPeak EvaluationMemory(const Catalog& catalog, const MemoryModel& model) {
   return meter.peak();
 }
 
+int64_t PortionOf(const MemoryModel& model, int rank, int ranks) {
+  if (model.worker_batch > 0) return model.worker_batch;
+  return model.global_batch / ranks + (rank < model.global_batch % ranks ? 1 : 0);
+}
+
 MemoryPeak WorkerMemory(const Catalog& catalog, absl::Span<const UnitId> units,
                         const MemoryModel& model, int rank, int ranks) {
-  const int64_t portion = model.global_batch / ranks + (rank < model.global_batch % ranks ? 1 : 0);
-  const MemoryPeak training = TrainingMemory(catalog, units, model, portion);
+  const MemoryPeak training = TrainingMemory(catalog, units, model, PortionOf(model, rank, ranks));
   return model.evaluates ? Larger(training, EvaluationMemory(catalog, model)) : training;
 }
 

@@ -43,6 +43,7 @@ struct MemoryModel {
   int64_t input_bytes = 0;   // of a sample
   int64_t target_bytes = 0;  // likewise
   int64_t global_batch = 1;
+  int64_t worker_batch = 0;  // samples of every worker; 0: global_batch is divided
   int64_t micro_batch = 0;  // 0: the whole portion
   EvaluationSizes evaluation;
   bool evaluates = false;
@@ -73,7 +74,10 @@ MemoryPeak TrainingMemory(const Catalog& catalog, absl::Span<const UnitId> units
 // gradients of the step before are out by then: the first unit's new version needs them.
 MemoryPeak EvaluationMemory(const Catalog& catalog, const MemoryModel& model);
 
-// The larger of both; rank i of N has the portion that the coordinator gives it.
+// Rank i's samples of a step, of N: equal portions.
+int64_t PortionOf(const MemoryModel& model, int rank, int ranks);
+
+// The larger of both, with that portion.
 MemoryPeak WorkerMemory(const Catalog& catalog, absl::Span<const UnitId> units,
                         const MemoryModel& model, int rank, int ranks);
 

@@ -78,9 +78,8 @@ class Fitting {
   int64_t Needs(int rank, const Units& units) const { return Peak(rank, units).bytes; }
   MemoryPeak Peak(int rank, const Units& units) const {
     const std::vector<UnitId> list(units.begin(), units.end());
-    const int64_t batch = input_.memory->global_batch, ranks = size();
-    const int64_t portion = batch / ranks + (rank < batch % ranks ? 1 : 0);
-    return TrainingMemory(*input_.catalog, list, *input_.memory, portion);
+    return TrainingMemory(*input_.catalog, list, *input_.memory,
+                          PortionOf(*input_.memory, rank, size()));
   }
   static Units Without(Units units, UnitId out) {
     units.erase(out);

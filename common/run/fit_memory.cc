@@ -34,7 +34,9 @@ std::vector<double> Coverages(int64_t workers) {
 // From what is given, or a worker's whole portion, down to one. BatchNorm needs two images.
 std::vector<int64_t> MicroBatches(const RunConfig& config) {
   const int64_t workers = config.cluster().workers();
-  const int64_t portion = (config.train().global_batch() + workers - 1) / workers;
+  const int64_t fixed = config.train().worker_batch();
+  const int64_t portion =
+      fixed > 0 ? fixed : (config.train().global_batch() + workers - 1) / workers;
   const int64_t given = config.train().micro_batch();
   const bool norms = config.model().norm() == "batch";
   std::vector<int64_t> sizes;

@@ -235,6 +235,7 @@ MemoryModel MemoryModelFrom(const RunSetup& setup) {
   model.target_bytes = memory.target_bytes;
   model.masking = setup.masking;
   model.global_batch = config.train().global_batch();
+  model.worker_batch = config.train().worker_batch();
   model.micro_batch = config.train().micro_batch();
   model.evaluates = config.data().validation_size() > 0;
   // A size that cannot be read was refused when the configuration was.

@@ -60,6 +60,7 @@ absl::StatusOr<Coordinator::Options> LogicOptions(const RunSetup& setup) {
   options.rotate_every = config.sdp().rotate_every();
   options.steps = config.train().steps();
   options.global_batch = config.train().global_batch();
+  options.worker_batch = config.train().worker_batch();
   if (config.cluster().portions() == "measured")
     options.portions = Coordinator::Options::Portions::kMeasured;
   options.micro_batch = config.train().micro_batch();

@@ -300,6 +300,20 @@ TEST_F(PortionsTest, Measured_ASlowWorkerGetsLess_OnceItWasSoForSomeSteps_WithTh
   EXPECT_EQ(portions_[Incarnation(1)], 6);
 }
 
+TEST_F(PortionsTest, WorkerBatch_EveryoneHasIt_AndAStepIsAsLargeAsThereAreWorkers) {
+  options_.portions = Coordinator::Options::Portions::kEqual;
+  options_.worker_batch = 4;
+  Coordinator c(options_);
+  Gather(c);
+  Step(c, 0, absl::Seconds(1), absl::Seconds(1));
+  Join(c);
+  Begin(c, 3, kFirstOfMine);
+  const std::vector<WorkerBinding> bindings = {Begin(c, 2, 1).bind_workers.at(0).binding,
+                                               Begin(c, 1, 1).bind_workers.at(0).binding};
+  EXPECT_EQ(bindings[0].portion, (std::vector<PositionRange>{{8, 4}}));  // behind step 0's eight
+  EXPECT_EQ(bindings[1].portion, (std::vector<PositionRange>{{12, 4}}));
+}
+
 TEST_F(PortionsTest, Equal_StaysEqual) {
   options_.portions = Coordinator::Options::Portions::kEqual;
   Coordinator c(options_);

@@ -71,6 +71,17 @@ TEST_F(UnequalRunTest, Memory_AJoinerWithLess_HoldsLess_AndOneWithTooLittleIsRef
   EXPECT_GT(largest, less);
 }
 
+// Five samples for each of four workers: twice the batch that lr is meant for.
+TEST_F(UnequalRunTest, WorkerBatch_IsTheSameRunAsALargerBatchWithALargerRate) {
+  const Outcome fixed = Train("fixed", "--set train.worker_batch=5");
+  ASSERT_EQ(fixed.exit_status, 0) << fixed.output;
+  const Outcome same =
+      Train("same", "--set train.global_batch=20 --set train.lr=0.014142135623730951");
+  ASSERT_EQ(same.exit_status, 0) << same.output;
+  EXPECT_EQ(StateHash("fixed"), StateHash("same"));
+  EXPECT_NE(StateHash("fixed"), "");
+}
+
 // It stands still most of the time, in turns that are longer than the others' steps.
 TEST_F(UnequalRunTest, Portions_OfASlowWorkerAreSmaller_AndTheAuditAgrees) {
   const Outcome outcome = During(
@@ -82,8 +93,7 @@ TEST_F(UnequalRunTest, Portions_OfASlowWorkerAreSmaller_AndTheAuditAgrees) {
       "--set data.seq_len=31 --set model.dim=64 --set model.ffn_dim=128 "
       "--set cluster.portions=measured --set train.eval_every=0 --set checkpoint.every=0");
   EXPECT_THAT(outcome.output, HasSubstr("exit=130"));
-  EXPECT_THAT(Reasons("run", "replan"),
-              HasSubstr("of a step instead of 16"));
+  EXPECT_THAT(Reasons("run", "replan"), HasSubstr("of a step instead of 16"));
   const Outcome audit = Shell(absl::StrCat(Program("sdp"), " audit ", RunDir("run").string()));
   EXPECT_EQ(audit.exit_status, 0) << audit.output;
 }

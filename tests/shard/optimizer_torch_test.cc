@@ -117,6 +117,20 @@ TEST(OptimizerTest, Schedules) {
   EXPECT_DOUBLE_EQ(LearningRate(options, 11), 2);
 }
 
+TEST(OptimizerTest, BatchFactor_LinearForSgd_RootForAdamW_OfWhatLrIsMeantFor) {
+  OptimizerOptions options{.kind = OptimizerOptions::Kind::kSgd};
+  EXPECT_EQ(BatchFactor(options, 7), 1);  // the batch is always the same
+  options.worker_batch = 8;
+  options.global_batch = 32;
+  EXPECT_EQ(BatchFactor(options, 4), 1);
+  EXPECT_EQ(BatchFactor(options, 2), 0.5);
+  EXPECT_EQ(BatchFactor(options, 16), 4);
+  options.kind = OptimizerOptions::Kind::kAdamW;
+  EXPECT_EQ(BatchFactor(options, 4), 1);
+  EXPECT_EQ(BatchFactor(options, 1), 0.5);
+  EXPECT_EQ(BatchFactor(options, 16), 2);
+}
+
 // Walked step by step: up by equal amounts, level, then down by equal amounts that reach 0 behind
 // the last step.
 TEST(OptimizerTest, WarmupStableDecay_IsThreeStraightLines) {

@@ -66,6 +66,7 @@ class Coordinator {
     int64_t rotate_every = 0;
     int64_t steps = 1;
     int64_t global_batch = 1;
+    int64_t worker_batch = 0;  // samples of every member, whatever their number; 0: global_batch
     // kMeasured: so that all members compute about as long, by what their steps have shown.
     enum class Portions { kEqual, kMeasured } portions = Portions::kEqual;
     int64_t micro_batch = 0;

@@ -140,9 +140,12 @@ std::shared_ptr<const View> Coordinator::ViewOf(std::vector<Incarnation> members
     ranks.push_back({worker.registration.name, worker.registration.memory_bytes});
     paces.push_back(worker.pace.seconds_per_sample());
   }
-  std::vector<int64_t> portions = options_.portions == Options::Portions::kMeasured
-                                      ? sdp::LevelPortions(options_.global_batch, paces)
-                                      : EqualPortions(options_.global_batch, members.size());
+  std::vector<int64_t> portions(members.size(), options_.worker_batch);
+  if (options_.portions == Options::Portions::kMeasured) {
+    portions = sdp::LevelPortions(options_.global_batch, paces);
+  } else if (options_.worker_batch == 0) {
+    portions = EqualPortions(options_.global_batch, members.size());
+  }
   return std::make_shared<const View>(ViewId(last_view_.value() + 1), std::move(members),
                                       std::move(ranks), std::move(portions));
 }

@@ -152,6 +152,13 @@ double LearningRate(const OptimizerOptions& options, Step step) {
   return options.lr;
 }
 
+double BatchFactor(const OptimizerOptions& options, size_t workers) {
+  if (options.worker_batch == 0) return 1;
+  const double samples = static_cast<double>(options.worker_batch) * static_cast<double>(workers);
+  const double share = samples / static_cast<double>(options.global_batch);
+  return options.kind == OptimizerOptions::Kind::kAdamW ? std::sqrt(share) : share;
+}
+
 std::unique_ptr<Optimizer> MakeOptimizer(const OptimizerOptions& options) {
   if (options.kind == OptimizerOptions::Kind::kSgd) return std::make_unique<Sgd>(options);
   return std::make_unique<AdamW>(options);

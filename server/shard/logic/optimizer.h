@@ -23,6 +23,9 @@ struct OptimizerOptions {
   int64_t warmup_steps = 0;
   double decay_fraction = 0.2;  // of the steps, the last ones: kWarmupStableDecay
   int64_t steps = 1;            // of the whole run
+  // Samples of every worker, whatever their number, and those of a step that lr is meant for; 0:
+  // a step always has these.
+  int64_t worker_batch = 0, global_batch = 1;
 };
 
 // The rate of step t, from 0 on. During warm-up lr (t + 1) / warmup; then
@@ -31,6 +34,12 @@ struct OptimizerOptions {
 //   kWarmupStableDecay  lr min(1, (steps - t) / (decay_fraction steps))
 // The last two would be 0 at t = steps, which no step has.
 double LearningRate(const OptimizerOptions& options, Step step);
+
+// By what it is multiplied in a step of `workers` workers with worker_batch samples each: SGD
+// k = workers worker_batch / global_batch, as each sample then moves the weights as far as before
+// (Goyal et al. 2017, arXiv 1706.02677); AdamW sqrt(k), which keeps the noise of its steps (Malladi
+// et al. 2022, arXiv 2205.10287).
+double BatchFactor(const OptimizerOptions& options, size_t workers);
 
 // A fragment's optimizer state: moments, each [n] f32 and zero at birth, and the number of updates
 // made.

@@ -220,7 +220,10 @@ void Shard::Advance(FragmentId id, Step step, double scale, ShardActions* action
       snapshot_bytes_ += kept_[id];
       owned.state = std::make_shared<OptimizerState>(owned.state->Clone());
     }
-    const double lr = LearningRate(options_.optimizer, step);
+    const size_t workers =
+        bound == bindings_.end() ? 0 : bound->second.holders->sets->members.size();
+    const double lr =
+        LearningRate(options_.optimizer, step) * BatchFactor(options_.optimizer, workers);
     ++owned.state->updates;
     for (const Range& range : owned.ranges) {
       optimizer_->Update(owned.value->data(), round.mean.data(), next->data(), *owned.state,

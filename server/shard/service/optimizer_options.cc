@@ -19,6 +19,8 @@ OptimizerOptions OptimizerOptionsOf(const RunConfig::Train& train) {
                      : train.schedule() == "wsd"  ? OptimizerOptions::Schedule::kWarmupStableDecay
                                                   : OptimizerOptions::Schedule::kConstant;
   options.decay_fraction = train.decay_fraction();
+  options.worker_batch = train.worker_batch();
+  options.global_batch = train.global_batch();
   options.warmup_steps = train.warmup_steps();
   options.steps = train.steps();
   return options;
