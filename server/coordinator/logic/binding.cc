@@ -56,7 +56,7 @@ absl::Status Coordinator::MakePlanAt(Step step) {
   ++plan_number_;
   HolderSets holders = Intern(*plan_, view_->members());
   for (const Incarnation member : view_->members()) {
-    const WorkerState* worker = FindWorker(member);
+    const WorkerState* const worker = workers_.Find(member);
     holders.instances.push_back(worker == nullptr ? 0 : worker->registration.instance);
   }
   holders_ = std::make_shared<const HolderSets>(std::move(holders));
@@ -67,7 +67,7 @@ CoordinatorActions Coordinator::BeginStep(Incarnation incarnation, Step step, in
                                           absl::Time now, absl::Status* error) {
   CoordinatorActions actions;
   *error = absl::OkStatus();
-  WorkerState* worker = FindWorker(incarnation);
+  WorkerState* const worker = workers_.Find(incarnation);
   if (worker == nullptr) {
     *error = NotInTheRun(incarnation);
     return actions;
@@ -86,7 +86,13 @@ CoordinatorActions Coordinator::BeginStep(Incarnation incarnation, Step step, in
   }
   asked_[step][incarnation] = known_plan;
   TryBind(now, &actions);
-  AnswerAsked(step, &actions);
+  if (!Unbound(step)) {
+    AnswerAsked(step, &actions);
+  } else if (AnswerUnbound(incarnation, step, &actions)) {  // nothing is new for the others
+    const auto asked = asked_.find(step);
+    asked->second.erase(incarnation);
+    if (asked->second.empty()) asked_.erase(asked);
+  }
   TryFinish(now, &actions);
   return actions;
 }
@@ -198,8 +204,13 @@ void Coordinator::AnswerAll(CoordinatorActions* actions) {
 void Coordinator::AnswerAsked(Step step, CoordinatorActions* actions) {
   const auto asked = asked_.find(step);
   if (asked == asked_.end()) return;
-  if (step == kFirstOfMine || (closing_.has_value() && step > *closing_))
-    return AnswerUnbound(step, actions);
+  if (Unbound(step)) {
+    std::erase_if(asked->second, [&](const auto& question) {
+      return AnswerUnbound(question.first, step, actions);
+    });
+    if (asked->second.empty()) asked_.erase(asked);
+    return;
+  }
   const auto bound = steps_.find(step);
   if (bound == steps_.end()) {
     if (step < next_step_) asked_.erase(asked);  // a copy of a question that was answered long ago
@@ -212,7 +223,7 @@ void Coordinator::AnswerAsked(Step step, CoordinatorActions* actions) {
       TellFinished(incarnation, step, actions);
       continue;
     }
-    WorkerState& worker = *FindWorker(incarnation);
+    WorkerState& worker = *workers_.Find(incarnation);
     if (worker.answered < step) {
       worker.answered = step;
       bound->second.more_evaluations[incarnation] = std::exchange(worker.more_evaluations, {});
@@ -224,33 +235,34 @@ void Coordinator::AnswerAsked(Step step, CoordinatorActions* actions) {
 
 // Questions to which no step is the answer: of workers that are in no view, and those for what
 // comes after the end.
-void Coordinator::AnswerUnbound(Step step, CoordinatorActions* actions) {
-  std::map<Incarnation, int64_t>& asked = asked_.at(step);
-  std::erase_if(asked, [&](const auto& question) {
-    WorkerState& worker = *FindWorker(question.first);
-    if (phase_ == Phase::kEnding || (step == kFirstOfMine && worker.leaving)) {
-      TellFinished(question.first, step, actions);
-      return true;
-    }
-    if (step == kFirstOfMine) return false;
-    if (step < worker.answered) return true;  // a copy of a question that was answered long ago
-    if (step > worker.answered) {
-      if (worker.more_evaluations.empty()) return false;
-      worker.answered = step;
-      worker.last_evaluations = std::exchange(worker.more_evaluations, {});
-    }
-    WorkerBinding binding;  // the end waits for these
-    binding.generation = generation_;
-    binding.view = view_->id();
-    binding.term = term_;
-    binding.step = step;
-    binding.micro_batch = options_.micro_batch;
-    binding.evaluations = worker.last_evaluations;
-    binding.closing = true;
-    actions->bind_workers.push_back({question.first, std::move(binding)});
+bool Coordinator::Unbound(Step step) const {
+  return step == kFirstOfMine || (closing_.has_value() && step > *closing_);
+}
+
+// True: it waits no more.
+bool Coordinator::AnswerUnbound(Incarnation incarnation, Step step, CoordinatorActions* actions) {
+  WorkerState& worker = *workers_.Find(incarnation);
+  if (phase_ == Phase::kEnding || (step == kFirstOfMine && worker.leaving)) {
+    TellFinished(incarnation, step, actions);
     return true;
-  });
-  if (asked.empty()) asked_.erase(step);
+  }
+  if (step == kFirstOfMine) return false;
+  if (step < worker.answered) return true;  // a copy of a question that was answered long ago
+  if (step > worker.answered) {
+    if (worker.more_evaluations.empty()) return false;
+    worker.answered = step;
+    worker.last_evaluations = std::exchange(worker.more_evaluations, {});
+  }
+  WorkerBinding binding;  // the end waits for these
+  binding.generation = generation_;
+  binding.view = view_->id();
+  binding.term = term_;
+  binding.step = step;
+  binding.micro_batch = options_.micro_batch;
+  binding.evaluations = worker.last_evaluations;
+  binding.closing = true;
+  actions->bind_workers.push_back({incarnation, std::move(binding)});
+  return true;
 }
 
 void Coordinator::TellFinished(Incarnation worker, Step step, CoordinatorActions* actions) {
@@ -259,7 +271,9 @@ void Coordinator::TellFinished(Incarnation worker, Step step, CoordinatorActions
   binding.step = step;
   binding.finished = true;
   actions->bind_workers.push_back({worker, std::move(binding)});
-  FindWorker(worker)->told_finished = true;
+  workers_.Find(worker)->told_finished = true;
+  untold_.erase(worker);
+  perhaps_left_.push_back(worker);
 }
 
 WorkerBinding Coordinator::BindingFor(const StepState& step, int rank, int64_t known_plan) const {
@@ -284,9 +298,8 @@ WorkerBinding Coordinator::BindingFor(const StepState& step, int rank, int64_t k
   const Incarnation member = step.view->members()[static_cast<size_t>(rank)];
   if (const auto more = step.more_evaluations.find(member); more != step.more_evaluations.end())
     binding.evaluations = more->second;
-  for (const Evaluation& one : step.evaluations) {
-    if (one.evaluator == member && !one.report.has_value()) binding.evaluations.push_back(one.part);
-  }
+  for (auto own = step.UndoneBy(member); own != step.undone.end() && own->first == member; ++own)
+    binding.evaluations.push_back(step.evaluations[own->second].part);
   binding.closing = step.binding.closing;
   return binding;
 }

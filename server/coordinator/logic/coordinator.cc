@@ -17,6 +17,22 @@ void MoveTo(std::vector<T>& to, std::vector<T>&& from) {
   to.insert(to.end(), std::make_move_iterator(from.begin()), std::make_move_iterator(from.end()));
 }
 
+std::vector<std::vector<size_t>> Owned(const std::vector<ShardId>& place, int shards) {
+  std::vector<std::vector<size_t>> owned(static_cast<size_t>(shards));
+  for (size_t f = 0; f < place.size(); ++f)
+    owned[static_cast<size_t>(place[f].value())].push_back(f);
+  return owned;
+}
+
+std::vector<double> LeastCoverage(const Coordinator::Options& options) {
+  const auto least = [](const std::vector<double>& coverage) {
+    return coverage.empty() ? 1.0 : *std::min_element(coverage.begin(), coverage.end());
+  };
+  std::vector<double> all = {least(options.coverage)};
+  for (const CoveragePhase& phase : options.phases) all.push_back(least(phase.coverage));
+  return all;
+}
+
 }  // namespace
 
 void CoordinatorActions::Append(CoordinatorActions&& more) {
@@ -44,6 +60,8 @@ Coordinator::Coordinator(const Options& options)
       generation_(options.start.generation),
       term_(options.start.generation.value()),
       place_(options.layout->Place(options.shards)),
+      owned_(Owned(place_, options.shards)),
+      least_coverage_(LeastCoverage(options)),
       last_incarnation_(options.start.last_incarnation),
       data_(options.start.data),
       last_view_(options.start.last_view),
@@ -90,6 +108,7 @@ CoordinatorActions Coordinator::Stored(int64_t id, absl::Time now) {
   while (!deferred_.empty() && deferred_.begin()->second.stored) {
     DeferredActions next = std::move(deferred_.begin()->second);
     deferred_.erase(deferred_.begin());
+    for (auto& admit : next.actions.admit_workers) FillAdmission(*admit.admission);
     actions.Append(std::move(next.actions));
     if (next.bound.has_value()) {
       if (const auto step = steps_.find(*next.bound); step != steps_.end()) {
@@ -113,8 +132,7 @@ CoordinatorActions Coordinator::OnReduced(const Reduced& reduced, absl::Time now
   StepState& step = it->second;
   if (!step.reduced.insert(reduced.shard).second) return actions;
   size_t next = 0, next_holder = 0;
-  for (size_t f = 0; f < place_.size(); ++f) {
-    if (place_[f] != reduced.shard) continue;
+  for (const size_t f : owned_[number]) {
     step.squares[f] = reduced.squares[next++];
     if (!step.diagnose) continue;
     const UnitId unit = options_.layout->fragment(FragmentId(static_cast<int32_t>(f))).unit;
@@ -183,7 +201,7 @@ void Coordinator::Commit(absl::Time now, CoordinatorActions* actions) {
       phase_ = Phase::kWorkers;
       last_arrival_ = now;
       actions->log.push_back(absl::StrCat("all shards have their start values; waiting for ",
-                                          options_.workers - ReadyWorkers(), " workers"));
+                                          options_.workers - workers_.ready(), " workers"));
       MakeView(now, actions);
     }
     if (asked_.contains(committed_ + 2)) AnswerAsked(committed_ + 2, actions);
@@ -196,7 +214,7 @@ void Coordinator::Commit(absl::Time now, CoordinatorActions* actions) {
 
 CoordinatorActions Coordinator::OnStepReport(const StepReport& report, absl::Time now) {
   CoordinatorActions actions;
-  WorkerState* worker = FindWorker(report.worker);
+  WorkerState* const worker = workers_.Find(report.worker);
   const auto step = steps_.find(report.step);
   if (worker == nullptr || step == steps_.end() ||
       step->second.expect_reports.erase(report.worker) == 0)
@@ -211,6 +229,7 @@ CoordinatorActions Coordinator::OnStepReport(const StepReport& report, absl::Tim
   worker->pace.Add(report.forward + report.backward,
                    view.portions()[static_cast<size_t>(*view.RankOf(report.worker))]);
   step->second.reports.emplace(report.worker, report);
+  perhaps_left_.push_back(report.worker);
   Progress(now);
   ForgetLeft();
   ReportSteps(now, &actions);
@@ -227,9 +246,7 @@ CoordinatorActions Coordinator::OnStateHashes(const StateHashes& hashes, absl::T
   }
   shards_[number].hashed = true;
   size_t next = 0;
-  for (size_t f = 0; f < place_.size(); ++f) {
-    if (place_[f] == hashes.shard) hashes_[f] = hashes.hashes[next++];
-  }
+  for (const size_t f : owned_[number]) hashes_[f] = hashes.hashes[next++];
   Progress(now);
   TryFinish(now, &actions);
   return actions;
@@ -248,7 +265,7 @@ CoordinatorActions Coordinator::OnNotFinite(const NotFiniteReport& report, absl:
 
 CoordinatorActions Coordinator::WorkerHeartbeat(Incarnation incarnation, const std::string& phase,
                                                 bool waits, absl::Time now, absl::Status* error) {
-  WorkerState* const worker = FindWorker(incarnation);
+  WorkerState* const worker = workers_.Find(incarnation);
   if (worker == nullptr) {
     *error = NotInTheRun(incarnation);
     return {};
@@ -322,19 +339,20 @@ void Coordinator::TryFinish(absl::Time now, CoordinatorActions* actions) {
         Hash64({reinterpret_cast<const char*>(hashes_.data()), hashes_.size() * sizeof(uint64_t)});
     actions->metrics.push_back(std::move(last));
     phase_ = Phase::kEnding;
+    for (const auto& [name, worker] : workers_) {
+      // Those that were about to join hear of it with their next heartbeat.
+      if (worker.first_step.has_value() && !worker.told_finished)
+        untold_.insert(worker.incarnation);
+    }
     end_by_ = std::min(end_by_, now + options_.stop_timeout);
     for (size_t s = 0; s < shards_.size(); ++s)
       actions->finish_shards.push_back(ShardId(static_cast<int32_t>(s)));
     AnswerAll(actions);
   }
   if (phase_ != Phase::kEnding) return;
-  // Those that were about to join hear of it with their next heartbeat.
-  const bool told = std::all_of(workers_.begin(), workers_.end(), [](const auto& w) {
-    return w.second.told_finished || !w.second.first_step.has_value();
-  });
   const bool left =
       std::all_of(shards_.begin(), shards_.end(), [](const auto& s) { return s.finished; });
-  if (!told || !left) return;
+  if (!untold_.empty() || !left) return;
   if (!checkpoint_error_.empty()) {
     return End(absl::ResourceExhaustedError(absl::StrCat(
                    stop_requested_ ? "stopped at step " : "trained to step ", *closing_,

@@ -23,6 +23,7 @@
 #include "common/protocol/messages.h"
 #include "server/coordinator/logic/actions.h"
 #include "server/coordinator/logic/records.h"
+#include "server/coordinator/logic/roster.h"
 #include "server/coordinator/logic/run_status.h"
 #include "server/coordinator/logic/states.h"
 #include "server/coordinator/logic/step_metrics.h"
@@ -158,6 +159,8 @@ class Coordinator {
   RunStatus status(absl::Time now) const;
   // What the generation after this one begins with, but for the checkpoint: the initial values.
   GenerationStart NextStart() const;
+  // Who or what the run waits for now, and why; of many the first few.
+  std::string WaitingFor() const;
   // Of the newest view; the workers to begin with before the first one. Less those whose processes
   // have ended since the generation is over.
   int members() const;
@@ -173,15 +176,12 @@ class Coordinator {
   void AdmitShards(CoordinatorActions* actions);
   void AdmitShard(ShardId shard, CoordinatorActions* actions);
   ShardAdmission AdmissionOf(ShardId shard) const;
-  WorkerAdmission AdmissionOf(const WorkerState& worker) const;
+  void FillAdmission(WorkerAdmission& admission) const;
   void RegisterSuccessor(ShardState& shard, const ShardRegistration& registration, absl::Time now,
                          CoordinatorActions* actions);
   void AdmitWorker(const WorkerState& worker, CoordinatorActions* actions);
   absl::Status CheckMemory(const WorkerRegistration& registration) const;
-  WorkerState* FindWorker(Incarnation incarnation);
-  const WorkerState* FindWorker(Incarnation incarnation) const;
   static absl::Status NotInTheRun(Incarnation incarnation);
-  int ReadyWorkers() const;
   std::string NameOf(Incarnation worker) const;
   void MakeView(absl::Time now, CoordinatorActions* actions);
   bool EnoughForAView(absl::Time now) const;
@@ -189,8 +189,9 @@ class Coordinator {
   // membership.cc
   enum class Joiners { kIn, kWait };
   std::vector<Incarnation> NextView(Joiners joiners) const;
-  // The least number of workers with which the step can be bound, and why.
-  std::pair<int, std::string> LeastWorkers(Step step) const;
+  // The least number of workers with which the step can be bound; and why so many.
+  int LeastWorkers(Step step) const;
+  std::string WhyLeast(Step step) const;
   // Why no step can be bound; empty: it can.
   std::string PausedBy() const;
   std::string TooFew() const;
@@ -210,6 +211,7 @@ class Coordinator {
   void LoseSilentShards(absl::Time now, CoordinatorActions* actions);
   void MembersChanged(absl::Time now, CoordinatorActions* actions);
   void ForgetLeft();
+  bool Busy(Incarnation worker) const;  // with what it is bound to
 
   // binding.cc
   void TryBind(absl::Time now, CoordinatorActions* actions);
@@ -222,7 +224,8 @@ class Coordinator {
   const std::vector<double>& CoverageAt(Step step) const;  // [units]
   void AnswerAll(CoordinatorActions* actions);
   void AnswerAsked(Step step, CoordinatorActions* actions);
-  void AnswerUnbound(Step step, CoordinatorActions* actions);
+  bool AnswerUnbound(Incarnation worker, Step step, CoordinatorActions* actions);
+  bool Unbound(Step step) const;
   void TellFinished(Incarnation worker, Step step, CoordinatorActions* actions);
   WorkerBinding BindingFor(const StepState& step, int rank, int64_t known_plan) const;
 
@@ -258,7 +261,7 @@ class Coordinator {
   void ReportSteps(absl::Time now, CoordinatorActions* actions);
   StepMetrics MetricsOf(const StepState& step, absl::Time now);
   std::vector<BlockDiagnostics> BlocksOf(const StepState& step) const;
-  std::string WaitingFor() const;
+  std::string WaitingForSteps() const;  // while training
   int64_t PortionOf(const WorkerState& worker) const;  // of the newest view
 
   // coordinator.cc
@@ -284,13 +287,18 @@ class Coordinator {
                  // gone
   const Generation generation_;
   const Term term_;
-  const std::vector<ShardId> place_;  // [fragments]
+  const std::vector<ShardId> place_;              // [fragments]
+  const std::vector<std::vector<size_t>> owned_;  // [shards] fragments, ascending
+  const std::vector<double> least_coverage_;      // [1 + phases] of a unit
   Phase phase_ = Phase::kShards;
 
   std::map<std::string, ShardState> registered_shards_;  // by name, until all are here
   std::vector<ShardState> shards_;                       // by number
-  std::map<std::string, WorkerState> workers_;           // by name
-  Incarnation last_incarnation_;                         // given out
+  Roster workers_;
+  // Told to go, or done with something since they were: ForgetLeft looks at these alone.
+  std::vector<Incarnation> perhaps_left_;
+  std::set<Incarnation> untold_;  // while the run ends: those that do not know it yet
+  Incarnation last_incarnation_;  // given out
   std::optional<DataSummary> data_;
 
   ViewId last_view_;

@@ -13,14 +13,15 @@ void Coordinator::Evaluate(StepState& step) {
   const int64_t total = options_.eval_samples > 0 ? std::min(options_.eval_samples, all) : all;
   std::vector<Incarnation> evaluators;
   for (const Incarnation member : view_->members()) {
-    if (FindWorker(member) != nullptr) evaluators.push_back(member);
+    if (workers_.Find(member) != nullptr) evaluators.push_back(member);
   }
   for (size_t i = 0; i < evaluators.size(); ++i) {
     const auto [first, samples] =
         EqualPart(total, static_cast<int64_t>(i), static_cast<int64_t>(evaluators.size()));
-    if (samples > 0)
-      step.evaluations.push_back(
-          {{step.binding.step, view_->id(), first, samples}, evaluators[i], {}});
+    if (samples == 0) continue;
+    step.undone.insert({evaluators[i], step.evaluations.size()});
+    step.evaluations.push_back(
+        {{step.binding.step, view_->id(), first, samples}, evaluators[i], {}});
   }
 }
 
@@ -29,12 +30,13 @@ CoordinatorActions Coordinator::OnEvaluation(const EvaluationReport& report, abs
   const auto it = steps_.find(report.step);
   if (it == steps_.end()) return actions;
   StepState& step = it->second;
-  const auto one = std::find_if(
-      step.evaluations.begin(), step.evaluations.end(), [&](const Evaluation& evaluation) {
-        return evaluation.evaluator == report.worker && evaluation.part.first == report.first;
-      });
-  if (one == step.evaluations.end() || one->report.has_value()) return actions;
-  one->report = report;
+  auto own = step.UndoneBy(report.worker);
+  const auto is_own = [&] { return own != step.undone.end() && own->first == report.worker; };
+  while (is_own() && step.evaluations[own->second].part.first != report.first) ++own;
+  if (!is_own()) return actions;
+  step.evaluations[own->second].report = report;
+  step.undone.erase(own);
+  perhaps_left_.push_back(report.worker);
   Progress(now);
   ForgetLeft();
   if (step.evaluated()) FinishEvaluation(step, &actions);
@@ -71,28 +73,34 @@ void Coordinator::ReleaseEvaluation(const StepState& step, CoordinatorActions* a
 
 void Coordinator::GiveEvaluationsAway(StepState& step, Incarnation lost,
                                       CoordinatorActions* actions) {
+  std::vector<size_t> left;  // places
+  for (auto own = step.UndoneBy(lost); own != step.undone.end() && own->first == lost; ++own)
+    left.push_back(own->second);
+  if (left.empty()) return;
   WorkerState* heir = nullptr;
   for (const Incarnation member : step.view->members()) {  // who may read that version
-    WorkerState* const worker = FindWorker(member);
+    WorkerState* const worker = workers_.Find(member);
     if (worker == nullptr || worker->leaving || worker->told_finished) continue;
     heir = worker;
     break;
   }
-  const auto undone = [&](const Evaluation& one) {
-    return one.evaluator == lost && !one.report.has_value();
-  };
-  for (Evaluation& one : step.evaluations) {
-    if (!undone(one) || heir == nullptr) continue;
-    one.evaluator = heir->incarnation;
-    // Else it is part of that step's binding.
-    if (heir->answered >= step.binding.step) heir->more_evaluations.push_back(one.part);
-  }
-  if (std::erase_if(step.evaluations, undone) > 0) {
+  if (heir == nullptr) {
+    for (const auto& [evaluator, place] : step.undone) perhaps_left_.push_back(evaluator);
     step.evaluations.clear();
+    step.undone.clear();
     Tell({.kind = RunEvent::Kind::kEvaluationGivenUp,
           .step = step.binding.step,
           .reason = "nobody is left who could read it"},
          actions);
+    return;
+  }
+  for (const size_t place : left) {
+    Evaluation& one = step.evaluations[place];
+    one.evaluator = heir->incarnation;
+    step.undone.erase({lost, place});
+    step.undone.insert({heir->incarnation, place});
+    // Else it is part of that step's binding.
+    if (heir->answered >= step.binding.step) heir->more_evaluations.push_back(one.part);
   }
 }
 

@@ -24,14 +24,14 @@ std::string Seconds(absl::Duration duration) {
 
 CoordinatorActions Coordinator::Leave(Incarnation incarnation, absl::Time now) {
   CoordinatorActions actions;
-  WorkerState* worker = FindWorker(incarnation);
+  WorkerState* const worker = workers_.Find(incarnation);
   if (worker == nullptr || worker->leaving || phase_ >= Phase::kEnding) return actions;
   worker->heard = now;
   if (phase_ != Phase::kTraining) {
     Exclude(worker->registration.name, "it left before training began", &actions);
     return actions;
   }
-  worker->leaving = true;
+  workers_.SetLeaving(*worker, true);
   Tell({.kind = RunEvent::Kind::kLeave,
         .worker = worker->registration.name,
         .incarnation = incarnation},
@@ -42,13 +42,13 @@ CoordinatorActions Coordinator::Leave(Incarnation incarnation, absl::Time now) {
 
 CoordinatorActions Coordinator::DrainWorker(const std::string& name, absl::Time now,
                                             absl::Status* error) {
-  const auto worker = workers_.find(name);
-  if (worker == workers_.end()) {
+  const WorkerState* const worker = workers_.Find(name);
+  if (worker == nullptr) {
     *error = absl::NotFoundError(absl::StrCat("no worker of the name ", name, " is in the run"));
     return {};
   }
   *error = absl::OkStatus();
-  return Leave(worker->second.incarnation, now);
+  return Leave(worker->incarnation, now);
 }
 
 CoordinatorActions Coordinator::ProcessEnded(const std::string& name, absl::Time now,
@@ -64,13 +64,16 @@ CoordinatorActions Coordinator::ProcessEnded(const std::string& name, absl::Time
     return actions;
   }
   if (registered_shards_.erase(name) > 0) return actions;
+  const WorkerState* const worker = workers_.Find(name);
   if (phase_ == Phase::kOver) {
-    gone_ += static_cast<int>(workers_.erase(name));
+    if (worker == nullptr) return actions;
+    workers_.Erase(name);
+    ++gone_;
     return actions;
   }
   if (phase_ < Phase::kTraining)
-    awaited_ = std::max(LeastWorkers(options_.start.state.step).first, awaited_ - 1);
-  if (!workers_.contains(name)) {
+    awaited_ = std::max(LeastWorkers(options_.start.state.step), awaited_ - 1);
+  if (worker == nullptr) {
     *error = absl::NotFoundError(absl::StrCat("no member of the name ", name, " is in the run"));
     MakeView(now, &actions);
     return actions;
@@ -104,21 +107,21 @@ std::string Coordinator::PausedBy() const {
 std::string Coordinator::TooFew() const {
   if (phase_ != Phase::kTraining || closing_.has_value()) return "";
   if (next_step_ >= options_.steps || stop_requested_) return "";  // the closing binding
-  const auto ready = std::count_if(workers_.begin(), workers_.end(), [](const auto& worker) {
-    return worker.second.ready && !worker.second.leaving;
-  });
-  const auto [needed, why] = LeastWorkers(next_step_);
-  if (ready >= needed) return "";
-  return absl::StrCat("paused before step ", next_step_, ": ", ready, " workers, at least ", needed,
-                      " are needed (", why, ")");
+  const int needed = LeastWorkers(next_step_);
+  if (workers_.staying() >= needed) return "";
+  return absl::StrCat("paused before step ", next_step_, ": ", workers_.staying(),
+                      " workers, at least ", needed, " are needed (", WhyLeast(next_step_), ")");
 }
 
-std::pair<int, std::string> Coordinator::LeastWorkers(Step step) const {
-  const std::vector<double>& coverage = CoverageAt(step);
-  const double least = *std::min_element(coverage.begin(), coverage.end());
-  const int holders = static_cast<int>(std::ceil(1 / least - kShareRounding));
-  if (holders <= options_.min_workers) return {options_.min_workers, "cluster.min_workers"};
-  return {holders, absl::StrCat("a unit of coverage ", least, " must be on one of them")};
+int Coordinator::LeastWorkers(Step step) const {
+  const double least = least_coverage_[static_cast<size_t>(PhaseAt(options_.phases, step))];
+  return std::max(options_.min_workers, static_cast<int>(std::ceil(1 / least - kShareRounding)));
+}
+
+std::string Coordinator::WhyLeast(Step step) const {
+  if (LeastWorkers(step) == options_.min_workers) return "cluster.min_workers";
+  const double least = least_coverage_[static_cast<size_t>(PhaseAt(options_.phases, step))];
+  return absl::StrCat("a unit of coverage ", least, " must be on one of them");
 }
 
 void Coordinator::TellPlan(Step from, const std::string& reason,
@@ -136,7 +139,7 @@ std::shared_ptr<const View> Coordinator::ViewOf(std::vector<Incarnation> members
   std::vector<Rank> ranks;
   std::vector<double> paces;
   for (const Incarnation member : members) {
-    const WorkerState& worker = *FindWorker(member);
+    const WorkerState& worker = *workers_.Find(member);
     ranks.push_back({worker.registration.name, worker.registration.memory_bytes});
     paces.push_back(worker.pace.seconds_per_sample());
   }
@@ -194,7 +197,7 @@ absl::Status Coordinator::LevelPortions(Step step, CoordinatorActions* actions) 
   std::vector<double> paces;
   std::vector<std::string> names;
   for (const Incarnation member : view_->members()) {
-    paces.push_back(FindWorker(member)->pace.seconds_per_sample());
+    paces.push_back(workers_.Find(member)->pace.seconds_per_sample());
     names.push_back(NameOf(member));
   }
   std::optional<NewPortions> level = Level(view_->portions(), paces, names);
@@ -229,19 +232,25 @@ void Coordinator::EnterView(Step step) {
 
 void Coordinator::Exclude(const std::string& name, const std::string& reason,
                           CoordinatorActions* actions) {
-  const auto node = workers_.extract(name);
-  const Incarnation worker = node.mapped().incarnation;
+  const WorkerState lost = workers_.Erase(name);  // `name` may have been its own
+  const Incarnation worker = lost.incarnation;
   for (auto asked = asked_.begin(); asked != asked_.end();) {
     asked->second.erase(worker);
     asked = asked->second.empty() ? asked_.erase(asked) : std::next(asked);
   }
-  if (!node.mapped().first_step.has_value()) {  // no step and no shard knows it
-    Tell({.kind = RunEvent::Kind::kLetGo, .worker = name, .incarnation = worker, .reason = reason},
+  if (!lost.first_step.has_value()) {  // no step and no shard knows it
+    Tell({.kind = RunEvent::Kind::kLetGo,
+          .worker = lost.registration.name,
+          .incarnation = worker,
+          .reason = reason},
          actions);
-    if (view_ == nullptr && ReadyWorkers() == 0) data_ = options_.start.data;
+    if (view_ == nullptr && workers_.ready() == 0) data_ = options_.start.data;
     return;
   }
-  Tell({.kind = RunEvent::Kind::kExclude, .worker = name, .incarnation = worker, .reason = reason},
+  Tell({.kind = RunEvent::Kind::kExclude,
+        .worker = lost.registration.name,
+        .incarnation = worker,
+        .reason = reason},
        actions);
   std::vector<Step> returned;
   for (auto& [number, step] : steps_) {
@@ -364,19 +373,21 @@ void Coordinator::ExcludeStuck(absl::Duration idle, CoordinatorActions* actions)
 
 // A worker that leaves is gone when it was told so and all that it was bound to is reported.
 void Coordinator::ForgetLeft() {
-  for (auto it = workers_.begin(); it != workers_.end();) {
-    const WorkerState& worker = it->second;
-    const bool busy = std::any_of(steps_.begin(), steps_.end(), [&](const auto& step) {
-      const StepState& state = step.second;
-      return state.expect_reports.contains(worker.incarnation) ||
-             std::any_of(state.evaluations.begin(), state.evaluations.end(),
-                         [&](const Evaluation& one) {
-                           return one.evaluator == worker.incarnation && !one.report.has_value();
-                         });
-    });
-    const bool left = worker.leaving && worker.told_finished && !busy;
-    it = left ? workers_.erase(it) : std::next(it);
+  for (const Incarnation incarnation : std::exchange(perhaps_left_, {})) {
+    const WorkerState* const worker = workers_.Find(incarnation);
+    if (worker == nullptr || !worker->leaving || !worker->told_finished || Busy(incarnation))
+      continue;
+    workers_.Erase(std::string(worker->registration.name));
   }
+}
+
+bool Coordinator::Busy(Incarnation worker) const {
+  return std::any_of(steps_.begin(), steps_.end(), [&](const auto& step) {
+    const StepState& state = step.second;
+    const auto undone = state.UndoneBy(worker);
+    return state.expect_reports.contains(worker) ||
+           (undone != state.undone.end() && undone->first == worker);
+  });
 }
 
 }  // namespace sdp

@@ -81,7 +81,7 @@ void Coordinator::AdmitShards(CoordinatorActions* actions) {
             [](const std::string& a, const std::string& b) { return NaturalLess(a, b); });
   for (const std::string& name : names) shards_.push_back(std::move(registered_shards_.at(name)));
   registered_shards_.clear();
-  for (const ShardId shard : place_) ++shards_[static_cast<size_t>(shard.value())].fragments;
+  for (size_t s = 0; s < shards_.size(); ++s) shards_[s].fragments = owned_[s].size();
   phase_ = Phase::kStarting;
   const GenerationStart& start = options_.start;
   Persist(GenerationRecord{generation_, term_, options_.config_hash, start.state.step,
@@ -122,35 +122,31 @@ CoordinatorActions Coordinator::RegisterWorker(const WorkerRegistration& registr
     return refuse(OtherConfig(registration.name, registration.config_hash, options_.config_hash));
   }
   if (absl::Status room = CheckMemory(registration); !room.ok()) return refuse(std::move(room));
-  const auto known = workers_.find(registration.name);
-  const bool same =
-      known != workers_.end() && known->second.registration.instance == registration.instance;
+  const WorkerState* const known = workers_.Find(registration.name);
+  const bool same = known != nullptr && known->registration.instance == registration.instance;
   if (!same) {
     if (phase_ >= Phase::kEnding) return refuse(absl::FailedPreconditionError("the run ends"));
-    if (known == workers_.end() && options_.max_workers > 0 &&
+    if (known == nullptr && options_.max_workers > 0 &&
         static_cast<int>(workers_.size()) >= options_.max_workers) {
       return refuse(absl::FailedPreconditionError(absl::StrCat(
           "the run has its ", options_.max_workers, " workers (cluster.max_workers)")));
     }
-    if (known != workers_.end() && registration.before != 0 &&
-        registration.before != known->second.registration.instance) {
+    if (known != nullptr && registration.before != 0 &&
+        registration.before != known->registration.instance) {
       return refuse(absl::FailedPreconditionError("another process has come under its name"));
     }
-    if (known != workers_.end()) {
+    if (known != nullptr) {
       Exclude(registration.name, "another process has come under its name", &actions);
       MembersChanged(now, &actions);
     }
-    WorkerState& worker = workers_[registration.name];
-    worker = WorkerState();
-    worker.registration = registration;
     last_incarnation_ = Incarnation(last_incarnation_.value() + 1);
-    worker.incarnation = last_incarnation_;
+    workers_.Add(registration, last_incarnation_, now);
     Tell({.kind = RunEvent::Kind::kJoin,
           .worker = registration.name,
-          .incarnation = worker.incarnation},
+          .incarnation = last_incarnation_},
          &actions);
   }
-  WorkerState& worker = workers_[registration.name];
+  WorkerState& worker = *workers_.Find(registration.name);
   worker.heard = now;
   if (!shards_.empty()) AdmitWorker(worker, &actions);
   return actions;
@@ -175,34 +171,24 @@ absl::Status Coordinator::CheckMemory(const WorkerRegistration& registration) co
 void Coordinator::AdmitWorker(const WorkerState& worker, CoordinatorActions* actions) {
   const WorkerRegistration& registration = worker.registration;
   CoordinatorActions then;
-  then.admit_workers.push_back({registration.name, registration.instance, AdmissionOf(worker)});
+  // Filled when it is answered: each of thousands that wait for the store would have a copy of the
+  // lists.
+  then.admit_workers.push_back({registration.name, registration.instance,
+                                WorkerAdmission{worker.incarnation, generation_, term_, {}, {}}});
   Persist(MemberRecord{worker.incarnation, registration.name, registration.instance,
                        registration.memory_bytes},
           std::move(then), actions);
 }
 
-WorkerAdmission Coordinator::AdmissionOf(const WorkerState& worker) const {
-  WorkerAdmission admission{worker.incarnation, generation_, term_, {}, options_.coverage};
+void Coordinator::FillAdmission(WorkerAdmission& admission) const {
+  admission.coverage = options_.coverage;
   for (const ShardState& shard : shards_) admission.shards.push_back(shard.registration.address);
-  return admission;
-}
-
-const WorkerState* Coordinator::FindWorker(Incarnation incarnation) const {
-  for (const auto& [name, worker] : workers_) {
-    if (worker.incarnation == incarnation) return &worker;
-  }
-  return nullptr;
-}
-
-WorkerState* Coordinator::FindWorker(Incarnation incarnation) {
-  return const_cast<WorkerState*>(std::as_const(*this).FindWorker(incarnation));
 }
 
 std::string Coordinator::NameOf(Incarnation incarnation) const {
-  for (const auto& [name, worker] : workers_) {
-    if (worker.incarnation == incarnation) return name;
-  }
-  return absl::StrCat("incarnation ", incarnation.value());
+  const WorkerState* const worker = workers_.Find(incarnation);
+  return worker == nullptr ? absl::StrCat("incarnation ", incarnation.value())
+                           : worker->registration.name;
 }
 
 absl::Status Coordinator::NotInTheRun(Incarnation incarnation) {
@@ -210,16 +196,11 @@ absl::Status Coordinator::NotInTheRun(Incarnation incarnation) {
       absl::StrCat("incarnation ", incarnation.value(), " is not in the run: register again"));
 }
 
-int Coordinator::ReadyWorkers() const {
-  return static_cast<int>(std::count_if(workers_.begin(), workers_.end(),
-                                        [](const auto& worker) { return worker.second.ready; }));
-}
-
 CoordinatorActions Coordinator::Ready(Incarnation incarnation, const DataSummary& data,
                                       absl::Time now, absl::Status* error) {
   CoordinatorActions actions;
   *error = absl::OkStatus();
-  WorkerState* worker = FindWorker(incarnation);
+  WorkerState* const worker = workers_.Find(incarnation);
   if (worker == nullptr) {
     *error = NotInTheRun(incarnation);
     return actions;
@@ -240,18 +221,18 @@ CoordinatorActions Coordinator::Ready(Incarnation incarnation, const DataSummary
           .incarnation = incarnation,
           .reason = std::string(error->message())},
          &actions);
-    workers_.erase(name);
+    workers_.Erase(std::string(name));  // which is its own
     return actions;
   }
   if (!data_.has_value()) Persist(DataRecord{data}, {}, &actions);
   data_ = data;
-  worker->ready = true;
+  workers_.SetReady(*worker);
   last_arrival_ = now;
   Progress(now);
   Tell({.kind = RunEvent::Kind::kReady,
         .worker = name,
         .incarnation = incarnation,
-        .workers = ReadyWorkers()},
+        .workers = workers_.ready()},
        &actions);
   MakeView(now, &actions);
   TryBind(now, &actions);
@@ -259,10 +240,10 @@ CoordinatorActions Coordinator::Ready(Incarnation incarnation, const DataSummary
 }
 
 bool Coordinator::EnoughForAView(absl::Time now) const {
-  const int ready = ReadyWorkers();
+  const int ready = workers_.ready();
   if (ready >= awaited_) return true;
   return now - last_arrival_ > options_.view_timeout &&
-         ready >= LeastWorkers(options_.start.state.step).first;
+         ready >= LeastWorkers(options_.start.state.step);
 }
 
 void Coordinator::MakeView(absl::Time now, CoordinatorActions* actions) {

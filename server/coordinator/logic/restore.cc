@@ -66,8 +66,8 @@ CoordinatorActions Coordinator::Restore(const std::vector<Record>& records, cons
       End(status, &actions);
     // Who is in no view any more has asked to leave.
     for (auto& [name, worker] : workers_) {
-      worker.leaving =
-          worker.first_step.has_value() && !view_->RankOf(worker.incarnation).has_value();
+      workers_.SetLeaving(
+          worker, worker.first_step.has_value() && !view_->RankOf(worker.incarnation).has_value());
     }
   }
   TellRestored(restoring, &actions);
@@ -109,19 +109,18 @@ absl::Status Coordinator::RestoreShard(const ShardRecord& record, absl::Time now
     return Damaged(absl::StrCat(record.name, " is number ", number, " of ", shards_.size()));
   ShardState& shard = shards_[number];
   shard.registration = {record.name, record.address, options_.config_hash, record.instance};
-  shard.fragments = static_cast<size_t>(std::count(place_.begin(), place_.end(), record.shard));
+  shard.fragments = owned_[number].size();
   shard.heard = now;
   return absl::OkStatus();
 }
 
 void Coordinator::RestoreWorker(const MemberRecord& record, absl::Time now) {
-  WorkerState& worker = workers_[record.name];
-  if (worker.incarnation == record.incarnation) return;  // it asked again to be let in
-  worker = WorkerState();
-  worker.registration = {record.name, options_.config_hash, record.instance, 0,
-                         record.memory_bytes};
-  worker.incarnation = record.incarnation;
-  worker.heard = now;
+  if (const WorkerState* const before = workers_.Find(record.name); before != nullptr) {
+    if (before->incarnation == record.incarnation) return;  // it asked again to be let in
+    workers_.Erase(record.name);
+  }
+  workers_.Add({record.name, options_.config_hash, record.instance, 0, record.memory_bytes},
+               record.incarnation, now);
 }
 
 absl::Status Coordinator::RestoreView(const ViewRecord& record, Restoring& restoring) {
@@ -130,7 +129,7 @@ absl::Status Coordinator::RestoreView(const ViewRecord& record, Restoring& resto
                                 " members with ", record.portions.size(), " portions"));
   std::vector<Rank> ranks;
   for (const Incarnation member : record.members) {
-    const WorkerState* const worker = FindWorker(member);
+    const WorkerState* const worker = workers_.Find(member);
     if (worker == nullptr)
       return Damaged(
           absl::StrCat("view ", record.view.value(), " with worker incarnation ", member.value()));
@@ -151,7 +150,7 @@ absl::Status Coordinator::RestoreView(const ViewRecord& record, Restoring& resto
 void Coordinator::EnterRestoredView(Step step) {
   for (auto& [name, worker] : workers_) {
     if (!view_->RankOf(worker.incarnation).has_value()) continue;
-    worker.ready = true;
+    workers_.SetReady(worker);
     if (!worker.first_step.has_value()) worker.first_step = step;
   }
 }
@@ -170,6 +169,7 @@ absl::Status Coordinator::RestoreBinding(const BindingRecord& record, Restoring&
   if (view == restoring.views.end())
     return Damaged(absl::StrCat("step ", t, " is bound in view ", record.view.value()));
   if (!data_.has_value()) return Damaged(absl::StrCat("step ", t, " is bound without data"));
+  restoring.views.erase(restoring.views.begin(), view);  // no later step is bound in these
   next_step_ = t + 1;
   // It was bound when the last step but one was committed; shards will say what came after.
   committed_ = std::max(committed_, t - 2);
@@ -208,8 +208,8 @@ absl::Status Coordinator::RestoreExclusion(const ExclusionRecord& record,
                                            const Restoring& restoring,
                                            CoordinatorActions* actions) {
   exclusions_ = record.number;
-  std::erase_if(workers_,
-                [&](const auto& worker) { return worker.second.incarnation == record.worker; });
+  if (const WorkerState* const worker = workers_.Find(record.worker); worker != nullptr)
+    workers_.Erase(std::string(worker->registration.name));
   for (const Step returned : record.returned) {
     const auto step = restoring.steps.find(returned);
     // The closing step has none.
@@ -244,7 +244,9 @@ void Coordinator::TellRestored(const Restoring& restoring, CoordinatorActions* a
     }
   }
   for (const auto& [name, worker] : workers_) {
-    actions->admit_workers.push_back({name, worker.registration.instance, AdmissionOf(worker)});
+    WorkerAdmission admission{worker.incarnation, generation_, term_, {}, {}};
+    FillAdmission(admission);
+    actions->admit_workers.push_back({name, worker.registration.instance, std::move(admission)});
   }
   for (const auto& [number, step] : steps_) {
     BindShards(step, actions);

@@ -1,6 +1,5 @@
 #pragma once
 
-#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <map>
@@ -8,6 +7,7 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/time/time.h"
@@ -41,7 +41,7 @@ struct ShardState {
 struct WorkerState {
   WorkerRegistration registration;
   Incarnation incarnation;
-  bool ready = false;
+  bool ready = false;              // by Roster, which counts them; so is `leaving`
   std::optional<Step> first_step;  // the first that is bound with it; none: it waits to join
   Step answered = -1;              // the last one it was told the binding of
   bool leaving = false;            // on its own request: no new step is bound with it
@@ -88,7 +88,8 @@ struct StepState {
   std::set<ShardId> reduced;
   std::set<Incarnation> expect_reports;
   std::map<Incarnation, StepReport> reports;
-  std::vector<Evaluation> evaluations;  // in the order of their samples
+  std::vector<Evaluation> evaluations;              // in the order of their samples
+  std::set<std::pair<Incarnation, size_t>> undone;  // of these: evaluator and place
   // What was added to a member's own part when it was told this binding.
   std::map<Incarnation, std::vector<EvaluationPart>> more_evaluations;
   std::optional<double> full_loss, full_accuracy;
@@ -97,10 +98,9 @@ struct StepState {
   int64_t uncovered = 0;
   absl::Time committed_at = absl::InfiniteFuture();
 
-  bool evaluated() const {
-    return std::all_of(evaluations.begin(), evaluations.end(),
-                       [](const Evaluation& one) { return one.report.has_value(); });
-  }
+  bool evaluated() const { return undone.empty(); }
+  // The first of a worker's in `undone`; those that follow have its incarnation.
+  auto UndoneBy(Incarnation worker) const { return undone.lower_bound({worker, 0}); }
 };
 
 struct CheckpointState {                    // under way

@@ -7,6 +7,17 @@
 #include "server/coordinator/logic/coordinator.h"
 
 namespace sdp {
+namespace {
+
+// Of those that are waited for, so many are named.
+constexpr size_t kNamed = 16;
+
+std::string Named(const std::vector<std::string>& first, size_t all) {
+  return absl::StrCat(absl::StrJoin(first, ", "),
+                      all > first.size() ? absl::StrCat(" and ", all - first.size(), " more") : "");
+}
+
+}  // namespace
 
 void Coordinator::ReportSteps(absl::Time now, CoordinatorActions* actions) {
   while (!steps_.empty()) {
@@ -179,12 +190,15 @@ std::string Coordinator::WaitingFor() const {
           who.push_back(shard.registration.name);
       }
       return absl::StrCat("start values of ", absl::StrJoin(who, ", "));
-    case Phase::kWorkers:
+    case Phase::kWorkers: {
+      const auto all = static_cast<size_t>(workers_.ready());
       for (const auto& [name, worker] : workers_) {
+        if (who.size() == std::min(all, kNamed)) break;
         if (worker.ready) who.push_back(name);
       }
-      return absl::StrCat(who.size(), " of ", awaited_, " workers are ready",
-                          who.empty() ? "" : absl::StrCat(" (", absl::StrJoin(who, ", "), ")"));
+      return absl::StrCat(all, " of ", awaited_, " workers are ready",
+                          who.empty() ? "" : absl::StrCat(" (", Named(who, all), ")"));
+    }
     case Phase::kTraining:
       break;
     case Phase::kEnding:
@@ -193,31 +207,43 @@ std::string Coordinator::WaitingFor() const {
       return "";
   }
   if (const std::string paused = PausedBy(); !paused.empty() && steps_.empty()) return paused;
+  return WaitingForSteps();
+}
+
+std::string Coordinator::WaitingForSteps() const {
+  std::vector<std::string> who;
+  size_t all = 0;
   const Step step = committed_ + 1;
   for (const auto& [version, bound] : steps_) {
-    for (const Evaluation& one : bound.evaluations) {
-      if (one.report.has_value()) continue;
-      who.push_back(absl::StrCat(NameOf(one.evaluator), " (evaluation of version ", version, ")"));
+    all += bound.undone.size();
+    for (const auto& [evaluator, place] : bound.undone) {
+      if (who.size() == kNamed) break;
+      who.push_back(absl::StrCat(NameOf(evaluator), " (evaluation of version ", version, ")"));
     }
   }
   if (const auto it = steps_.find(step); it != steps_.end()) {
-    for (const Incarnation worker : it->second.expect_reports) {
-      const auto member = workers_.find(NameOf(worker));
-      who.push_back(absl::StrCat(NameOf(worker), " (",
-                                 member == workers_.end() ? "" : member->second.phase, ")"));
+    all += it->second.expect_reports.size();
+    for (const Incarnation incarnation : it->second.expect_reports) {
+      if (who.size() == kNamed) break;
+      const WorkerState* const worker = workers_.Find(incarnation);
+      who.push_back(
+          absl::StrCat(NameOf(incarnation), " (", worker == nullptr ? "" : worker->phase, ")"));
     }
   }
   for (const ShardState& shard : shards_) {
     if (shard.fragments == 0 || shard.done >= step) continue;
+    ++all;
+    if (who.size() == kNamed) continue;
     who.push_back(shard.phase.empty()
                       ? shard.registration.name
                       : absl::StrCat(shard.registration.name, " (", shard.phase, ")"));
   }
   for (const auto& [number, checkpoint] : checkpoints_) {
-    if (checkpoint.expect.empty())
-      who.push_back(absl::StrCat("the manifest of checkpoint ", number));
+    if (!checkpoint.expect.empty()) continue;
+    ++all;
+    who.push_back(absl::StrCat("the manifest of checkpoint ", number));
   }
-  return absl::StrCat("step ", step, " waits for ", absl::StrJoin(who, ", "));
+  return absl::StrCat("step ", step, " waits for ", Named(who, all));
 }
 
 GenerationStart Coordinator::NextStart() const {
