@@ -24,7 +24,10 @@ struct Pending {
 template <typename Key, typename Response>
 class LongPolls {
  public:
-  void Add(const Key& key, const Pending<Response>& pending) { pending_.emplace(key, pending); }
+  void Add(const Key& key, const Pending<Response>& pending) {
+    pending_.emplace(key, pending);
+    due_.emplace(pending.answer_by, key);
+  }
 
   // Those who asked about `key`; they are the caller's to finish, as below.
   std::vector<Pending<Response>> Take(const Key& key) {
@@ -37,13 +40,16 @@ class LongPolls {
   // Those whose answer_by has come.
   std::vector<Pending<Response>> TakeDue(absl::Time now) {
     std::vector<Pending<Response>> taken;
-    for (auto it = pending_.begin(); it != pending_.end();) {
-      if (it->second.answer_by > now) {
-        ++it;
-        continue;
+    for (; !due_.empty() && due_.begin()->first <= now; due_.erase(due_.begin())) {
+      const auto [first, last] = pending_.equal_range(due_.begin()->second);
+      for (auto it = first; it != last;) {
+        if (it->second.answer_by > now) {
+          ++it;
+          continue;
+        }
+        taken.push_back(it->second);
+        it = pending_.erase(it);
       }
-      taken.push_back(it->second);
-      it = pending_.erase(it);
     }
     return taken;
   }
@@ -51,6 +57,7 @@ class LongPolls {
 
  private:
   std::multimap<Key, Pending<Response>> pending_;
+  std::multimap<absl::Time, Key> due_;  // of questions that were taken too, until then
 };
 
 }  // namespace sdp

@@ -87,7 +87,7 @@ absl::Status CoordinatorService::OnDrain(const proto::DrainRequest& request) {
 
 absl::Status CoordinatorService::OnTakeCheckpoint(proto::TakeCheckpointResponse* response) {
   if (over_.has_value()) return Over();
-  if (going_back_) return absl::FailedPreconditionError(WaitingFor(absl::Now()));
+  if (going_back_) return absl::FailedPreconditionError(WaitingFor());
   Step step = 0;
   absl::Status error;
   Execute(logic_->TakeCheckpoint(&step, &error));
@@ -215,7 +215,7 @@ void CoordinatorService::AnswerDue() {
   const auto workers = worker_applicants_.TakeDue(now);
   const auto questions = questions_.TakeDue(now);
   if (shards.empty() && workers.empty() && questions.empty()) return;
-  const std::string waiting_for = WaitingFor(now);
+  const std::string waiting_for = WaitingFor();
   const auto answer = [&waiting_for](const auto& pending) {
     pending.response->set_waiting_for(waiting_for);
     pending.reactor->Finish(grpc::Status::OK);
@@ -225,9 +225,8 @@ void CoordinatorService::AnswerDue() {
   for (const auto& pending : questions) answer(pending);
 }
 
-std::string CoordinatorService::WaitingFor(absl::Time now) const {
-  return going_back_ ? "a checkpoint is chosen and checked, to go back to"
-                     : logic_->status(now).waiting_for;
+std::string CoordinatorService::WaitingFor() const {
+  return going_back_ ? "a checkpoint is chosen and checked, to go back to" : logic_->WaitingFor();
 }
 
 proto::RunStatus CoordinatorService::Status() const {
@@ -235,7 +234,7 @@ proto::RunStatus CoordinatorService::Status() const {
   const RunStatus status = logic_->status(now);
   proto::RunStatus message;
   message.set_phase(over_.has_value() ? "over" : going_back_ ? "going back" : status.phase);
-  message.set_waiting_for(WaitingFor(now));
+  message.set_waiting_for(WaitingFor());
   if (over_.has_value())
     message.set_waiting_for(over_->ok() ? "finished" : std::string(over_->message()));
   message.set_generation(status.generation.value());

@@ -217,32 +217,49 @@ void CoordinatorService::Abandon(Step checkpoint) {
 void CoordinatorService::WritePlanOnce() {
   // It shows the plan of step 0, wherever this generation begins. Predicted is what the phase that
   // needs most does.
-  if (plan_written_ || logic_->plan() == nullptr) return;
-  plan_written_ = true;
-  const PlanInput input = logic_->PlanInputAt(0);
-  const absl::StatusOr<Plan> plan = MakePlan(input);
+  if (plan_made_ || logic_->plan() == nullptr) return;
+  plan_made_ = true;
+  PlanInput input = logic_->PlanInputAt(0);
+  absl::StatusOr<Plan> plan = MakePlan(input);
   if (!plan.ok()) return EndRun(plan.status());
-  const PlanReport report = MakePlanReport(input, *plan, options_.element_bytes, options_.memory);
-  for (const PlanReport::Worker& worker : report.workers)
-    predicted_[worker.id] = worker.memory_bytes;
+  PredictMemory(input, *plan);
   for (const CoveragePhase& phase : options_.logic.phases) {
     if (phase.from == 0 || phase.from >= options_.logic.steps) continue;
     const PlanInput later = logic_->PlanInputAt(phase.from);
     const absl::StatusOr<Plan> its_plan = MakePlan(later);
     if (!its_plan.ok()) return EndRun(its_plan.status());
-    const PlanReport its =
-        MakePlanReport(later, *its_plan, options_.element_bytes, options_.memory);
-    for (const PlanReport::Worker& worker : its.workers)
-      predicted_[worker.id] = std::max(predicted_[worker.id], worker.memory_bytes);
+    PredictMemory(later, *its_plan);
   }
-  for (size_t shard = 0; shard < report.shards.size(); ++shard) {
-    const auto member = members_.find({Role::kShard, static_cast<int64_t>(shard)});
-    if (member != members_.end())
-      predicted_[member->second.name] = report.shards[shard].memory_bytes;
+  for (const std::string& warning : plan->warnings) options_.log(absl::StrCat("plan: ", warning));
+  WritePlan(std::move(input), *std::move(plan));
+}
+
+void CoordinatorService::PredictMemory(const PlanInput& input, const Plan& plan) {
+  const auto raise = [this](const std::string& name, int64_t bytes) {
+    predicted_[name] = std::max(predicted_[name], bytes);
+  };
+  for (const auto& worker : ReportWorkers(input, plan, options_.element_bytes, options_.memory))
+    raise(worker.id, worker.memory_bytes);
+  if (options_.memory.layout == nullptr) return;
+  int64_t number = 0;
+  for (const ShardLoad& shard : ShardMemory(options_.memory)) {
+    const auto member = members_.find({Role::kShard, number++});
+    if (member != members_.end()) raise(member->second.name, shard.memory_bytes);
   }
-  for (const std::string& warning : report.warnings) options_.log(absl::StrCat("plan: ", warning));
-  if (const absl::Status written = folder_->WritePlan(PlanJson(report)); !written.ok())
-    EndRun(written);
+}
+
+// Steps do not wait for it: the gaps of thousands of workers take seconds.
+void CoordinatorService::WritePlan(PlanInput input, Plan plan) {
+  writing_plan_ = true;
+  files_.Post([this, input = std::move(input), plan = std::move(plan)] {
+    const PlanReport report = MakePlanReport(input, plan, options_.element_bytes, options_.memory);
+    const absl::Status written = folder_->WritePlan(PlanJson(report));
+    loop_->Post([this, written] {
+      writing_plan_ = false;
+      if (!written.ok()) EndRun(written);
+      if (over_.has_value()) TryLeave();
+    });
+  });
 }
 
 int64_t CoordinatorService::Predicted(const std::string& name) const {
@@ -319,7 +336,7 @@ void CoordinatorService::TryLeave() {
   const bool all_told = std::all_of(members_.begin(), members_.end(), [&](const auto& entry) {
     return entry.second.told || now - entry.second.heard > kSilent;
   });
-  if (!all_told && now < leave_by_) return;
+  if ((!all_told && now < leave_by_) || writing_plan_) return;
   left_ = true;
   options_.ended(*over_, progress_.Summary(PeakMemory()));
 }

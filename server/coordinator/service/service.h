@@ -116,7 +116,7 @@ class CoordinatorService {
   absl::Status CheckReport(int64_t generation, const MemberKey& member) const;
   absl::Status Over() const;  // the answer to requests after the end
   void AnswerDue();
-  std::string WaitingFor(absl::Time now) const;
+  std::string WaitingFor() const;
 
   // Actions
   void Execute(CoordinatorActions actions);
@@ -129,6 +129,8 @@ class CoordinatorService {
   void Complete(const CheckpointManifest& manifest);
   void Abandon(Step checkpoint);
   void WritePlanOnce();
+  void PredictMemory(const PlanInput& input, const Plan& plan);
+  void WritePlan(PlanInput input, Plan plan);
   void Tick();
   void GoBack(const std::string& why);
   void BeginAgain(const absl::StatusOr<Beginning>& beginning);
@@ -157,12 +159,13 @@ class CoordinatorService {
   RunProgress progress_;
   std::deque<std::string> events_;  // the newest lines of events.jsonl
   std::string events_error_;        // why there are no more of them
-  bool plan_written_ = false;
+  bool plan_made_ = false;
+  bool writing_plan_ = false;                 // nobody leaves before it is there
   std::map<std::string, int64_t> predicted_;  // by name of member
   std::optional<absl::Status> over_;
   absl::Time leave_by_;
   bool left_ = false;
-  EventLoop files_{"checkpoints"};  // manifests and removals, which wait for the disk; ends first
+  EventLoop files_{"checkpoints"};  // manifests, removals, plan.json: what takes long; ends first
 };
 
 }  // namespace sdp
