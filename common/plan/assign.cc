@@ -69,7 +69,7 @@ std::vector<int> WholeHolders(absl::Span<const Kind::Member> members, int worker
 }
 
 // Moves `count` items that are drawn without replacement from `pool` to the end of `chosen`.
-void Draw(std::vector<int>& pool, size_t count, RandomStream& random, std::vector<int>& chosen) {
+void Draw(absl::Span<int> pool, size_t count, RandomStream& random, std::vector<int>& chosen) {
   for (size_t i = 0; i < count; ++i) {
     std::swap(pool[i], pool[i + random.Below(pool.size() - i)]);
     chosen.push_back(pool[i]);
@@ -217,16 +217,20 @@ void AssignEqualCounts(const Kind& kind, RandomStream& random, Draft& draft) {
   }
 
   // Needs differ by at most one, and taking the largest keeps it so: every need is met exactly.
+  std::vector<int> first(need.size()), second(need.size());
+  int64_t most = *std::max_element(need.begin(), need.end());
   for (size_t j = 0; j < kind.members.size(); ++j) {
     const size_t count = static_cast<size_t>(counts[j]);
-    const int64_t most = *std::max_element(need.begin(), need.end());
-    std::vector<int> first, second, chosen;
-    for (int worker = 0; worker < draft.workers(); ++worker) {
-      (need[static_cast<size_t>(worker)] == most ? first : second).push_back(worker);
+    size_t firsts = 0;
+    for (size_t worker = 0; worker < need.size(); ++worker) {  // without a branch: it is a lottery
+      first[firsts] = second[worker - firsts] = static_cast<int>(worker);
+      firsts += need[worker] == most ? 1 : 0;
     }
-    Draw(first, std::min(count, first.size()), random, chosen);
-    Draw(second, count - chosen.size(), random, chosen);
+    std::vector<int> chosen;
+    Draw(absl::MakeSpan(first).first(firsts), std::min(count, firsts), random, chosen);
+    Draw(absl::MakeSpan(second).first(need.size() - firsts), count - chosen.size(), random, chosen);
     for (const int worker : chosen) --need[static_cast<size_t>(worker)];
+    if (count >= firsts) --most;
     draft.Give(kind.members[j], std::move(chosen));
   }
 }

@@ -40,11 +40,11 @@ void Add(const UnitSpec& unit, PlanReport::Worker* sums) {
   sums->activation_elements += unit.activation_elements;
 }
 
-PlanReport::Worker DescribeWorker(const PlanInput& input, const std::string& name,
-                                  const std::vector<UnitId>& units, ElementBytes bytes,
-                                  Masking masking) {
-  PlanReport::Worker held, all;
-  for (const UnitSpec& unit : input.catalog->units) Add(unit, &all);
+// `all`: the full model's sums.
+PlanReport::Worker DescribeWorker(const PlanInput& input, const PlanReport::Worker& all,
+                                  const std::string& name, const std::vector<UnitId>& units,
+                                  ElementBytes bytes, Masking masking) {
+  PlanReport::Worker held;
   for (const UnitId id : units) {
     Add(input.catalog->unit(id), &held);
     held.units.push_back(input.catalog->unit(id).name);
@@ -176,11 +176,13 @@ Json SliceJson(const PlanReport::Part& part) {
 std::vector<PlanReport::Worker> ReportWorkers(const PlanInput& input, const Plan& plan,
                                               ElementBytes bytes, const MemoryModel& memory) {
   std::vector<PlanReport::Worker> workers;
+  PlanReport::Worker all;
+  for (const UnitSpec& unit : input.catalog->units) Add(unit, &all);
   const int ranks = static_cast<int>(plan.units.size());
   for (int rank = 0; rank < ranks; ++rank) {
     const auto i = static_cast<size_t>(rank);
     workers.push_back(
-        DescribeWorker(input, input.ranks[i].name, plan.units[i], bytes, memory.masking));
+        DescribeWorker(input, all, input.ranks[i].name, plan.units[i], bytes, memory.masking));
     if (memory.stages == nullptr) continue;
     MemoryPeak peak = WorkerMemory(*input.catalog, plan.units[i], memory, rank, ranks);
     workers.back().memory_bytes = peak.bytes;

@@ -47,6 +47,12 @@ Swaps::Swaps(const std::vector<const Kind*>& free, const std::vector<const Kind*
   const Eigen::Index n = mixes() ? workers_ : 0;
   common_ = Eigen::MatrixXd::Zero(n, n);
   counts_ = Eigen::VectorXd::Zero(n);
+  for (const Kind* kind : free) {
+    const Kind::Member& first = kind->members.front();
+    for (const Kind::Member& member : kind->members)
+      equal_costs_ = equal_costs_ && member.macs == first.macs && member.params == first.params;
+  }
+  if (!mixes() && equal_costs_) return;  // nothing to improve, for a byte per unit and worker
   for (const Kind* kind : free) AddUnits(*kind);
   for (const auto* kinds : {&free, &fixed}) {
     for (const Kind* kind : *kinds) {
@@ -75,9 +81,6 @@ void Swaps::AddUnits(const Kind& kind) {
     while (to < size && to % group != 0 && members[to].branch == members[from].branch) ++to;
     for (size_t j = from; j < to; ++j) AddUnit(members[j], begin + from, to - from);
   }
-  const Kind::Member& first = members.front();
-  for (const Kind::Member& member : members)
-    equal_costs_ = equal_costs_ && member.macs == first.macs && member.params == first.params;
 }
 
 void Swaps::AddUnit(const Kind::Member& member, size_t group_begin, size_t group_size) {
