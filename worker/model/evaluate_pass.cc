@@ -26,20 +26,17 @@ EvaluatePass::EvaluatePass(const TorchWalk& walk, const WalkPlan& plan, const Ba
       training_(training),
       validation_(validation),
       task_(task),
-      exchange_(exchange),
       sizes_(EvaluationSizesFor(walk.catalog, validation.terms_per_sample(), task.micro_batch,
                                 memory_bytes, BytesPerElement(walk.placement.type))),
       last_(LastUses(walk.catalog)),
       statistics_(std::move(norms)),
-      map_(walk.catalog, walk.layout, walk.map, plan.units, plan.folded),
-      weights_(walk.layout, map_, /*trained=*/nullptr, walk.placement),
-      wanted_(walk.catalog.units.size()) {}
+      weights_(walk, plan, PassingWeights::Gradients::kNone, exchange) {}
 
 absl::StatusOr<LossSum> EvaluatePass::Run() {
   const MemoryScope activations(MemoryKind::kActivations);
   const c10::InferenceMode no_gradients;
   Doing("start", "");
-  SDP_RETURN_IF_ERROR(CheckUnits());
+  SDP_RETURN_IF_ERROR(weights_.Check());
   SDP_RETURN_IF_ERROR(Learn());
   SDP_RETURN_IF_ERROR(RunChunks(What::kEvaluate, task_.first_sample, task_.samples));
   if (!std::isfinite(result_.loss_sum)) {
@@ -52,18 +49,9 @@ absl::StatusOr<LossSum> EvaluatePass::Run() {
 absl::StatusOr<std::vector<NormStatistics>> EvaluatePass::RunNorms() {
   const c10::InferenceMode no_gradients;
   Doing("start", "");
-  SDP_RETURN_IF_ERROR(CheckUnits());
+  SDP_RETURN_IF_ERROR(weights_.Check());
   SDP_RETURN_IF_ERROR(Learn());
   return statistics_;
-}
-
-absl::Status EvaluatePass::CheckUnits() const {
-  for (size_t unit = 0; unit < walk_.catalog.units.size(); ++unit) {
-    if (map_.Has(UnitId(static_cast<int32_t>(unit)))) continue;
-    return absl::InvalidArgumentError(
-        absl::StrCat("evaluation needs all units, also ", walk_.catalog.units[unit].name));
-  }
-  return absl::OkStatus();
 }
 
 absl::Status EvaluatePass::Learn() {
@@ -86,21 +74,20 @@ absl::Status EvaluatePass::RunChunks(What what, int64_t first, int64_t samples) 
 }
 
 absl::Status EvaluatePass::RunChunk(int64_t first, int64_t samples, Next next) {
-  WantUnits(0);
+  weights_.Want(0);
   SDP_RETURN_IF_ERROR(ReadChunk(first, samples));
   const size_t stages = walk_.catalog.stages.size();
   for (size_t stage = 0; stage < stages; ++stage) {
-    SDP_RETURN_IF_ERROR(TakeUnits(stage));
+    Doing("weights of ", walk_.catalog.stages[stage].name);
+    SDP_RETURN_IF_ERROR(Context(weights_.Take(stage), doing_));
     if (stage + 1 < stages) {
-      WantUnits(stage + 1);
+      weights_.Want(stage + 1);
     } else if (next == Next::kChunk) {
-      WantUnits(0);
+      weights_.Want(0);
     }
     Doing("forward of ", walk_.catalog.stages[stage].name);
     ComputeStage(stage);
-    for (const UnitId unit : walk_.catalog.stages[stage].units) {
-      if (last_[static_cast<size_t>(unit.value())] == stage) weights_.Drop(unit);
-    }
+    weights_.Drop(stage, last_);
   }
   if (what_ == What::kEvaluate) result_.terms += samples * validation_.terms_per_sample();
   return absl::OkStatus();
@@ -123,7 +110,7 @@ absl::Status EvaluatePass::ReadChunk(int64_t first, int64_t samples) {
 }
 
 void EvaluatePass::ComputeStage(size_t stage) {
-  const std::vector<at::Tensor> weights = weights_.OfStage(stage);
+  const std::vector<at::Tensor> weights = weights_.here().OfStage(stage);
   for (size_t i = 0; i < h_.size(); ++i) {
     Norms norms = NormsOf(stage);
     if (stage < walk_.network.stages.size()) {
@@ -145,27 +132,6 @@ void EvaluatePass::ComputeStage(size_t stage) {
 Norms EvaluatePass::NormsOf(size_t stage) {
   if (!walk_.network.batch_norm) return Norms();
   return what_ == What::kLearn ? Norms::Learn(statistics_[stage]) : Norms::Use(statistics_[stage]);
-}
-
-void EvaluatePass::WantUnits(size_t stage) {
-  for (const UnitId unit : walk_.catalog.stages[stage].units) {
-    const auto index = static_cast<size_t>(unit.value());
-    if (weights_.Has(unit) || wanted_[index]) continue;
-    wanted_[index] = true;
-    exchange_.Want(unit);
-  }
-}
-
-absl::Status EvaluatePass::TakeUnits(size_t stage) {
-  for (const UnitId unit : walk_.catalog.stages[stage].units) {
-    if (weights_.Has(unit)) continue;
-    Doing("weights of ", walk_.catalog.unit(unit).name);
-    absl::StatusOr<std::vector<WireBuffer>> fragments = exchange_.Take(unit);
-    if (!fragments.ok()) return Context(fragments.status(), doing_);
-    wanted_[static_cast<size_t>(unit.value())] = false;
-    SDP_RETURN_IF_ERROR(weights_.Unpack(unit, *std::move(fragments)));
-  }
-  return absl::OkStatus();
 }
 
 void EvaluatePass::Doing(const char* what, const std::string& where) {

@@ -8,11 +8,10 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "common/plan/memory.h"
-#include "worker/model/slim_weights.h"
+#include "worker/model/passing_weights.h"
 #include "worker/model/stage.h"
 #include "worker/model/torch_model.h"
 #include "worker/model/walk.h"
-#include "worker/model/weight_map.h"
 
 namespace sdp {
 
@@ -38,7 +37,6 @@ class EvaluatePass {
   const std::string& doing() const { return doing_; }
 
  private:
-  absl::Status CheckUnits() const;
   absl::Status Learn();
   enum class What { kLearn, kEvaluate };
   absl::Status RunChunks(What what, int64_t first, int64_t samples);
@@ -48,8 +46,6 @@ class EvaluatePass {
   absl::Status ReadChunk(int64_t first, int64_t samples);
   Norms NormsOf(size_t stage);
   void ComputeStage(size_t stage);
-  void WantUnits(size_t stage);
-  absl::Status TakeUnits(size_t stage);
   void Doing(const char* what, const std::string& where);
 
   const TorchWalk& walk_;
@@ -57,14 +53,11 @@ class EvaluatePass {
   const BatchSource& training_;
   const BatchSource& validation_;
   const EvaluateTask& task_;
-  Exchange& exchange_;
   const EvaluationSizes sizes_;
   const std::vector<size_t> last_;          // [units] the last stage that reads it
   std::vector<NormStatistics> statistics_;  // [stages]; empty: not known yet
   What what_ = What::kEvaluate;             // of the chunk under way
-  const SlimMap map_;
-  SlimWeights weights_;
-  std::vector<bool> wanted_;        // [units] asked for and not here yet
+  PassingWeights weights_;
   std::vector<at::Tensor> h_;       // [micro-batches of the chunk] at the current boundary
   std::vector<at::Tensor> target_;  // [micro-batches of the chunk]
   LossSum result_;
