@@ -23,7 +23,7 @@ namespace sdp {
 // In the config hash, so that processes that would misread each other's frames or messages never
 // meet. Raise it with every change of proto/*.proto or of the frame header that an older process
 // would misunderstand.
-inline constexpr int kWireFormatVersion = 2;
+inline constexpr int kWireFormatVersion = 3;
 
 struct LoadedConfig {
   RunConfig config;

@@ -44,9 +44,16 @@ struct RequestKey {
   Incarnation worker;
 };
 
+// What a gradient is for.
+enum class Purpose {
+  kTrain,  // its holders' mean makes the next version
+  kDense,  // of the full model, by all members: training's is compared with it, and nothing else
+};
+
 struct PushKey : RequestKey {
   FragmentId fragment;
   int64_t terms = 0;  // n: loss terms the mean gradient is over; 0: a header without payload
+  Purpose purpose = Purpose::kTrain;
 };
 
 struct PushAnswer {
@@ -55,6 +62,7 @@ struct PushAnswer {
   FragmentId fragment;
   Answer answer = Answer::kReceived;
   std::string detail;
+  Purpose purpose = Purpose::kTrain;
 };
 
 struct PullRequest : RequestKey {
@@ -129,7 +137,9 @@ struct ShardBinding {
   bool evaluate = false;    // version `step` stays until ReleaseEvaluation
   bool closing = false;     // no rounds; report the hashes of version `step`
   bool checkpoint = false;  // version `step` is written before any fragment goes beyond it
-  bool diagnose = false;    // report the holders' norms
+  // Report the holders' norms, and how the mean compares with the dense gradient, which all members
+  // push. Version `step` stays until ReleaseEvaluation.
+  bool diagnose = false;
 };
 
 struct Reduced {  // all of a shard's rounds of a step are closed
@@ -138,6 +148,23 @@ struct Reduced {  // all of a shard's rounds of a step are closed
   std::vector<double> squares;  // of the reduced gradients, per owned fragment in fragment order
   // Of each holder's gradient, fragment by fragment, in the order of its set: if asked for.
   std::vector<double> holder_squares;
+};
+
+// A fragment's mean gradient m of a step beside the dense gradient d: that of the full model's mean
+// loss, of which each member has pushed its samples' part. Those that were excluded before they
+// pushed are in neither.
+struct GradientComparison {
+  int64_t terms = 0;  // loss terms that d is over; 0: m or d is missing, or d not finite
+  double dot = 0;     // <m, d>
+  double square = 0;  // |d|^2
+
+  friend bool operator==(const GradientComparison&, const GradientComparison&) = default;
+};
+
+struct Diagnosed {  // all of a shard's fragments are compared in a step that is diagnosed
+  ShardId shard;
+  Step step = 0;
+  std::vector<GradientComparison> fragments;  // per owned fragment in fragment order
 };
 
 struct StepDone {  // all of a shard's fragments have version step + 1
@@ -258,6 +285,8 @@ struct WorkerBinding {
   int64_t micro_batch = 0;
   // Before it trains: of version `step`, and what a lost worker has left undone of earlier ones.
   std::vector<EvaluationPart> evaluations;
+  // After these, and also before it trains: push the full model's gradient of the portion.
+  bool diagnose = false;
   bool closing = false;   // no training in this step
   bool finished = false;  // nothing more is bound to it: leave
 

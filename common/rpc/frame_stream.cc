@@ -95,7 +95,7 @@ FrameStream::Next FrameStream::Choose() {
     more_follow_ = !encoded_.empty();
     // Not once it is written: gRPC may bring the peer's answer before it says that the frame is
     // out.
-    sent_.emplace_back(written_frame_.step, written_frame_.bytes);
+    sent_.push_back(written_frame_.header);
     PostWork();
     WatchWrite();
     return Next::kWrite;
@@ -211,7 +211,7 @@ void FrameStream::Clear() {
 void FrameStream::Work() {
   std::deque<Outgoing> added;
   std::deque<grpc::ByteBuffer> received;
-  std::deque<std::pair<Step, int64_t>> sent;
+  std::deque<FrameHeader> sent;
   {
     MutexLock lock(&mutex_);
     working_ = false;
@@ -220,8 +220,8 @@ void FrameStream::Work() {
     sent.swap(sent_);
   }
   Pump();  // there is room to read ahead again
-  for (const auto& [step, bytes] : sent) {
-    if (events_.sent) events_.sent(step, bytes);
+  for (const FrameHeader& header : sent) {
+    if (events_.sent) events_.sent(header);
   }
   for (const grpc::ByteBuffer& message : received) Receive(message);
   for (Outgoing& outgoing : added) outgoing_.Add(std::move(outgoing));

@@ -34,8 +34,8 @@ class FrameStream : public std::enable_shared_from_this<FrameStream> {
     std::function<void(FrameStream&)> opened;
     // An error ends the stream with it.
     std::function<absl::Status(FrameStream&, const ReceivedFrame&)> received;
-    // A frame begins to leave: header and payload. Before whatever the peer says in return.
-    std::function<void(Step, int64_t bytes)> sent;
+    // A frame begins to leave. Before whatever the peer says in return.
+    std::function<void(const FrameHeader&)> sent;
     // OK - the other end is done. Otherwise why it broke: the peer's frames, the peer, or the
     // connection.
     std::function<void(FrameStream&, const absl::Status&)> closed;
@@ -125,10 +125,10 @@ class FrameStream : public std::enable_shared_from_this<FrameStream> {
   bool watching_ ABSL_GUARDED_BY(mutex_) = false;  // CheckWrite is posted
   absl::Time write_began_ ABSL_GUARDED_BY(mutex_);
   absl::Status why_ ABSL_GUARDED_BY(mutex_);
-  std::deque<Outgoing> added_ ABSL_GUARDED_BY(mutex_);                 // on the way to outgoing_
-  std::deque<EncodedFrame> encoded_ ABSL_GUARDED_BY(mutex_);           // ready to be written
-  std::deque<grpc::ByteBuffer> received_ ABSL_GUARDED_BY(mutex_);      // not yet looked at
-  std::deque<std::pair<Step, int64_t>> sent_ ABSL_GUARDED_BY(mutex_);  // not yet told
+  std::deque<Outgoing> added_ ABSL_GUARDED_BY(mutex_);             // on the way to outgoing_
+  std::deque<EncodedFrame> encoded_ ABSL_GUARDED_BY(mutex_);       // ready to be written
+  std::deque<grpc::ByteBuffer> received_ ABSL_GUARDED_BY(mutex_);  // not yet looked at
+  std::deque<FrameHeader> sent_ ABSL_GUARDED_BY(mutex_);           // not yet told
 };
 
 }  // namespace sdp

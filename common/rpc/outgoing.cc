@@ -34,8 +34,7 @@ EncodedFrame Encode(FrameHeader header, absl::string_view payload, const grpc::S
                                 slice == nullptr ? grpc::Slice() : *slice};
   EncodedFrame frame;
   frame.message = grpc::ByteBuffer(slices, payload.empty() ? 1 : 2);
-  frame.step = header.step;
-  frame.bytes = header.payload_bytes + static_cast<int64_t>(kFrameHeaderBytes);
+  frame.header = header;
   return frame;
 }
 
@@ -45,10 +44,12 @@ void OutgoingQueue::Add(Outgoing outgoing) {
   const bool parts =
       outgoing.header.kind == FrameKind::kPushPart || outgoing.header.kind == FrameKind::kValuePart;
   if (parts) {
-    const std::pair key(outgoing.header.step, outgoing.header.fragment);
+    const Step step = outgoing.header.step;
+    const FragmentId fragment = outgoing.header.fragment;
+    const std::tuple key(step, outgoing.header.purpose, fragment);
     if (outgoing.header.kind == FrameKind::kValuePart) {
-      Step& last = last_value_.try_emplace(key.second, key.first).first->second;
-      if (last != key.first) waiting_.erase({std::exchange(last, key.first), key.second});
+      Step& last = last_value_.try_emplace(fragment, step).first->second;
+      if (last != step) waiting_.erase({std::exchange(last, step), Purpose::kTrain, fragment});
     }
     waiting_.insert_or_assign(key, std::move(outgoing));
   } else {

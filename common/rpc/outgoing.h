@@ -8,6 +8,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -35,17 +36,16 @@ struct Outgoing {
 // One frame, ready to be written.
 struct EncodedFrame {
   grpc::ByteBuffer message;
-  Step step = 0;
-  int64_t bytes = 0;  // header and payload
+  FrameHeader header;
 };
 
 // OutgoingQueue orders what a stream sends and cuts it into frames. Frames of text first, in order;
-// then fragments by (step, fragment), so first layers first. A fragment that was begun is finished
-// first: the receiver has one open at a time. A payload that has its type already is not copied:
-// the frames refer to the numbers and keep them alive. Same fragment and step twice: the newer one
-// replaces the one that waits; of values, one version of a fragment waits, the one added last, so
-// that a peer that takes nothing keeps no more than one model's worth alive. Threads: confined to
-// one; frames may be used anywhere.
+// then fragments by (step, purpose, fragment), so first layers first. A fragment that was begun is
+// finished first: the receiver has one open at a time. A payload that has its type already is not
+// copied: the frames refer to the numbers and keep them alive. Same fragment and step twice: the
+// newer one replaces the one that waits; of values, one version of a fragment waits, the one added
+// last, so that a peer that takes nothing keeps no more than one model's worth alive. Threads:
+// confined to one; frames may be used anywhere.
 class OutgoingQueue {
  public:
   // A want that follows another one of the same step joins it.
@@ -64,7 +64,7 @@ class OutgoingQueue {
   void BeginNext();
 
   std::deque<Outgoing> texts_;
-  std::map<std::pair<Step, FragmentId>, Outgoing> waiting_;
+  std::map<std::tuple<Step, Purpose, FragmentId>, Outgoing> waiting_;
   absl::flat_hash_map<FragmentId, Step> last_value_;  // the version added last, sent or not
   std::unique_ptr<Current> current_;                  // begun; null: none
 };
@@ -78,7 +78,7 @@ class ReceivedFrame {
   const FrameHeader& header() const { return header_; }
   Chunks payload() const { return payload_; }
   std::string Text() const;  // the payload of an answer or refusal
-  int64_t bytes() const { return header_.payload_bytes + static_cast<int64_t>(kFrameHeaderBytes); }
+  int64_t bytes() const { return FrameBytes(header_); }
 
  private:
   FrameHeader header_;

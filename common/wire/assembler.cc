@@ -18,10 +18,14 @@ bool SameFragment(const FrameHeader& a, const FrameHeader& b) {
          a.total == b.total;
 }
 
+std::tuple<Step, Purpose, FragmentId> KeyOf(const FrameHeader& header) {
+  return {header.step, header.purpose, header.fragment};
+}
+
 }  // namespace
 
 absl::StatusOr<Assembler::Result> Assembler::Add(const FrameHeader& header, Chunks payload) {
-  const Key key(header.step, header.fragment);
+  const Key key = KeyOf(header);
   const bool last = header.offset + header.payload_bytes == header.total;
   if (const auto refused = refused_.find(key); refused != refused_.end()) {
     if (header.offset > 0 && header.offset == refused->second) {
@@ -98,7 +102,7 @@ Assembler::Result Assembler::Begin(const FrameHeader& header) {
                                  budget_->limit(), " bytes already");
     return result;
   }
-  Part& part = open_[{header.step, header.fragment}];
+  Part& part = open_[KeyOf(header)];
   part.first = header;
   if (elements > 0) part.value = WireBuffer(header.wire_type, elements);
   part.hold = std::move(hold);
@@ -118,7 +122,7 @@ absl::StatusOr<Assembler::Result> Assembler::Refusal(const FrameHeader& header, 
   if (next < header.total) {
     if (refused_.size() >= kMaxBrokenOff)
       return absl::ResourceExhaustedError("too many fragments broken off");
-    refused_[{header.step, header.fragment}] = next;
+    refused_[KeyOf(header)] = next;
   }
   Result result;
   result.kind = Result::Kind::kRefused;
@@ -127,8 +131,8 @@ absl::StatusOr<Assembler::Result> Assembler::Refusal(const FrameHeader& header, 
   return result;
 }
 
-void Assembler::Refuse(Step step, FragmentId fragment) {
-  const Key key(step, fragment);
+void Assembler::Refuse(const PushKey& push) {
+  const Key key(push.step, push.purpose, push.fragment);
   const auto part = open_.find(key);
   if (part == open_.end()) return;
   refused_[key] = part->second.received;

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -51,10 +52,10 @@ class Assembler {
   absl::StatusOr<Result> Add(const FrameHeader& header, Chunks payload);
 
   // The rest of a fragment begun is not wanted any more; what has come is freed.
-  void Refuse(Step step, FragmentId fragment);
+  void Refuse(const PushKey& key);
 
  private:
-  using Key = std::pair<Step, FragmentId>;
+  using Key = std::tuple<Step, Purpose, FragmentId>;
   struct Part {
     FrameHeader first;  // of the first part
     WireBuffer value;

@@ -82,6 +82,10 @@ absl::Status CheckKind(const FrameHeader& header) {
 absl::Status CheckHeader(const FrameHeader& header) {
   if (header.kind != FrameKind::kPushPart && header.terms != 0)
     return Invalid("terms outside of a push");
+  if (header.kind != FrameKind::kPushPart && header.kind != FrameKind::kPushAnswer &&
+      header.purpose != Purpose::kTrain) {
+    return Invalid("a purpose outside of pushes and their answers");
+  }
   if (header.generation.value() < 0 || header.view.value() < 0 || header.term.value() < 0 ||
       header.step < 0 || header.worker.value() < 0 || header.terms < 0 || header.offset < 0 ||
       header.total < 0 || header.fragment.value() < 0) {
@@ -141,6 +145,7 @@ FrameHeaderBytes EncodeHeader(const FrameHeader& header) {
   Put<int32_t>(&bytes, 80, header.fragment.value());
   Put<uint32_t>(&bytes, 84, static_cast<uint32_t>(header.payload_bytes));
   Put<uint8_t>(&bytes, 88, static_cast<uint8_t>(header.answer));
+  Put<uint8_t>(&bytes, 89, static_cast<uint8_t>(header.purpose));
   Put<uint32_t>(&bytes, 92, HeaderChecksum({bytes.data(), bytes.size()}));
   return bytes;
 }
@@ -159,14 +164,16 @@ absl::StatusOr<FrameHeader> DecodeHeader(absl::string_view bytes, size_t message
   const auto kind = Get<uint8_t>(bytes, 6);
   const auto wire_type = Get<uint8_t>(bytes, 7);
   const auto answer = Get<uint8_t>(bytes, 88);
+  const auto purpose = Get<uint8_t>(bytes, 89);
   if (kind > static_cast<uint8_t>(FrameKind::kReadsDone))
     return Invalid(absl::StrCat("kind ", kind));
   if (wire_type > static_cast<uint8_t>(WireType::kBf16))
     return Invalid(absl::StrCat("wire type ", wire_type));
   if (answer > static_cast<uint8_t>(Answer::kInvalid))
     return Invalid(absl::StrCat("answer ", answer));
-  if (bytes[89] != 0 || bytes[90] != 0 || bytes[91] != 0)
-    return Invalid("bytes 89..91 are not zero");
+  if (purpose > static_cast<uint8_t>(Purpose::kDense))
+    return Invalid(absl::StrCat("purpose ", purpose));
+  if (bytes[90] != 0 || bytes[91] != 0) return Invalid("bytes 90..91 are not zero");
 
   FrameHeader header;
   header.kind = static_cast<FrameKind>(kind);
@@ -183,6 +190,7 @@ absl::StatusOr<FrameHeader> DecodeHeader(absl::string_view bytes, size_t message
   header.fragment = FragmentId(Get<int32_t>(bytes, 80));
   header.payload_bytes = Get<uint32_t>(bytes, 84);
   header.answer = static_cast<Answer>(answer);
+  header.purpose = static_cast<Purpose>(purpose);
   if (static_cast<size_t>(header.payload_bytes) != message_bytes - kFrameHeaderBytes) {
     return Invalid(absl::StrCat("payload of ", header.payload_bytes, " bytes in a message of ",
                                 message_bytes));
@@ -225,6 +233,7 @@ FrameHeader PushHeader(const PushKey& key, int64_t elements, WireType wire_type)
   header.wire_type = wire_type;
   header.fragment = key.fragment;
   header.terms = key.terms;
+  header.purpose = key.purpose;
   header.total = elements * BytesPerElement(wire_type);
   return header;
 }
@@ -239,8 +248,10 @@ FrameHeader ValueHeader(const RequestKey& key, FragmentId fragment, int64_t elem
 }
 
 FrameHeader AnswerHeader(const PushAnswer& answer) {
-  return TextHeader(FrameKind::kPushAnswer, answer.worker, answer.step, answer.fragment,
-                    answer.answer, answer.detail);
+  FrameHeader header = TextHeader(FrameKind::kPushAnswer, answer.worker, answer.step,
+                                  answer.fragment, answer.answer, answer.detail);
+  header.purpose = answer.purpose;
+  return header;
 }
 
 FrameHeader RefusalHeader(const Delivery& refusal) {
@@ -291,6 +302,7 @@ PushKey PushKeyOf(const FrameHeader& header) {
   static_cast<RequestKey&>(key) = RequestKeyOf(header);
   key.fragment = header.fragment;
   key.terms = header.terms;
+  key.purpose = header.purpose;
   return key;
 }
 

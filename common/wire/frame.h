@@ -37,7 +37,8 @@
 //     80    4 fragment (pull want: 0)
 //     84    4 payload bytes: at most 1 MiB, and all of the message behind the header
 //     88    1 answer code (push answer, refusal): the order of enum Answer
-//     89    3 zero
+//     89    1 purpose (push part, push answer; otherwise 0): 0 train, 1 dense
+//     90    2 zero
 //     92    4 checksum of bytes 0..91: XXH3, its low 32 bits
 // Payload: push and value parts: numbers; a fragment's parts follow each other in order of offset,
 // possibly with frames of other fragments between. A push with n = 0 is one frame with total 0.
@@ -80,9 +81,15 @@ struct FrameHeader {
   FragmentId fragment;
   int64_t payload_bytes = 0;
   Answer answer = Answer::kReceived;
+  Purpose purpose = Purpose::kTrain;
 
   friend bool operator==(const FrameHeader&, const FrameHeader&) = default;
 };
+
+// Of a frame with this header: header and payload.
+inline int64_t FrameBytes(const FrameHeader& header) {
+  return header.payload_bytes + static_cast<int64_t>(kFrameHeaderBytes);
+}
 
 using FrameHeaderBytes = std::array<char, kFrameHeaderBytes>;
 

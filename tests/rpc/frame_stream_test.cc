@@ -57,8 +57,8 @@ TEST(FrameStreamTest, AnswerBeforeTheWriteEnds_SentIsToldFirst) {
   EventLoop frames("frames");
   ScriptedReactor reactor;
   FrameStream::Events events;
-  events.sent = [&](Step step, int64_t bytes) {
-    told.push_back(absl::StrCat("sent ", step, ": ", bytes));
+  events.sent = [&](const FrameHeader& header) {
+    told.push_back(absl::StrCat("sent ", header.step, ": ", FrameBytes(header)));
   };
   events.received = [&](FrameStream&, const ReceivedFrame& frame) {
     told.push_back(absl::StrCat("answer ", frame.header().step));

@@ -2,7 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstring>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -108,6 +110,27 @@ TEST(OutgoingQueueTest, WantsOfOneStep_JoinInOrder) {
   EXPECT_TRUE(queue.empty());
 }
 
+TEST(OutgoingQueueTest, WhatIsOnlyCompared_GoesAfterItsStepsTraining) {
+  OutgoingQueue queue;
+  for (const Step step : {2, 1}) {
+    for (const Purpose purpose : {Purpose::kDense, Purpose::kTrain}) {
+      for (const int fragment : {1, 0}) {
+        Outgoing push = Push(step, fragment, Numbers(10));
+        push.header.purpose = purpose;
+        queue.Add(std::move(push));
+      }
+    }
+  }
+  std::vector<std::tuple<Step, Purpose, int>> order;
+  while (!queue.empty()) {
+    const auto frame = ReceivedFrame::Read(queue.Next().message);
+    order.emplace_back(frame->header().step, frame->header().purpose,
+                       frame->header().fragment.value());
+  }
+  EXPECT_EQ(order.size(), 8u);
+  EXPECT_TRUE(std::is_sorted(order.begin(), order.end()));
+}
+
 TEST(OutgoingQueueTest, TextGoesFirst) {
   OutgoingQueue queue;
   queue.Add(Push(1, 1, Numbers(10)));
@@ -141,7 +164,7 @@ TEST(OutgoingQueueTest, Bf16_HalvesTheBytes) {
   OutgoingQueue queue;
   queue.Add(Push(1, 1, Numbers(1001), WireType::kBf16));
   const EncodedFrame frame = queue.Next();
-  EXPECT_EQ(frame.bytes, 96 + 2002);
+  EXPECT_EQ(FrameBytes(frame.header), 96 + 2002);
   const auto received = ReceivedFrame::Read(frame.message);
   std::vector<uint16_t> bits(1001);
   std::memcpy(bits.data(), Payload(*received).data(), 2002);

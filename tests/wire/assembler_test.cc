@@ -171,9 +171,9 @@ TEST_F(AssemblerTest, Complete_HoldsItsBytesUntilTheyAreGivenBack) {
 }
 
 TEST_F(AssemblerTest, Refuse_FreesAndIgnoresTheRest) {
-  assembler_.Refuse(0, FragmentId(0));  // not begun: nothing
+  assembler_.Refuse(PushKeyOf(Push(0, 0, 100).header));  // not begun: nothing
   EXPECT_EQ(Add(Push(0, 0, 100)).kind, Kind::kBegun);
-  assembler_.Refuse(0, FragmentId(0));
+  assembler_.Refuse(PushKeyOf(Push(0, 0, 100).header));
   EXPECT_EQ(budget_->used(), 0);
   EXPECT_EQ(Add(Push(0, 100, 300)).kind, Kind::kIgnored);
   EXPECT_EQ(Add(Push(0, 0, 400)).kind, Kind::kComplete);
@@ -219,6 +219,20 @@ TEST_F(AssemblerTest, HeaderOnlyPush_IsCompleteAndEmpty) {
   EXPECT_EQ(result.kind, Kind::kComplete);
   EXPECT_TRUE(result.value.empty());
   EXPECT_EQ(result.wire_bytes, 96);
+}
+
+// Gradients to train with and to compare with come for the same fragment of the same step.
+TEST_F(AssemblerTest, Purposes_AreContributionsOfTheirOwn) {
+  const auto dense = [&](int64_t offset, int64_t bytes) {
+    Part part = Push(0, offset, bytes);
+    part.header.purpose = Purpose::kDense;
+    return part;
+  };
+  EXPECT_EQ(Add(dense(0, 100)).kind, Kind::kBegun);
+  EXPECT_EQ(Add(Push(0, 0, 300)).kind, Kind::kBegun);
+  assembler_.Refuse(PushKeyOf(Push(0, 0, 100).header));
+  EXPECT_EQ(Add(dense(100, 300)).kind, Kind::kComplete);
+  EXPECT_EQ(Add(Push(0, 300, 100)).kind, Kind::kIgnored);
 }
 
 }  // namespace

@@ -111,6 +111,7 @@ TEST(FrameTest, Decode_BrokenRules_Invalid) {
       {"kind", [](FrameHeader& h) { h.kind = static_cast<FrameKind>(6); }},
       {"wire type", [](FrameHeader& h) { h.wire_type = static_cast<WireType>(2); }},
       {"answer", [](FrameHeader& h) { h.answer = static_cast<Answer>(10); }},
+      {"purpose", [](FrameHeader& h) { h.purpose = static_cast<Purpose>(2); }},
       {"negative step", [](FrameHeader& h) { h.step = -1; }},
       {"negative generation", [](FrameHeader& h) { h.generation = Generation(-1); }},
       {"negative worker", [](FrameHeader& h) { h.worker = Incarnation(-1); }},
@@ -206,6 +207,14 @@ TEST(FrameTest, RoundTrip_AnswerRefusalWantAndHeaderOnly) {
   key.terms = 0;
   const FrameHeader header_only = PushHeader(key, 0, WireType::kF32);
   EXPECT_EQ(DecodeHeader(Bytes(header_only), kFrameHeaderBytes).value(), header_only);
+
+  key.purpose = Purpose::kDense;
+  const FrameHeader dense = PushHeader(key, 0, WireType::kF32);
+  EXPECT_EQ(PushKeyOf(DecodeHeader(Bytes(dense), kFrameHeaderBytes).value()).purpose,
+            Purpose::kDense);
+  const FrameHeader received =
+      AnswerHeader({Incarnation(6), 5, FragmentId(7), Answer::kReceived, "", Purpose::kDense});
+  EXPECT_EQ(DecodeHeader(Bytes(received), kFrameHeaderBytes).value().purpose, Purpose::kDense);
 
   const FrameHeader done = ReadsDoneHeader({RequestKeyOf(PushPart())});
   EXPECT_EQ(done.step, 5);

@@ -135,8 +135,11 @@ void ShardStreams::Impl::Connect(ShardId shard) {
   push.received = [this, shard](FrameStream&, const ReceivedFrame& frame) {
     return PushFrame(shard, frame);
   };
-  push.sent = [this](Step step, int64_t bytes) {
-    Tell([step, bytes](const Events& events) { events.pushed(step, bytes); });
+  push.sent = [this](const FrameHeader& header) {
+    if (header.purpose != Purpose::kTrain) return;
+    Tell([step = header.step, bytes = FrameBytes(header)](const Events& events) {
+      events.pushed(step, bytes);
+    });
   };
   FrameStream::Events pull = StreamEvents(shard);
   pull.received = [this, shard](FrameStream&, const ReceivedFrame& frame) {
@@ -189,7 +192,8 @@ absl::Status ShardStreams::Impl::PushFrame(ShardId shard, const ReceivedFrame& f
   if (!PayloadIntact(header, frame.payload()))
     return absl::DataLossError("frame: damaged push answer");
   peer(shard).pause = options_.first_pause;
-  PushAnswer answer{header.worker, header.step, header.fragment, header.answer, frame.Text()};
+  PushAnswer answer{header.worker, header.step,  header.fragment,
+                    header.answer, frame.Text(), header.purpose};
   Tell([answer = std::move(answer)](const Events& events) { events.push_answer(answer); });
   return absl::OkStatus();
 }

@@ -22,13 +22,14 @@ namespace sdp {
 
 // ShardStreams is a worker's end of the data path: to each shard one Push and one Pull stream of
 // frames. When either breaks, both are closed and opened anew, with growing pauses, for as long as
-// this object lives. Order: what waits is sent in order of (step, fragment), since the first layers
-// are needed first; a fragment that was begun is finished first, so a shard has one incomplete
-// contribution of a worker at a time. Shapes: gradients and values are whole fragments, [n] in the
-// type in which they travel: a gradient as it is given, a value as `pull_type` asks. Threads: all
-// methods from any thread; all events on `owner`. Destroy it on the owner's thread or once the
-// owner has stopped. Errors: a peer that breaks the frame format loses the connection (event
-// `disconnected`), nothing else.
+// this object lives. Order: what waits is sent in order of (step, purpose, fragment): training
+// before what is only looked at, and the first layers first, since they are needed first; a
+// fragment that was begun is finished first, so a shard has one incomplete contribution of a worker
+// at a time. Shapes: gradients and values are whole fragments, [n] in the type in which they
+// travel: a gradient as it is given, a value as `pull_type` asks. Threads: all methods from any
+// thread; all events on `owner`. Destroy it on the owner's thread or once the owner has stopped.
+// Errors: a peer that breaks the frame format loses the connection (event `disconnected`), nothing
+// else.
 class ShardStreams {
  public:
   struct Events {
@@ -41,7 +42,7 @@ class ShardStreams {
     std::function<void(Step, FragmentId, WireBuffer, int64_t wire_bytes)> value;
     std::function<void(Step, FragmentId, Answer, const std::string& detail)> refused;
     std::function<void(const PushAnswer&)> push_answer;
-    // A part of a contribution to `step` has left: header and payload.
+    // A part of a contribution to the training of `step` has left: header and payload.
     std::function<void(Step, int64_t wire_bytes)> pushed;
   };
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <optional>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -60,7 +61,7 @@ struct ShardService::PushStream {
   Assembler assembler;
   const std::shared_ptr<ByteBudget> turns;
   // Contributions begun -> whether the logic has refused it (confined to `logic_`).
-  absl::flat_hash_map<std::pair<Step, FragmentId>, std::shared_ptr<bool>> begun;
+  absl::flat_hash_map<std::tuple<Step, Purpose, FragmentId>, std::shared_ptr<bool>> begun;
 };
 
 struct ShardService::PullStream {
@@ -163,7 +164,7 @@ absl::Status ShardService::Received(const std::shared_ptr<PushStream>& state,
     return absl::OkStatus();
   }
 
-  const std::pair begun_key(key.step, key.fragment);
+  const std::tuple begun_key(key.step, key.purpose, key.fragment);
   SDP_ASSIGN_OR_RETURN(Assembler::Result result, state->assembler.Add(header, frame.payload()));
   switch (result.kind) {
     case Assembler::Result::Kind::kBegun: {
@@ -181,8 +182,8 @@ absl::Status ShardService::Received(const std::shared_ptr<PushStream>& state,
     }
     case Assembler::Result::Kind::kRefused:
       state->begun.erase(begun_key);
-      workers_.Answer(
-          {key.worker, key.step, key.fragment, result.answer, std::move(result.detail)});
+      workers_.Answer({key.worker, key.step, key.fragment, result.answer, std::move(result.detail),
+                       key.purpose});
       break;
     case Assembler::Result::Kind::kMore:
     case Assembler::Result::Kind::kIgnored:
@@ -212,10 +213,10 @@ absl::Status ShardService::Admit(const std::shared_ptr<PushStream>& state, const
     // Before the answer is sent: afterwards the worker may begin again, and that must not be
     // dropped.
     frames_.Post([state, key] {
-      state->begun.erase({key.step, key.fragment});
-      state->assembler.Refuse(key.step, key.fragment);
+      state->begun.erase({key.step, key.purpose, key.fragment});
+      state->assembler.Refuse(key);
     });
-    workers_.Answer({key.worker, key.step, key.fragment, answer, detail});
+    workers_.Answer({key.worker, key.step, key.fragment, answer, detail, key.purpose});
   });
   return absl::OkStatus();
 }
