@@ -168,6 +168,7 @@ proto::BeginStepResponse::Binding ToProto(const WorkerBinding& binding) {
     evaluation->set_first(part.first);
     evaluation->set_samples(part.samples);
   }
+  message.set_diagnose(binding.diagnose);
   message.set_closing(binding.closing);
   message.set_finished(binding.finished);
   return message;
@@ -183,6 +184,7 @@ WorkerBinding FromProto(const proto::BeginStepResponse::Binding& message) {
                         .portion = {},
                         .micro_batch = message.micro_batch(),
                         .evaluations = {},
+                        .diagnose = message.diagnose(),
                         .closing = message.closing(),
                         .finished = message.finished()};
   for (const auto& positions : message.portion())
@@ -216,6 +218,26 @@ Reduced FromProto(const proto::ReducedReport& message) {
           .step = message.step(),
           .squares = {message.squares().begin(), message.squares().end()},
           .holder_squares = {message.holder_squares().begin(), message.holder_squares().end()}};
+}
+
+proto::DiagnosedReport ToProto(const Diagnosed& report) {
+  proto::DiagnosedReport message;
+  message.set_shard(report.shard.value());
+  message.set_step(report.step);
+  for (const GradientComparison& fragment : report.fragments) {
+    auto* compared = message.add_fragments();
+    compared->set_terms(fragment.terms);
+    compared->set_dot(fragment.dot);
+    compared->set_square(fragment.square);
+  }
+  return message;
+}
+
+Diagnosed FromProto(const proto::DiagnosedReport& message) {
+  Diagnosed report{ShardId(message.shard()), message.step(), {}};
+  for (const auto& fragment : message.fragments())
+    report.fragments.push_back({fragment.terms(), fragment.dot(), fragment.square()});
+  return report;
 }
 
 proto::StepDoneReport ToProto(const StepDone& report) {

@@ -21,6 +21,7 @@ proto::RegisterWorkerResponse::Admission ToProto(const WorkerAdmission& admissio
 proto::ReadyRequest ToProto(Incarnation worker, const DataSummary& data);
 proto::BeginStepResponse::Binding ToProto(const WorkerBinding& binding);
 proto::ReducedReport ToProto(const Reduced& report);
+proto::DiagnosedReport ToProto(const Diagnosed& report);
 proto::StepDoneReport ToProto(const StepDone& report);
 proto::StateHashesReport ToProto(const StateHashes& report);
 proto::CheckpointReport ToProto(const CheckpointPart& report);
@@ -40,6 +41,7 @@ WorkerAdmission FromProto(const proto::RegisterWorkerResponse::Admission& messag
 DataSummary FromProto(const proto::ReadyRequest& message);  // the worker: message.worker()
 WorkerBinding FromProto(const proto::BeginStepResponse::Binding& message);
 Reduced FromProto(const proto::ReducedReport& message);
+Diagnosed FromProto(const proto::DiagnosedReport& message);
 StepDone FromProto(const proto::StepDoneReport& message);
 StateHashes FromProto(const proto::StateHashesReport& message);
 CheckpointPart FromProto(const proto::CheckpointReport& message);

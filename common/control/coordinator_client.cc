@@ -161,6 +161,11 @@ void CoordinatorClient::ReportReduced(const Reduced& report) {
          ToProto(report));
 }
 
+void CoordinatorClient::ReportDiagnosed(const Diagnosed& report) {
+  Report(absl::StrCat("report the dense gradient of step ", report.step), &Async::ReportDiagnosed,
+         ToProto(report));
+}
+
 void CoordinatorClient::ReportStepDone(const StepDone& report) {
   Report(absl::StrCat("report version ", report.step + 1), &Async::ReportStepDone, ToProto(report));
 }

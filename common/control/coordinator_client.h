@@ -74,6 +74,7 @@ class CoordinatorClient {
 
   // Reports go out in the order of these calls, one at a time, each repeated until acknowledged.
   void ReportReduced(const Reduced& report);
+  void ReportDiagnosed(const Diagnosed& report);
   void ReportStepDone(const StepDone& report);
   void ReportStateHashes(const StateHashes& report);
   void ReportCheckpoint(const CheckpointPart& report);

@@ -53,6 +53,7 @@ StreamName NameOf(int worker) {
 class SilentLink final : public CoordinatorLink {
  public:
   void ReportReduced(const Reduced&) override {}
+  void ReportDiagnosed(const Diagnosed&) override {}
   void ReportStepDone(const StepDone&) override {}
   void ReportStateHashes(const StateHashes&) override {}
   void ReportCheckpoint(const CheckpointPart&) override {}

@@ -1,7 +1,7 @@
 // A cluster whose workers come and go and whose shards are lost, over a simulated network and
 // clock: whatever happens to them, the run ends, every version is made by exactly the contributions
-// that were accepted, nothing counts twice, no sample is lost, and the audit of the records says the
-// same.
+// that were accepted, nothing counts twice, no sample is lost, and the audit of the records says
+// the same.
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
@@ -39,6 +39,7 @@ constexpr double kLr = 0.01, kMomentum = 0.9;
 struct Case {
   int workers = 4, shards = 2;
   int64_t steps = 12, global_batch = 8, eval_every = 3, rotate_every = 0, checkpoint_every = 0;
+  int64_t diagnostics_every = 2;
   int min_workers = 1;
   int64_t snapshot_bytes = 0;
   double clip_norm = 0;
@@ -65,6 +66,7 @@ class ChurnRun {
     options.run.shards = c.shards;
     options.run.workers = c.workers;
     options.run.min_workers = c.min_workers;
+    options.run.diagnostics_every = c.diagnostics_every;
     options.run.coverage = *ResolveCoverage(catalog_, {.coverage = 0.5}, c.workers);
     if (c.masking == Masking::kBackward) options.run.rescale = Rescale::kNone;
     options.run.steps = c.steps;
@@ -82,6 +84,8 @@ class ChurnRun {
     options.optimizer.momentum = kMomentum;
     options.optimizer.weight_decay = 0;
     options.optimizer.steps = c.steps;
+    factors_ = options.run.coverage;
+    if (c.masking == Masking::kBackward) factors_.assign(factors_.size(), 1);
     options.seed = kSeed;
     options.data = {kSamples, 1, 10, 2};
     options.schedule_seed = c.schedule;
@@ -110,6 +114,16 @@ class ChurnRun {
       if (std::memcmp(ours.data(), theirs.data(), ours.size() * sizeof(float)) != 0) return false;
     }
     return true;
+  }
+  // Diagnosed steps in which a member was excluded after part of its dense gradient was accepted.
+  int HalfDense() const {
+    std::map<std::pair<Step, Incarnation>, int> accepted;
+    for (const auto& [key, workers] : cluster_->dense_contributions()) {
+      for (const Incarnation worker : workers) ++accepted[{key.first, worker}];
+    }
+    return static_cast<int>(std::count_if(accepted.begin(), accepted.end(), [&](const auto& one) {
+      return one.second < layout_.fragments();
+    }));
   }
 
   void Check() const {
@@ -196,6 +210,7 @@ class ChurnRun {
         means[f] = MeanGradient(t, FragmentId(static_cast<int>(f)), before, order);
         for (const double g : means[f]) squares += g * g;
       }
+      CheckDense(t, means, before, order);
       const double scale =
           case_.clip_norm > 0 ? std::min(1.0, case_.clip_norm / (std::sqrt(squares) + 1e-6)) : 1;
       for (size_t f = 0; f < values.size(); ++f) {
@@ -212,6 +227,63 @@ class ChurnRun {
             << "fragment " << f << ", element " << i;
       }
     }
+  }
+
+  // Cosine and ratio of each block's mean gradient to the dense gradient, of the contributions to
+  // either that were accepted; f32 sums of some 8 numbers near 1.
+  void CheckDense(Step step, const std::vector<std::vector<double>>& means,
+                  const std::vector<std::vector<double>>& values, const SampleOrder& order) const {
+    const std::vector<BlockDiagnostics>& blocks =
+        cluster_->metrics()[static_cast<size_t>(step)].blocks;
+    // What was not compared when a shard was lost is not any more.
+    const bool lost = cluster_->times_back() > 0;
+    if (lost && blocks.empty()) return;
+    ASSERT_EQ(!blocks.empty(), case_.diagnostics_every > 0 && step % case_.diagnostics_every == 0);
+    for (size_t unit = 0; unit < blocks.size(); ++unit) {
+      double mean_square = 0, dot = 0, square = 0;
+      bool whole = true;
+      for (const FragmentId id : layout_.block(UnitId(static_cast<int32_t>(unit)))) {
+        const std::vector<double>& mean = means[static_cast<size_t>(id.value())];
+        const std::vector<double> dense = DenseGradient(step, id, values, order);
+        whole = whole && !mean.empty() && !dense.empty();
+        for (size_t i = 0; whole && i < mean.size(); ++i) {
+          mean_square += mean[i] * mean[i];
+          dot += mean[i] * dense[i];
+          square += dense[i] * dense[i];
+        }
+      }
+      if (lost && !blocks[unit].dense_cosine.has_value()) continue;
+      ASSERT_EQ(blocks[unit].dense_cosine.has_value(), whole) << "step " << step << " " << unit;
+      if (!whole) continue;
+      ASSERT_NEAR(*blocks[unit].dense_cosine, dot / std::sqrt(mean_square * square), 1e-5);
+      ASSERT_NEAR(*blocks[unit].dense_ratio, std::sqrt(mean_square / square), 1e-4);
+    }
+  }
+
+  // Over the samples of all members whose contribution was accepted; empty: nobody's.
+  std::vector<double> DenseGradient(Step step, FragmentId id,
+                                    const std::vector<std::vector<double>>& values,
+                                    const SampleOrder& order) const {
+    const auto found = cluster_->dense_contributions().find({step, id});
+    if (found == cluster_->dense_contributions().end()) return {};
+    const std::vector<double>& value = values[static_cast<size_t>(id.value())];
+    const double factor = factors_[static_cast<size_t>(layout_.fragment(id).unit.value())];
+    std::vector<double> sum(value.size());
+    int64_t count = 0;
+    for (const Incarnation worker : found->second) {
+      for (const PositionRange& range : cluster_->bindings().at({step, worker}).portion) {
+        count += range.count;
+        for (int64_t p = range.first; p < range.first + range.count; ++p) {
+          for (size_t i = 0; i < sum.size(); ++i) {
+            sum[i] += factor *
+                      (value[i] - FakeModel::Target(order.Sample(p), id, static_cast<int64_t>(i)));
+          }
+        }
+      }
+    }
+    if (count == 0) return {};
+    for (double& g : sum) g /= static_cast<double>(count);
+    return sum;
   }
 
   // Empty: nobody had samples.
@@ -261,6 +333,7 @@ class ChurnRun {
   const Case case_;
   const Catalog catalog_;
   const Layout layout_;
+  std::vector<double> factors_;  // [units] of the full model
   std::unique_ptr<SimCluster> cluster_;
   absl::Status status_;
 };
@@ -341,6 +414,7 @@ Case RandomCase(uint64_t seed) {
   c.eval_every = static_cast<int64_t>(random.Below(4));
   c.rotate_every = static_cast<int64_t>(random.Below(3));
   c.checkpoint_every = static_cast<int64_t>(random.Below(4));
+  c.diagnostics_every = static_cast<int64_t>(seed % 4);
   c.clip_norm = random.Below(2) == 0 ? 0 : 0.5;
   c.masking = random.Below(3) == 0 ? Masking::kBackward : Masking::kForward;
   c.min_workers = 1 + static_cast<int>(random.Below(2));
@@ -448,13 +522,18 @@ TEST(ChurnTest, RandomChanges_EndAndAgreeWithTheMethod) {
   };
   const uint64_t first = number("SDP_FIRST_SCHEDULE", 0);
   const uint64_t cases = number("SDP_SCHEDULES", kSanitized ? 40 : 200);
+  int half_dense = 0;
   for (uint64_t seed = first; seed < first + cases; ++seed) {
     const ChurnRun run(RandomCase(seed));
     run.Check();
+    half_dense += run.HalfDense();
     if (HasFailure()) {
       for (const std::string& line : run.cluster().log()) std::cerr << line << "\n";
       FAIL() << "seed " << seed;
     }
+  }
+  if (cases >= 40) {
+    EXPECT_GT(half_dense, 0);
   }
 }
 

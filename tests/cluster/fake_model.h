@@ -73,6 +73,27 @@ class FakeModel final : public LocalModel {
     return result;
   }
 
+  // The same gradient of all units, with nothing that is read only.
+  absl::Status DenseGradient(const DenseTask& task, Exchange& exchange) override {
+    const float samples = static_cast<float>(task.samples.size());
+    for (auto held = task.units.rbegin(); held != task.units.rend(); ++held) {
+      auto values = exchange.Take(held->unit);
+      if (!values.ok()) return values.status();
+      const auto& block = layout_->block(held->unit);
+      for (size_t f = 0; f < block.size(); ++f) {
+        FloatBuffer gradient = std::move((*values)[f]).Widened();
+        for (int64_t i = 0; i < gradient.size(); ++i) {
+          float sum = 0;
+          for (const int64_t sample : task.samples)
+            sum += gradient.data()[i] - Target(sample, block[f], i);
+          gradient.data()[i] = static_cast<float>(held->factor) * sum / samples;
+        }
+        exchange.Gradient(block[f], WireBuffer::Rounded(type_, gradient.span()));
+      }
+    }
+    return absl::OkStatus();
+  }
+
   absl::StatusOr<LossSum> Evaluate(const EvaluateTask& task, Exchange& exchange) override {
     LossSum sum;
     sum.terms = task.samples;

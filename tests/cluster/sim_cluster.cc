@@ -19,11 +19,8 @@ class SimCluster::Compute {
   Compute(SimCluster* cluster, Life* life, LocalModel* model)
       : cluster_(cluster), life_(life), model_(model) {}
 
-  void Add(TrainTask task) {
-    tasks_.push_back(std::move(task));
-    Next();
-  }
-  void Add(EvaluateTask task) {
+  using Task = std::variant<TrainTask, EvaluateTask, DenseTask>;
+  void Add(Task task) {
     tasks_.push_back(std::move(task));
     Next();
   }
@@ -93,31 +90,42 @@ class SimCluster::Compute {
            [this, step, result] { return worker().OnTrained(step, result, cluster_->now_); });
       return;
     }
-    const auto& evaluate = std::get<EvaluateTask>(tasks_.front());
+    const auto* dense = std::get_if<DenseTask>(&tasks_.front());
+    const auto* evaluate = std::get_if<EvaluateTask>(&tasks_.front());
+    walked_ = dense != nullptr ? dense->step : evaluate->step;
+    const std::vector<HeldUnit>& units = dense != nullptr ? dense->units : evaluate->units;
     if (!wants_.has_value()) {
       wants_ = std::deque<UnitId>();
-      for (const HeldUnit& unit : evaluate.units) wants_->push_back(unit.unit);
+      for (const HeldUnit& unit : units) wants_->push_back(unit.unit);
       WantNext();
       WantNext();
       return;
     }
-    for (const HeldUnit& unit : evaluate.units) {
-      if (!units_.contains({evaluate.step, unit.unit})) return;
+    for (const HeldUnit& unit : units) {
+      if (!units_.contains({walked_, unit.unit})) return;
     }
     busy_ = true;
     wants_.reset();
     keep_ = true;
-    Recorder recorder(this, evaluate.step);
-    auto result = model_->Evaluate(evaluate, recorder);
+    Recorder recorder(this, walked_);
+    std::function<WorkerActions()> last;
+    if (dense != nullptr) {
+      last = [this, step = walked_, result = model_->DenseGradient(*dense, recorder)] {
+        return worker().OnDense(step, result);
+      };
+    } else {
+      last = [this, step = walked_, result = model_->Evaluate(*evaluate, recorder)] {
+        return worker().OnEvaluated(step, result);
+      };
+    }
     keep_ = false;
-    std::erase_if(units_, [&](const auto& unit) { return unit.first.first == evaluate.step; });
-    const Step step = evaluate.step;
-    Emit({}, [this, step, result] { return worker().OnEvaluated(step, result); });
+    std::erase_if(units_, [&](const auto& unit) { return unit.first.first == walked_; });
+    Emit(std::move(recorder.events), std::move(last));
   }
 
   void WantNext() {
     if (!wants_.has_value() || wants_->empty()) return;
-    const Step step = std::get<EvaluateTask>(tasks_.front()).step;
+    const Step step = walked_;
     const UnitId unit = wants_->front();
     wants_->pop_front();
     wanted_.insert({step, unit});
@@ -148,8 +156,9 @@ class SimCluster::Compute {
   SimCluster* const cluster_;
   Life* const life_;
   LocalModel* const model_;
-  std::deque<std::variant<TrainTask, EvaluateTask>> tasks_;
+  std::deque<Task> tasks_;
   std::map<std::pair<Step, UnitId>, std::vector<WireBuffer>> units_;
+  Step walked_ = 0;  // the version of the full model's walk
   std::optional<std::deque<UnitId>> wants_;
   std::set<std::pair<Step, UnitId>> wanted_;
   bool busy_ = false;
@@ -530,6 +539,7 @@ void SimCluster::BeginAgain(const Coordinator::Options& options) {
 void SimCluster::Void(Step step) {
   std::erase_if(bindings_, [&](const auto& one) { return one.first.first >= step; });
   std::erase_if(contributions_, [&](const auto& one) { return one.first.first >= step; });
+  std::erase_if(dense_contributions_, [&](const auto& one) { return one.first.first >= step; });
   std::erase_if(metrics_, [&](const StepMetrics& one) { return one.step >= step; });
 }
 
@@ -693,8 +703,10 @@ void SimCluster::Do(CoordinatorActions actions) {
 void SimCluster::Do(ShardLife& from, ShardActions actions) {
   const bool counts = from.generation == generation_;  // else all that it does is void
   for (const PushAnswer& answer : actions.answers) {
-    if (answer.answer == Answer::kReceived && counts)
-      contributions_[{answer.step, answer.fragment}].insert(answer.worker);
+    if (answer.answer == Answer::kReceived && counts) {
+      auto& counted = answer.purpose == Purpose::kTrain ? contributions_ : dense_contributions_;
+      counted[{answer.step, answer.fragment}].insert(answer.worker);
+    }
     SendTo(answer.worker,
            [=, this](Life& life) { Do(life, life.worker->OnPushAnswer(answer, now_)); });
   }
@@ -728,6 +740,9 @@ void SimCluster::Do(ShardLife& from, ShardActions actions) {
   }
   for (const Reduced& reduced : actions.reduced) {
     Tell(from, [=, this] { Do(coordinator_->OnReduced(reduced, now_)); });
+  }
+  for (const Diagnosed& diagnosed : actions.diagnosed) {
+    Tell(from, [=, this] { Do(coordinator_->OnDiagnosed(diagnosed, now_)); });
   }
   for (const StepDone& done : actions.done) {
     if (done.step > from.reported) {  // else it is repeated
@@ -835,7 +850,8 @@ void SimCluster::Do(Life& life, WorkerActions actions) {
   }
   for (const auto& push : actions.pushes) {
     const size_t s = static_cast<size_t>(push.shard.value());
-    if (push.gradient != nullptr) pushed_bytes_[life.name] += push.gradient->bytes();
+    if (push.gradient != nullptr && push.key.purpose == Purpose::kTrain)
+      pushed_bytes_[life.name] += push.gradient->bytes();
     At(push.delay, [=, this] {
       SendTo(s, [this, push](ShardLife& shard) {
         FloatBuffer gradient;
@@ -856,6 +872,7 @@ void SimCluster::Do(Life& life, WorkerActions actions) {
     Tell(life, [=, this] { Do(coordinator_->OnNotFinite(report, now_)); });
   }
   for (EvaluateTask& task : actions.evaluate) life.compute->Add(std::move(task));
+  for (DenseTask& task : actions.dense) life.compute->Add(std::move(task));
   for (TrainTask& task : actions.train) life.compute->Add(std::move(task));
   if (actions.exit.has_value()) EndLife(life, *actions.exit);
 }

@@ -105,7 +105,7 @@ class SimCluster {
   int restarts() const { return static_cast<int>(coordinator_life_); }
   // The value of a fragment on the shard that owns it.
   const FloatBuffer& value(FragmentId fragment) const;
-  // Bytes of values delivered to and gradients taken from a worker, by step.
+  // Bytes of values delivered to and gradients to train taken from a worker, by step.
   int64_t delivered_bytes(int worker) const {
     return delivered_bytes_[static_cast<size_t>(worker)];
   }
@@ -123,9 +123,9 @@ class SimCluster {
   const std::map<std::pair<Step, Incarnation>, WorkerBinding>& bindings() const {
     return bindings_;
   }
-  const std::map<std::pair<Step, FragmentId>, std::set<Incarnation>>& contributions() const {
-    return contributions_;
-  }
+  using Contributions = std::map<std::pair<Step, FragmentId>, std::set<Incarnation>>;
+  const Contributions& contributions() const { return contributions_; }
+  const Contributions& dense_contributions() const { return dense_contributions_; }
   const std::vector<std::string>& log() const { return log_; }
   const SimDisk& disk() const { return disk_; }
 
@@ -223,7 +223,7 @@ class SimCluster {
   std::vector<std::unique_ptr<Life>> lives_;             // by instance number, from 1
   std::map<Incarnation, Life*> incarnations_;
   std::map<std::pair<Step, Incarnation>, WorkerBinding> bindings_;
-  std::map<std::pair<Step, FragmentId>, std::set<Incarnation>> contributions_;
+  Contributions contributions_, dense_contributions_;
   std::vector<std::string> log_;
   std::vector<StepMetrics> metrics_;
   std::optional<absl::Status> end_;

@@ -40,6 +40,7 @@ struct Case {
   WireType wire = WireType::kF32;
   Masking masking = Masking::kForward;
   int64_t groups = 0;  // > 0: neuron granularity
+  int64_t diagnostics_every = 0;
 };
 
 Catalog CatalogOf(const Case& c) {
@@ -79,6 +80,7 @@ class SimRun {
     options_.duplicates = c.duplicates;
     options_.round_bytes = c.round_bytes;
     options_.run.checkpoint_every = c.checkpoint_every;
+    options_.run.diagnostics_every = c.diagnostics_every;
     options_.run.start = c.start;
     options_.disk = c.disk;
     options_.max_events = c.max_events;
@@ -372,6 +374,33 @@ TEST(SimClusterTest, ThousandRandomSchedules_SameBits_NoneStuck) {
             << "schedule " << schedule;
         ASSERT_EQ(run.cluster().metrics()[t].full_loss, calm.cluster().metrics()[t].full_loss)
             << "schedule " << schedule;
+      }
+    }
+  }
+}
+
+// Looking at the dense gradients changes nothing of what is trained, whatever order messages come
+// in.
+TEST(SimClusterTest, Diagnostics_SameBits_NoneStuck) {
+  for (const Masking masking : {Masking::kForward, Masking::kBackward}) {
+    for (const double clip_norm : {0.0, 0.5}) {
+      Case c{.rotate_every = 2, .clip_norm = clip_norm, .checkpoint_every = 2, .masking = masking};
+      SimRun plain(c);
+      ASSERT_EQ(plain.cluster().Run(), absl::OkStatus());
+      for (c.schedule = 1; c.schedule <= 40; ++c.schedule) {
+        c.shards = 1 + static_cast<int>(c.schedule % 3);
+        c.diagnostics_every = 1 + static_cast<int64_t>(c.schedule % 2);
+        c.eval_every = static_cast<int64_t>(c.schedule % 4);  // 0: no validation data
+        SimRun looked(c);
+        ASSERT_EQ(looked.cluster().Run(), absl::OkStatus()) << c.schedule;
+        ASSERT_EQ(looked.hash(), plain.hash()) << c.schedule;
+        EXPECT_EQ(looked.cluster().pushed_bytes(0), plain.cluster().pushed_bytes(0));
+        for (const StepMetrics& metrics : looked.cluster().metrics()) {
+          const bool due = metrics.loss.has_value() && metrics.step % c.diagnostics_every == 0;
+          ASSERT_EQ(!metrics.blocks.empty(), due) << metrics.step;
+          for (const BlockDiagnostics& block : metrics.blocks)
+            EXPECT_TRUE(block.dense_cosine.has_value()) << block.unit;
+        }
       }
     }
   }

@@ -126,15 +126,17 @@ TEST(ConvertTest, WorkerBinding_RoundTrip) {
   EXPECT_EQ(got.portion, want.portion);
   EXPECT_EQ(got.micro_batch, want.micro_batch);
   EXPECT_EQ(got.evaluations, want.evaluations);
+  EXPECT_FALSE(got.diagnose);
   EXPECT_FALSE(got.closing);
   EXPECT_FALSE(got.finished);
 }
 
 TEST(ConvertTest, WorkerBinding_UnitsAsBeforeAndNoUnits_StayDifferent) {
   WorkerBinding binding = SomeBinding();
-  binding.closing = binding.finished = true;
+  binding.diagnose = binding.closing = binding.finished = true;
   const WorkerBinding as_before = FromProto(OverTheWire(ToProto(binding)));
   EXPECT_EQ(as_before.units, nullptr);
+  EXPECT_TRUE(as_before.diagnose);
   EXPECT_TRUE(as_before.closing);
   EXPECT_TRUE(as_before.finished);
   binding.units = std::make_shared<std::vector<UnitFactor>>();
@@ -150,6 +152,14 @@ TEST(ConvertTest, Reduced_RoundTrip) {
   EXPECT_EQ(got.step, 2);
   EXPECT_EQ(got.squares, (std::vector<double>{kInexact, 0, 1e300}));
   EXPECT_EQ(got.holder_squares, (std::vector<double>{4, kInexact}));
+}
+
+TEST(ConvertTest, Diagnosed_RoundTrip) {
+  const Diagnosed want{ShardId(1), 2, {{int64_t{1} << 40, kInexact, 1e300}, {0, 0, 0}, {3, -1, 2}}};
+  const Diagnosed got = FromProto(OverTheWire(ToProto(want)));
+  EXPECT_EQ(got.shard, want.shard);
+  EXPECT_EQ(got.step, want.step);
+  EXPECT_EQ(got.fragments, want.fragments);
 }
 
 TEST(ConvertTest, StepDone_OfTheStartState_RoundTrip) {

@@ -159,6 +159,46 @@ TEST_F(CoordinatorTest, Evaluation_IsPartOfItsStep_AndReleasesTheVersion) {
   EXPECT_FALSE(done.metrics[0].full_accuracy.has_value());
 }
 
+// A diagnosed step is told to shards and workers. Its version is released, and its metrics are out,
+// when the shards have compared the gradients too: here the unit of fragment 1 could not be.
+TEST_F(CoordinatorTest, DiagnosedStep_WaitsForTheDenseGradients) {
+  options_.diagnostics_every = 1;
+  for (const bool validation : {true, false}) {
+    options_.validation = validation;
+    Coordinator c(options_);
+    Gather(c);
+    const CoordinatorActions bound = Begin(c, 1, 0);
+    EXPECT_TRUE(bound.bind_shards.at(0).binding.diagnose);
+    EXPECT_EQ(bound.bind_shards.at(0).binding.evaluate, validation);
+    EXPECT_TRUE(bound.bind_workers.at(0).binding.diagnose);
+    EXPECT_TRUE(CommitStep(c, 0).metrics.empty());
+    CoordinatorActions evaluated;
+    for (const int64_t worker : {1, 2}) {
+      if (validation)
+        evaluated.Append(Settle(c, c.OnEvaluation(Evaluated(worker, 0, 1, 10), now_)));
+    }
+    EXPECT_TRUE(evaluated.releases.empty());
+    EXPECT_TRUE(evaluated.metrics.empty());
+    EXPECT_NE(c.status(now_).waiting_for.find("shard-0 (the dense gradient of version 0)"),
+              std::string::npos)
+        << c.status(now_).waiting_for;
+
+    Diagnosed report{ShardId(0), 0, {}};
+    EXPECT_TRUE(Settle(c, c.OnDiagnosed(report, now_)).metrics.empty());  // of another size
+    report.fragments.assign(static_cast<size_t>(layout_.fragments()), {8, 1.0, 4.0});
+    report.fragments[1] = {};
+    const CoordinatorActions done = Settle(c, c.OnDiagnosed(report, now_));
+    EXPECT_EQ(done.releases.size(), 1u);
+    ASSERT_EQ(done.metrics.size(), 1u);
+    const std::vector<BlockDiagnostics>& blocks = done.metrics[0].blocks;
+    ASSERT_EQ(blocks.size(), catalog_.units.size());
+    EXPECT_NEAR(blocks[0].dense_cosine.value_or(0), 0.5, 1e-15);  // |m|^2 is 1: CommitStep's
+    EXPECT_NEAR(blocks[0].dense_ratio.value_or(0), 0.5, 1e-15);
+    EXPECT_FALSE(blocks[1].dense_cosine.has_value());
+    EXPECT_TRUE(Settle(c, c.OnDiagnosed(report, now_)).releases.empty());  // twice
+  }
+}
+
 TEST_F(CoordinatorTest, Evaluation_OfClasses_HasTheirAccuracy) {
   Coordinator c(options_);
   Gather(c);

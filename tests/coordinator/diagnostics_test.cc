@@ -107,5 +107,22 @@ TEST(DiagnosticsTest, Variance_FallsAsOneOverTheHolders) {
   }
 }
 
+TEST(DiagnosticsTest, BesideTheDenseGradient_CosineAndRatio) {
+  const auto compare = [](const Vector& mean, const Vector& dense) {
+    return Diagnose("unit", {{5},
+                             {Dot(mean, mean)},
+                             Dot(mean, mean),
+                             HolderGradients::Dense{Dot(mean, dense), Dot(dense, dense)}});
+  };
+  EXPECT_NEAR(*compare({3, 4}, {6, 8}).dense_cosine, 1, 1e-15);
+  EXPECT_NEAR(*compare({3, 4}, {6, 8}).dense_ratio, 0.5, 1e-15);
+  EXPECT_NEAR(*compare({3, 4}, {4, -3}).dense_cosine, 0, 1e-15);
+  EXPECT_NEAR(*compare({1, 0}, {-1, 1}).dense_cosine, -std::sqrt(0.5), 1e-15);
+  EXPECT_NEAR(*compare({1, 0}, {-1, 1}).dense_ratio, std::sqrt(0.5), 1e-15);
+  EXPECT_FALSE(compare({0, 0}, {1, 1}).dense_cosine.has_value());
+  EXPECT_FALSE(compare({1, 1}, {0, 0}).dense_ratio.has_value());
+  EXPECT_FALSE(Of({{3, 4}, {3, 4}}, {5, 2}).dense_cosine.has_value());
+}
+
 }  // namespace
 }  // namespace sdp

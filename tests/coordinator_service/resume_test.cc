@@ -227,6 +227,15 @@ TEST_F(ResumeTest, TakeUp_OtherNumberOfShards_IsRefusedWithBoth) {
               AllOf(HasSubstr("cluster.shards = 2"), HasSubstr("asks for 5")));
 }
 
+// Shards were told which of the bound steps are: with another number these would wait for each
+// other.
+TEST_F(ResumeTest, TakeUp_OtherStepsDiagnosed_IsRefusedWithBoth) {
+  const auto beginning = TakeUpRun(Setup({"diagnostics.every=7"}), request_);
+  EXPECT_TRUE(absl::IsFailedPrecondition(beginning.status()));
+  EXPECT_THAT(std::string(beginning.status().message()),
+              AllOf(HasSubstr("diagnostics.every = 0"), HasSubstr("asks for 7")));
+}
+
 TEST_F(ResumeTest, RunThatNeverBegan_IsRefused) {
   request_.records.clear();
   EXPECT_TRUE(absl::IsFailedPrecondition(ResumeRun(setup_, request_).status()));

@@ -235,9 +235,11 @@ TEST(MetricsJsonTest, LostWorkers_AreNamedByIncarnation) {
 TEST(MetricsJsonTest, DiagnosedStep_HasItsBlocks) {
   StepMetrics metrics = Trained();
   EXPECT_FALSE(nlohmann::json::parse(MetricsJson(metrics)).contains("blocks"));
-  metrics.blocks = {{"layers.0.mlp", 3, 0.5, 0.25, 0.125}, {"layers.1.mlp", 1, 2, {}, {}}};
+  metrics.blocks = {{"layers.0.mlp", 3, 0.5, 0.25, 0.125, 0.75, 2},
+                    {"layers.1.mlp", 1, 2, {}, {}, {}, {}}};
   EXPECT_EQ(nlohmann::json::parse(MetricsJson(metrics))["blocks"].dump(),
-            "[{\"cosine\":0.25,\"gradient_norm\":0.5,\"holders\":3,\"unit\":\"layers.0.mlp\","
+            "[{\"cosine\":0.25,\"dense_cosine\":0.75,\"dense_ratio\":2.0,\"gradient_norm\":0.5,"
+            "\"holders\":3,\"unit\":\"layers.0.mlp\","
             "\"variance\":0.125},{\"gradient_norm\":2.0,\"holders\":1,\"unit\":\"layers.1.mlp\"}]");
 }
 

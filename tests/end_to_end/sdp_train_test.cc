@@ -309,9 +309,39 @@ TEST_F(SdpTrainTest, Diagnostics_AreInTheMetrics_AndTheBitsAreTheSame) {
       EXPECT_GT(cosine, 0) << block;  // of one text, so much of the gradient is common
       EXPECT_LT(cosine, 1) << block;
       EXPECT_GT(variance, 0) << block;
+      const double dense_cosine = block.at("dense_cosine"), ratio = block.at("dense_ratio");
+      EXPECT_GT(dense_cosine, 0.5) << block;
+      EXPECT_LE(dense_cosine, 1) << block;
+      // Of what 3 of 4 hold, training's factor is 4/3 of that in the full model.
+      EXPECT_GT(ratio, shared ? 0.7 : 1) << block;
+      EXPECT_LT(ratio, shared ? 1.4 : 1.8) << block;
     }
     const double norm = line.at("gradient_norm");
     EXPECT_NEAR(squares, norm * norm, 1e-9 * norm * norm);
+  }
+}
+
+// Where all hold everything, both gradients are the same sums; whatever the granularity and the
+// masking, and without validation data.
+TEST_F(SdpTrainTest, Diagnostics_AtCoverage1_TheGradientIsTheDenseOne) {
+  const std::string more =
+      "--set sdp.holders=4 --set train.steps=2 --set train.micro_batch=1 --set data.validation=[] "
+      "--set diagnostics.every=1 ";
+  const std::vector<std::string> kinds = {"", "--set sdp.masking=backward ",
+                                          "--set sdp.granularity=neuron --set sdp.groups=4 ",
+                                          "--set train.precision=bf16 "};
+  for (size_t kind = 0; kind < kinds.size(); ++kind) {
+    const std::string run = absl::StrCat("dense-", kind);
+    const Outcome outcome = Train(run, more + kinds[kind]);
+    ASSERT_EQ(outcome.exit_status, 0) << outcome.output;
+    for (const Json& line : Metrics(run)) {
+      if (!line.contains("loss")) continue;
+      ASSERT_TRUE(line.contains("blocks"));
+      for (const Json& block : line["blocks"]) {
+        EXPECT_NEAR(block.at("dense_cosine").get<double>(), 1, 1e-12) << kinds[kind] << block;
+        EXPECT_NEAR(block.at("dense_ratio").get<double>(), 1, 1e-12) << kinds[kind] << block;
+      }
+    }
   }
 }
 

@@ -40,6 +40,11 @@ StreamName TestName(int incarnation) {
 
 void RecordingLink::ReportReduced(const Reduced&) {}
 
+void RecordingLink::ReportDiagnosed(const Diagnosed& report) {
+  MutexLock lock(&mutex_);
+  diagnosed_.push_back(report);
+}
+
 void RecordingLink::ReportStepDone(const StepDone& report) {
   MutexLock lock(&mutex_);
   done_.push_back(report.step);
@@ -48,6 +53,11 @@ void RecordingLink::ReportStepDone(const StepDone& report) {
 void RecordingLink::ReportNotFinite(const NotFiniteReport& report) {
   MutexLock lock(&mutex_);
   not_finite_.push_back(report);
+}
+
+std::vector<Diagnosed> RecordingLink::diagnosed() const {
+  MutexLock lock(&mutex_);
+  return diagnosed_;
 }
 
 bool RecordingLink::AwaitDone(Step step) {
@@ -105,12 +115,13 @@ void TestShard::Begin(Masking masking) {
   EXPECT_TRUE(link_.AwaitDone(-1));
 }
 
-void TestShard::Bind(Step step, int workers, bool evaluate, int members) {
+void TestShard::Bind(Step step, int workers, bool evaluate, int members, bool diagnose) {
   proto::BindRequest request;
   request.set_generation(1);
   request.set_view(1);
   request.set_step(step);
   request.set_evaluate(evaluate);
+  request.set_diagnose(diagnose);
   auto* holders = request.mutable_holders();
   auto* set = holders->add_sets();
   for (int w = 0; w < std::max(workers, members); ++w) {
@@ -225,9 +236,11 @@ PushKey TestWorker::Key(Step step, int fragment, int64_t terms, int incarnation)
   return key;
 }
 
-void TestWorker::Push(Step step, int fragment, float gradient, int64_t size) {
+void TestWorker::Push(Step step, int fragment, float gradient, int64_t size, Purpose purpose) {
   const std::vector<float> numbers(static_cast<size_t>(size), gradient);
-  streams_->Send(ShardId(0), Key(step, fragment, 8, incarnation_),
+  PushKey key = Key(step, fragment, 8, incarnation_);
+  key.purpose = purpose;
+  streams_->Send(ShardId(0), key,
                  std::make_shared<const WireBuffer>(WireBuffer::Rounded(push_type_, numbers)));
 }
 

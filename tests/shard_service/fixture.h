@@ -34,6 +34,7 @@ StreamName TestName(int incarnation);
 class RecordingLink final : public CoordinatorLink {
  public:
   void ReportReduced(const Reduced& report) override;
+  void ReportDiagnosed(const Diagnosed& report) override;
   void ReportStepDone(const StepDone& report) override;
   void ReportStateHashes(const StateHashes&) override {}
   void ReportCheckpoint(const CheckpointPart&) override {}
@@ -41,11 +42,13 @@ class RecordingLink final : public CoordinatorLink {
 
   bool AwaitDone(Step step);  // false: not in time
   std::vector<NotFiniteReport> not_finite() const;
+  std::vector<Diagnosed> diagnosed() const;
 
  private:
   mutable Mutex mutex_;
   std::vector<Step> done_ ABSL_GUARDED_BY(mutex_);
   std::vector<NotFiniteReport> not_finite_ ABSL_GUARDED_BY(mutex_);
+  std::vector<Diagnosed> diagnosed_ ABSL_GUARDED_BY(mutex_);
 };
 
 // Shard 0 of 1, with SGD at lr 1 without momentum and decay: value - mean gradient. Values begin as
@@ -63,7 +66,7 @@ class TestShard {
 
   void Begin(Masking masking = Masking::kForward);  // without it the shard is not ready
   // Binds `step` with the workers 1..n, who all hold everything, in a view of `members` (0: n).
-  void Bind(Step step, int workers, bool evaluate = false, int members = 0);
+  void Bind(Step step, int workers, bool evaluate = false, int members = 0, bool diagnose = false);
   absl::Status Exclude(int64_t number, int worker);
   proto::ShardStatus Status();
   absl::Status Finish(int64_t generation);
@@ -104,7 +107,8 @@ class TestWorker {
 
   // As worker `incarnation` of the view that TestShard binds.
   static PushKey Key(Step step, int fragment, int64_t terms, int incarnation = 1);
-  void Push(Step step, int fragment, float gradient, int64_t size);
+  void Push(Step step, int fragment, float gradient, int64_t size,
+            Purpose purpose = Purpose::kTrain);
   void Pull(Step step, std::vector<int> fragments);
   void Done(Step step);
 

@@ -79,6 +79,42 @@ TEST_P(ShardStreamsTest, DestroyedInTheMiddle_DoesNotHang) {
   shard = nullptr;
 }
 
+// Both gradients of every fragment at once, in parts: neither takes the other's place, each is
+// answered for itself, and only training's bytes are the step's.
+TEST_P(ShardStreamsTest, DenseGradients_BesideTraining) {
+  const auto shard = MakeShard(Listen());
+  shard->Begin();
+  shard->Bind(0, 1, /*evaluate=*/false, /*members=*/0, /*diagnose=*/true);
+  TestWorker worker(&layout_, {shard->address()});
+  ASSERT_TRUE(worker.AwaitConnected());
+  for (int f = 0; f < kFragments; ++f) {
+    worker.Push(0, f, 2, SizeOf(f), Purpose::kDense);
+    worker.Push(0, f, 0.5, SizeOf(f));
+  }
+  ASSERT_TRUE(worker.Await([](const Seen& seen) { return seen.answers.size() == 2 * kFragments; }));
+  int dense = 0;
+  int64_t bytes = 0;
+  worker.Await([&](const Seen& seen) {
+    for (const PushAnswer& answer : seen.answers) {
+      EXPECT_EQ(answer.answer, Answer::kReceived);
+      dense += answer.purpose == Purpose::kDense;
+    }
+    bytes = seen.pushed_bytes.at(0);
+    return true;
+  });
+  EXPECT_EQ(dense, kFragments);
+  int64_t elements = 0;
+  for (int f = 0; f < kFragments; ++f) elements += SizeOf(f);
+  EXPECT_NEAR(static_cast<double>(bytes), static_cast<double>(4 * elements), 2000);  // headers
+  ASSERT_TRUE(shard->link().AwaitDone(0));
+  ASSERT_EQ(shard->link().diagnosed().size(), 1u);  // before the step was done
+  for (int f = 0; f < kFragments; ++f) {
+    const auto size = static_cast<double>(SizeOf(f));
+    EXPECT_EQ(shard->link().diagnosed()[0].fragments[static_cast<size_t>(f)],
+              (GradientComparison{8, size, 4 * size}));
+  }
+}
+
 TEST_P(ShardStreamsTest, Refusals_Arrive) {
   const auto shard = MakeShard(Listen());
   shard->Begin();

@@ -116,6 +116,112 @@ TEST_F(WorkerTest, ValidationLossNotFinite_IsReported) {
   EXPECT_EQ(actions.not_finite[0].worker, Incarnation(7));
 }
 
+// ---- The dense gradient. One fragment a unit. ----
+
+class DiagnosedWorkerTest : public WorkerTest {
+ protected:
+  // Step 12 is diagnosed: what to do about it.
+  WorkerActions Diagnosed(Worker& worker, int64_t samples) const {
+    worker.Start();
+    WorkerBinding binding = Binding(12, samples);
+    binding.diagnose = true;
+    return worker.OnBinding(binding, absl::UnixEpoch());
+  }
+  WorkerActions Give(Worker& worker, int fragment) const {
+    const FragmentId id(fragment);
+    return worker.OnGradient(12, id, WireBuffer(WireType::kF32, layout_.fragment(id).size));
+  }
+  static WorkerActions Acknowledge(Worker& worker, int fragment, Purpose purpose) {
+    return worker.OnPushAnswer(
+        {Incarnation(7), 12, FragmentId(fragment), Answer::kReceived, "", purpose},
+        absl::UnixEpoch());
+  }
+};
+
+// Its own portion, of the network that is evaluated, before it trains; weights come as gradients
+// leave.
+TEST_F(DiagnosedWorkerTest, WalksTheFullModel_ThenTrains) {
+  admission_.coverage[1] = 0.25;
+  Worker worker(options_, admission_, {10, 1, 2, 1});
+  const WorkerActions told = Diagnosed(worker, 3);
+  EXPECT_TRUE(told.train.empty());
+  ASSERT_EQ(told.dense.size(), 1u);
+  EXPECT_EQ(told.dense[0].step, 12);
+  EXPECT_EQ(told.dense[0].samples.size(), 3u);
+  EXPECT_EQ(told.dense[0].epochs, std::vector<int64_t>(3, 0));
+  ASSERT_EQ(told.dense[0].units.size(), catalog_.units.size());
+  EXPECT_EQ(told.dense[0].units[1].factor, 0.25);
+
+  EXPECT_EQ(Asked(worker.OnWant(12, UnitId(3))), std::vector<int>{3});
+  EXPECT_TRUE(worker.waits());
+  EXPECT_NE(worker.phase().find("dense gradient, at head"), std::string::npos) << worker.phase();
+  EXPECT_EQ(Value(worker, 12, 3).units.size(), 1u);
+  EXPECT_FALSE(worker.waits());
+  const WorkerActions given = Give(worker, 3);
+  ASSERT_EQ(given.pushes.size(), 1u);
+  EXPECT_EQ(given.pushes[0].key.purpose, Purpose::kDense);
+  EXPECT_EQ(given.pushes[0].key.terms, 3);
+  EXPECT_TRUE(Asked(worker.OnWant(12, UnitId(1))).empty());  // unit 1 is not even held
+  EXPECT_TRUE(worker.waits());
+  EXPECT_EQ(worker.Reconnected(ShardId(0)).pushes.size(), 1u);
+  EXPECT_TRUE(Asked(Acknowledge(worker, 3, Purpose::kTrain)).empty());  // of another one
+  EXPECT_EQ(Asked(Acknowledge(worker, 3, Purpose::kDense)), std::vector<int>{1});
+  Value(worker, 12, 1);
+  EXPECT_EQ(Asked(worker.OnWant(12, UnitId(3))), std::vector<int>{3});  // a second time
+  Value(worker, 12, 3);
+  Give(worker, 1);
+
+  const WorkerActions trains = worker.OnDense(12, absl::OkStatus());
+  ASSERT_EQ(trains.train.size(), 1u);
+  EXPECT_EQ(Asked(trains), (std::vector<int>{0, 2, 3}));
+  for (const int fragment : {0, 2, 3}) {
+    const WorkerActions gradient = Give(worker, fragment);
+    ASSERT_EQ(gradient.pushes.size(), 1u);
+    EXPECT_EQ(gradient.pushes[0].key.purpose, Purpose::kTrain);
+    Acknowledge(worker, fragment, Purpose::kTrain);
+  }
+  // Not before all is acknowledged, as only the worker can send it again.
+  EXPECT_TRUE(worker.OnTrained(12, TrainResult(), absl::UnixEpoch()).reports.empty());
+  const WorkerActions done = Acknowledge(worker, 1, Purpose::kDense);
+  ASSERT_EQ(done.reports.size(), 1u);
+  EXPECT_EQ(done.reports[0].pulled_bytes, 0);  // the full model's traffic is not the step's
+}
+
+TEST_F(DiagnosedWorkerTest, AfterItsEvaluation) {
+  Worker worker(options_, admission_, {10, 1, 2, 1});
+  worker.Start();
+  WorkerBinding binding = Binding(12, 3);
+  binding.diagnose = true;
+  binding.evaluations = {{12, ViewId(), 0, 2}};
+  const WorkerActions told = worker.OnBinding(binding, absl::UnixEpoch());
+  EXPECT_EQ(told.evaluate.size(), 1u);
+  EXPECT_TRUE(told.dense.empty());
+  EXPECT_EQ(worker.OnEvaluated(12, LossSum{2.5, 2, 1}).dense.size(), 1u);
+}
+
+TEST_F(DiagnosedWorkerTest, WithoutSamples_SaysSoOfAllFragments) {
+  Worker worker(options_, admission_, {10, 1, 2, 1});
+  const WorkerActions told = Diagnosed(worker, 0);
+  EXPECT_TRUE(told.dense.empty());
+  std::vector<int> dense, train;
+  for (const auto& push : told.pushes) {
+    EXPECT_EQ(push.key.terms, 0);
+    EXPECT_EQ(push.gradient, nullptr);
+    (push.key.purpose == Purpose::kDense ? dense : train).push_back(push.key.fragment.value());
+  }
+  EXPECT_EQ(dense, (std::vector<int>{0, 1, 2, 3}));
+  EXPECT_EQ(train, (std::vector<int>{0, 2, 3}));
+  EXPECT_EQ(told.ask.size(), 1u);
+}
+
+TEST_F(DiagnosedWorkerTest, ThatFails_EndsTheWorker) {
+  Worker worker(options_, admission_, {10, 1, 2, 1});
+  Diagnosed(worker, 2);
+  const WorkerActions actions = worker.OnDense(12, absl::ResourceExhaustedError("memory"));
+  ASSERT_TRUE(actions.exit.has_value());
+  EXPECT_TRUE(absl::IsResourceExhausted(*actions.exit));
+}
+
 // ---- Backward masking. One fragment a unit: 0 embed, 1 attention (not held), 2 mlp, 3 head. ----
 
 TEST_F(WorkerTest, Backward_PullsEverything_HoldsWhatItHolds) {

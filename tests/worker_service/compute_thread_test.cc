@@ -41,6 +41,17 @@ class FakeModel final : public LocalModel {
     return result;
   }
 
+  // As Train, of units that it wants.
+  absl::Status DenseGradient(const DenseTask& task, Exchange& exchange) override {
+    for (const HeldUnit& held : task.units) {
+      exchange.Want(held.unit);
+      auto fragments = exchange.Take(held.unit);
+      if (!fragments.ok()) return fragments.status();
+      exchange.Gradient(FragmentId(held.unit.value()), std::move(fragments->front()));
+    }
+    return absl::OkStatus();
+  }
+
   absl::StatusOr<LossSum> Evaluate(const EvaluateTask& task, Exchange& exchange) override {
     LossSum sum;
     for (const HeldUnit& unit : task.units) {
@@ -96,6 +107,10 @@ class ComputeThreadTest : public ::testing::Test {
       Tell(result.ok() ? absl::StrCat("evaluated ", result->loss_sum) : "", step, 0);
       End(result.status(), results);
     };
+    events.dense = [this, results](Step step, const absl::Status& status) {
+      Tell(status.ok() ? "dense" : "", step, 0);
+      End(status, results);
+    };
     thread_ = std::make_unique<ComputeThread>(&model_, &owner_, std::move(events), take_timeout);
   }
 
@@ -133,6 +148,18 @@ TEST_F(ComputeThreadTest, Evaluate_WantsEachUnitBeforeItTakesIt) {
   for (int u = 0; u < kUnits; ++u) thread_->UnitHere(4, UnitId(u), Unit(1));
   ASSERT_TRUE(ended_.Wait());
   EXPECT_THAT(told_, ElementsAre("4 want 0", "4 want 1", "4 want 2", "4 evaluated 3 0"));
+}
+
+TEST_F(ComputeThreadTest, DenseGradient_WantsAndGives) {
+  Start(absl::Seconds(30), 1);
+  DenseTask task;
+  task.step = 4;
+  task.units = AllUnits();
+  thread_->Add(std::move(task));
+  for (int u = 0; u < kUnits; ++u) thread_->UnitHere(4, UnitId(u), Unit(static_cast<float>(u)));
+  ASSERT_TRUE(ended_.Wait());
+  EXPECT_THAT(told_, ElementsAre("4 want 0", "4 gradient 0 0", "4 want 1", "4 gradient 1 1",
+                                 "4 want 2", "4 gradient 2 2", "4 dense 0"));
 }
 
 TEST_F(ComputeThreadTest, WeightsOfAnotherStep_AreNotTaken_DeadlineNamesStepAndUnit) {

@@ -40,6 +40,15 @@ struct EvaluateTask {
   int64_t micro_batch = 0;  // samples computed at once; 0: all
 };
 
+// The gradient of the full model over this worker's portion of training step `step`.
+struct DenseTask {
+  Step step = 0;
+  std::vector<HeldUnit> units;   // all units, with their evaluation factors
+  std::vector<int64_t> samples;  // as TrainTask's
+  std::vector<int64_t> epochs;
+  int64_t micro_batch = 0;  // samples computed at once; 0: all
+};
+
 // Sums over loss terms (targets), in nats. The mean loss is loss_sum / terms.
 struct LossSum {
   double loss_sum = 0;
@@ -56,8 +65,8 @@ struct TrainResult {
 class Exchange {
  public:
   virtual ~Exchange() = default;
-  // Says that `unit` will be taken soon (evaluation; a training step's units are on their way from
-  // its start).
+  // Says that `unit` will be taken soon (walks of the full model; a training step's units are on
+  // their way from its start).
   virtual void Want(UnitId unit) = 0;
   // Blocks until the task's version of the unit's block is here; its fragments in order, each [n]
   // in the wire's type, which the caller owns. Cancelled: the run ends. DeadlineExceeded: named,
@@ -69,7 +78,7 @@ class Exchange {
   // version's. Once per read-only unit, while the last micro-batch's backward pass goes down.
   virtual void Released(UnitId unit) = 0;
   // A fragment's final mean gradient over the task's loss terms, [n] in the wire's type. Once per
-  // held fragment, any order.
+  // held fragment (of a DenseTask: per fragment), any order.
   virtual void Gradient(FragmentId fragment, WireBuffer gradient) = 0;
 };
 
@@ -84,6 +93,11 @@ class LocalModel {
   // Forward of the full model, stage by stage, holding the weights of one stage (and the next one's
   // on their way).
   virtual absl::StatusOr<LossSum> Evaluate(const EvaluateTask& task, Exchange& exchange) = 0;
+  // Forward and backward of the full model, stage by stage, holding the weights and gradients of
+  // one stage (and the next one's weights on their way), and the boundary activations of all
+  // samples. Every unit is taken twice, or once where the walk turns. Numbers that are not finite
+  // are handed out as they are.
+  virtual absl::Status DenseGradient(const DenseTask& task, Exchange& exchange) = 0;
 };
 
 }  // namespace sdp

@@ -54,11 +54,11 @@ WorkerActions Worker::OnBinding(const WorkerBinding& binding, absl::Time /*now*/
   StepState& state = steps_[binding.step];
   state.binding = binding;
   state.units = units_;
-  EvaluateOrBegin(state, &actions);
+  WalkOrBegin(state, &actions);
   return actions;
 }
 
-// The training part of a step, after its evaluations.
+// The training part of a step, after its walks of the full model.
 void Worker::Begin(StepState& state, WorkerActions* actions) {
   const Step step = state.binding.step;
   if (state.binding.closing) {
@@ -111,8 +111,7 @@ TrainTask Worker::TaskOf(const StepState& state) const {
 void Worker::PushHeaders(StepState& state, WorkerActions* actions) {
   for (const UnitFactor& unit : state.units) {
     for (const FragmentId id : options_.layout->block(unit.unit)) {
-      state.unacknowledged[id] = nullptr;
-      PushFragment(state, id, absl::ZeroDuration(), actions);
+      Send(state, Purpose::kTrain, id, nullptr, actions);
     }
   }
   if (options_.masking == Masking::kForward) return;
@@ -172,17 +171,12 @@ void Worker::PullFragments(const RequestKey& key, const std::vector<FragmentId>&
   }
 }
 
-RequestKey Worker::Key(ViewId view, Step step) const {
-  return {admission_.generation, view, admission_.term, step, admission_.incarnation};
-}
-
 WorkerActions Worker::OnValue(Step step, FragmentId fragment, WireBuffer value, int64_t wire_bytes,
                               absl::Time /*now*/) {
   WorkerActions actions;
-  // An evaluation's traffic is not the step's: the full model passes by.
-  if (evaluation_.has_value() && evaluation_->part.version == step &&
-      evaluation_->weights.asked.contains(fragment)) {
-    Arrived(step, fragment, std::move(value), evaluation_->weights, &actions);
+  // A walk's traffic is not the step's: the full model passes by.
+  if (walk_.has_value() && walk_->version == step && walk_->weights.asked.contains(fragment)) {
+    Arrived(step, fragment, std::move(value), walk_->weights, &actions);
     return actions;
   }
   const auto it = steps_.find(step);
@@ -219,11 +213,11 @@ void Worker::Arrived(Step step, FragmentId fragment, WireBuffer value, Weights& 
 WorkerActions Worker::OnPullRefused(Step step, FragmentId fragment, Answer answer,
                                     const std::string& detail) {
   WorkerActions actions;
-  const bool evaluates = evaluation_.has_value() && evaluation_->part.version == step &&
-                         evaluation_->weights.asked.contains(fragment);
+  const bool walks =
+      walk_.has_value() && walk_->version == step && walk_->weights.asked.contains(fragment);
   const auto it = steps_.find(step);
   const bool trains = it != steps_.end() && it->second.weights.asked.contains(fragment);
-  if ((!evaluates && !trains) || answer == Answer::kStepClosed) return actions;
+  if ((!walks && !trains) || answer == Answer::kStepClosed) return actions;
   actions.exit = Refused("pull", fragment, step, answer, detail);
   return actions;
 }
@@ -246,20 +240,28 @@ WorkerActions Worker::OnReleased(Step step, UnitId unit) {
 WorkerActions Worker::OnGradient(Step step, FragmentId fragment, WireBuffer gradient) {
   WorkerActions actions;
   const auto it = steps_.find(step);
-  if (it == steps_.end() || it->second.due.erase(fragment) == 0) return actions;
-  StepState& state = it->second;
-  state.unacknowledged[fragment] = std::make_shared<const WireBuffer>(std::move(gradient));
-  PushFragment(state, fragment, absl::ZeroDuration(), &actions);
+  if (it == steps_.end()) return actions;
+  const Purpose purpose = Diagnoses(step) ? Purpose::kDense : Purpose::kTrain;
+  if (purpose == Purpose::kTrain && it->second.due.erase(fragment) == 0) return actions;
+  Send(it->second, purpose, fragment, std::make_shared<const WireBuffer>(std::move(gradient)),
+       &actions);
   return actions;
 }
 
-void Worker::PushFragment(const StepState& state, FragmentId fragment, absl::Duration delay,
-                          WorkerActions* actions) const {
+void Worker::Send(StepState& state, Purpose purpose, FragmentId fragment, SharedWire gradient,
+                  WorkerActions* actions) const {
+  state.sent(purpose)[fragment] = std::move(gradient);
+  PushFragment(state, purpose, fragment, absl::ZeroDuration(), actions);
+}
+
+void Worker::PushFragment(StepState& state, Purpose purpose, FragmentId fragment,
+                          absl::Duration delay, WorkerActions* actions) const {
   PushKey key;
   static_cast<RequestKey&>(key) = Key(state);
   key.fragment = fragment;
   key.terms = state.binding.samples() * options_.terms_per_sample;
-  actions->pushes.push_back({PlaceOf(fragment), key, state.unacknowledged.at(fragment), delay});
+  key.purpose = purpose;
+  actions->pushes.push_back({PlaceOf(fragment), key, state.sent(purpose).at(fragment), delay});
 }
 
 void Worker::OnPushed(Step step, int64_t wire_bytes) {
@@ -269,19 +271,21 @@ void Worker::OnPushed(Step step, int64_t wire_bytes) {
 WorkerActions Worker::OnPushAnswer(const PushAnswer& answer, absl::Time now) {
   WorkerActions actions;
   const auto it = steps_.find(answer.step);
-  if (it == steps_.end() || !it->second.unacknowledged.contains(answer.fragment)) return actions;
+  if (it == steps_.end() || !it->second.sent(answer.purpose).contains(answer.fragment))
+    return actions;
   StepState& state = it->second;
   switch (answer.answer) {
     case Answer::kReceived:
     case Answer::kStepClosed:
-      state.unacknowledged.erase(answer.fragment);
+      state.sent(answer.purpose).erase(answer.fragment);
+      PullWalked(&actions);
       TryComplete(state, now, &actions);
       PullFree(&actions);
       return actions;
     case Answer::kUnknownBinding:
     case Answer::kRetryAfter:
     case Answer::kBadChecksum:
-      PushFragment(state, answer.fragment, options_.retry_delay, &actions);
+      PushFragment(state, answer.purpose, answer.fragment, options_.retry_delay, &actions);
       return actions;
     case Answer::kNotFinite:
       actions.not_finite.push_back(
@@ -321,7 +325,7 @@ WorkerActions Worker::OnTrained(Step step, const absl::StatusOr<TrainResult>& re
 
 void Worker::TryComplete(StepState& state, absl::Time now, WorkerActions* actions) {
   const bool computed = state.binding.samples() == 0 || state.result.has_value();
-  if (!computed || !state.due.empty() || !state.unacknowledged.empty()) return;
+  if (!computed || !state.due.empty() || !state.acknowledged()) return;
   StepReport report;
   report.worker = admission_.incarnation;
   report.step = state.binding.step;
@@ -354,12 +358,13 @@ WorkerActions Worker::Reconnected(ShardId shard) {
     }
     PullFragments(key, wanted, &actions);
   };
-  if (evaluation_.has_value())
-    ask_again(Key(evaluation_->part.view, evaluation_->part.version), evaluation_->weights);
-  for (const auto& [step, state] : steps_) {
+  if (walk_.has_value()) ask_again(Key(walk_->view, walk_->version), walk_->weights);
+  for (auto& [step, state] : steps_) {
     ask_again(Key(state), state.weights);
-    for (const auto& [id, gradient] : state.unacknowledged) {
-      if (there(id)) PushFragment(state, id, absl::ZeroDuration(), &actions);
+    for (const Purpose purpose : {Purpose::kTrain, Purpose::kDense}) {
+      for (const auto& [id, gradient] : state.sent(purpose)) {
+        if (there(id)) PushFragment(state, purpose, id, absl::ZeroDuration(), &actions);
+      }
     }
   }
   return actions;
@@ -375,8 +380,8 @@ WorkerActions Worker::CoordinatorRestarted() const {
 bool Worker::waits() const {
   if (steps_.empty()) return true;
   const auto& [step, state] = *steps_.begin();
-  if (evaluation_.has_value() && evaluation_->step == step)
-    return !evaluation_->weights.asked.empty();
+  if (walk_.has_value() && walk_->step == step)
+    return !walk_->weights.asked.empty() || !walk_->unasked.empty();
   return !state.weights.asked.empty() || !state.unasked.empty() || state.due.empty();
 }
 
@@ -385,15 +390,17 @@ Step Worker::step() const { return steps_.empty() ? asked_.value_or(0) : steps_.
 std::string Worker::phase() const {
   if (steps_.empty()) return absl::StrCat("step ", step(), ": waiting for its binding");
   const auto& [step, state] = *steps_.begin();
-  if (evaluation_.has_value() && evaluation_->step == step) {
-    return absl::StrCat("step ", evaluation_->part.version, ": evaluating ",
-                        options_.catalog->unit(evaluation_->last_wanted).name);
+  if (walk_.has_value() && walk_->step == step) {
+    return absl::StrCat("step ", walk_->version, ": ",
+                        walk_->first_sample.has_value() ? "evaluating " : "dense gradient, at ",
+                        options_.catalog->unit(walk_->last_wanted).name);
   }
   const size_t missing = state.weights.asked.size() + state.unasked.size();
   if (missing > 0) return absl::StrCat("step ", step, ": waiting for ", missing, " fragments");
   if (!state.due.empty())
     return absl::StrCat("step ", step, ": computing, ", state.due.size(), " gradients to go");
-  return absl::StrCat("step ", step, ": ", state.unacknowledged.size(),
+  return absl::StrCat("step ", step, ": ",
+                      state.unacknowledged.size() + state.unacknowledged_dense.size(),
                       " gradients not acknowledged");
 }
 

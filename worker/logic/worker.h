@@ -56,6 +56,7 @@ struct WorkerActions {
   std::vector<Done> done;
   std::vector<UnitHere> units;
   std::vector<EvaluateTask> evaluate;  // to the compute thread, which works in order
+  std::vector<DenseTask> dense;
   std::vector<TrainTask> train;
   std::vector<StepReport> reports;  // repeat until acknowledged
   std::vector<EvaluationReport> evaluations;
@@ -64,7 +65,8 @@ struct WorkerActions {
 };
 
 // Worker is the life of a training step on one worker: ask for the binding, pull the subnetwork
-// (with backward masking: the model), compute, push each gradient as it is ready, report.
+// (with backward masking: the model), compute, push each gradient as it is ready, report. Before
+// that, where the binding says so, walks of the full model: evaluation, and its gradient.
 // Event-driven; the computation itself, sockets and files are outside. Threads: confined to one.
 class Worker {
  public:
@@ -95,11 +97,12 @@ class Worker {
   WorkerActions OnReleased(Step step, UnitId unit);
   WorkerActions OnGradient(Step step, FragmentId fragment, WireBuffer gradient);
   WorkerActions OnEvaluated(Step step, const absl::StatusOr<LossSum>& result);
+  WorkerActions OnDense(Step step, const absl::Status& result);
   WorkerActions OnTrained(Step step, const absl::StatusOr<TrainResult>& result, absl::Time now);
   // A stream to this shard was opened anew: asks again for what has not come, sends again what is
   // not acknowledged.
   WorkerActions Reconnected(ShardId shard);
-  void OnPushed(Step step, int64_t wire_bytes);  // bytes of a push that left
+  void OnPushed(Step step, int64_t wire_bytes);  // bytes of a push, to train, that left
   // The coordinator is another process now: repeats the last reports, which it may have had and not
   // written.
   WorkerActions CoordinatorRestarted() const;
@@ -117,34 +120,52 @@ class Worker {
     absl::flat_hash_map<UnitId, std::vector<WireBuffer>> parts;  // of units that are not complete
     absl::flat_hash_map<UnitId, size_t> missing;  // fragments of a unit that have not come
   };
-  struct Evaluation {
+  // Of the full model, at `version`.
+  struct FullWalk {
     Step step = 0;  // that is bound to it, and trains afterwards
-    EvaluationPart part;
-    UnitId last_wanted;
-    Weights weights;
+    Step version = 0;
+    ViewId view;                          // of step `version`
+    std::optional<int64_t> first_sample;  // of an evaluation's part; none: the dense gradient
+    UnitId last_wanted = UnitId(0);
+    std::vector<FragmentId> unasked = {};  // wanted
+    Weights weights = {};
   };
+  using Gradients = absl::flat_hash_map<FragmentId, SharedWire>;  // null: a header
   struct StepState {
     WorkerBinding binding;
     std::vector<UnitFactor> units;
-    size_t evaluated = 0;  // of the binding's evaluations
+    size_t evaluated = 0;    // of the binding's evaluations, the one under way too
+    bool diagnosed = false;  // likewise
     Weights weights;
     absl::flat_hash_set<FragmentId> unasked;
     absl::flat_hash_map<ShardId, int> awaited;  // backward masking: fragments to come from it
     // Gradients. due: not computed yet; unacknowledged: kept until the shard has them. in_use:
     // there will be none, as the unit is not held, and the weights are not released yet.
     absl::flat_hash_set<FragmentId> due, in_use;
-    absl::flat_hash_map<FragmentId, SharedWire> unacknowledged;
+    Gradients unacknowledged, unacknowledged_dense;
     std::optional<TrainResult> result;
     absl::Time trained_at;
     int64_t pulled_bytes = 0, pushed_bytes = 0;
+
+    bool acknowledged() const { return unacknowledged.empty() && unacknowledged_dense.empty(); }
+    Gradients& sent(Purpose purpose) {
+      return purpose == Purpose::kTrain ? unacknowledged : unacknowledged_dense;
+    }
   };
 
-  RequestKey Key(ViewId view, Step step) const;
+  RequestKey Key(ViewId view, Step step) const {
+    return {admission_.generation, view, admission_.term, step, admission_.incarnation};
+  }
   RequestKey Key(const StepState& state) const {
     return Key(state.binding.view, state.binding.step);
   }
-  // The next of the step's evaluations; after them it trains.
-  void EvaluateOrBegin(StepState& state, WorkerActions* actions);
+  // The next of the step's walks; after them it trains.
+  void WalkOrBegin(StepState& state, WorkerActions* actions);
+  std::vector<HeldUnit> AllUnits() const;  // with their evaluation factors
+  void PullWalked(WorkerActions* actions);
+  bool Diagnoses(Step step) const {  // that walk is under way
+    return walk_.has_value() && walk_->version == step && !walk_->first_sample.has_value();
+  }
   ShardId PlaceOf(FragmentId fragment) const {
     return place_[static_cast<size_t>(fragment.value())];
   }
@@ -160,7 +181,10 @@ class Worker {
   void PullFree(WorkerActions* actions);
   void PullFragments(const RequestKey& key, const std::vector<FragmentId>& fragments,
                      WorkerActions* actions) const;
-  void PushFragment(const StepState& state, FragmentId fragment, absl::Duration delay,
+  // `gradient` is kept until it is acknowledged; null: a header alone.
+  void Send(StepState& state, Purpose purpose, FragmentId fragment, SharedWire gradient,
+            WorkerActions* actions) const;
+  void PushFragment(StepState& state, Purpose purpose, FragmentId fragment, absl::Duration delay,
                     WorkerActions* actions) const;
   void TryComplete(StepState& state, absl::Time now, WorkerActions* actions);
 
@@ -177,8 +201,8 @@ class Worker {
   std::optional<Step> asked_;          // the step whose binding is awaited
   std::map<ShardId, ReadsDone> done_;  // backward masking: what it was told last
   std::map<Step, StepState> steps_;    // bound, until reported; at most two
-  std::optional<Evaluation> evaluation_;
-  bool finished_ = false;  // there will be no more steps
+  std::optional<FullWalk> walk_;       // under way
+  bool finished_ = false;              // there will be no more steps
   std::deque<StepReport> last_reports_;
   std::deque<EvaluationReport> last_evaluations_;
 };

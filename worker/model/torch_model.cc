@@ -5,6 +5,7 @@
 #include "ATen/Parallel.h"
 #include "c10/core/AutogradState.h"
 #include "common/base/status.h"
+#include "worker/model/dense_pass.h"
 #include "worker/model/evaluate_pass.h"
 #include "worker/model/torch_errors.h"
 #include "worker/model/train_pass.h"
@@ -70,6 +71,14 @@ absl::StatusOr<LossSum> TorchModel::Evaluate(const EvaluateTask& task, Exchange&
   EvaluatePass pass(walk_, plan, *training_, *validation_, options_.norms, options_.memory_bytes,
                     task, exchange);
   return Run(options_, pass, &EvaluatePass::Run);
+}
+
+absl::Status TorchModel::DenseGradient(const DenseTask& task, Exchange& exchange) {
+  UseThreads(options_.threads);
+  ComputeHere();
+  SDP_ASSIGN_OR_RETURN(const WalkPlan plan, PlanWalk(walk_.catalog, task.units));
+  DensePass pass(walk_, plan, *training_, task, exchange);
+  return Run(pass, &DensePass::Run);
 }
 
 absl::StatusOr<NormValues> TorchModel::LearnNorms(const EvaluateTask& task, Exchange& exchange) {

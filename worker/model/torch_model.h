@@ -51,6 +51,7 @@ class TorchModel : public LocalModel {
   // OutOfRange - the loss is not finite. With micro_batch 0 as many samples are computed at once as
   // have 16,384 targets: all of a validation set would rarely fit.
   absl::StatusOr<LossSum> Evaluate(const EvaluateTask& task, Exchange& exchange) override;
+  absl::Status DenseGradient(const DenseTask& task, Exchange& exchange) override;
   // What Evaluate would learn of BatchNorm's statistics.
   absl::StatusOr<NormValues> LearnNorms(const EvaluateTask& task, Exchange& exchange);
 

@@ -70,6 +70,12 @@ void ComputeThread::Work(const EvaluateTask& task) {
       [this, step = step_, result = std::move(result)] { events_.evaluated(step, result); });
 }
 
+void ComputeThread::Work(const DenseTask& task) {
+  step_ = task.step;
+  auto result = model_->DenseGradient(task, *this);
+  owner_->Post([this, step = step_, result = std::move(result)] { events_.dense(step, result); });
+}
+
 void ComputeThread::Want(UnitId unit) {
   owner_->Post([this, step = step_, unit] { events_.want(step, unit); });
 }

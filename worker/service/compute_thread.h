@@ -29,6 +29,7 @@ class ComputeThread final : private Exchange {
     std::function<void(Step, UnitId)> released;
     std::function<void(Step, FragmentId, WireBuffer)> gradient;
     std::function<void(Step, const absl::StatusOr<LossSum>&)> evaluated;
+    std::function<void(Step, const absl::Status&)> dense;
     std::function<void(Step, const absl::StatusOr<TrainResult>&)> trained;
   };
 
@@ -39,18 +40,20 @@ class ComputeThread final : private Exchange {
 
   void Add(TrainTask task) ABSL_LOCKS_EXCLUDED(mutex_) { AddTask(std::move(task)); }
   void Add(EvaluateTask task) ABSL_LOCKS_EXCLUDED(mutex_) { AddTask(std::move(task)); }
+  void Add(DenseTask task) ABSL_LOCKS_EXCLUDED(mutex_) { AddTask(std::move(task)); }
   void UnitHere(Step step, UnitId unit, std::vector<WireBuffer> fragments)
       ABSL_LOCKS_EXCLUDED(mutex_);
   // Ends waits with Cancelled and starts no further task.
   void Cancel() ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:
-  using Task = std::variant<TrainTask, EvaluateTask>;
+  using Task = std::variant<TrainTask, EvaluateTask, DenseTask>;
 
   void AddTask(Task task) ABSL_LOCKS_EXCLUDED(mutex_);
   void Run() ABSL_LOCKS_EXCLUDED(mutex_);
   void Work(const TrainTask& task);
   void Work(const EvaluateTask& task);
+  void Work(const DenseTask& task);
 
   void Want(UnitId unit) override;
   absl::StatusOr<std::vector<WireBuffer>> Take(UnitId unit) override ABSL_LOCKS_EXCLUDED(mutex_);

@@ -184,6 +184,7 @@ void WorkerService::Do(WorkerActions actions) {
   for (auto& unit : actions.units)
     compute_->UnitHere(unit.step, unit.unit, std::move(unit.fragments));
   for (EvaluateTask& task : actions.evaluate) compute_->Add(std::move(task));
+  for (DenseTask& task : actions.dense) compute_->Add(std::move(task));
   for (TrainTask& task : actions.train) compute_->Add(std::move(task));
   for (StepReport& report : actions.reports) {
     report.peak_memory_bytes = PeakMemoryBytes();
@@ -219,6 +220,9 @@ ComputeThread::Events WorkerService::ComputeEvents() {
   };
   events.evaluated = [this](Step step, const absl::StatusOr<LossSum>& result) {
     Do(worker_->OnEvaluated(step, result));
+  };
+  events.dense = [this](Step step, const absl::Status& result) {
+    Do(worker_->OnDense(step, result));
   };
   events.trained = [this](Step step, const absl::StatusOr<TrainResult>& result) {
     Do(worker_->OnTrained(step, result, absl::Now()));

@@ -169,7 +169,10 @@ StepState& Coordinator::OpenStep(const BindingRecord& binding,
   } else {
     step.expect_reports.insert(view_->members().begin(), view_->members().end());
     step.squares.resize(place_.size());
-    if (step.diagnose) step.holder_squares.resize(place_.size());
+    if (step.diagnose) {
+      step.holder_squares.resize(place_.size());
+      step.comparisons.resize(place_.size());
+    }
   }
   if (binding.evaluate) Evaluate(step);
   return step;
@@ -300,6 +303,7 @@ WorkerBinding Coordinator::BindingFor(const StepState& step, int rank, int64_t k
     binding.evaluations = more->second;
   for (auto own = step.UndoneBy(member); own != step.undone.end() && own->first == member; ++own)
     binding.evaluations.push_back(step.evaluations[own->second].part);
+  binding.diagnose = step.diagnose;
   binding.closing = step.binding.closing;
   return binding;
 }

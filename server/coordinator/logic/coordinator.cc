@@ -144,6 +144,8 @@ CoordinatorActions Coordinator::OnReduced(const Reduced& reduced, absl::Time now
   }
   Progress(now);
   if (step.reduced.size() == Owners().size()) FinishReduction(step, &actions);
+  ReportSteps(now, &actions);
+  TryFinish(now, &actions);
   return actions;
 }
 

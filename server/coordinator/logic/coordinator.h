@@ -132,6 +132,7 @@ class Coordinator {
   CoordinatorActions ProcessEnded(const std::string& name, absl::Time now, absl::Status* error);
 
   CoordinatorActions OnReduced(const Reduced& reduced, absl::Time now);
+  CoordinatorActions OnDiagnosed(const Diagnosed& diagnosed, absl::Time now);
   CoordinatorActions OnStepDone(const StepDone& done, absl::Time now);
   CoordinatorActions OnStateHashes(const StateHashes& hashes, absl::Time now);
   CoordinatorActions OnCheckpointPart(const CheckpointPart& part, absl::Time now);
@@ -255,6 +256,7 @@ class Coordinator {
   void FinishEvaluation(StepState& step, CoordinatorActions* actions);
   // To others of the step's view, what the worker has left undone of it.
   void GiveEvaluationsAway(StepState& step, Incarnation worker, CoordinatorActions* actions);
+  // Nobody reads its version any more, for evaluation or the dense gradient.
   void ReleaseEvaluation(const StepState& step, CoordinatorActions* actions);
 
   // watch.cc

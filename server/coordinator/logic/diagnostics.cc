@@ -10,6 +10,11 @@ BlockDiagnostics Diagnose(const std::string& unit, const HolderGradients& gradie
   BlockDiagnostics block;
   block.unit = unit;
   block.gradient_norm = std::sqrt(gradients.mean_square);
+  if (gradients.dense.has_value() && gradients.dense->square > 0 && gradients.mean_square > 0) {
+    const double norm = std::sqrt(gradients.dense->square);
+    block.dense_cosine = gradients.dense->dot / (block.gradient_norm * norm);
+    block.dense_ratio = block.gradient_norm / norm;
+  }
   double total = 0;
   for (const int64_t terms : gradients.terms) {
     total += static_cast<double>(terms);

@@ -13,6 +13,11 @@ struct HolderGradients {
   std::vector<int64_t> terms;   // [holders] n_a, loss terms
   std::vector<double> squares;  // [holders] |g_a|^2
   double mean_square = 0;       // |m|^2, before clipping
+  // Of the dense gradient d, if all of the block is compared with it: <m, d> and |d|^2.
+  struct Dense {
+    double dot = 0, square = 0;
+  };
+  std::optional<Dense> dense = std::nullopt;
 };
 
 // How far the holders of a block agree. Pairs of holders need no gradient beside another one, since
@@ -28,6 +33,15 @@ struct BlockDiagnostics {
   // distance to be expected between m and its mean over other samples and other holders. For blocks
   // alike it falls as 1 / holders. None: no pair.
   std::optional<double> variance;
+  // Of m and the dense gradient d, which is that of the full model's mean loss, as it is evaluated,
+  // over the samples of the step: of all members, but for those that were excluded before they had
+  // pushed theirs. With backward masking d is what m estimates, from its holders' samples. With
+  // forward masking m is a gradient of smaller networks, each with the unit's training factor f
+  // where d has the evaluation factor e (common/plan/rescale.h): where branches change little of
+  // what others see, m is near f / e times d, with `eval` N / p. At coverage 1 both are 1. None: m
+  // or d is zero or missing.
+  std::optional<double> dense_cosine;
+  std::optional<double> dense_ratio;  // |m| / |d|
 };
 
 // Pure. Precondition: `terms` and `squares` are of one size.

@@ -1,4 +1,4 @@
-// Coordinator: the full model's evaluations, in parts that members compute.
+// Coordinator: the full model's evaluations, in parts that members compute, and its gradients.
 #include <algorithm>
 #include <cmath>
 
@@ -61,6 +61,26 @@ void Coordinator::FinishEvaluation(StepState& step, CoordinatorActions* actions)
                    "step ", step.binding.step, ": the full model's validation loss is not finite")),
                actions);
   }
+}
+
+CoordinatorActions Coordinator::OnDiagnosed(const Diagnosed& report, absl::Time now) {
+  CoordinatorActions actions;
+  const auto it = steps_.find(report.step);
+  const size_t number = static_cast<size_t>(report.shard.value());
+  if (it == steps_.end() || !it->second.diagnose || number >= shards_.size() ||
+      report.fragments.size() != shards_[number].fragments ||
+      !it->second.diagnosed.insert(report.shard).second) {
+    return actions;
+  }
+  StepState& step = it->second;
+  size_t next = 0;
+  for (size_t f = 0; f < place_.size(); ++f) {
+    if (place_[f] == report.shard) step.comparisons[f] = report.fragments[next++];
+  }
+  Progress(now);
+  ReportSteps(now, &actions);
+  TryFinish(now, &actions);
+  return actions;
 }
 
 // Once its line is written: a coordinator that takes the run up before that lets it be evaluated

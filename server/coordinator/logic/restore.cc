@@ -33,7 +33,7 @@ struct Coordinator::Restoring {
   struct Bound {
     std::vector<PositionRange> positions;
     std::shared_ptr<const View> view;
-    bool evaluate = false;
+    bool read = false;  // by evaluation or for the dense gradient: shards keep its version
   };
   const Written& written;
   absl::Time now;
@@ -188,7 +188,7 @@ absl::Status Coordinator::RestoreBinding(const BindingRecord& record, Restoring&
   // Older ones than the newest complete one are complete, given up, or removed.
   const bool checkpoint =
       record.checkpoint && (written.checkpoints.empty() || t > *written.checkpoints.rbegin());
-  restoring.steps[t] = {positions, view_, record.evaluate};
+  restoring.steps[t] = {positions, view_, record.evaluate || (DiagnoseAt(t) && !record.closing)};
   if (restoring.steps.size() > kStepsRemembered) restoring.steps.erase(restoring.steps.begin());
   if (t <= written.line && !checkpoint && !record.closing) return absl::OkStatus();
   if (const absl::Status status = MakeRestoredPlan(restoring); !status.ok()) return status;
@@ -220,7 +220,7 @@ absl::Status Coordinator::RestoreExclusion(const ExclusionRecord& record,
       return Damaged(absl::StrCat("worker incarnation ", record.worker.value(),
                                   " gives back samples of step ", returned));
     }
-    const auto& [positions, view, evaluate] = step->second;
+    const auto& [positions, view, read] = step->second;
     const auto [first, samples] = view->PortionOf(*rank);
     ReturnPortion(returned, PartOf(positions, first, samples));
   }
@@ -239,7 +239,7 @@ void Coordinator::TellRestored(const Restoring& restoring, CoordinatorActions* a
     actions->admit_shards.push_back({shards_[s].registration.name, shards_[s].registration.instance,
                                      shards_[s].registration.address, AdmissionOf(shard)});
     for (const auto& [number, step] : restoring.steps) {
-      if (step.evaluate && !steps_.contains(number) && number > next_step_ - kReleasedAgain)
+      if (step.read && !steps_.contains(number) && number > next_step_ - kReleasedAgain)
         actions->releases.push_back({shard, number});
     }
   }

@@ -85,7 +85,8 @@ struct StepState {
   bool diagnose = false;
   std::vector<double> squares;                      // [fragments]
   std::vector<std::vector<double>> holder_squares;  // [fragments][holders], to diagnose
-  std::set<ShardId> reduced;
+  std::vector<GradientComparison> comparisons;      // [fragments], likewise
+  std::set<ShardId> reduced, diagnosed;
   std::set<Incarnation> expect_reports;
   std::map<Incarnation, StepReport> reports;
   std::vector<Evaluation> evaluations;              // in the order of their samples

@@ -22,13 +22,15 @@ std::string Named(const std::vector<std::string>& first, size_t all) {
 void Coordinator::ReportSteps(absl::Time now, CoordinatorActions* actions) {
   while (!steps_.empty()) {
     const StepState& step = steps_.begin()->second;
+    const size_t owners = Owners().size();
     const bool complete = !step.binding.closing && committed_ >= step.binding.step &&
-                          step.expect_reports.empty() && step.evaluated();
+                          step.reduced.size() == owners && step.expect_reports.empty() &&
+                          step.evaluated() && (!step.diagnose || step.diagnosed.size() == owners);
     if (!complete) return;
     CoordinatorActions* const then = WhenStored(actions);
     then->metrics.push_back(MetricsOf(step, now));
     last_commit_ = step.committed_at;
-    if (step.binding.evaluate) ReleaseEvaluation(step, then);
+    if (step.binding.evaluate || step.diagnose) ReleaseEvaluation(step, then);
     steps_.erase(steps_.begin());
   }
 }
@@ -88,7 +90,8 @@ StepMetrics Coordinator::MetricsOf(const StepState& step, absl::Time now) {
   metrics.samples = step.binding.samples;
   metrics.tokens = step.binding.samples * options_.tokens_per_sample;
   metrics.elapsed = step.committed_at - last_commit_;
-  if (step.diagnose) metrics.blocks = BlocksOf(step);
+  // All of it, but for a step of which a lost shard has ended the waiting.
+  if (step.diagnose && step.reduced.size() == Owners().size()) metrics.blocks = BlocksOf(step);
   return metrics;
 }
 
@@ -102,6 +105,8 @@ std::vector<BlockDiagnostics> Coordinator::BlocksOf(const StepState& step) const
       gradients.terms.push_back(reported == step.reports.end() ? 0 : reported->second.terms);
     }
     gradients.squares.resize(gradients.terms.size());
+    HolderGradients::Dense dense;
+    bool whole = true;  // every fragment is compared
     const UnitId id(static_cast<int32_t>(unit));
     for (const FragmentId fragment : options_.layout->block(id)) {
       const auto f = static_cast<size_t>(fragment.value());
@@ -109,7 +114,12 @@ std::vector<BlockDiagnostics> Coordinator::BlocksOf(const StepState& step) const
       for (size_t a = 0; a < gradients.squares.size(); ++a) {
         gradients.squares[a] += step.holder_squares[f][a];
       }
+      const GradientComparison& compared = step.comparisons[f];
+      if (compared.terms == 0) whole = false;
+      dense.dot += compared.dot;
+      dense.square += compared.square;
     }
+    if (whole) gradients.dense = dense;
     blocks.push_back(Diagnose(options_.catalog->unit(id).name, gradients));
   }
   return blocks;
@@ -219,6 +229,11 @@ std::string Coordinator::WaitingForSteps() const {
     for (const auto& [evaluator, place] : bound.undone) {
       if (who.size() == kNamed) break;
       who.push_back(absl::StrCat(NameOf(evaluator), " (evaluation of version ", version, ")"));
+    }
+    for (const ShardId shard : Owners()) {
+      if (!bound.diagnose || bound.diagnosed.contains(shard)) continue;
+      who.push_back(absl::StrCat(shards_[static_cast<size_t>(shard.value())].registration.name,
+                                 " (the dense gradient of version ", version, ")"));
     }
   }
   if (const auto it = steps_.find(step); it != steps_.end()) {

@@ -129,6 +129,13 @@ absl::Status CoordinatorService::OnReduced(const proto::ReducedReport& report) {
   return valid;
 }
 
+absl::Status CoordinatorService::OnDiagnosed(const proto::DiagnosedReport& report) {
+  if (over_.has_value()) return over_->ok() ? absl::OkStatus() : Over();
+  const absl::Status valid = CheckReport(report.generation(), {Role::kShard, report.shard()});
+  if (valid.ok()) Execute(logic_.OnDiagnosed(FromProto(report), absl::Now()));
+  return valid;
+}
+
 absl::Status CoordinatorService::OnStepDone(const proto::StepDoneReport& report) {
   if (over_.has_value()) return over_->ok() ? absl::OkStatus() : Over();
   const MemberKey key = {Role::kShard, report.shard()};

@@ -138,6 +138,18 @@ bool ChangesCoverage(const ConfigChange& change) {
          (absl::StartsWith(change.key, "sdp.") || absl::StartsWith(change.key, "model."));
 }
 
+// What bound steps follow from though their records do not say it.
+absl::Status CheckTakenUp(const RunConfig& before, const RunConfig& now) {
+  const auto check = [](const char* key, int64_t was, int64_t is) -> absl::Status {
+    if (was == is) return absl::OkStatus();
+    return absl::FailedPreconditionError(absl::StrCat(
+        "the run that is to be taken up has ", key, " = ", was, ", and this one asks for ", is,
+        "; another number needs a resume from a checkpoint (sdp train --resume)"));
+  };
+  SDP_RETURN_IF_ERROR(check("cluster.shards", before.cluster().shards(), now.cluster().shards()));
+  return check("diagnostics.every", before.diagnostics().every(), now.diagnostics().every());
+}
+
 }  // namespace
 
 absl::StatusOr<Beginning> BeginRun(const RunSetup& setup, const StartFrom& from) {
@@ -193,12 +205,7 @@ absl::StatusOr<std::optional<Beginning>> TakeUpRun(const RunSetup& setup,
   Beginning beginning;
   SDP_RETURN_IF_ERROR(
       CheckChanges(ConfigChanges(request.before, setup.config), /*force=*/false, &beginning.notes));
-  if (const int before = request.before.cluster().shards(), now = setup.config.cluster().shards();
-      before != now) {
-    return absl::FailedPreconditionError(absl::StrCat(
-        "the run that is to be taken up has cluster.shards = ", before, ", and this one asks for ",
-        now, "; another number needs a resume from a checkpoint (sdp train --resume)"));
-  }
+  SDP_RETURN_IF_ERROR(CheckTakenUp(request.before, setup.config));
   const History history = Summarize(request.records);
   if (!history.last.has_value()) return std::nullopt;
   const GenerationRecord& record = *history.last;

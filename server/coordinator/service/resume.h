@@ -49,7 +49,7 @@ absl::StatusOr<Beginning> ResumeRun(const RunSetup& setup, const ResumeRequest& 
 
 // With what a coordinator process goes on that is started again while the run lives: the newest
 // generation, as it began. None: no generation has begun. FailedPrecondition - a key that is in the
-// config hash has changed, or the number of shards.
+// config hash has changed, or the number of shards, or which steps are diagnosed.
 absl::StatusOr<std::optional<Beginning>> TakeUpRun(const RunSetup& setup,
                                                    const ResumeRequest& request);
 

@@ -84,6 +84,11 @@ grpc::ServerUnaryReactor* CoordinatorService::Rpc::ReportReduced(
   return OnLoop(context, *request, [this, request] { return service_->OnReduced(*request); });
 }
 
+grpc::ServerUnaryReactor* CoordinatorService::Rpc::ReportDiagnosed(
+    Context* context, const proto::DiagnosedReport* request, proto::Ack*) {
+  return OnLoop(context, *request, [this, request] { return service_->OnDiagnosed(*request); });
+}
+
 grpc::ServerUnaryReactor* CoordinatorService::Rpc::ReportStepDone(
     Context* context, const proto::StepDoneReport* request, proto::Ack*) {
   return OnLoop(context, *request, [this, request] { return service_->OnStepDone(*request); });

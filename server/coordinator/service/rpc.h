@@ -25,6 +25,8 @@ class CoordinatorService::Rpc final : public proto::Coordinator::CallbackService
                      proto::BeginStepResponse* response) override;
   Reactor* ReportReduced(Context* context, const proto::ReducedReport* request,
                          proto::Ack* response) override;
+  Reactor* ReportDiagnosed(Context* context, const proto::DiagnosedReport* request,
+                           proto::Ack* response) override;
   Reactor* ReportStepDone(Context* context, const proto::StepDoneReport* request,
                           proto::Ack* response) override;
   Reactor* ReportStateHashes(Context* context, const proto::StateHashesReport* request,

@@ -155,6 +155,8 @@ std::string MetricsJson(const StepMetrics& metrics) {
     entry["gradient_norm"] = block.gradient_norm;
     if (block.cosine.has_value()) entry["cosine"] = *block.cosine;
     if (block.variance.has_value()) entry["variance"] = *block.variance;
+    if (block.dense_cosine.has_value()) entry["dense_cosine"] = *block.dense_cosine;
+    if (block.dense_ratio.has_value()) entry["dense_ratio"] = *block.dense_ratio;
   }
   return json.dump();
 }

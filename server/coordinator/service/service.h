@@ -103,6 +103,7 @@ class CoordinatorService {
   void OnBeginStep(const proto::BeginStepRequest& request,
                    const Pending<proto::BeginStepResponse>& pending);
   absl::Status OnReduced(const proto::ReducedReport& report);
+  absl::Status OnDiagnosed(const proto::DiagnosedReport& report);
   absl::Status OnStepDone(const proto::StepDoneReport& report);
   absl::Status OnStateHashes(const proto::StateHashesReport& report);
   absl::Status OnCheckpoint(const proto::CheckpointReport& report);

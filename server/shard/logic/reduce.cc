@@ -30,6 +30,25 @@ SDP_VECTORIZE double SumOfSquares(absl::Span<const float> values) {
   return total;
 }
 
+// A loop of its own, as SumOfSquares, which every round takes, converts each number once.
+SDP_VECTORIZE double DotProduct(absl::Span<const float> a, absl::Span<const float> b) {
+  constexpr size_t kBlock = 1024, kLanes = 8;
+  double total = 0;
+  for (size_t begin = 0; begin < a.size(); begin += kBlock) {
+    const size_t end = std::min(begin + kBlock, a.size());
+    double lanes[kLanes] = {};
+    for (size_t i = begin; i < end; i += kLanes) {
+      const size_t width = std::min(kLanes, end - i);
+      for (size_t lane = 0; lane < width; ++lane)
+        lanes[lane] += double{a[i + lane]} * double{b[i + lane]};
+    }
+    double block = 0;
+    for (const double lane : lanes) block += lane;
+    total += block;
+  }
+  return total;
+}
+
 SDP_VECTORIZE bool AllFinite(absl::Span<const float> values) {
   // Not finite: all exponent bits set. Without an early end, since that does not vectorise.
   uint32_t found = 0;

@@ -8,6 +8,9 @@ namespace sdp {
 // block, so that the bits do not depend on vector width.
 double SumOfSquares(absl::Span<const float> values);
 
+// Likewise of the products of elements. Precondition: of one size.
+double DotProduct(absl::Span<const float> a, absl::Span<const float> b);
+
 // No NaN and no infinity.
 bool AllFinite(absl::Span<const float> values);
 

@@ -10,17 +10,6 @@
 #include "server/shard/logic/shard.h"
 
 namespace sdp {
-namespace {
-
-constexpr size_t kRepeatedReports = 2;
-
-template <typename T>
-void Remember(std::vector<T>& last, T report) {
-  last.push_back(std::move(report));
-  if (last.size() > kRepeatedReports) last.erase(last.begin());
-}
-
-}  // namespace
 
 ShardActions Shard::Start() {
   ShardActions actions;
@@ -33,6 +22,7 @@ ShardActions Shard::Start() {
 ShardActions Shard::Reconnected() const {
   ShardActions actions;
   actions.reduced = last_reduced_;
+  actions.diagnosed = last_diagnosed_;
   actions.done = last_done_;
   if (hashes_.has_value()) actions.hashes.push_back(*hashes_);
   return actions;
@@ -101,21 +91,27 @@ void Shard::LeaveOut(Step step, Incarnation worker, ShardActions* actions) {
   if (!bound->second.binding.closing) {
     const std::shared_ptr<const Holders> holders = bound->second.holders;
     for (const FragmentId id : owned_) {
-      Owned& owned = fragments_.at(id);
-      if (owned.version > step) continue;  // its round is over
-      const size_t unit = static_cast<size_t>(options_.layout->fragment(id).unit.value());
-      const auto& leaves = holders->leaves[static_cast<size_t>(holders->sets->set_of_unit[unit])];
-      const auto leaf = leaves.find(worker);
-      if (leaf == leaves.end()) continue;
-      Round& round = owned.rounds.try_emplace(step, static_cast<int>(leaves.size())).first->second;
-      if (round.closed || round.sum.has(leaf->second)) continue;
-      round_bytes_ -= round.bytes();
-      round.sum.Add(leaf->second, FloatBuffer(), 0);
-      round_bytes_ += round.bytes();
-      CloseReady(id, actions);
+      LeaveDenseOut(id, step, holders->members.at(worker), actions);
+      LeaveRoundOut(id, step, worker, *holders, actions);
     }
   }
   if (read) Forget(step);
+}
+
+void Shard::LeaveRoundOut(FragmentId id, Step step, Incarnation worker, const Holders& holders,
+                          ShardActions* actions) {
+  Owned& owned = fragments_.at(id);
+  if (owned.version > step) return;  // its round is over
+  const size_t unit = static_cast<size_t>(options_.layout->fragment(id).unit.value());
+  const auto& leaves = holders.leaves[static_cast<size_t>(holders.sets->set_of_unit[unit])];
+  const auto leaf = leaves.find(worker);
+  if (leaf == leaves.end()) return;
+  Round& round = owned.rounds.try_emplace(step, static_cast<int>(leaves.size())).first->second;
+  if (round.closed || round.sum.has(leaf->second)) return;
+  round_bytes_ -= round.bytes();
+  round.sum.Add(leaf->second, FloatBuffer(), 0);
+  round_bytes_ += round.bytes();
+  CloseReady(id, actions);
 }
 
 // The version is complete on this shard, and stays so until then. One after another: what a
@@ -233,10 +229,13 @@ void Shard::Advance(FragmentId id, Step step, double scale, ShardActions* action
     owned.value = std::move(next);
   }
   round_bytes_ -= round.bytes();
+  if (const auto comparison = owned.comparisons.find(step); comparison != owned.comparisons.end())
+    comparison->second.SetMean(std::move(round.mean));
   owned.rounds.erase(step);
   owned.version = step + 1;
   std::vector<RequestKey> waiting = std::exchange(owned.waiting, {});
   for (const RequestKey& key : waiting) Deliver(key, id, owned, actions);
+  Compare(id, step, actions);
   ++progress_[step].done;
   Report(step, actions);
   CloseReady(id, actions);  // the next step's round may have had all its headers
@@ -296,7 +295,10 @@ void Shard::Forget(Step step) {
   const auto bound = bindings_.find(step);
   if (bound == bindings_.end() || bound->second.evaluating || !bound->second.reading.empty())
     return;
-  for (auto& [id, owned] : fragments_) owned.retained.erase(step);
+  for (auto& [id, owned] : fragments_) {
+    owned.retained.erase(step);
+    owned.comparisons.erase(step);
+  }
   if (step <= committed_) bindings_.erase(bound);
 }
 

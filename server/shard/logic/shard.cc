@@ -57,7 +57,8 @@ ShardActions Shard::Bind(const ShardBinding& binding) {
       auto& leaves = holders->leaves.emplace_back();
       for (const Incarnation worker : set) leaves.emplace(worker, static_cast<int>(leaves.size()));
     }
-    holders->members.insert(binding.holders->members.begin(), binding.holders->members.end());
+    for (const Incarnation member : binding.holders->members)
+      holders->members.emplace(member, static_cast<int>(holders->members.size()));
     plans_[binding.plan] = std::move(holders);
   }
   unplanned_.emplace(binding.step, binding);
@@ -79,13 +80,18 @@ void Shard::Activate(const ShardBinding& binding, ShardActions* actions) {
   bound.binding = binding;
   bound.binding.holders = nullptr;
   bound.holders = plans_.at(binding.plan);
-  bound.evaluating = binding.evaluate;
+  bound.evaluating = binding.evaluate || binding.diagnose;
   bound.snapshot_due = binding.checkpoint;
   if (options_.masking == Masking::kBackward && !binding.closing) {
-    for (const Incarnation member : bound.holders->members) {
+    for (const auto& [member, rank] : bound.holders->members) {
       const auto done = done_.find(member);
       if (done == done_.end() || done->second < step) bound.reading.insert(member);
     }
+  }
+  if (binding.diagnose) {
+    bound.to_compare = owned_.size();
+    const int members = static_cast<int>(bound.holders->members.size());
+    for (auto& [id, owned] : fragments_) owned.comparisons.emplace(step, members);
   }
   // Bindings may come in another order than they were made: the plan before the newest may still be
   // needed.
@@ -155,6 +161,14 @@ Answer Shard::Admit(const PushKey& key, int64_t elements, std::string* detail) c
                            bound->second.binding.view.value());
     return Answer::kInvalid;
   }
+  if (key.purpose == Purpose::kDense) {
+    if (bound->second.binding.diagnose && bound->second.holders->members.contains(key.worker))
+      return Answer::kReceived;
+    *detail =
+        absl::StrCat("a dense gradient of ", Describe(key.fragment), " of worker incarnation ",
+                     key.worker.value(), ", which step ", key.step, " does not ask for");
+    return Answer::kInvalid;
+  }
   if (bound->second.binding.closing || !Leaves(bound->second, key.fragment).contains(key.worker)) {
     *detail = absl::StrCat("worker incarnation ", key.worker.value(), " does not hold ",
                            Describe(key.fragment), " in step ", key.step);
@@ -188,8 +202,8 @@ ShardActions Shard::Pull(const PullRequest& request) {
 
 void Shard::PullKnown(const RequestKey& request, FragmentId id, const Bound& bound,
                       ShardActions* actions) {
-  const bool all =
-      bound.binding.evaluate || (options_.masking == Masking::kBackward && !bound.binding.closing);
+  const bool all = bound.binding.evaluate || bound.binding.diagnose ||
+                   (options_.masking == Masking::kBackward && !bound.binding.closing);
   const bool reads = all ? bound.holders->members.contains(request.worker)
                          : Leaves(bound, id).contains(request.worker);
   if (request.view == bound.binding.view && reads)
@@ -239,13 +253,13 @@ ShardActions Shard::Push(const PushKey& key, FloatBuffer gradient) {
   std::string detail;
   const Answer answer = Admit(key, gradient.size(), &detail);
   if (answer != Answer::kReceived) {
-    actions.answers.push_back({key.worker, key.step, key.fragment, answer, detail});
+    actions.answers.push_back({key.worker, key.step, key.fragment, answer, detail, key.purpose});
     return actions;
   }
   if (bindings_.contains(key.step)) {
     PushKnown(key, std::move(gradient), &actions);
   } else {
-    early_headers_[key.step].insert_or_assign({key.worker, key.fragment}, key);
+    early_headers_[key.step].insert_or_assign({key.worker, key.fragment, key.purpose}, key);
   }
   return actions;
 }
@@ -253,13 +267,15 @@ ShardActions Shard::Push(const PushKey& key, FloatBuffer gradient) {
 void Shard::PushKnown(const PushKey& key, FloatBuffer gradient, ShardActions* actions) {
   Owned& owned = fragments_.at(key.fragment);
   const auto answer = [&](Answer code, std::string detail = "") {
-    actions->answers.push_back({key.worker, key.step, key.fragment, code, std::move(detail)});
+    actions->answers.push_back(
+        {key.worker, key.step, key.fragment, code, std::move(detail), key.purpose});
   };
   // A header that waited for its binding is checked only here.
   std::string detail;
   if (const Answer admitted = Admit(key, gradient.size(), &detail); admitted != Answer::kReceived) {
     return answer(admitted, detail);
   }
+  if (key.purpose == Purpose::kDense) return answer(AddDense(key, std::move(gradient), actions));
   if (key.step < owned.version) return answer(Answer::kStepClosed);
   const auto& leaves = Leaves(bindings_.at(key.step), key.fragment);
   Round& round = owned.rounds.try_emplace(key.step, static_cast<int>(leaves.size())).first->second;
@@ -303,6 +319,8 @@ Shard::Counts Shard::counts() const {
     counts.value_bytes += owned.value->bytes();
     for (const FloatBuffer& moment : owned.state->moments) counts.optimizer_bytes += moment.bytes();
     for (const auto& [version, value] : owned.retained) counts.retained_bytes += value->bytes();
+    for (const auto& [step, comparison] : owned.comparisons)
+      counts.round_bytes += comparison.bytes();
     counts.open_rounds += static_cast<int64_t>(owned.rounds.size());
     counts.pending_pulls += static_cast<int64_t>(owned.waiting.size());
     const auto round = owned.rounds.find(owned.version);

@@ -5,6 +5,8 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <tuple>
+#include <utility>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
@@ -15,6 +17,7 @@
 #include "common/model/layout.h"
 #include "common/model/masking.h"
 #include "common/protocol/messages.h"
+#include "server/shard/logic/comparison.h"
 #include "server/shard/logic/optimizer.h"
 #include "server/shard/logic/round.h"
 
@@ -38,6 +41,7 @@ struct ShardActions {
   std::vector<PushAnswer> answers;
   std::vector<Delivery> deliveries;
   std::vector<Reduced> reduced;
+  std::vector<Diagnosed> diagnosed;
   std::vector<StepDone> done;
   std::vector<StateHashes> hashes;
   std::vector<NotFiniteReport> not_finite;
@@ -82,8 +86,8 @@ class Shard {
   // Delivers version `step` of each fragment as soon as it exists.
   ShardActions Pull(const PullRequest& request);
   // Adds one holder's complete contribution, mean gradient [n] over `key.terms` loss terms (empty
-  // if 0). Idempotent per (generation, step, worker, fragment). The last expected holder closes the
-  // round.
+  // if 0). Idempotent per (generation, step, worker, fragment, purpose). The last expected holder
+  // closes the round. Dense ones come from all members of a diagnosed step, and are only compared.
   ShardActions Push(const PushKey& key, FloatBuffer gradient);
   // Backward masking: ends the worker's reads. Until all members of a step's view have said so, or
   // contributed to the fragment, its version stays. One that makes no sense (another generation, a
@@ -93,7 +97,7 @@ class Shard {
   // What the worker has contributed completely stays; for the rest, and for its reads, nobody waits
   // any more. Whatever it asks from now on is answered kExcluded.
   ShardActions Exclude(const Exclusion& exclusion);
-  // The evaluation of version `step` is complete.
+  // The evaluation of version `step`, and its diagnosis, are complete.
   ShardActions ReleaseEvaluation(Step step);
   // A part of the snapshot of version `step` is on the disk and dropped.
   ShardActions Written(Step step, FragmentId fragment);
@@ -130,23 +134,26 @@ class Shard {
     std::shared_ptr<OptimizerState> state;
     Step version = 0;
     std::vector<Range> ranges;
-    std::map<Step, Round> rounds;          // of `version`, and the next one's headers
-    std::map<Step, SharedValue> retained;  // older versions that somebody still reads
-    std::vector<RequestKey> waiting;       // pulls of versions that do not exist yet
+    std::map<Step, Round> rounds;            // of `version`, and the next one's headers
+    std::map<Step, SharedValue> retained;    // older versions that somebody still reads
+    std::map<Step, Comparison> comparisons;  // of steps that are diagnosed
+    std::vector<RequestKey> waiting;         // pulls of versions that do not exist yet
   };
   // A plan's holders with the leaf of each in its set's sum.
   struct Holders {
     std::shared_ptr<const HolderSets> sets;
     std::vector<absl::flat_hash_map<Incarnation, int>> leaves;  // [sets]
-    absl::flat_hash_set<Incarnation> members;
+    absl::flat_hash_map<Incarnation, int> members;              // with the rank
   };
   struct Bound {
     ShardBinding binding;
     std::shared_ptr<const Holders> holders;
-    bool evaluating = false;
+    bool evaluating = false;                   // any member may read all fragments
     absl::flat_hash_set<Incarnation> reading;  // backward masking: members that are not done
     bool snapshot_due = false;                 // and not taken yet: no fragment goes beyond it
     std::optional<double> scale;               // of clipping, once it has come
+    std::vector<GradientComparison> compared;  // [owned], in a step that is diagnosed
+    size_t to_compare = 0;
   };
   struct Progress {  // of a step over the owned fragments
     size_t closed = 0, done = 0;
@@ -165,6 +172,10 @@ class Shard {
                  ShardActions* actions);
   void Deliver(const RequestKey& key, FragmentId id, Owned& owned, ShardActions* actions);
   void PushKnown(const PushKey& key, FloatBuffer gradient, ShardActions* actions);
+  // comparison.cc
+  Answer AddDense(const PushKey& key, FloatBuffer gradient, ShardActions* actions);
+  void LeaveDenseOut(FragmentId id, Step step, int member, ShardActions* actions);
+  void Compare(FragmentId id, Step step, ShardActions* actions);
   bool OverBudget(const PushKey& key, int64_t bytes) const;
   void TakeSnapshot(ShardActions* actions);
   bool InSnapshot(const Owned& owned) const;
@@ -174,6 +185,8 @@ class Shard {
   // All that wait and may.
   void AdvanceClosed(ShardActions* actions);
   void LeaveOut(Step step, Incarnation worker, ShardActions* actions);
+  void LeaveRoundOut(FragmentId id, Step step, Incarnation worker, const Holders& holders,
+                     ShardActions* actions);
   void CloseReady(FragmentId id, ShardActions* actions);
   void Advance(FragmentId id, Step step, double scale, ShardActions* actions);
   void Report(Step step, ShardActions* actions);
@@ -181,6 +194,14 @@ class Shard {
   // Version `step` goes, and its binding once it is committed, if nobody reads it any more.
   void Forget(Step step);
   std::string Describe(FragmentId id) const;
+  // kRepeatedReports of a kind are repeated: lines of metrics wait for evaluations, some steps long.
+  template <typename T>
+  static void Remember(std::vector<T>& last, T report) {
+    last.push_back(std::move(report));
+    if (last.size() > kRepeatedReports) last.erase(last.begin());
+  }
+
+  static constexpr size_t kRepeatedReports = 8;
 
   const Options options_;
   const std::unique_ptr<Optimizer> optimizer_;
@@ -191,12 +212,13 @@ class Shard {
   std::map<int64_t, std::shared_ptr<const Holders>> plans_;  // the last two
   // What came before its binding, each once, so that repeating it costs nothing.
   std::map<Step, std::map<std::pair<Incarnation, FragmentId>, RequestKey>> early_pulls_;
-  std::map<Step, std::map<std::pair<Incarnation, FragmentId>, PushKey>> early_headers_;
+  std::map<Step, std::map<std::tuple<Incarnation, FragmentId, Purpose>, PushKey>> early_headers_;
   absl::flat_hash_set<Incarnation> excluded_;
   absl::flat_hash_map<Incarnation, Step> done_;  // backward masking: what each reader said last
   std::map<Step, Progress> progress_;
   Step committed_;                     // the last step that all owned fragments have finished
-  std::vector<Reduced> last_reduced_;  // at most two, as last_done_
+  std::vector<Reduced> last_reduced_;  // at most eight, as the next ones
+  std::vector<Diagnosed> last_diagnosed_;
   std::vector<StepDone> last_done_;
   std::optional<Step> writing_;         // version of which a snapshot is being written
   std::map<FragmentId, int64_t> kept_;  // bytes that it alone holds

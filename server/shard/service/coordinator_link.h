@@ -11,6 +11,7 @@ class CoordinatorLink {
  public:
   virtual ~CoordinatorLink() = default;
   virtual void ReportReduced(const Reduced& report) = 0;
+  virtual void ReportDiagnosed(const Diagnosed& report) = 0;
   virtual void ReportStepDone(const StepDone& report) = 0;
   virtual void ReportStateHashes(const StateHashes& report) = 0;
   virtual void ReportCheckpoint(const CheckpointPart& report) = 0;

@@ -52,6 +52,7 @@ class ShardMember final : private CoordinatorLink {
   void Register(const std::string& address);
   void Admitted(const ShardAdmission& admission);
   void ReportReduced(const Reduced& report) override { coordinator_->ReportReduced(report); }
+  void ReportDiagnosed(const Diagnosed& report) override { coordinator_->ReportDiagnosed(report); }
   void ReportStepDone(const StepDone& report) override;
   void ReportStateHashes(const StateHashes& report) override {
     coordinator_->ReportStateHashes(report);

@@ -291,6 +291,7 @@ void ShardService::Execute(ShardActions actions) {
   for (const Delivery& delivery : actions.deliveries)
     workers_.Deliver(admission_.generation, delivery);
   for (const Reduced& report : actions.reduced) coordinator_->ReportReduced(report);
+  for (const Diagnosed& report : actions.diagnosed) coordinator_->ReportDiagnosed(report);
   for (const StepDone& report : actions.done) coordinator_->ReportStepDone(report);
   for (const StateHashes& report : actions.hashes) coordinator_->ReportStateHashes(report);
   for (const NotFiniteReport& report : actions.not_finite) coordinator_->ReportNotFinite(report);
