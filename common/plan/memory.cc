@@ -360,8 +360,8 @@ std::vector<ShardLoad> ShardMemory(const MemoryModel& model) {
     ShardLoad& load = loads[static_cast<size_t>(place[static_cast<size_t>(id)].value())];
     load.params += model.layout->fragment(FragmentId(id)).size;
   }
-  for (ShardLoad& load : loads)
-    load.memory_bytes = load.params * kF32 * (2 + model.optimizer_moments);
+  const int64_t vectors = 2 + model.optimizer_moments + (model.diagnoses ? 1 : 0);
+  for (ShardLoad& load : loads) load.memory_bytes = load.params * kF32 * vectors;
   return loads;
 }
 

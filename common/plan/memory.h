@@ -51,6 +51,7 @@ struct MemoryModel {
   const Layout* layout = nullptr;  // outlives the model
   int shards = 1;
   int64_t optimizer_moments = 2;  // f32 vectors per parameter: AdamW 2, SGD with momentum 1
+  bool diagnoses = false;         // some steps are compared with the dense gradient
 };
 
 // Fragments of gradients on their way from a GPU, beside the one that is being filled.
@@ -82,8 +83,9 @@ MemoryPeak WorkerMemory(const Catalog& catalog, absl::Span<const UnitId> units,
                         const MemoryModel& model, int rank, int ranks);
 
 // Of each shard: values and optimizer state of its fragments, and beside them one more vector: the
-// sum of a round that is open, or (while an evaluation reads it) the version before. Rounds of
-// many holders that arrive in the worst order, and snapshots, take more.
+// sum of a round that is open, or (while an evaluation reads it) the version before. Where steps
+// are diagnosed the dense gradient is another one, until the round is over. Rounds of many holders
+// that arrive in the worst order, and snapshots, take more.
 struct ShardLoad {
   int64_t params = 0;
   int64_t memory_bytes = 0;

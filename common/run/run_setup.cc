@@ -253,6 +253,7 @@ MemoryModel MemoryModelFrom(const RunSetup& setup) {
   model.layout = &setup.layout;
   model.shards = static_cast<int>(config.cluster().shards());
   model.optimizer_moments = OptimizerMomentsFrom(config.train());
+  model.diagnoses = config.diagnostics().every() > 0;
   return model;
 }
 

@@ -218,6 +218,8 @@ TEST(ShardMemoryTest, OneMoreVectorThanTheOptimizerKeeps) {
     EXPECT_EQ(load.memory_bytes, 16 * load.params);
   }
   EXPECT_EQ(params, catalog.params());
+  model.diagnoses = true;
+  for (const ShardLoad& load : ShardMemory(model)) EXPECT_EQ(load.memory_bytes, 20 * load.params);
 }
 
 }  // namespace

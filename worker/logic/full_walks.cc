@@ -66,15 +66,6 @@ WorkerActions Worker::OnWant(Step step, UnitId unit) {
   return actions;
 }
 
-// Weights come as fast as the gradients of what was there before leave: the worker never has more
-// of the full model than a walk needs, however slow its link is.
-void Worker::PullWalked(WorkerActions* actions) {
-  if (!walk_.has_value() || !steps_.at(walk_->step).unacknowledged_dense.empty()) return;
-  const std::vector<FragmentId> wanted = std::exchange(walk_->unasked, {});
-  walk_->weights.asked.insert(wanted.begin(), wanted.end());
-  PullFragments(Key(walk_->view, walk_->version), wanted, actions);
-}
-
 WorkerActions Worker::OnEvaluated(Step step, const absl::StatusOr<LossSum>& result) {
   WorkerActions actions;
   if (!walk_.has_value() || walk_->version != step || !walk_->first_sample.has_value())

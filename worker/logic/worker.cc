@@ -1,6 +1,5 @@
 #include "worker/logic/worker.h"
 
-#include <algorithm>
 #include <set>
 #include <utility>
 
@@ -124,104 +123,6 @@ void Worker::SayDone(const StepState& state, ShardId shard, WorkerActions* actio
   actions->done.push_back({shard, done_[shard]});
 }
 
-void Worker::Expect(Weights& weights, UnitId unit) const {
-  const size_t fragments = options_.layout->block(unit).size();
-  weights.missing[unit] = fragments;
-  weights.parts[unit].resize(fragments);
-}
-
-// Whether an earlier step still needs the fragment's buffers.
-bool Worker::Busy(Step before, FragmentId fragment) const {
-  for (const auto& [step, state] : steps_) {
-    if (step >= before) break;
-    if (state.due.contains(fragment) || state.in_use.contains(fragment) ||
-        state.unacknowledged.contains(fragment)) {
-      return true;
-    }
-  }
-  return false;
-}
-
-// Asks for all weights whose buffers are free.
-void Worker::PullFree(WorkerActions* actions) {
-  for (auto& [step, state] : steps_) {
-    if (state.unasked.empty()) continue;
-    std::vector<FragmentId> free;
-    for (const FragmentId id : state.unasked) {
-      if (!Busy(step, id)) free.push_back(id);
-    }
-    for (const FragmentId id : free) {
-      state.unasked.erase(id);
-      state.weights.asked.insert(id);
-    }
-    PullFragments(Key(state), free, actions);
-  }
-}
-
-void Worker::PullFragments(const RequestKey& key, const std::vector<FragmentId>& fragments,
-                           WorkerActions* actions) const {
-  std::map<ShardId, std::vector<FragmentId>> by_shard;
-  for (const FragmentId id : fragments) by_shard[PlaceOf(id)].push_back(id);
-  for (auto& [shard, wanted] : by_shard) {
-    std::sort(wanted.begin(), wanted.end());  // forward order: first layers are the most urgent
-    PullRequest request;
-    static_cast<RequestKey&>(request) = key;
-    request.fragments = std::move(wanted);
-    actions->pulls.push_back({shard, std::move(request)});
-  }
-}
-
-WorkerActions Worker::OnValue(Step step, FragmentId fragment, WireBuffer value, int64_t wire_bytes,
-                              absl::Time /*now*/) {
-  WorkerActions actions;
-  // A walk's traffic is not the step's: the full model passes by.
-  if (walk_.has_value() && walk_->version == step && walk_->weights.asked.contains(fragment)) {
-    Arrived(step, fragment, std::move(value), walk_->weights, &actions);
-    return actions;
-  }
-  const auto it = steps_.find(step);
-  if (it == steps_.end() || !it->second.weights.asked.contains(fragment)) return actions;  // twice
-  StepState& state = it->second;
-  state.pulled_bytes += wire_bytes;
-  if (const auto from = state.awaited.find(PlaceOf(fragment));
-      from != state.awaited.end() && --from->second == 0) {
-    SayDone(state, from->first, &actions);
-  }
-  Arrived(step, fragment, std::move(value), state.weights, &actions);
-  return actions;
-}
-
-void Worker::Arrived(Step step, FragmentId fragment, WireBuffer value, Weights& weights,
-                     WorkerActions* actions) const {
-  weights.asked.erase(fragment);
-  const Fragment& spec = options_.layout->fragment(fragment);
-  if (value.size() != spec.size) {
-    actions->exit = absl::InternalError(absl::StrCat("fragment ", fragment.value(), " of step ",
-                                                     step, " came with ", value.size(),
-                                                     " elements, it has ", spec.size));
-    return;
-  }
-  const FragmentId first = options_.layout->block(spec.unit).front();
-  std::vector<WireBuffer>& parts = weights.parts[spec.unit];
-  parts[static_cast<size_t>(fragment.value() - first.value())] = std::move(value);
-  if (--weights.missing[spec.unit] > 0) return;
-  actions->units.push_back({step, spec.unit, std::move(parts)});
-  weights.parts.erase(spec.unit);
-  weights.missing.erase(spec.unit);
-}
-
-WorkerActions Worker::OnPullRefused(Step step, FragmentId fragment, Answer answer,
-                                    const std::string& detail) {
-  WorkerActions actions;
-  const bool walks =
-      walk_.has_value() && walk_->version == step && walk_->weights.asked.contains(fragment);
-  const auto it = steps_.find(step);
-  const bool trains = it != steps_.end() && it->second.weights.asked.contains(fragment);
-  if ((!walks && !trains) || answer == Answer::kStepClosed) return actions;
-  actions.exit = Refused("pull", fragment, step, answer, detail);
-  return actions;
-}
-
 WorkerActions Worker::OnBackwardBegins(Step step) {
   WorkerActions actions;
   Ask(step + 1, &actions);
@@ -266,6 +167,18 @@ void Worker::PushFragment(StepState& state, Purpose purpose, FragmentId fragment
 
 void Worker::OnPushed(Step step, int64_t wire_bytes) {
   if (const auto it = steps_.find(step); it != steps_.end()) it->second.pushed_bytes += wire_bytes;
+}
+
+WorkerActions Worker::OnPullRefused(Step step, FragmentId fragment, Answer answer,
+                                    const std::string& detail) {
+  WorkerActions actions;
+  const bool walks =
+      walk_.has_value() && walk_->version == step && walk_->weights.asked.contains(fragment);
+  const auto it = steps_.find(step);
+  const bool trains = it != steps_.end() && it->second.weights.asked.contains(fragment);
+  if ((!walks && !trains) || answer == Answer::kStepClosed) return actions;
+  actions.exit = Refused("pull", fragment, step, answer, detail);
+  return actions;
 }
 
 WorkerActions Worker::OnPushAnswer(const PushAnswer& answer, absl::Time now) {

@@ -23,8 +23,8 @@ PassingWeights::PassingWeights(const TorchWalk& walk, const WalkPlan& plan, Grad
 absl::Status PassingWeights::Check() const {
   for (size_t unit = 0; unit < walk_.catalog.units.size(); ++unit) {
     if (map_.Has(UnitId(static_cast<int32_t>(unit)))) continue;
-    return absl::InvalidArgumentError(
-        absl::StrCat("the full model has all units, also ", walk_.catalog.units[unit].name));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "a walk of the full model needs all units, and lacks ", walk_.catalog.units[unit].name));
   }
   return absl::OkStatus();
 }
