@@ -79,7 +79,8 @@ class Shard {
 
   // The start state is loaded: StepDone(first_step - 1).
   ShardActions Start();
-  // Repeats the last two reports, after a lost connection to the coordinator.
+  // Repeats the last reports, to a coordinator that was started again: it may not have written what
+  // they told.
   ShardActions Reconnected() const;
 
   ShardActions Bind(const ShardBinding& binding);
@@ -194,13 +195,13 @@ class Shard {
   // Version `step` goes, and its binding once it is committed, if nobody reads it any more.
   void Forget(Step step);
   std::string Describe(FragmentId id) const;
-  // kRepeatedReports of a kind are repeated: lines of metrics wait for evaluations, some steps long.
   template <typename T>
   static void Remember(std::vector<T>& last, T report) {
     last.push_back(std::move(report));
     if (last.size() > kRepeatedReports) last.erase(last.begin());
   }
 
+  // Of a kind. Lines of metrics wait for evaluations, some steps long.
   static constexpr size_t kRepeatedReports = 8;
 
   const Options options_;
