@@ -171,7 +171,7 @@ std::vector<Rule> MakeRules() {
       String("checkpoint.dir", "''", kOut, Text::kAny, "folder that coordinator and shards see; empty: in the run folder"),
 
       Number("diagnostics.every", "0", kOut, kSteps,
-             "steps that also evaluate and compare gradients: of holders, and with the dense; 0: none"),
+             "steps that also evaluate and compare gradients, of holders and with the dense, in metrics.jsonl; 0: none"),
 
       Number("cluster.workers", "4", kOut, {1, 1e5}, "worker processes that a run begins with"),
       Number("cluster.shards", "2", kOut, {1, 1e5}, "shard processes"),

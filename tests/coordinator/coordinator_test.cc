@@ -159,6 +159,24 @@ TEST_F(CoordinatorTest, Evaluation_IsPartOfItsStep_AndReleasesTheVersion) {
   EXPECT_FALSE(done.metrics[0].full_accuracy.has_value());
 }
 
+// A message that was overtaken: the line would be without its norm.
+TEST_F(CoordinatorTest, StepDoneBeforeReduced_LineWaits) {
+  Coordinator c(options_);
+  Gather(c);
+  Begin(c, 1, 0);
+  for (const int64_t worker : {1, 2}) {
+    StepReport report;
+    report.worker = Incarnation(worker);
+    Settle(c, c.OnStepReport(report, now_));
+  }
+  EXPECT_TRUE(Settle(c, c.OnStepDone({ShardId(0), 0, 0}, now_)).metrics.empty());
+  EXPECT_EQ(c.status(now_).committed, 0);
+  const std::vector<double> squares(static_cast<size_t>(layout_.fragments()), 4.0);
+  const CoordinatorActions late = Settle(c, c.OnReduced({ShardId(0), 0, squares, {}}, now_));
+  ASSERT_EQ(late.metrics.size(), 1u);
+  EXPECT_NEAR(late.metrics[0].gradient_norm, 2 * std::sqrt(layout_.fragments()), 1e-12);
+}
+
 // A diagnosed step is told to shards and workers. Its version is released, and its metrics are out,
 // when the shards have compared the gradients too: here the unit of fragment 1 could not be.
 TEST_F(CoordinatorTest, DiagnosedStep_WaitsForTheDenseGradients) {

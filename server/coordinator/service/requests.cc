@@ -132,7 +132,7 @@ absl::Status CoordinatorService::OnReduced(const proto::ReducedReport& report) {
 absl::Status CoordinatorService::OnDiagnosed(const proto::DiagnosedReport& report) {
   if (over_.has_value()) return over_->ok() ? absl::OkStatus() : Over();
   const absl::Status valid = CheckReport(report.generation(), {Role::kShard, report.shard()});
-  if (valid.ok()) Execute(logic_.OnDiagnosed(FromProto(report), absl::Now()));
+  if (valid.ok()) Execute(logic_->OnDiagnosed(FromProto(report), absl::Now()));
   return valid;
 }
 
