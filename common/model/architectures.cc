@@ -22,7 +22,7 @@ int64_t TermsOf(const LlamaSpec&, int64_t seq_len) { return seq_len; }
 ModelMemory MemoryOfOne(const LlamaSpec& spec, int64_t seq_len, const ElementSizes& sizes,
                         const Computer& computer) {
   return {.stages =
-              [spec, seq_len, sizes, computer](int64_t samples, absl::Span<const int64_t> held) {
+              [spec, seq_len, sizes, computer](int64_t samples, const HeldTensors& held) {
                 return LlamaMemory(spec, seq_len, samples, held, sizes, computer);
               },
           .table_bytes = LlamaTableBytes(spec, seq_len),
@@ -40,7 +40,7 @@ ModelMemory MemoryOfOne(const ResnetSpec& spec, int64_t, const ElementSizes& siz
   // There cuDNN chooses the scratch of convolutions, which may be as much again.
   if (computer.place == MemoryPlace::kGpu) return {};
   return {.stages =
-              [spec, sizes](int64_t samples, absl::Span<const int64_t> held) {
+              [spec, sizes](int64_t samples, const HeldTensors& held) {
                 return ResnetMemory(spec, samples, held, sizes);
               },
           .input_bytes = spec.channels * spec.image_size * spec.image_size * sizes.activation,
@@ -55,7 +55,7 @@ int64_t TermsOf(const ImageMlpSpec&, int64_t) { return 1; }
 ModelMemory MemoryOfOne(const ImageMlpSpec& spec, int64_t, const ElementSizes& sizes,
                         const Computer&) {
   return {.stages =
-              [spec, sizes](int64_t samples, absl::Span<const int64_t> held) {
+              [spec, sizes](int64_t samples, const HeldTensors& held) {
                 return ImageMlpMemory(spec, samples, held, sizes);
               },
           .input_bytes = spec.inputs * sizes.activation,

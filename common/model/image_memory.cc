@@ -15,27 +15,38 @@ namespace {
 constexpr int64_t kF32 = 4;
 constexpr int64_t kIndex = 2;  // of a maximum: 64 bits for each 32 of its output
 
-enum class Gradient { kWanted, kNot };  // of weights
+// Elements of one tensor, or of several.
+struct Elements {
+  int64_t computed = 0, trained = 0;
+  Elements operator+(const Elements& other) const {
+    return {computed + other.computed, trained + other.trained};
+  }
+};
 
 // A convolution's weights, and their copies while it computes.
 struct Conv {
   int64_t bytes = 0;
+  int64_t trained = 0;  // of these, that have gradients
   bool one_by_one = false;
 
   // Channels last, and then in the order of the kernel. Of 1 x 1 the first is as it was.
   int64_t Forward() const { return one_by_one ? bytes : 2 * bytes; }
   // Channels last; the gradient, and it in the kernel's order twice.
-  int64_t Backward(Gradient gradient) const {
-    if (gradient == Gradient::kNot) return Forward();
-    return one_by_one ? 3 * bytes : 4 * bytes;
+  int64_t OfWeight() const { return (one_by_one ? 3 : 4) * trained; }
+  // With `dx`, its input's gradient. Of a weight that is trained in part the gradient is made by
+  // itself and first, from a copy of those of `inner`'s channels.
+  int64_t Backward(int64_t dx, int64_t inner) const {
+    if (trained == bytes) return dx + OfWeight();
+    const double share = static_cast<double>(trained) / static_cast<double>(bytes);
+    const auto copied = static_cast<int64_t>(share * static_cast<double>(inner));
+    return std::max(copied + OfWeight(), trained + dx + Forward());
   }
-  int64_t Kept(Gradient gradient) const { return gradient == Gradient::kNot ? 0 : bytes; }
 };
 
 // A ResNet's stages, front to back.
 class ResnetStages {
  public:
-  ResnetStages(const ResnetSpec& spec, int64_t samples, absl::Span<const int64_t> held,
+  ResnetStages(const ResnetSpec& spec, int64_t samples, const HeldTensors& held,
                const ElementSizes& bytes)
       : spec_(spec),
         post_(spec.order == ResnetSpec::Order::kPost),
@@ -67,12 +78,24 @@ class ResnetStages {
   int64_t Activation(int64_t channels, int64_t size) const {
     return samples_ * channels * size * size * bytes_.activation;
   }
-  // Elements of the next tensor of the catalog that are held.
-  int64_t Next() { return held_[next_++]; }
-  int64_t Next(size_t count) {
-    int64_t elements = 0;
-    while (count-- > 0) elements += Next();
+  // Of the catalog's next tensors.
+  Elements Next(size_t count = 1) {
+    Elements elements;
+    for (; count > 0; --count, ++next_)
+      elements = elements + Elements{held_.computed[next_], held_.trained[next_]};
     return elements;
+  }
+  Conv NextConv(bool one_by_one = false) {
+    const Elements weight = Next();
+    return {weight.computed * bytes_.weight, weight.trained * bytes_.weight, one_by_one};
+  }
+  // The elements of a stage's tensors, from `first` on, are what its backward pass reads.
+  void CountFrom(size_t first, StageMemory& m) const {
+    for (size_t tensor = first; tensor < next_; ++tensor) {
+      m.parameters += held_.computed[tensor];
+      m.trained += held_.trained[tensor];
+    }
+    m.spent_backward = m.parameters;
   }
   // Of one norm, mean and 1 / std.
   int64_t Statistics(int64_t channels) const {
@@ -90,9 +113,9 @@ class ResnetStages {
     const int64_t y = Activation(width, spec_.stem_size());
     const int64_t maximum = pooled ? y + kIndex * y : 0;
     StageMemory m;
-    m.parameters = m.spent_backward = Next();
-    const Conv conv = {.bytes = m.parameters * bytes_.weight};
-    if (post_) m.spent_backward = m.parameters += Next(2);
+    const Conv conv = NextConv();
+    if (post_) Next(2);
+    CountFrom(0, m);
     m.output = y;
     m.stores_input = false;
     m.input_copy = image;  // channels last
@@ -101,12 +124,12 @@ class ResnetStages {
       m.stored = a + Statistics(width) + (pooled ? kIndex * y : 0);
       m.forward = image + std::max(/*convolution*/ a + conv.Forward(), /*norm*/ 2 * a + maximum);
       m.backward = std::max({/*maximum*/ pooled ? y + a : 0, /*norm*/ a + NormGradient(a),
-                             /*convolution*/ a + conv.Backward(Gradient::kWanted)});
+                             /*convolution*/ a + conv.OfWeight()});
     } else {
       m.stored = pooled ? a + kIndex * y : 0;
       m.forward = image + a + std::max(conv.Forward(), maximum);
       // LibTorch's maximum lets go of what it kept before the convolution begins.
-      const int64_t convolution = conv.Backward(Gradient::kWanted);
+      const int64_t convolution = conv.OfWeight();
       m.backward = pooled ? std::max(a, a - m.stored + convolution) : convolution;
     }
     m.evaluate = m.forward;
@@ -120,19 +143,18 @@ class ResnetStages {
     b.projected = projected;
     b.x = stages_.back().output;
     b.y = m.output = Activation(width, size);
+    const size_t first = next_;
     if (projected) {
-      m.parameters += Next();
-      b.projection = {.bytes = m.parameters * bytes_.weight, .one_by_one = true};
-      if (post_) m.parameters += Next(2);
+      b.projection = NextConv(/*one_by_one=*/true);
+      if (post_) Next(2);
     }
-    int64_t norms = post_ ? 0 : Next(2);
-    const int64_t conv1 = Next();
-    norms += Next(2);
-    const int64_t conv2 = Next();
-    if (post_) norms += Next(2);
-    m.parameters = m.spent_backward = m.parameters + norms + conv1 + conv2;
-    b.first.bytes = conv1 * bytes_.weight;
-    b.second.bytes = conv2 * bytes_.weight;
+    if (!post_) Next(2);
+    const int64_t conv1 = held_.computed[next_];
+    b.first = NextConv();
+    Next(2);
+    b.second = NextConv();
+    if (post_) Next(2);
+    CountFrom(first, m);
     b.branch = conv1 > 0;
     b.m = Activation(conv1 / (9 * channels), size);
     post_ ? FillPost(b, width, m) : FillPre(b, m);
@@ -151,21 +173,17 @@ class ResnetStages {
         /*second*/ b.branch ? shortcut + 2 * mid + y + b.second.Forward() : 0,
         /*norm*/ b.branch ? shortcut + mid + 2 * y : y,
     });
-    const auto backward = [&](Gradient gradient) {
-      const int64_t w1 = b.first.Kept(gradient), w2 = b.second.Kept(gradient);
-      const int64_t branch = std::max({
-          /*last norm*/ 2 * y + NormGradient(y),
-          /*second convolution*/ 2 * y + 2 * mid + b.second.Backward(gradient),
-          /*first norm*/ y + w2 + mid + NormGradient(mid),
-          /*first convolution*/ y + mid + x + w2 + b.first.Backward(gradient),
-      });
-      const int64_t dx = b.branch ? x + w1 + w2 : 0;
-      const int64_t projection =
-          y + dx + std::max(NormGradient(y), y + x + b.projection.Backward(Gradient::kWanted));
-      return std::max({/*ReLU*/ y, b.branch ? branch : 0, b.projected ? projection : 0});
-    };
-    m.backward = backward(Gradient::kWanted);
-    m.backward_read_only = backward(Gradient::kNot);
+    const int64_t w1 = b.first.trained, w2 = b.second.trained;
+    const int64_t branch = std::max({
+        /*last norm*/ 2 * y + NormGradient(y),
+        /*second convolution*/ 2 * y + mid + b.second.Backward(mid, mid),
+        /*first norm*/ y + w2 + mid + NormGradient(mid),
+        /*first convolution*/ y + mid + w2 + b.first.Backward(x, mid),
+    });
+    const int64_t dx = b.branch ? x + w1 + w2 : 0;
+    const int64_t projection =
+        y + dx + std::max(NormGradient(y), y + b.projection.Backward(x, /*inner=*/0));
+    m.backward = std::max({/*ReLU*/ y, b.branch ? branch : 0, b.projected ? projection : 0});
   }
 
   void FillPre(const Block& b, StageMemory& m) const {
@@ -177,20 +195,16 @@ class ResnetStages {
         /*first convolution*/ b.branch ? shortcut + x + mid + b.first.Forward() : 0,
         /*second*/ b.branch ? shortcut + 2 * mid + y + b.second.Forward() : 0,
     });
-    const auto backward = [&](Gradient gradient) {
-      const int64_t w1 = b.first.Kept(gradient), w2 = b.second.Kept(gradient);
-      const int64_t branch = std::max({
-          /*second convolution*/ y + 2 * mid + b.second.Backward(gradient),
-          /*second norm*/ mid + NormGradient(mid) + w2,
-          /*first convolution*/ mid + 2 * x + w2 + b.first.Backward(gradient),
-          /*first norm*/ x + NormGradient(x) + w1 + w2,
-      });
-      const int64_t dx = b.branch ? x + w1 + w2 : 0;
-      const int64_t projection = dx + x + b.projection.Backward(Gradient::kWanted);
-      return std::max(b.branch ? branch : 0, b.projected ? projection : 0);
-    };
-    m.backward = backward(Gradient::kWanted);
-    m.backward_read_only = backward(Gradient::kNot);
+    const int64_t w1 = b.first.trained, w2 = b.second.trained;
+    const int64_t branch = std::max({
+        /*second convolution*/ y + mid + b.second.Backward(mid, mid),
+        /*second norm*/ mid + NormGradient(mid) + w2,
+        /*first convolution*/ mid + x + w2 + b.first.Backward(x, mid),
+        /*first norm*/ x + NormGradient(x) + w1 + w2,
+    });
+    const int64_t dx = b.branch ? x + w1 + w2 : 0;
+    const int64_t projection = dx + b.projection.Backward(x, /*inner=*/0);
+    m.backward = std::max(b.branch ? branch : 0, b.projected ? projection : 0);
   }
 
   void AddHead() {
@@ -198,7 +212,7 @@ class ResnetStages {
     const int64_t pooled = samples_ * spec_.widths.back() * bytes_.activation;
     const int64_t logits = samples_ * (spec_.classes + 1) * kF32;  // and losses
     StageMemory m;
-    m.parameters = Next(post_ ? 2 : 4);
+    m.trained = m.parameters = Next(post_ ? 2 : 4).computed;
     (post_ ? m.spent_forward : m.spent_backward) = m.parameters;
     m.stores_input = !post_;
     m.early_gradients = m.parameters * bytes_.gradient;  // The norm's follow at once.
@@ -213,50 +227,58 @@ class ResnetStages {
   const ResnetSpec& spec_;
   const bool post_;
   const int64_t samples_;
-  const absl::Span<const int64_t> held_;
+  const HeldTensors& held_;
   const ElementSizes& bytes_;
   size_t next_ = 0;  // tensor
   std::vector<StageMemory> stages_;
 };
 
-// Of an MLP, with so many of its neurons.
-StageMemory ImageMlpLayer(const ImageMlpSpec& spec, int64_t neurons, int64_t samples,
-                          const ElementSizes& sizes) {
+// Of an MLP, with so many of its neurons, and of its last bias.
+StageMemory ImageMlpLayer(const ImageMlpSpec& spec, const Elements& neurons, const Elements& bias,
+                          int64_t samples, const ElementSizes& sizes) {
   const int64_t y = samples * spec.dim * sizes.activation;
-  const int64_t hidden = samples * neurons * sizes.activation;
-  const int64_t first = (spec.dim + 1) * neurons * sizes.gradient;
-  const int64_t second = (neurons + 1) * spec.dim * sizes.gradient;
+  const int64_t hidden = samples * neurons.computed * sizes.activation;
+  const int64_t first = (spec.dim + 1) * neurons.trained * sizes.gradient;
+  const int64_t second = (neurons.trained * spec.dim + bias.trained) * sizes.gradient;
+  const int64_t copied =  // of neurons that are trained beside others that are not
+      neurons.trained < neurons.computed ? samples * neurons.trained * sizes.activation : 0;
   StageMemory m;
-  m.parameters = m.spent_backward = (2 * spec.dim + 1) * neurons + spec.dim;
+  m.parameters = m.spent_backward = (2 * spec.dim + 1) * neurons.computed + bias.computed;
+  m.trained = (2 * spec.dim + 1) * neurons.trained + bias.trained;
   m.output = y;
-  m.stores_input = neurons > 0;
+  m.stores_input = neurons.trained > 0;
   m.stored = hidden;
-  m.forward = m.evaluate = neurons > 0 ? hidden + 2 * y : y;
-  m.backward = std::max(/*ReLU*/ 2 * hidden + second, /*first map*/ hidden + y + first + second);
-  m.backward_read_only = neurons > 0 ? std::max(2 * hidden, hidden + y) : second;
+  m.forward = m.evaluate = neurons.computed > 0 ? hidden + 2 * y : y;
+  m.backward = second;
+  if (neurons.computed == 0) return m;
+  m.backward += std::max(/*ReLU*/ 2 * hidden, /*first map*/ hidden + y + copied + first);
   return m;
 }
 
 }  // namespace
 
 std::vector<StageMemory> ResnetMemory(const ResnetSpec& spec, int64_t samples,
-                                      absl::Span<const int64_t> held, const ElementSizes& sizes) {
+                                      const HeldTensors& held, const ElementSizes& sizes) {
   return ResnetStages(spec, samples, held, sizes).All();
 }
 
 std::vector<StageMemory> ImageMlpMemory(const ImageMlpSpec& spec, int64_t samples,
-                                        absl::Span<const int64_t> held, const ElementSizes& sizes) {
+                                        const HeldTensors& held, const ElementSizes& sizes) {
   const int64_t y = samples * spec.dim * sizes.activation;
   StageMemory stem;
-  stem.parameters = stem.spent_forward = (spec.inputs + 1) * spec.dim;
+  stem.trained = stem.parameters = stem.spent_forward = (spec.inputs + 1) * spec.dim;
   stem.output = stem.forward = stem.evaluate = y;
   stem.stores_input = false;  // the batch stays as it is
   stem.backward = stem.parameters * sizes.gradient;
   std::vector<StageMemory> stages = {stem};
-  for (int64_t layer = 0; layer < spec.layers; ++layer)
-    stages.push_back(ImageMlpLayer(spec, held[static_cast<size_t>(3 + 4 * layer)], samples, sizes));
+  for (int64_t layer = 0; layer < spec.layers; ++layer) {
+    const auto first = static_cast<size_t>(2 + 4 * layer);  // weight, bias, weight, bias
+    stages.push_back(ImageMlpLayer(spec, {held.computed[first + 1], held.trained[first + 1]},
+                                   {held.computed[first + 3], held.trained[first + 3]}, samples,
+                                   sizes));
+  }
   StageMemory head;
-  head.parameters = head.spent_forward = (spec.dim + 1) * spec.classes;
+  head.trained = head.parameters = head.spent_forward = (spec.dim + 1) * spec.classes;
   head.stores_input = false;  // its gradient takes its place
   head.early_gradients = head.parameters * sizes.gradient;
   head.stored = y + head.early_gradients;

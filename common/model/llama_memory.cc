@@ -1,6 +1,9 @@
 #include "common/model/llama_memory.h"
 
 #include <algorithm>
+#include <numeric>
+
+#include "absl/types/span.h"
 
 // Letters as in llama.cc, where a worker may hold a part of d (of heads), k and f; T: tokens
 // computed at once. Each line of a max() is a moment of worker/model/{attention,mlp,head_loss}.cc,
@@ -8,8 +11,14 @@
 namespace sdp {
 namespace {
 
+using Elements = absl::Span<const int64_t>;  // of some of the catalog's tensors, in its order
+
 constexpr int64_t kF32 = 4;
 constexpr int64_t kNormRows = 64;  // row_ops.cc: a row of sums of a norm's gradient per 64 rows
+
+int64_t Sum(Elements elements) {
+  return std::accumulate(elements.begin(), elements.end(), int64_t{0});
+}
 
 struct Sizes {
   LlamaSpec spec;
@@ -31,7 +40,7 @@ struct Sizes {
 
 StageMemory Embed(const Sizes& s) {
   StageMemory m;
-  m.parameters = s.spec.vocab * s.d;
+  m.trained = m.parameters = s.spec.vocab * s.d;
   m.spent_forward = s.spec.tied ? 0 : m.parameters;  // Tied: the head reads it last.
   m.output = s.row * s.d;
   m.forward = m.evaluate = m.output;
@@ -107,18 +116,27 @@ AttentionScratch AttentionScratchOf(const Sizes& s, int64_t heads, int64_t kv) {
   return flash ? CudaFlash(s, heads, kv) : RowBlocks(s, heads, kv);
 }
 
-// `width`: of the query heads that are held together; `kv`: of their kv heads.
-StageMemory Attention(const Sizes& s, int64_t width, int64_t kv) {
+// Where a part of a branch is trained and the rest read, the part of an operand, of `trained` of
+// `all` columns, is copied for the product that makes a weight's gradient.
+int64_t Copied(const Sizes& s, int64_t trained, int64_t all) {
+  return trained < all ? s.row * trained : 0;
+}
+
+// Of tensors norm, q, k, v, o.
+StageMemory Attention(const Sizes& s, Elements computed, Elements trained) {
+  StageMemory m;
+  const int64_t width = computed[1] / s.d, kv = computed[2] / s.d;
   const AttentionScratch scratch =
       AttentionScratchOf(s, width / s.spec.head_dim(), kv / s.spec.head_dim());
-  StageMemory m;
   const int64_t qkv_width = width + 2 * kv;
-  const int64_t qkv_weight = qkv_width * s.d * s.bytes.gradient;
-  const int64_t o_weight = width * s.d * s.bytes.gradient;
+  const int64_t trained_width = (trained[1] + 2 * trained[2]) / s.d;
+  const int64_t qkv_weight = trained_width * s.d * s.bytes.gradient;
+  const int64_t o_weight = trained[4] * s.bytes.gradient;
   const int64_t qkv = s.row * qkv_width;
   const int64_t out = s.row * width;
   const int64_t log_sum_exp = s.statistic * (width / s.spec.head_dim());
-  m.parameters = m.spent_backward = s.d + (qkv_width + width) * s.d;
+  m.parameters = m.spent_backward = Sum(computed);
+  m.trained = Sum(trained);
   m.spent_first = qkv_width * s.d;
   m.output = s.row * s.d;
   m.stored = s.statistic + qkv + out + log_sum_exp;
@@ -126,39 +144,35 @@ StageMemory Attention(const Sizes& s, int64_t width, int64_t kv) {
       /*norm, then projection*/ s.row * s.d + s.statistic + qkv,
       /*attention, then o_proj onto the residual*/ m.stored + std::max(scratch.forward, m.output));
   // Without weights' gradients there is room in place of the normed input for its gradient.
-  const auto backward = [&](int64_t do_weight, int64_t dqkv_weight) {
-    return std::max({
-        /*attention*/ do_weight + out + qkv + scratch.backward,
-        /*dq, dk, dv into one*/ do_weight + 2 * qkv,
-        /*qkv's gradient*/ do_weight + qkv + s.row * s.d + dqkv_weight,
-        /*norm*/ do_weight + dqkv_weight + 2 * s.row * s.d + s.norm_sums,
-    });
-  };
-  m.backward = backward(o_weight, qkv_weight);
-  m.backward_read_only = backward(0, 0);
+  m.backward = std::max({
+      /*attention*/ o_weight + out + qkv + scratch.backward,
+      /*dq, dk, dv into one*/ o_weight + 2 * qkv,
+      /*qkv's gradient*/ o_weight + qkv + s.row * s.d + Copied(s, trained_width, qkv_width) +
+          qkv_weight,
+      /*norm*/ o_weight + qkv_weight + 2 * s.row * s.d + s.norm_sums,
+  });
   return m;
 }
 
-// `f`: neurons that are held.
-StageMemory Mlp(const Sizes& s, int64_t f) {
+// Of tensors norm, gate, up, down.
+StageMemory Mlp(const Sizes& s, Elements computed, Elements trained) {
   StageMemory m;
-  const int64_t matrix = f * s.d * s.bytes.gradient;
-  m.parameters = m.spent_backward = s.d + 3 * f * s.d;
+  const int64_t f = computed[1] / s.d, trained_f = trained[1] / s.d;
+  const int64_t matrix = trained[1] * s.bytes.gradient;
+  m.parameters = m.spent_backward = Sum(computed);
+  m.trained = Sum(trained);
   m.spent_first = 2 * f * s.d;
   m.output = s.row * s.d;
   m.stored = s.statistic + 2 * s.row * f;
   m.forward = m.evaluate = std::max(
       /*norm, then gate and up*/ s.row * s.d + m.stored,
       /*product, then down onto the residual*/ m.stored + s.row * f + m.output);
-  const auto backward = [&](int64_t of_matrix) {
-    return std::max({
-        /*product and gradient of gate, up, then down's gradient*/ 3 * s.row * f + of_matrix,
-        /*gradient of gate_up*/ 2 * s.row * f + s.row * s.d + 3 * of_matrix,
-        /*norm*/ 3 * of_matrix + 2 * s.row * s.d + s.norm_sums,
-    });
-  };
-  m.backward = backward(matrix);
-  m.backward_read_only = backward(0);
+  const int64_t copied = Copied(s, trained_f, f);
+  m.backward = std::max({
+      /*product and gradient of gate, up, then down's gradient*/ 3 * s.row * f + copied + matrix,
+      /*gradient of gate_up*/ 2 * s.row * f + s.row * s.d + 2 * copied + 3 * matrix,
+      /*norm*/ 3 * matrix + 2 * s.row * s.d + s.norm_sums,
+  });
   return m;
 }
 
@@ -168,7 +182,7 @@ StageMemory Head(const Sizes& s) {
   const int64_t projection = s.spec.vocab * s.d;
   const int64_t chunk = rows * (s.d * s.bytes.activation + kF32 + s.spec.vocab * kF32);
   const int64_t through_norm = 2 * rows * s.d * s.bytes.activation + s.NormSums(rows);
-  m.parameters = s.d + (s.spec.tied ? 0 : projection);
+  m.trained = m.parameters = s.d + (s.spec.tied ? 0 : projection);
   m.spent_forward = s.d + projection;
   m.stores_input = false;  // its gradient takes its place
   m.early_gradients = (s.d + projection) * s.bytes.gradient;
@@ -193,7 +207,7 @@ StageMemory Head(const Sizes& s) {
 }  // namespace
 
 std::vector<StageMemory> LlamaMemory(const LlamaSpec& spec, int64_t seq_len, int64_t samples,
-                                     absl::Span<const int64_t> held, const ElementSizes& sizes,
+                                     const HeldTensors& held, const ElementSizes& sizes,
                                      const Computer& computer) {
   const Sizes s{.spec = spec,
                 .bytes = sizes,
@@ -204,9 +218,11 @@ std::vector<StageMemory> LlamaMemory(const LlamaSpec& spec, int64_t seq_len, int
   std::vector<StageMemory> stages = {Embed(s)};
   for (int64_t layer = 0; layer < spec.layers; ++layer) {
     // The catalog's order: embedding; per layer norm, q, k, v, o, norm, gate, up, down.
-    const absl::Span<const int64_t> tensors = held.subspan(static_cast<size_t>(1 + 9 * layer), 9);
-    stages.push_back(Attention(s, tensors[1] / s.d, tensors[2] / s.d));
-    stages.push_back(Mlp(s, tensors[6] / s.d));
+    const auto first = static_cast<size_t>(1 + 9 * layer);
+    const Elements computed = Elements(held.computed).subspan(first, 9);
+    const Elements trained = Elements(held.trained).subspan(first, 9);
+    stages.push_back(Attention(s, computed.first(5), trained.first(5)));
+    stages.push_back(Mlp(s, computed.subspan(5), trained.subspan(5)));
   }
   stages.push_back(Head(s));
   return stages;

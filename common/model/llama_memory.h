@@ -8,10 +8,10 @@
 
 namespace sdp {
 
-// What each stage of a catalog of `spec` takes on a worker that has `held` elements of each tensor,
-// for `samples` samples of seq_len tokens. In bf16 on the host some of it is left out (README).
+// What each stage of a catalog of `spec` takes on a worker that has `held`, for `samples`
+// samples of seq_len tokens. In bf16 on the host some of it is left out (README).
 std::vector<StageMemory> LlamaMemory(const LlamaSpec& spec, int64_t seq_len, int64_t samples,
-                                     absl::Span<const int64_t> held, const ElementSizes& sizes,
+                                     const HeldTensors& held, const ElementSizes& sizes,
                                      const Computer& computer);
 
 // What attention on GPUs goes by (worker/model/causal_attention.cc): heads of at most this size

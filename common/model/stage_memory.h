@@ -4,7 +4,6 @@
 #include <functional>
 #include <vector>
 
-#include "absl/types/span.h"
 #include "common/base/allocated.h"
 
 namespace sdp {
@@ -27,6 +26,13 @@ struct Computer {
 // What cuBLAS works in on a GPU, for the worker's whole life: worker/model/device.cc says so.
 inline constexpr int64_t kCublasWorkspaceBytes = int64_t{32} << 20;
 
+// Elements of each of the catalog's tensors (Catalog::HeldElements): those that a worker computes
+// with, and of these those that have gradients, which are fewer where it reads what it lacks.
+struct HeldTensors {
+  std::vector<int64_t> computed;
+  std::vector<int64_t> trained;
+};
+
 // What one stage allocates for a given number of samples, in bytes. It says what the stage's code
 // does (worker/model), allocation by allocation; common/plan/memory.h adds up the walk over the
 // stages. A test compares both with the allocator.
@@ -34,6 +40,7 @@ struct StageMemory {
   // Elements of the weights that no earlier stage reads: their gradients are final, and handed out,
   // in this stage's backward pass.
   int64_t parameters = 0;
+  int64_t trained = 0;  // of these, that have gradients
   // Elements of the weights that go after this stage's forward pass in the last micro-batch, since
   // nothing reads them any more, and of those that its backward pass reads and that go after it.
   int64_t spent_forward = 0;
@@ -54,16 +61,14 @@ struct StageMemory {
   int64_t forward = 0;
   int64_t evaluate = 0;
   int64_t backward = 0;
-  int64_t backward_read_only = 0;  // where masked units are not held, and so have no gradients
   // Of the loss: weights' gradients that its forward pass makes, within `stored`. Those of a tied
   // weight wait for the stage that reads it first.
   int64_t early_gradients = 0;
 };
 
-// One entry per stage of the catalog, for a worker that has so many elements of each of the
-// catalog's tensors (Catalog::HeldElements). What a stage is without any of its masked units
-// matters only where it stands alone (StageSpec).
+// One entry per stage of the catalog. What a stage is without any of its masked units matters only
+// where it stands alone (StageSpec).
 using StageMemories =
-    std::function<std::vector<StageMemory>(int64_t samples, absl::Span<const int64_t> held)>;
+    std::function<std::vector<StageMemory>(int64_t samples, const HeldTensors& held)>;
 
 }  // namespace sdp

@@ -1,7 +1,6 @@
 #include "common/plan/memory.h"
 
 #include <algorithm>
-#include <limits>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -55,16 +54,15 @@ std::vector<UnitId> AllUnits(const Catalog& catalog) {
 
 // What a worker has of a model.
 struct Subnetwork {
-  std::vector<bool> present;      // [stages] that are not the identity
-  std::vector<bool> branch;       // [stages] of which masked units, if there are any, are held
-  std::vector<int64_t> trained;   // [stages] at most so many parameters have gradients
-  std::vector<int64_t> units;     // [stages] held ones
-  std::vector<int64_t> elements;  // [tensors] that it computes with
-  int64_t idle = 0;               // elements of shared units whose stages are absent
+  std::vector<bool> present;   // [stages] that are not the identity
+  std::vector<int64_t> units;  // [stages] held ones
+  HeldTensors tensors;
+  int64_t idle = 0;  // elements of shared units whose stages are absent
 
   Subnetwork(const Catalog& catalog, absl::Span<const UnitId> ids, Masking masking) {
     const bool reads_all = masking == Masking::kBackward;
-    elements = catalog.HeldElements(reads_all ? AllUnits(catalog) : ids);
+    tensors = {catalog.HeldElements(reads_all ? AllUnits(catalog) : ids),
+               catalog.HeldElements(ids)};
     std::vector<bool> held(catalog.units.size());
     for (const UnitId id : ids) held[static_cast<size_t>(id.value())] = true;
     for (const StageSpec& stage : catalog.stages) {
@@ -74,11 +72,7 @@ struct Subnetwork {
         if (catalog.unit(id).shared) shared_params += catalog.unit(id).params;
         if (!catalog.unit(id).shared && held[static_cast<size_t>(id.value())]) ++masked_held;
       }
-      branch.push_back(masked == 0 || masked_held > 0);
-      trained.push_back(branch.back()          ? std::numeric_limits<int64_t>::max()
-                        : stage.stands_alone() ? shared_params
-                                               : 0);
-      present.push_back(branch.back() || stage.stands_alone() || reads_all);
+      present.push_back(masked == 0 || masked_held > 0 || stage.stands_alone() || reads_all);
       units.push_back(shared + masked_held);
       if (!present.back()) idle += shared_params;
     }
@@ -95,7 +89,7 @@ class MicroBatch {
         subnetwork_(subnetwork),
         fragment_(FragmentBytes(model)),
         passing_(PassingBytes(model)),
-        memories_(model.stages(samples, subnetwork.elements)),
+        memories_(model.stages(samples, subnetwork.tensors)),
         input_(samples * model.input_bytes),
         target_(samples * model.target_bytes) {
     for (size_t stage = 0; stage < memories_.size(); ++stage) {
@@ -111,7 +105,7 @@ class MicroBatch {
     for (const size_t stage : stages_) {
       const int64_t elements = memories_[stage].parameters;
       meter_.Add(kept_ ? Weights(elements) : elements * fragment_);
-      if (kept_) meter_.Add(Sums(Trained(stage)));
+      if (kept_) meter_.Add(Sums(memories_[stage].trained));
     }
     Forward();
     Backward();
@@ -123,10 +117,6 @@ class MicroBatch {
   int64_t Gradient(int64_t elements) const { return elements * model_.sizes.gradient; }
   // Between micro-batches gradients are sums in f32.
   int64_t Sums(int64_t elements) const { return elements * kF32; }
-  // Elements of a stage's weights that have gradients.
-  int64_t Trained(size_t stage) const {
-    return std::min(memories_[stage].parameters, subnetwork_.trained[stage]);
-  }
   // Gradients on their way from a GPU.
   int64_t Passing() const {
     const auto most = static_cast<int64_t>(kMostPassing) * Layout::kMaxFragment;
@@ -170,16 +160,14 @@ class MicroBatch {
     meter_.Free(kept_bytes_.back() - loss.stored);
     for (size_t i = stages_.size() - 1; i-- > 0;) {
       const StageMemory& memory = memories_[stages_[i]];
-      const int64_t trained = Trained(stages_[i]);
-      const bool branch = subnetwork_.branch[stages_[i]];
+      const int64_t trained = memory.trained;
       int64_t made_again = 0;
       if (catalog_.stages[stages_[i]].recomputed) {
         meter_.Moment(gradient + memory.forward + Passing(), "forward again of ", Name(stages_[i]));
         made_again = memory.stored + memory.output + memory.input_copy;
       }
-      meter_.Moment(gradient + made_again + Passing() +
-                        (branch ? memory.backward : memory.backward_read_only),
-                    "backward of ", Name(stages_[i]));
+      meter_.Moment(gradient + made_again + Passing() + memory.backward, "backward of ",
+                    Name(stages_[i]));
       meter_.Free(kept_bytes_[i]);
       if (i == 0) meter_.Free(input_);
       gradient = inputs_[i];
@@ -202,7 +190,7 @@ class MicroBatch {
 
   // The stage's gradients, counted by the caller, are final for this micro-batch.
   void HandOut(const StageMemory& memory, size_t stage) {
-    const int64_t elements = Trained(stage);
+    const int64_t elements = memory.trained;
     if (!last_) {
       if (!kept_) meter_.Add(Sums(elements));  // They stay.
       return;
@@ -287,8 +275,8 @@ MemoryPeak TrainingMemory(const Catalog& catalog, absl::Span<const UnitId> units
 MemoryPeak EvaluationMemory(const Catalog& catalog, const MemoryModel& model) {
   const int64_t walks = model.evaluation.chunk / model.evaluation.micro;
   const int64_t fragment = FragmentBytes(model);
-  const std::vector<StageMemory> memories =
-      model.stages(model.evaluation.micro, catalog.HeldElements(AllUnits(catalog)));
+  const std::vector<int64_t> all = catalog.HeldElements(AllUnits(catalog));
+  const std::vector<StageMemory> memories = model.stages(model.evaluation.micro, {all, all});
   std::vector<size_t> last(catalog.units.size());
   for (size_t stage = 0; stage < catalog.stages.size(); ++stage) {
     for (const UnitId unit : catalog.stages[stage].units)

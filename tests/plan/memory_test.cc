@@ -25,6 +25,8 @@ class MemoryWalkTest : public ::testing::Test {
       unit.name = names[i];
       unit.shared = i == 0 || i == 3;
       unit.params = 1000;
+      unit.slices = {{static_cast<int>(i)}};
+      catalog_.tensors.push_back({names[i], {1000}, {}});
       catalog_.units.push_back(unit);
       catalog_.stages.push_back({names[i], {UnitId(static_cast<int32_t>(i))}, 100});
     }
@@ -36,17 +38,18 @@ class MemoryWalkTest : public ::testing::Test {
     branch.stored = 20000;
     branch.forward = 30000;
     branch.evaluate = 30000;
-    branch.backward = 50000;
-    branch.backward_read_only = 40000;
     StageMemory loss{.parameters = 1000, .spent_forward = 1000};
     loss.stores_input = false;
     loss.early_gradients = 4000;
     loss.stored = 4100;
     loss.forward = 7000;
     loss.evaluate = 3000;
-    model_.stages = [=](int64_t samples, absl::Span<const int64_t>) {
+    model_.stages = [=](int64_t samples, const HeldTensors& held) {
       std::vector<StageMemory> all = {first, branch, branch, loss};
-      for (StageMemory& stage : all) {
+      for (size_t i = 0; i < all.size(); ++i) {
+        StageMemory& stage = all[i];
+        stage.trained = held.trained[i];
+        if (i == 1 || i == 2) stage.backward = stage.trained > 0 ? 50000 : 40000;
         stage.output *= samples;
         stage.stored = (stage.stored - stage.early_gradients) * samples + stage.early_gradients;
       }

@@ -42,7 +42,7 @@ class ReportTest : public ::testing::Test {
   }
   MemoryModel Memory() const {
     MemoryModel memory;
-    memory.stages = [stages = catalog_.stages.size()](int64_t samples, absl::Span<const int64_t>) {
+    memory.stages = [stages = catalog_.stages.size()](int64_t samples, const HeldTensors&) {
       return std::vector<StageMemory>(stages, StageMemory{.stored = 1000 * samples});
     };
     memory.layout = &layout_;

@@ -124,8 +124,7 @@ std::vector<std::string> ThreeQuarters() {
 
 MemoryModel ModelOf(const LlamaCase& c, int64_t micro_batch) {
   MemoryModel model;
-  model.stages = [spec = c.spec, seq_len = c.seq_len](int64_t samples,
-                                                      absl::Span<const int64_t> held) {
+  model.stages = [spec = c.spec, seq_len = c.seq_len](int64_t samples, const HeldTensors& held) {
     return LlamaMemory(spec, seq_len, samples, held, ElementSizes(), Computer());
   };
   model.input_bytes = model.target_bytes = 8 * c.seq_len;

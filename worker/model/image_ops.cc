@@ -36,6 +36,16 @@ ConvGradients Backward(const at::Tensor& dy, const at::Tensor& x, const at::Tens
   return gradients;
 }
 
+// The weight's, at the channels that are trained: a copy of theirs goes with the call.
+at::Tensor PartGradient(const at::Tensor& dy, const at::Tensor& x, const at::Tensor& weight,
+                        ConvShape shape, const ConvPart& part) {
+  const at::Tensor held_dy = part.dim == 0 ? SelectChannels(dy, part.channels) : dy;
+  const at::Tensor held_x = part.dim == 1 ? SelectChannels(x, part.channels) : x;
+  // Of the weight's part only the shape matters.
+  const at::Tensor held = weight.narrow(part.dim, 0, (part.dim == 0 ? held_dy : held_x).size(1));
+  return Backward(held_dy, held_x, held, shape, false, true).dweight;
+}
+
 }  // namespace
 
 ConvGradients ConvolveGradient(const at::Tensor& dy, const at::Tensor& x, const at::Tensor& weight,
@@ -43,11 +53,7 @@ ConvGradients ConvolveGradient(const at::Tensor& dy, const at::Tensor& x, const 
   const bool of_x = of == Of::kInputAndWeight;
   if (part.channels.empty()) return Backward(dy, x, weight, shape, of_x, weight.requires_grad());
   ConvGradients gradients;
-  const at::Tensor held_dy = part.dim == 0 ? SelectChannels(dy, part.channels) : dy;
-  const at::Tensor held_x = part.dim == 1 ? SelectChannels(x, part.channels) : x;
-  // Of the weight's part only the shape matters.
-  const at::Tensor held = weight.narrow(part.dim, 0, (part.dim == 0 ? held_dy : held_x).size(1));
-  gradients.dweight = Backward(held_dy, held_x, held, shape, false, true).dweight;
+  gradients.dweight = PartGradient(dy, x, weight, shape, part);
   if (of_x) gradients.dx = Backward(dy, x, weight, shape, true, false).dx;
   return gradients;
 }
