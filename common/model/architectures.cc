@@ -4,6 +4,7 @@
 
 #include "common/model/image_memory.h"
 #include "common/model/llama_memory.h"
+#include "common/model/swin_memory.h"
 
 namespace sdp {
 namespace {
@@ -67,8 +68,14 @@ Catalog CatalogOf(const SwinSpec& spec, const CatalogOptions& options) {
                                      : SwinCatalog(spec, options.unit);
 }
 int64_t TermsOf(const SwinSpec&, int64_t) { return 1; }
-ModelMemory MemoryOfOne(const SwinSpec&, int64_t, const ElementSizes&, const Computer&) {
-  return {};
+ModelMemory MemoryOfOne(const SwinSpec& spec, int64_t, const ElementSizes& sizes,
+                        const Computer& computer) {
+  if (computer.place == MemoryPlace::kGpu) return {};  // as of ResNet
+  return {.stages = [spec, sizes](
+                        int64_t samples,
+                        const HeldTensors& held) { return SwinMemory(spec, samples, held, sizes); },
+          .input_bytes = spec.channels * spec.image_size * spec.image_size * sizes.activation,
+          .target_bytes = kIndexBytes};
 }
 
 }  // namespace

@@ -108,16 +108,19 @@ TEST(DenseRivalsTest, Phases_RivalIsDense) {
   EXPECT_EQ(rivals[0].size, "6 of 12 layers");
 }
 
-// Among all smaller ones, from the least on.
-TEST(DenseRivalsTest, HalfOfResnet_IsTheLargestThatFits) {
-  const std::string preset = "model.preset=resnet-cifar";
-  const Planned planned = MakePlanned({preset}, kImages);
+// What the worker with most has: of products, and of memory.
+struct Most {
   int64_t macs = 0, memory = 0;
-  for (const PlanReport::Worker& worker : planned.report.workers) {
-    macs = std::max(macs, worker.macs);
-    memory = std::max(memory, worker.memory_bytes);
+
+  explicit Most(const Planned& planned) {
+    for (const PlanReport::Worker& worker : planned.report.workers) {
+      macs = std::max(macs, worker.macs);
+      memory = std::max(memory, worker.memory_bytes);
+    }
   }
-  const auto largest = [&](const char* key, const std::vector<std::string>& sizes) {
+  // The last of the sizes with which a dense model of images needs no more.
+  std::string LargestThatFits(const std::string& preset, const char* key,
+                              const std::vector<std::string>& sizes) const {
     std::string fits = "none";
     for (const std::string& size : sizes) {
       const Planned dense =
@@ -126,21 +129,30 @@ TEST(DenseRivalsTest, HalfOfResnet_IsTheLargestThatFits) {
       if (worker.macs <= macs && worker.memory_bytes <= memory) fits = size;
     }
     return fits;
-  };
+  }
+};
+
+// Among all smaller ones, from the least on.
+TEST(DenseRivalsTest, HalfOfResnet_IsTheLargestThatFits) {
+  const std::string preset = "model.preset=resnet-cifar";
+  const Planned planned = MakePlanned({preset}, kImages);
+  const Most most(planned);
   const std::vector<PlanReport::Rival> rivals = Rivals(planned);
   ASSERT_THAT(rivals, SizeIs(2));
   EXPECT_EQ(rivals[0].name, "fewer blocks");
-  const std::string depths = largest("model.depths", {"[1, 1, 1]", "[2, 1, 1]", "[2, 2, 1]",
-                                                      "[2, 2, 2]", "[3, 2, 2]", "[3, 3, 2]"});
+  const std::string depths = most.LargestThatFits(
+      preset, "model.depths",
+      {"[1, 1, 1]", "[2, 1, 1]", "[2, 2, 1]", "[2, 2, 2]", "[3, 2, 2]", "[3, 3, 2]"});
   EXPECT_EQ(rivals[0].size, absl::StrCat("depths ", depths, " of [3, 3, 3]"));
   EXPECT_EQ(rivals[1].name, "narrower");
   const std::string widths =
-      largest("model.widths", {"[8, 8, 8]", "[8, 8, 16]", "[8, 16, 24]", "[8, 16, 32]",
-                               "[8, 24, 40]", "[16, 24, 48]", "[16, 32, 56]"});
+      most.LargestThatFits(preset, "model.widths",
+                           {"[8, 8, 8]", "[8, 8, 16]", "[8, 16, 24]", "[8, 16, 32]", "[8, 24, 40]",
+                            "[16, 24, 48]", "[16, 32, 56]"});
   EXPECT_EQ(rivals[1].size, absl::StrCat("widths ", widths, " of [16, 32, 64]"));
   for (const PlanReport::Rival& rival : rivals) {
-    EXPECT_LE(rival.macs, macs);
-    EXPECT_LE(rival.memory_bytes, memory);
+    EXPECT_LE(rival.macs, most.macs);
+    EXPECT_LE(rival.memory_bytes, most.memory);
   }
 }
 
@@ -152,29 +164,24 @@ TEST(DenseRivalsTest, ResnetAtCoverageOne_IsTheModelItself) {
   EXPECT_EQ(rivals[1].size, "widths [16, 32, 64] of [16, 32, 64]");
 }
 
-// Of heads 4, 8 and 16 the widths of all levels are multiples where dim is one of 4.
+// Of heads 4, 8 and 16 the widths of all levels are multiples where dim is one of 4. One block of
+// each level needs more memory than a worker of parts, which has half of a branch's scores.
 TEST(DenseRivalsTest, HalfOfSwin_IsTheLargestThatFits) {
   const std::string preset = "model.preset=swin-cifar";
+  const std::vector<std::string> dims = {"4",  "8",  "12", "16", "20", "24",
+                                         "28", "32", "36", "40", "44"};
   for (const std::string granularity : {"block", "neuron"}) {
     const Planned planned = MakePlanned({preset, "sdp.granularity=" + granularity}, kImages);
-    int64_t most = 0;
-    for (const PlanReport::Worker& worker : planned.report.workers)
-      most = std::max(most, worker.macs);
-    const std::vector<PlanReport::Rival> rivals = Rivals(planned);
-    ASSERT_THAT(rivals, SizeIs(2));
-    EXPECT_EQ(rivals[0].size, "depths [1, 1, 1] of [2, 2, 2]");
-    EXPECT_EQ(rivals[1].name, "narrower");
-    int dim = 0;
-    ASSERT_EQ(std::sscanf(rivals[1].size.c_str(), "dim %d of 48", &dim), 1);
-    EXPECT_EQ(dim % 4, 0);
-    const auto macs = [&](int narrow) {
-      return MakePlanned({preset, absl::StrCat("model.dim=", narrow), "sdp.coverage=1"}, kImages)
-          .report.workers.front()
-          .macs;
-    };
-    EXPECT_EQ(rivals[1].macs, macs(dim));
-    EXPECT_LE(macs(dim), most);
-    EXPECT_GT(macs(dim + 4), most);
+    const Most most(planned);
+    const std::string depths =
+        most.LargestThatFits(preset, "model.depths", {"[1, 1, 1]", "[2, 1, 1]", "[2, 2, 1]"});
+    const std::string dim = most.LargestThatFits(preset, "model.dim", dims);
+    std::vector<std::string> sizes;
+    for (const PlanReport::Rival& rival : Rivals(planned)) sizes.push_back(rival.size);
+    std::vector<std::string> expected;
+    if (depths != "none") expected.push_back(absl::StrCat("depths ", depths, " of [2, 2, 2]"));
+    expected.push_back(absl::StrCat("dim ", dim, " of 48"));
+    EXPECT_EQ(sizes, expected) << granularity;
   }
 }
 

@@ -111,7 +111,6 @@ TEST(FitMemoryTest, NothingFits_SaysWhatIsLeast) {
 
 TEST(FitMemoryTest, WhatIsNotPredicted_IsRefused) {
   const std::vector<std::vector<std::string>> cases = {
-      {"model.preset=swin-cifar", "data.kind=cifar10"},
       {"sdp.granularity=neuron", "sdp.masking=backward"}};
   for (const std::vector<std::string>& sets : cases) {
     const absl::Status status = FitMemory(Config(int64_t{1} << 40, sets)).status();

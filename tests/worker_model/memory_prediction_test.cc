@@ -414,6 +414,18 @@ struct ImageShape {
   int64_t groups = 0;  // > 0: neuron granularity
 };
 
+// So wide that activations outweigh statistics of norms.
+SwinSpec Wide(SwinSpec spec) {
+  spec.dim *= 4;
+  return spec;
+}
+
+ModelSpec Larger(const ModelSpec& spec, int64_t width = 16) {
+  if (const auto* const resnet = std::get_if<ResnetSpec>(&spec)) return Wide(*resnet, width);
+  if (const auto* const swin = std::get_if<SwinSpec>(&spec)) return Wide(*swin);
+  return spec;
+}
+
 // Of scratch that convolutions ask for by the CPU's instructions, statistics of norms, and a
 // stage's gradients in another order.
 constexpr double kImageTolerance = 0.03;
@@ -444,10 +456,9 @@ void ExpectImagesPredicted(const ImageShape& shape) {
 }
 
 TEST(MemoryPredictionTest, Training_Images) {
-  for (const ImageCase::Named& named : ImageCase::CutIntoGroups()) {
+  for (const ImageCase::Named& named : ImageCase::All()) {
     SCOPED_TRACE(named.name);
-    const auto* const resnet = std::get_if<ResnetSpec>(&named.spec);
-    const ModelSpec spec = resnet != nullptr ? ModelSpec(Wide(*resnet)) : named.spec;
+    const ModelSpec spec = Larger(named.spec);
     for (const Masking masking : {Masking::kForward, Masking::kBackward}) {
       for (const bool recompute : {false, true}) {
         ExpectImagesPredicted({.spec = spec, .masking = masking, .recompute = recompute});
@@ -456,21 +467,33 @@ TEST(MemoryPredictionTest, Training_Images) {
   }
 }
 
+// More scores than exist at once.
+TEST(MemoryPredictionTest, Training_SwinOfLargeWindows) {
+  SwinSpec spec = ImageCase::Swin();
+  spec.dim = 32;
+  spec.depths = {2};
+  spec.heads = {8};
+  spec.window = 8;
+  spec.image_size = 32;
+  for (const int64_t groups : {0, 2}) {
+    for (const bool recompute : {false, true})
+      ExpectImagesPredicted({.spec = spec, .recompute = recompute, .groups = groups});
+  }
+}
+
 TEST(MemoryPredictionTest, Training_ImagesByNeurons) {
-  for (const ImageCase::Named& named : ImageCase::CutIntoGroups()) {
+  for (const ImageCase::Named& named : ImageCase::All()) {
     SCOPED_TRACE(named.name);
-    const auto* const resnet = std::get_if<ResnetSpec>(&named.spec);
-    const ModelSpec spec = resnet != nullptr ? ModelSpec(Wide(*resnet, 32)) : named.spec;
+    const ModelSpec spec = Larger(named.spec, 32);
     for (const bool recompute : {false, true})
       ExpectImagesPredicted({.spec = spec, .recompute = recompute, .groups = 2});
   }
 }
 
 TEST(MemoryPredictionTest, Evaluation_Images) {
-  for (const ImageCase::Named& named : ImageCase::CutIntoGroups()) {
+  for (const ImageCase::Named& named : ImageCase::All()) {
     SCOPED_TRACE(named.name);
-    const auto* const resnet = std::get_if<ResnetSpec>(&named.spec);
-    const ImageCase c(resnet != nullptr ? ModelSpec(Wide(*resnet)) : named.spec);
+    const ImageCase c(Larger(named.spec));
     EvaluateTask task;
     task.units = c.Held();
     task.samples = 16;

@@ -34,7 +34,7 @@ at::Tensor BiasGradient(const at::Tensor& dy, const at::Tensor& bias, double fac
 
 struct Attended {
   at::Tensor y;    // [B, L, d]
-  at::Tensor qkv;  // [3, B W, H, S, e], queries multiplied by 1 / sqrt(e)
+  at::Tensor qkv;  // [B W, S, 3, H, e], queries multiplied by 1 / sqrt(e)
 };
 
 Attended Attend(const at::Tensor& h, const WindowAttentionWeights& w, const Windows& windows,
@@ -45,12 +45,12 @@ Attended Attend(const at::Tensor& h, const WindowAttentionWeights& w, const Wind
               w.table.sizes(), " for heads of ", head_dim);
   Attended a;
   at::Tensor x = windows.ByWindow(LayerNorm(h, w.norm).y);
-  x = Linear(Rows(x), w.qkv);
-  a.qkv = x.view({-1, windows.tokens(), 3, heads, head_dim}).permute({2, 0, 3, 1, 4}).contiguous();
+  a.qkv = Linear(Rows(x), w.qkv).view({-1, windows.tokens(), 3, heads, head_dim});
   x.reset();
-  a.qkv.select(0, 0).mul_(1 / std::sqrt(static_cast<double>(head_dim)));
-  const at::Tensor out = AttendWithinWindows(a.qkv, windows.Added(w.table));
-  a.y = AddLinear(h, Rows(windows.ByToken(out.view({h.size(0), h.size(1), -1}))), w.proj, factor);
+  a.qkv.select(2, 0).mul_(1 / std::sqrt(static_cast<double>(head_dim)));
+  at::Tensor out = AttendWithinWindows(a.qkv, windows.Added(w.table));
+  out = windows.ByToken(out.view({h.size(0), h.size(1), -1}));
+  a.y = AddLinear(h, Rows(out), w.proj, factor);
   return a;
 }
 
@@ -90,34 +90,37 @@ class AttentionFunction : public torch::autograd::Function<AttentionFunction> {
     {
       const at::Tensor dout = windows.ByWindow(
           ScaledProduct(Rows(dy), w.proj.weight, factor).view({h.size(0), h.size(1), -1}));
-      d = AttendWithinWindowsGradient(dout.view({qkv.size(1), qkv.size(3), -1}), qkv,
+      d = AttendWithinWindowsGradient(dout.view({qkv.size(0), qkv.size(1), -1}), qkv,
                                       windows.Added(w.table),
                                       w.proj.weight.requires_grad() ? WantOut::kYes : WantOut::kNo);
     }
     at::Tensor dproj, dtable, dqkv;
     if (d.out.defined()) {
-      const at::Tensor out = Rows(by_token(d.out));
+      d.out = by_token(d.out);
       const MemoryScope gradient(MemoryKind::kGradients);
-      dproj = ScaledProduct(Rows(dy).t(), out, factor);
+      dproj = ScaledProduct(Rows(dy).t(), Rows(d.out), factor);
+      d.out.reset();
     }
-    d.out.reset();
     if (w.table.requires_grad()) dtable = windows.TableGradient(d.scores);
     LayerNormed normed = LayerNorm(h, w.norm);
-    const at::Tensor dx = Rows(d.qkv);  // of what the product gave
+    at::Tensor dx = d.qkv.flatten(2).flatten(0, 1);  // of what the product gave
+    d.qkv.reset();
     if (w.qkv.weight.requires_grad()) {
-      const at::Tensor x = Rows(windows.ByWindow(normed.y));
+      normed.y = windows.ByWindow(normed.y);
       const MemoryScope gradient(MemoryKind::kGradients);
-      dqkv = Product(dx.t(), x);
+      dqkv = Product(dx.t(), Rows(normed.y));
     }
     normed.y.reset();
-    const LayerNormGradients through =
-        LayerNormGradient(by_token(Product(dx, w.qkv.weight)), h, normed, w.norm);
+    const at::Tensor dqkv_bias = BiasGradient(dx, w.qkv.bias);
+    dx = Product(dx, w.qkv.weight);
+    dx = by_token(dx);
+    const LayerNormGradients through = LayerNormGradient(dx, h, normed, w.norm);
     return {through.dx.add_(dy),
             through.dweight,
             through.dbias,
             dtable,
             dqkv,
-            BiasGradient(dx, w.qkv.bias),
+            dqkv_bias,
             dproj,
             BiasGradient(Rows(dy), w.proj.bias, factor),
             at::Tensor(),
@@ -170,21 +173,23 @@ class MlpFunction : public torch::autograd::Function<MlpFunction> {
       const MemoryScope gradient(MemoryKind::kGradients);
       dfc2 = ScaledProduct(Rows(dy).t(), x, factor);
     }
-    const at::Tensor dhidden =
-        at::gelu_backward(ScaledProduct(Rows(dy), w.fc2.weight, factor), hidden);
+    at::Tensor dhidden = ScaledProduct(Rows(dy), w.fc2.weight, factor);
+    at::gelu_backward_out(dhidden, dhidden, hidden);  // in its place
     LayerNormed normed = LayerNorm(h, w.norm);
     if (w.fc1.weight.requires_grad()) {
       const MemoryScope gradient(MemoryKind::kGradients);
       dfc1 = Product(dhidden.t(), Rows(normed.y));
     }
+    const at::Tensor dfc1_bias = BiasGradient(dhidden, w.fc1.bias);
     at::Tensor rows = Rows(normed.y);
     ProductInto(rows, dhidden, w.fc1.weight);  // Its gradient takes its place.
+    dhidden.reset();
     const LayerNormGradients through = LayerNormGradient(normed.y, h, normed, w.norm);
     return {through.dx.add_(dy),
             through.dweight,
             through.dbias,
             dfc1,
-            BiasGradient(dhidden, w.fc1.bias),
+            dfc1_bias,
             dfc2,
             BiasGradient(Rows(dy), w.fc2.bias, factor),
             at::Tensor(),

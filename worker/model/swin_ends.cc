@@ -82,7 +82,7 @@ class MergeFunction : public torch::autograd::Function<MergeFunction> {
     const LayerNormWeights norm = {saved[2], saved[3], context->saved_data["eps"].toDouble()};
     const int64_t size = context->saved_data["size"].toInt();
     const at::Tensor dy = Rows(outer[0].contiguous());
-    const at::Tensor merged = Merged(h, size);
+    at::Tensor merged = Merged(h, size);
     LayerNormed normed = LayerNorm(merged, norm);
     at::Tensor dreduction;
     {
@@ -92,6 +92,7 @@ class MergeFunction : public torch::autograd::Function<MergeFunction> {
     at::Tensor rows = Rows(normed.y);
     ProductInto(rows, dy, reduction);  // Its gradient takes its place.
     const LayerNormGradients through = LayerNormGradient(normed.y, merged, normed, norm);
+    for (at::Tensor* const done : {&merged, &normed.y, &rows}) done->reset();
     at::Tensor dh = at::empty_like(h);
     at::Tensor fours = Fours(dh, size);
     fours.copy_(through.dx.view(fours.sizes()));

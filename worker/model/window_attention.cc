@@ -18,8 +18,8 @@ struct Chunk {
   int64_t begin, count;
 };
 std::vector<Chunk> ChunksOf(const at::Tensor& qkv, const at::Tensor& added) {
-  const int64_t windows = qkv.size(1), of_sample = added.size(0), s = qkv.size(3);
-  const int64_t weights = of_sample * qkv.size(2) * s * s;
+  const int64_t windows = qkv.size(0), of_sample = added.size(0), s = qkv.size(1);
+  const int64_t weights = of_sample * qkv.size(3) * s * s;
   const int64_t step = std::max<int64_t>(kWeightsAtOnce / weights, 1) * of_sample;
   std::vector<Chunk> chunks;
   for (int64_t begin = 0; begin < windows; begin += step)
@@ -27,21 +27,22 @@ std::vector<Chunk> ChunksOf(const at::Tensor& qkv, const at::Tensor& added) {
   return chunks;
 }
 
-// Of a chunk: its queries, keys and values, [windows H, S, e] views, and attention's weights.
+// Of a chunk: its queries, keys and values, [windows H, S, e], and attention's weights.
 struct Scored {
   at::Tensor q, k, v;
   at::Tensor weights;  // [windows H, S, S]
 
   Scored(const at::Tensor& qkv, const at::Tensor& added, const Chunk& chunk) {
-    const auto part = [&](int64_t which) {
-      return qkv.select(0, which).narrow(0, chunk.begin, chunk.count).flatten(0, 1);
-    };
-    q = part(0);
-    k = part(1);
-    v = part(2);
+    const at::Tensor by_head = qkv.narrow(0, chunk.begin, chunk.count)
+                                   .permute({2, 0, 3, 1, 4})  // [3, windows, H, S, e]
+                                   .contiguous()
+                                   .flatten(1, 2);
+    q = by_head.select(0, 0);
+    k = by_head.select(0, 1);
+    v = by_head.select(0, 2);
     at::Tensor scores = at::bmm(q, k.transpose(1, 2));
-    const int64_t s = qkv.size(3);
-    scores.view({-1, added.size(0), qkv.size(2), s, s}).add_(added);
+    const int64_t s = qkv.size(1);
+    scores.view({-1, added.size(0), qkv.size(3), s, s}).add_(added);
     weights = at::softmax(scores, -1);
   }
 };
@@ -99,7 +100,7 @@ at::Tensor Windows::TableGradient(const at::Tensor& dscores) const {
 }
 
 at::Tensor AttendWithinWindows(const at::Tensor& qkv, const at::Tensor& added) {
-  const int64_t windows = qkv.size(1), heads = qkv.size(2), s = qkv.size(3), e = qkv.size(4);
+  const int64_t windows = qkv.size(0), s = qkv.size(1), heads = qkv.size(3), e = qkv.size(4);
   const at::Tensor out = at::empty({windows, s, heads, e}, qkv.options());
   for (const Chunk& chunk : ChunksOf(qkv, added)) {
     const Scored scored(qkv, added, chunk);
@@ -110,9 +111,9 @@ at::Tensor AttendWithinWindows(const at::Tensor& qkv, const at::Tensor& added) {
 
 WindowGradients AttendWithinWindowsGradient(const at::Tensor& dout, const at::Tensor& qkv,
                                             const at::Tensor& added, WantOut want) {
-  const int64_t windows = qkv.size(1), heads = qkv.size(2), s = qkv.size(3), e = qkv.size(4);
-  const at::Tensor by_head = dout.view({windows, s, heads, e});
-  const at::Tensor dqkv = at::empty({windows, s, 3, heads, e}, qkv.options());
+  const int64_t windows = qkv.size(0), s = qkv.size(1), heads = qkv.size(3), e = qkv.size(4);
+  const at::Tensor by_token = dout.view({windows, s, heads, e});
+  const at::Tensor dqkv = at::empty_like(qkv);
   at::Tensor out;
   if (want == WantOut::kYes) out = at::empty({windows, s, heads, e}, qkv.options());
   WindowGradients gradients;
@@ -124,7 +125,7 @@ WindowGradients AttendWithinWindowsGradient(const at::Tensor& dout, const at::Te
     };
     if (out.defined())
       PutByToken(at::bmm(scored.weights, scored.v), out.narrow(0, chunk.begin, chunk.count));
-    const at::Tensor d = by_head.narrow(0, chunk.begin, chunk.count)
+    const at::Tensor d = by_token.narrow(0, chunk.begin, chunk.count)
                              .transpose(1, 2)
                              .reshape({chunk.count * heads, s, e});
     put(2, at::bmm(scored.weights.transpose(1, 2), d));
@@ -134,7 +135,7 @@ WindowGradients AttendWithinWindowsGradient(const at::Tensor& dout, const at::Te
     put(0, at::bmm(dscores, scored.k).mul_(1 / std::sqrt(static_cast<double>(e))));
     put(1, at::bmm(dscores.transpose(1, 2), scored.q));
   }
-  gradients.qkv = dqkv.flatten(2);
+  gradients.qkv = dqkv;
   if (out.defined()) gradients.out = out.flatten(2);
   return gradients;
 }

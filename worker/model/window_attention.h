@@ -39,13 +39,13 @@ class Windows {
   at::Tensor mask_;      // [W, 1, S, S]; undefined: not shifted
 };
 
-// softmax(q k^T + added) v, each window by itself. qkv [3, B W, H, S, e] contiguous, queries
-// multiplied by 1 / sqrt(e) -> [B W, S, H e]. Weights of S x S exist for a few samples at once, at
-// most 4 MiB or those of one sample.
+// softmax(q k^T + added) v, each window by itself. qkv [B W, S, 3, H, e] contiguous, queries
+// multiplied by 1 / sqrt(e) -> [B W, S, H e]. Weights of S x S, and q, k and v by head, exist for a
+// few samples at once: weights of at most 4 MiB, or of one sample.
 at::Tensor AttendWithinWindows(const at::Tensor& qkv, const at::Tensor& added);
 
 struct WindowGradients {
-  at::Tensor qkv;     // [B W, S, 3 H e], of the queries before they were multiplied
+  at::Tensor qkv;     // [B W, S, 3, H, e], of the queries before they were multiplied
   at::Tensor scores;  // [H, S, S], summed over all windows
   at::Tensor out;     // what AttendWithinWindows returned, if that is wanted
 };
