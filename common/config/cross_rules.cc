@@ -183,10 +183,6 @@ void CheckUnits(const RunConfig& config, Checks* checks) {
   if (sdp.unit() != "sublayer") {
     checks->Fail({"sdp.unit", "sdp.granularity"}, "it says what a block is; neurons are parts");
   }
-  if (swin && sdp.masking() == "backward") {
-    checks->Fail({"sdp.masking", "sdp.granularity", "model.arch"},
-                 "not built yet for this model; allowed now: one of both");
-  }
   CheckGroups(config, checks);
 }
 

@@ -135,7 +135,8 @@ TEST_F(ImageRunTest, Swin_LossFalls_AndItsFolderHasTheRunsFullLoss) {
   const std::string steps = " --set train.steps=30 --set train.eval_every=0";
   const std::string neurons = "--set sdp.granularity=neuron --set sdp.coverage_by='{mlp=0.5}' ";
   const std::string cases[] = {"--set sdp.coverage=1 ", neurons + "--set sdp.coverage=1 ",
-                               neurons + "--set sdp.holders=1 "};
+                               neurons + "--set sdp.holders=1 ",
+                               neurons + "--set sdp.holders=1 --set sdp.masking=backward "};
   for (size_t i = 0; i < std::size(cases); ++i) {
     const std::string run = absl::StrCat("run", i);
     const Outcome outcome = Train(run, cases[i] + steps);

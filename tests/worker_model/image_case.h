@@ -107,7 +107,7 @@ struct ImageCase : ModelCase {
     ModelSpec spec;
     friend void PrintTo(const Named& named, std::ostream* out) { *out << named.name; }
   };
-  // Of which backward masking trains parts too.
+  // Whose branches have all as many parts.
   static std::vector<Named> CutIntoGroups() {
     using Order = ResnetSpec::Order;
     using Stem = ResnetSpec::Stem;

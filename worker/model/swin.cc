@@ -49,13 +49,23 @@ class AttentionStage : public Stage {
     return names;
   }
   at::Tensor Forward(const at::Tensor& h, Tensors w, double factor) const override {
-    const LayerNormWeights norm = {w[0], w[1], eps_};
-    if (!w[3].defined()) return BiasAlone(h, norm, w[6]);  // No head is here.
-    return WindowAttentionBranch(h, {norm, w[2], {w[3], w[4]}, {w[5], w[6]}}, *windows_, head_dim_,
-                                 factor);
+    return Compute(h, w, factor, {});
+  }
+  at::Tensor Train(const at::Tensor& h, Tensors w, absl::Span<const TrainedPart> parts,
+                   double factor) const override {
+    return Compute(h, w, factor,
+                   {.table = parts[2], .qkv = parts[3], .qkv_bias = parts[4], .proj = parts[5]});
   }
 
  private:
+  at::Tensor Compute(const at::Tensor& h, Tensors w, double factor,
+                     const WindowAttentionParts& parts) const {
+    const LayerNormWeights norm = {w[0], w[1], eps_};
+    if (!w[3].defined()) return BiasAlone(h, norm, w[6]);  // No head is here.
+    return WindowAttentionBranch(h, {norm, w[2], {w[3], w[4]}, {w[5], w[6]}}, *windows_, head_dim_,
+                                 factor, parts);
+  }
+
   const std::string prefix_;
   const std::shared_ptr<const Windows> windows_;
   const int64_t head_dim_;
@@ -74,12 +84,21 @@ class MlpStage : public Stage {
     return names;
   }
   at::Tensor Forward(const at::Tensor& h, Tensors w, double factor) const override {
-    const LayerNormWeights norm = {w[0], w[1], eps_};
-    if (!w[2].defined()) return BiasAlone(h, norm, w[5]);  // No neuron is here.
-    return GeluMlpBranch(h, {norm, {w[2], w[3]}, {w[4], w[5]}}, factor);
+    return Compute(h, w, factor, {});
+  }
+  at::Tensor Train(const at::Tensor& h, Tensors w, absl::Span<const TrainedPart> parts,
+                   double factor) const override {
+    return Compute(h, w, factor, {.fc1 = parts[2], .fc1_bias = parts[3], .fc2 = parts[4]});
   }
 
  private:
+  at::Tensor Compute(const at::Tensor& h, Tensors w, double factor,
+                     const GeluMlpParts& parts) const {
+    const LayerNormWeights norm = {w[0], w[1], eps_};
+    if (!w[2].defined()) return BiasAlone(h, norm, w[5]);  // No neuron is here.
+    return GeluMlpBranch(h, {norm, {w[2], w[3]}, {w[4], w[5]}}, factor, parts);
+  }
+
   const std::string prefix_;
   const double eps_;
 };

@@ -24,8 +24,8 @@ at::Tensor AddLinear(const at::Tensor& h, const at::Tensor& x, const LinearWeigh
   return y.add_(w.bias, factor);
 }
 
-at::Tensor BiasGradient(const at::Tensor& dy, const at::Tensor& bias, double factor = 1) {
-  if (!bias.requires_grad()) return at::Tensor();
+// Of what is added to factor * rows: the columns' sums.
+at::Tensor BiasGradient(const at::Tensor& dy, double factor = 1) {
   const at::Tensor sum = dy.sum(0);
   return factor == 1 ? sum : sum * factor;
 }
@@ -55,17 +55,27 @@ Attended Attend(const at::Tensor& h, const WindowAttentionWeights& w, const Wind
 }
 
 class AttentionFunction : public torch::autograd::Function<AttentionFunction> {
+  static constexpr size_t kArguments = 19;
+  enum Input : size_t { kH, kNorm, kNormBias, kTable, kQkv, kQkvBias, kProj, kProjBias };
+
  public:
+  // The first eight tensors have gradients: of a weight of which some heads are trained that part's
+  // leaf.
   static at::Tensor forward(AutogradContext* context, const at::Tensor& h, const at::Tensor& norm,
-                            const at::Tensor& norm_bias, const at::Tensor& table,
-                            const at::Tensor& qkv, const at::Tensor& qkv_bias,
-                            const at::Tensor& proj, const at::Tensor& proj_bias,
-                            const Windows* windows, int64_t head_dim, double eps, double factor) {
+                            const at::Tensor& norm_bias, const at::Tensor&, const at::Tensor&,
+                            const at::Tensor&, const at::Tensor&, const at::Tensor& proj_bias,
+                            const at::Tensor& table, const at::Tensor& qkv,
+                            const at::Tensor& qkv_bias, const at::Tensor& proj, const Ranges& heads,
+                            const Ranges& rows, const Ranges& columns, const Windows* windows,
+                            int64_t head_dim, double eps, double factor) {
     Attended a = Attend(h, {{norm, norm_bias, eps}, table, {qkv, qkv_bias}, {proj, proj_bias}},
                         *windows, head_dim, factor);
-    context->save_for_backward({h, norm, norm_bias, table, qkv, qkv_bias, proj, proj_bias, a.qkv});
+    context->save_for_backward({h, norm, norm_bias, table, qkv, proj, a.qkv});
     // Owned by the network, which outlives every graph.
     context->saved_data["windows"] = reinterpret_cast<int64_t>(windows);
+    context->saved_data["heads"] = heads;
+    context->saved_data["rows"] = rows;
+    context->saved_data["columns"] = columns;
     context->saved_data["eps"] = eps;
     context->saved_data["factor"] = factor;
     return a.y;
@@ -73,60 +83,62 @@ class AttentionFunction : public torch::autograd::Function<AttentionFunction> {
 
   static variable_list backward(AutogradContext* context, const variable_list& outer) {
     const variable_list saved = context->get_saved_variables();
-    const at::Tensor& h = saved[0];
-    const WindowAttentionWeights w = {{saved[1], saved[2], context->saved_data["eps"].toDouble()},
-                                      saved[3],
-                                      {saved[4], saved[5]},
-                                      {saved[6], saved[7]}};
-    const at::Tensor& qkv = saved[8];
+    const at::Tensor &h = saved[0], &qkv_weight = saved[4];
+    const LayerNormWeights norm = {saved[1], saved[2], context->saved_data["eps"].toDouble()};
     const auto& windows = *reinterpret_cast<const Windows*>(context->saved_data["windows"].toInt());
-    const double factor = context->saved_data["factor"].toDouble();
     const at::Tensor dy = outer[0].contiguous();
     const auto by_token = [&](const at::Tensor& x) {
       return windows.ByToken(x.view({h.size(0), h.size(1), -1}));
     };
 
+    variable_list all(kArguments);  // The values and the numbers have none.
+    at::Tensor dx = WithinWindows(context, saved, dy, &all);  // of what the product gave
+    LayerNormed normed = LayerNorm(h, norm);
+    if (context->needs_input_grad(kQkv)) {
+      normed.y = windows.ByWindow(normed.y);
+      const at::Tensor held = Select(dx, 1, context->saved_data["rows"].toIntVector());
+      const MemoryScope gradient(MemoryKind::kGradients);
+      all[kQkv] = Product(held.t(), Rows(normed.y));
+      all[kQkvBias] = BiasGradient(held);
+    }
+    normed.y.reset();
+    dx = Product(dx, qkv_weight);
+    dx = by_token(dx);
+    const LayerNormGradients through = LayerNormGradient(dx, h, normed, norm);
+    all[kH] = through.dx.add_(dy);
+    all[kNorm] = through.dweight;
+    all[kNormBias] = through.dbias;
+    return all;
+  }
+
+ private:
+  // From the branch's output to the queries, keys and values, [B L, 3 H e] window by window. Sets
+  // the gradients of the weights in between.
+  static at::Tensor WithinWindows(AutogradContext* context, const variable_list& saved,
+                                  const at::Tensor& dy, variable_list* all) {
+    const at::Tensor &table = saved[3], &proj = saved[5], &qkv = saved[6];
+    const auto& windows = *reinterpret_cast<const Windows*>(context->saved_data["windows"].toInt());
+    const double factor = context->saved_data["factor"].toDouble();
+    const bool of_proj = context->needs_input_grad(kProj);
     WindowGradients d;
     {
       const at::Tensor dout = windows.ByWindow(
-          ScaledProduct(Rows(dy), w.proj.weight, factor).view({h.size(0), h.size(1), -1}));
+          ScaledProduct(Rows(dy), proj, factor).view({dy.size(0), dy.size(1), -1}));
       d = AttendWithinWindowsGradient(dout.view({qkv.size(0), qkv.size(1), -1}), qkv,
-                                      windows.Added(w.table),
-                                      w.proj.weight.requires_grad() ? WantOut::kYes : WantOut::kNo);
+                                      windows.Added(table), of_proj ? WantOut::kYes : WantOut::kNo);
     }
-    at::Tensor dproj, dtable, dqkv;
-    if (d.out.defined()) {
-      d.out = by_token(d.out);
+    if (of_proj) {
+      d.out = Rows(windows.ByToken(d.out.view({dy.size(0), dy.size(1), -1})));
+      d.out = Select(d.out, 1, context->saved_data["columns"].toIntVector());
       const MemoryScope gradient(MemoryKind::kGradients);
-      dproj = ScaledProduct(Rows(dy).t(), Rows(d.out), factor);
-      d.out.reset();
+      (*all)[kProj] = ScaledProduct(Rows(dy).t(), d.out, factor);
     }
-    if (w.table.requires_grad()) dtable = windows.TableGradient(d.scores);
-    LayerNormed normed = LayerNorm(h, w.norm);
-    at::Tensor dx = d.qkv.flatten(2).flatten(0, 1);  // of what the product gave
-    d.qkv.reset();
-    if (w.qkv.weight.requires_grad()) {
-      normed.y = windows.ByWindow(normed.y);
-      const MemoryScope gradient(MemoryKind::kGradients);
-      dqkv = Product(dx.t(), Rows(normed.y));
+    if (context->needs_input_grad(kProjBias)) (*all)[kProjBias] = BiasGradient(Rows(dy), factor);
+    if (context->needs_input_grad(kTable)) {
+      const Ranges heads = context->saved_data["heads"].toIntVector();
+      (*all)[kTable] = windows.TableGradient(Select(d.scores, 0, heads));
     }
-    normed.y.reset();
-    const at::Tensor dqkv_bias = BiasGradient(dx, w.qkv.bias);
-    dx = Product(dx, w.qkv.weight);
-    dx = by_token(dx);
-    const LayerNormGradients through = LayerNormGradient(dx, h, normed, w.norm);
-    return {through.dx.add_(dy),
-            through.dweight,
-            through.dbias,
-            dtable,
-            dqkv,
-            dqkv_bias,
-            dproj,
-            BiasGradient(Rows(dy), w.proj.bias, factor),
-            at::Tensor(),
-            at::Tensor(),
-            at::Tensor(),
-            at::Tensor()};
+    return d.qkv.flatten(2).flatten(0, 1);
   }
 };
 
@@ -145,13 +157,20 @@ MlpForward Compute(const at::Tensor& h, const GeluMlpWeights& w, double factor) 
 }
 
 class MlpFunction : public torch::autograd::Function<MlpFunction> {
+  static constexpr size_t kArguments = 13;
+  enum Input : size_t { kH, kNorm, kNormBias, kFc1, kFc1Bias, kFc2, kFc2Bias };
+
  public:
+  // The first seven tensors have gradients: of a weight of which some neurons are trained that
+  // part's leaf. `held`: those neurons.
   static at::Tensor forward(AutogradContext* context, const at::Tensor& h, const at::Tensor& norm,
-                            const at::Tensor& norm_bias, const at::Tensor& fc1,
-                            const at::Tensor& fc1_bias, const at::Tensor& fc2,
-                            const at::Tensor& fc2_bias, double eps, double factor) {
+                            const at::Tensor& norm_bias, const at::Tensor&, const at::Tensor&,
+                            const at::Tensor&, const at::Tensor& fc2_bias, const at::Tensor& fc1,
+                            const at::Tensor& fc1_bias, const at::Tensor& fc2, const Ranges& held,
+                            double eps, double factor) {
     MlpForward f = Compute(h, {{norm, norm_bias, eps}, {fc1, fc1_bias}, {fc2, fc2_bias}}, factor);
-    context->save_for_backward({h, norm, norm_bias, fc1, fc1_bias, fc2, fc2_bias, f.hidden});
+    context->save_for_backward({h, norm, norm_bias, fc1, fc2, f.hidden});
+    context->saved_data["held"] = held;
     context->saved_data["eps"] = eps;
     context->saved_data["factor"] = factor;
     return f.y;
@@ -159,41 +178,36 @@ class MlpFunction : public torch::autograd::Function<MlpFunction> {
 
   static variable_list backward(AutogradContext* context, const variable_list& outer) {
     const variable_list saved = context->get_saved_variables();
-    const at::Tensor& h = saved[0];
-    const GeluMlpWeights w = {{saved[1], saved[2], context->saved_data["eps"].toDouble()},
-                              {saved[3], saved[4]},
-                              {saved[5], saved[6]}};
-    const at::Tensor& hidden = saved[7];
+    const at::Tensor &h = saved[0], &fc1 = saved[3], &fc2 = saved[4], &hidden = saved[5];
+    const LayerNormWeights norm = {saved[1], saved[2], context->saved_data["eps"].toDouble()};
+    const Ranges held = context->saved_data["held"].toIntVector();
     const double factor = context->saved_data["factor"].toDouble();
     const at::Tensor dy = outer[0].contiguous();
 
-    at::Tensor dfc2, dfc1;
-    if (w.fc2.weight.requires_grad()) {
-      const at::Tensor x = at::gelu(hidden);
+    variable_list all(kArguments);  // The values and the numbers have none.
+    if (context->needs_input_grad(kFc2Bias)) all[kFc2Bias] = BiasGradient(Rows(dy), factor);
+    if (context->needs_input_grad(kFc2)) {
+      const at::Tensor x = at::gelu(Select(hidden, 1, held));
       const MemoryScope gradient(MemoryKind::kGradients);
-      dfc2 = ScaledProduct(Rows(dy).t(), x, factor);
+      all[kFc2] = ScaledProduct(Rows(dy).t(), x, factor);
     }
-    at::Tensor dhidden = ScaledProduct(Rows(dy), w.fc2.weight, factor);
+    at::Tensor dhidden = ScaledProduct(Rows(dy), fc2, factor);
     at::gelu_backward_out(dhidden, dhidden, hidden);  // in its place
-    LayerNormed normed = LayerNorm(h, w.norm);
-    if (w.fc1.weight.requires_grad()) {
+    LayerNormed normed = LayerNorm(h, norm);
+    if (context->needs_input_grad(kFc1)) {
+      const at::Tensor dheld = Select(dhidden, 1, held);
       const MemoryScope gradient(MemoryKind::kGradients);
-      dfc1 = Product(dhidden.t(), Rows(normed.y));
+      all[kFc1] = Product(dheld.t(), Rows(normed.y));
+      all[kFc1Bias] = BiasGradient(dheld);
     }
-    const at::Tensor dfc1_bias = BiasGradient(dhidden, w.fc1.bias);
     at::Tensor rows = Rows(normed.y);
-    ProductInto(rows, dhidden, w.fc1.weight);  // Its gradient takes its place.
+    ProductInto(rows, dhidden, fc1);  // Its gradient takes its place.
     dhidden.reset();
-    const LayerNormGradients through = LayerNormGradient(normed.y, h, normed, w.norm);
-    return {through.dx.add_(dy),
-            through.dweight,
-            through.dbias,
-            dfc1,
-            dfc1_bias,
-            dfc2,
-            BiasGradient(Rows(dy), w.fc2.bias, factor),
-            at::Tensor(),
-            at::Tensor()};
+    const LayerNormGradients through = LayerNormGradient(normed.y, h, normed, norm);
+    all[kH] = through.dx.add_(dy);
+    all[kNorm] = through.dweight;
+    all[kNormBias] = through.dbias;
+    return all;
   }
 };
 
@@ -212,25 +226,31 @@ class BiasFunction : public torch::autograd::Function<BiasFunction> {
     const auto zeros = [](const at::Tensor& weight) {
       return weight.requires_grad() ? at::zeros(weight.sizes(), weight.options()) : at::Tensor();
     };
-    return {outer[0], zeros(saved[0]), zeros(saved[1]),
-            BiasGradient(Rows(outer[0].contiguous()), saved[2])};
+    return {outer[0], zeros(saved[0]), zeros(saved[1]), BiasGradient(Rows(outer[0].contiguous()))};
   }
 };
 
 }  // namespace
 
 at::Tensor WindowAttentionBranch(const at::Tensor& h, const WindowAttentionWeights& w,
-                                 const Windows& windows, int64_t head_dim, double factor) {
+                                 const Windows& windows, int64_t head_dim, double factor,
+                                 const WindowAttentionParts& parts) {
   if (!at::GradMode::is_enabled()) return Attend(h, w, windows, head_dim, factor).y;
-  return AttentionFunction::apply(h, w.norm.weight, w.norm.bias, w.table, w.qkv.weight, w.qkv.bias,
-                                  w.proj.weight, w.proj.bias, &windows, head_dim, w.norm.eps,
-                                  factor);
+  return AttentionFunction::apply(
+      h, w.norm.weight, w.norm.bias, GradientOf(w.table, parts.table.leaf),
+      GradientOf(w.qkv.weight, parts.qkv.leaf), GradientOf(w.qkv.bias, parts.qkv_bias.leaf),
+      GradientOf(w.proj.weight, parts.proj.leaf), w.proj.bias, w.table, w.qkv.weight, w.qkv.bias,
+      w.proj.weight, parts.table.ranges, parts.qkv.ranges, parts.proj.ranges, &windows, head_dim,
+      w.norm.eps, factor);
 }
 
-at::Tensor GeluMlpBranch(const at::Tensor& h, const GeluMlpWeights& w, double factor) {
+at::Tensor GeluMlpBranch(const at::Tensor& h, const GeluMlpWeights& w, double factor,
+                         const GeluMlpParts& parts) {
   if (!at::GradMode::is_enabled()) return Compute(h, w, factor).y;
-  return MlpFunction::apply(h, w.norm.weight, w.norm.bias, w.fc1.weight, w.fc1.bias, w.fc2.weight,
-                            w.fc2.bias, w.norm.eps, factor);
+  return MlpFunction::apply(h, w.norm.weight, w.norm.bias, GradientOf(w.fc1.weight, parts.fc1.leaf),
+                            GradientOf(w.fc1.bias, parts.fc1_bias.leaf),
+                            GradientOf(w.fc2.weight, parts.fc2.leaf), w.fc2.bias, w.fc1.weight,
+                            w.fc1.bias, w.fc2.weight, parts.fc1.ranges, w.norm.eps, factor);
 }
 
 at::Tensor BiasAlone(const at::Tensor& h, const LayerNormWeights& norm, const at::Tensor& bias) {
