@@ -1,6 +1,7 @@
 #include "common/plan/memory.h"
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -56,6 +57,10 @@ std::vector<UnitId> AllUnits(const Catalog& catalog) {
 struct Subnetwork {
   std::vector<bool> present;   // [stages] that are not the identity
   std::vector<int64_t> units;  // [stages] held ones
+  // [stages] Elements of units that it computes with and no earlier stage reads.
+  std::vector<int64_t> coming;
+  // [stages] The earlier one that reads the same masked unit, which is held; itself: there is none.
+  std::vector<size_t> before;
   HeldTensors tensors;
   int64_t idle = 0;  // elements of shared units whose stages are absent
 
@@ -65,12 +70,22 @@ struct Subnetwork {
                catalog.HeldElements(ids)};
     std::vector<bool> held(catalog.units.size());
     for (const UnitId id : ids) held[static_cast<size_t>(id.value())] = true;
+    std::vector<std::optional<size_t>> first(catalog.units.size());  // stage
     for (const StageSpec& stage : catalog.stages) {
       int64_t masked = 0, masked_held = 0, shared = 0, shared_params = 0;
+      before.push_back(coming.size());
+      coming.push_back(0);
       for (const UnitId id : stage.units) {
-        (catalog.unit(id).shared ? shared : masked) += 1;
-        if (catalog.unit(id).shared) shared_params += catalog.unit(id).params;
-        if (!catalog.unit(id).shared && held[static_cast<size_t>(id.value())]) ++masked_held;
+        const UnitSpec& unit = catalog.unit(id);
+        const auto index = static_cast<size_t>(id.value());
+        (unit.shared ? shared : masked) += 1;
+        if (unit.shared) shared_params += unit.params;
+        if (!unit.shared && held[index]) {
+          ++masked_held;
+          before.back() = first[index].value_or(before.back());
+        }
+        if (!first[index].has_value() && (held[index] || reads_all)) coming.back() += unit.params;
+        if (!first[index].has_value()) first[index] = coming.size() - 1;
       }
       present.push_back(masked == 0 || masked_held > 0 || stage.stands_alone() || reads_all);
       units.push_back(shared + masked_held);
@@ -92,8 +107,14 @@ class MicroBatch {
         memories_(model.stages(samples, subnetwork.tensors)),
         input_(samples * model.input_bytes),
         target_(samples * model.target_bytes) {
+    opened_.resize(memories_.size());
     for (size_t stage = 0; stage < memories_.size(); ++stage) {
       if (subnetwork.present[stage]) stages_.push_back(stage);
+      const size_t before = subnetwork.before[stage];
+      if (before == stage) continue;
+      const int64_t opened = std::min(memories_[before].trained, Layout::kMaxFragment);
+      opened_[stage] += opened;
+      opened_[before] -= opened;
     }
     meter_.Add(model.table_bytes + input_ + target_);
     meter_.Add(subnetwork.idle * fragment_);  // Their weights, then gradients of 0.
@@ -131,9 +152,9 @@ class MicroBatch {
       const StageMemory& memory = memories_[stage];
       const int64_t fresh = input_is_kept ? 0 : input;
       if (!kept_) {  // its weights come: a unit's fragments go when all are unpacked
-        meter_.Moment(fresh + Weights(memory.parameters) + memory.parameters * passing_,
-                      "weights of ", Name(stage));
-        meter_.Add(Weights(memory.parameters) - memory.parameters * fragment_);
+        const int64_t elements = subnetwork_.coming[stage];
+        meter_.Moment(fresh + Weights(elements) + elements * passing_, "weights of ", Name(stage));
+        meter_.Add(Weights(elements) - elements * fragment_);
       }
       const bool again = catalog_.stages[stage].recomputed;
       meter_.Moment(fresh + (again ? memory.evaluate : memory.forward), "forward of ", Name(stage));
@@ -172,7 +193,7 @@ class MicroBatch {
       if (i == 0) meter_.Free(input_);
       gradient = inputs_[i];
       if (trained == 0) {
-        if (last_) NextVersion(memory);
+        if (last_) NextVersion(memory, stages_[i]);
         continue;
       }
       meter_.Add(gradient + Gradient(trained));
@@ -183,9 +204,9 @@ class MicroBatch {
   }
 
   // The stage's weights, which have no gradients, go; the next step's may come at once.
-  void NextVersion(const StageMemory& memory) {
+  void NextVersion(const StageMemory& memory, size_t stage) {
     meter_.Free(Weights(memory.spent_backward));
-    meter_.Add(memory.parameters * fragment_);
+    meter_.Add(subnetwork_.coming[stage] * fragment_);
   }
 
   // The stage's gradients, counted by the caller, are final for this micro-batch.
@@ -202,12 +223,13 @@ class MicroBatch {
     // gradient on, when that weight has gone.
     const int64_t units = subnetwork_.units[stage];
     const int64_t filling =
-        std::min(elements, units * Layout::kMaxFragment) * model_.sizes.fragment -
+        std::min(elements + opened_[stage], units * Layout::kMaxFragment) * model_.sizes.fragment -
         (units > 1 ? Weights(memory.spent_first) : 0);
     meter_.Moment(filling + Passing(), "gradients of ", Name(stage));
     handed_out_ += elements;
     meter_.Free(Weights(memory.spent_backward));
-    meter_.Add(memory.parameters * fragment_);  // With what is read only: anew.
+    // With what is read only: anew.
+    meter_.Add((memory.parameters + opened_[stage]) * fragment_);
     meter_.Moment(Passing(), "gradients of ", Name(stage));
     if (kept_) meter_.Free(Sums(elements));
   }
@@ -219,6 +241,9 @@ class MicroBatch {
   const std::vector<StageMemory> memories_;
   const int64_t input_, target_;  // bytes of the batch
   std::vector<size_t> stages_;    // present ones
+  // [stages] Elements of fragments that take their places with this stage's gradients beyond these,
+  // as an earlier stage's of the same unit are in them; less than 0: that are there already.
+  std::vector<int64_t> opened_;
   // [stages_] Bytes.
   std::vector<int64_t> inputs_;
   std::vector<int64_t> kept_bytes_;  // from the forward pass until the backward pass

@@ -34,7 +34,7 @@ EvaluationSizes EvaluationSizesFor(const Catalog& catalog, int64_t terms_per_sam
                                    int64_t activation_bytes);
 
 struct MemoryModel {
-  StageMemories stages;  // null: nothing is known of this architecture
+  StageMemories stages;  // null: nothing is known of this architecture, or of it on such a worker
   // On a GPU only its memory counts: fragments are in it while they come and go.
   MemoryPlace worker_place = MemoryPlace::kHost;
   Masking masking = Masking::kForward;

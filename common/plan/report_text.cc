@@ -225,11 +225,8 @@ std::string Memory(const PlanReport& report) {
     shards.resize(kShown);
     shards.push_back("...");
   }
-  const std::string workers =
-      worst->memory_bytes > 0 ? absl::StrCat(worst->id, " needs most, ", Bytes(worst->memory_bytes),
-                                             " (", worst->memory_when, ")")
-                              : "that of a worker is not predicted for this model";
-  return absl::StrCat("memory (tensors and buffers at their peak): ", workers, "; ",
+  return absl::StrCat("memory (tensors and buffers at their peak): ", worst->id, " needs most, ",
+                      Bytes(worst->memory_bytes), " (", worst->memory_when, "); ",
                       absl::StrJoin(shards, ", "), "\n");
 }
 

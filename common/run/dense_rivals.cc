@@ -47,9 +47,7 @@ absl::StatusOr<Rival> Cost(RunConfig config) {
   }
   const MemoryModel memory = MemoryModelFrom(setup);
   const int workers = static_cast<int>(config.cluster().workers());
-  if (memory.stages != nullptr) {
-    rival.memory_bytes = WorkerMemory(setup.catalog, units, memory, /*rank=*/0, workers).bytes;
-  }
+  rival.memory_bytes = WorkerMemory(setup.catalog, units, memory, /*rank=*/0, workers).bytes;
   return rival;
 }
 

@@ -71,13 +71,8 @@ absl::StatusOr<MemoryOption> OptionOf(const RunConfig& config, const Plan& plan)
   SDP_ASSIGN_OR_RETURN(const RunSetup setup, MakeRunSetup(config));
   SDP_ASSIGN_OR_RETURN(std::vector<Rank> ranks, RanksFrom(config));
   SDP_ASSIGN_OR_RETURN(const PlanInput input, PlanInputFrom(setup, std::move(ranks), 0));
-  const MemoryModel memory = MemoryModelFrom(setup);
-  if (memory.stages == nullptr) {
-    return absl::InvalidArgumentError(
-        "sdp.coverage = \"auto\": the memory of this run is not predicted: give sdp.coverage a "
-        "number");
-  }
-  return Weigh(config, ReportWorkers(input, plan, ElementBytesFrom(setup.precision), memory));
+  return Weigh(config, ReportWorkers(input, plan, ElementBytesFrom(setup.precision),
+                                     MemoryModelFrom(setup)));
 }
 
 absl::StatusOr<Plan> PlanOf(const RunConfig& config) {

@@ -225,10 +225,7 @@ MemoryModel MemoryModelFrom(const RunSetup& setup) {
   model.sizes = {
       .weight = element, .gradient = element, .activation = element, .fragment = element};
   ModelMemory memory = MemoryOf(setup.model, config.data().seq_len(), model.sizes, computer);
-  // Of branches in parts of which a worker trains some and reads the others it is not known.
-  const bool reads_parts =
-      setup.masking == Masking::kBackward && config.sdp().granularity() == "neuron";
-  if (!reads_parts) model.stages = std::move(memory.stages);
+  model.stages = std::move(memory.stages);
   model.table_bytes = memory.table_bytes;
   if (computer.place == MemoryPlace::kGpu) model.table_bytes += kCublasWorkspaceBytes;
   model.input_bytes = memory.input_bytes;

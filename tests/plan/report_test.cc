@@ -168,19 +168,6 @@ TEST_F(ReportTest, BackwardMasking_FullModelInHeldBlocksOut) {
   EXPECT_THAT(PlanText(report_), Not(HasSubstr("backward masking")));
 }
 
-// Of architectures whose stages' allocations are not written down.
-TEST_F(ReportTest, MemoryOfWorkersUnknown_ShardsArePredictedAllTheSame) {
-  MemoryModel memory = Memory();
-  memory.stages = nullptr;
-  const PlanReport report = MakePlanReport(input_, plan_, {.weight = 2, .gradient = 4}, memory);
-  EXPECT_EQ(report.workers[0].memory_bytes, 0);
-  EXPECT_FALSE(Json::parse(PlanJson(report))["workers"][0].contains("memory_bytes"));
-  ASSERT_EQ(report.shards.size(), report_.shards.size());
-  EXPECT_EQ(report.shards[0].memory_bytes, report_.shards[0].memory_bytes);
-  EXPECT_EQ(report.shards[0].pull_bytes, report_.shards[0].pull_bytes);
-  EXPECT_THAT(PlanText(report), HasSubstr("that of a worker is not predicted for this model; "));
-}
-
 TEST_F(ReportTest, Json_SplitForGood_ConnectedThroughSharedUnitsOnly) {
   const Catalog catalog = FakeModel(2);
   const PlanInput input = FakeInput(catalog, 4, 0.5, Assignment::kResolvable);

@@ -109,13 +109,20 @@ TEST(FitMemoryTest, NothingFits_SaysWhatIsLeast) {
                     HasSubstr("raise worker.memory or cluster.workers"), HasSubstr("too much")));
 }
 
-TEST(FitMemoryTest, WhatIsNotPredicted_IsRefused) {
-  const std::vector<std::vector<std::string>> cases = {
-      {"sdp.granularity=neuron", "sdp.masking=backward"}};
-  for (const std::vector<std::string>& sets : cases) {
-    const absl::Status status = FitMemory(Config(int64_t{1} << 40, sets)).status();
-    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
-    EXPECT_THAT(status.message(), HasSubstr("the memory of this run is not predicted"));
+// Of every model, however it is cut and masked.
+TEST(FitMemoryTest, EveryModel_HasAPrediction) {
+  for (const std::string model :
+       {"model.preset=llama-tiny", "model.preset=resnet-cifar", "model.preset=swin-cifar"}) {
+    for (const std::string granularity : {"sdp.granularity=block", "sdp.granularity=neuron"}) {
+      for (const std::string masking : {"sdp.masking=forward", "sdp.masking=backward"}) {
+        SCOPED_TRACE(absl::StrCat(model, " ", granularity, " ", masking));
+        std::vector<std::string> sets = {model, granularity, masking};
+        if (model != "model.preset=llama-tiny") sets.push_back("data.kind=cifar10");
+        const auto options = FitMemory(Config(int64_t{1} << 40, sets));
+        ASSERT_TRUE(options.ok()) << options.status();
+        EXPECT_GT(options->back().memory_bytes, 0);
+      }
+    }
   }
 }
 

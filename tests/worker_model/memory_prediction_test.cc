@@ -13,11 +13,11 @@
 #include "common/plan/memory.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "tests/worker_model/image_case.h"
 #include "tests/worker_model/llama_case.h"
+#include "tests/worker_model/memory_case.h"
 #include "worker/model/counting_allocator.h"
 
-// What the allocator counts, and what the plan predicts of it.
+// What the allocator counts, and what the plan predicts of it for LLaMA.
 namespace sdp {
 namespace {
 
@@ -104,9 +104,10 @@ struct Shape {
   Masking masking = Masking::kForward;  // kBackward: what is absent is read
   int64_t groups = 0;                   // > 0: neuron granularity
   bool recompute = false;
+  TransformerUnit unit = TransformerUnit::kSublayer;
 
   Catalog Units() const {
-    CatalogOptions options = {.seq_len = seq_len, .recompute = recompute};
+    CatalogOptions options = {.unit = unit, .seq_len = seq_len, .recompute = recompute};
     if (groups > 0) options.neurons = {.groups = groups};
     return MakeCatalog(spec, options);
   }
@@ -133,73 +134,6 @@ MemoryModel ModelOf(const LlamaCase& c, int64_t micro_batch) {
   return model;
 }
 
-std::vector<UnitId> Ids(const std::vector<HeldUnit>& held) {
-  std::vector<UnitId> ids;
-  for (const HeldUnit& unit : held) ids.push_back(unit.unit);
-  return ids;
-}
-
-// A worker with a fast network: it has weights as soon as they are wanted, the next step's as soon
-// as there is room, and keeps all gradients.
-class EarlyExchange : public FakeExchange {
- public:
-  explicit EarlyExchange(const ModelCase& c) : FakeExchange(c.layout, c.Fragments(c.weights)) {}
-  void Want(UnitId unit) override { early_[unit] = FakeExchange::Take(unit).value(); }
-  void Released(UnitId unit) override { Want(unit); }
-  void Restart() {
-    Forget();
-    early_.clear();
-  }
-  absl::StatusOr<std::vector<WireBuffer>> Take(UnitId unit) override {
-    return std::move(early_.at(unit));
-  }
-
- private:
-  absl::flat_hash_map<UnitId, std::vector<WireBuffer>> early_;
-};
-
-// The peak of a step, in the second of two.
-int64_t MeasuredPeak(const ModelCase& c, const TrainTask& task) {
-  EarlyExchange exchange(c);
-  int64_t measured = 0;
-  for (int repetition = 0; repetition < 2; ++repetition) {  // The first warms what torch keeps.
-    exchange.Restart();
-    const int64_t before = Allocated().now;
-    RestartAllocatedPeak();
-    for (const HeldUnit& unit : task.units) exchange.Want(unit.unit);
-    for (const UnitId unit : task.read_only) exchange.Want(unit);
-    const absl::StatusOr<TrainResult> result = c.model->Train(task, exchange);
-    EXPECT_TRUE(result.ok()) << result.status();
-    measured = Allocated().peak - before;
-  }
-  return measured;
-}
-
-TrainTask TaskOf(const ModelCase& c, const std::vector<std::string>& absent, Masking masking,
-                 int64_t samples, int64_t micro_batch) {
-  TrainTask task;
-  task.units = c.Held(absent);
-  for (const HeldUnit& unit : c.Held()) {
-    const std::string& name = c.catalog.unit(unit.unit).name;
-    if (masking == Masking::kBackward && absl::c_linear_search(absent, name))
-      task.read_only.push_back(unit.unit);
-  }
-  task.micro_batch = micro_batch;
-  for (int64_t i = 0; i < samples; ++i) task.samples.push_back(i);
-  return task;
-}
-
-void ExpectNear(int64_t measured, const MemoryPeak& predicted, double tolerance) {
-  if (std::getenv("SDP_TEST_PRINT") != nullptr) {
-    std::cout << "measured " << measured << " predicted " << predicted.bytes << " "
-              << static_cast<double>(measured) / static_cast<double>(predicted.bytes) << " "
-              << predicted.when << std::endl;
-  }
-  EXPECT_NEAR(static_cast<double>(measured), static_cast<double>(predicted.bytes),
-              tolerance * static_cast<double>(predicted.bytes))
-      << predicted.when;
-}
-
 void ExpectPredicted(const Shape& shape, double tolerance) {
   CountTensors();
   const LlamaCase c(shape.spec, shape.Units(), shape.seq_len);
@@ -218,6 +152,24 @@ TEST(MemoryPredictionTest, Training_FullModel) { ExpectPredicted({}, kTolerance)
 TEST(MemoryPredictionTest, Training_Half) { ExpectPredicted({.absent = Half()}, kTolerance); }
 TEST(MemoryPredictionTest, Training_Quarter) {
   ExpectPredicted({.absent = ThreeQuarters()}, kTolerance);
+}
+
+// Two stages read one unit: its weights come with the first, its fragments open with the last.
+TEST(MemoryPredictionTest, Training_WholeLayers) {
+  for (const std::vector<std::string>& absent :
+       {std::vector<std::string>{}, {"layers.1", "layers.2"}, {"layers.0", "layers.3"}}) {
+    for (const Masking masking : {Masking::kForward, Masking::kBackward}) {
+      for (const int64_t micro_batch : {0, 3}) {
+        Shape shape{.absent = absent,
+                    .micro_batch = micro_batch,
+                    .masking = masking,
+                    .unit = TransformerUnit::kLayer};
+        ExpectPredicted(shape, kTolerance);
+        shape.seq_len = 16;  // weights outweigh activations
+        ExpectPredicted(shape, kTolerance);
+      }
+    }
+  }
 }
 
 TEST(MemoryPredictionTest, Training_GroupedQueries) {
@@ -310,9 +262,12 @@ Shape Parts(const std::vector<int>& heads, const std::vector<int>& groups) {
 TEST(MemoryPredictionTest, Training_Neurons) {
   for (Shape shape : {Parts({0, 1, 2, 3}, {0, 1, 2, 3, 4, 5, 6, 7}), Parts({0, 2}, {1, 2, 4, 7}),
                       Parts({3}, {0, 5}), Parts({1}, {}), Parts({}, {2, 3, 4})}) {
-    for (const int64_t micro_batch : {0, 2}) {
-      shape.micro_batch = micro_batch;
-      ExpectPredicted(shape, kTolerance);
+    for (const Masking masking : {Masking::kForward, Masking::kBackward}) {
+      for (const int64_t micro_batch : {0, 2}) {
+        shape.masking = masking;
+        shape.micro_batch = micro_batch;
+        ExpectPredicted(shape, kTolerance);
+      }
     }
   }
 }
@@ -321,9 +276,13 @@ TEST(MemoryPredictionTest, Training_Neurons_WeightsOutweighActivations) {
   for (Shape shape : {Parts({0, 1, 2, 3}, {0, 1, 2, 3, 4, 5, 6, 7}), Parts({0, 2}, {1, 2, 4, 7})}) {
     shape.seq_len = 16;
     shape.samples = 1;
-    ExpectPredicted(shape, kTolerance);
-    shape.spec.vocab = 5000;
-    ExpectPredicted(shape, kTolerance);
+    for (const int64_t vocab : {256, 5000}) {
+      for (const Masking masking : {Masking::kForward, Masking::kBackward}) {
+        shape.spec.vocab = vocab;
+        shape.masking = masking;
+        ExpectPredicted(shape, kTolerance);
+      }
+    }
   }
 }
 
@@ -343,7 +302,10 @@ TEST(MemoryPredictionTest, Training_Recomputed) {
   }
   Shape parts = Parts({0, 2}, {1, 2, 4, 7});
   parts.recompute = true;
-  ExpectPredicted(parts, kTolerance);
+  for (const Masking masking : {Masking::kForward, Masking::kBackward}) {
+    parts.masking = masking;
+    ExpectPredicted(parts, kTolerance);
+  }
 }
 
 constexpr int64_t kLength = 128;
@@ -384,129 +346,6 @@ TEST(MemoryPredictionTest, Evaluation) {
         ExpectEvaluationPredicted(spec, LlamaNeuronCatalog(spec, {.groups = 8}, kLength), chunk);
       }
     }
-  }
-}
-
-// ---- Images ----
-
-MemoryModel ImageModel(const ImageCase& c, int64_t micro_batch) {
-  const ModelMemory memory = MemoryOf(c.spec, 0, ElementSizes(), Computer());
-  MemoryModel model;
-  model.stages = memory.stages;
-  model.input_bytes = memory.input_bytes;
-  model.target_bytes = memory.target_bytes;
-  model.micro_batch = micro_batch;
-  return model;
-}
-
-// Channels in whole vectors, and activations that outweigh what convolutions take beside them.
-ResnetSpec Wide(ResnetSpec spec, int64_t width = 16) {
-  spec.widths = {width, 2 * width};
-  spec.image_size = spec.stem == ResnetSpec::Stem::kCifar ? 16 : 32;
-  spec.norm_groups = std::min<int64_t>(spec.norm_groups, 8);
-  return spec;
-}
-
-struct ImageShape {
-  ModelSpec spec;
-  Masking masking = Masking::kForward;
-  bool recompute = false;
-  int64_t groups = 0;  // > 0: neuron granularity
-};
-
-// So wide that activations outweigh statistics of norms.
-SwinSpec Wide(SwinSpec spec) {
-  spec.dim *= 4;
-  return spec;
-}
-
-ModelSpec Larger(const ModelSpec& spec, int64_t width = 16) {
-  if (const auto* const resnet = std::get_if<ResnetSpec>(&spec)) return Wide(*resnet, width);
-  if (const auto* const swin = std::get_if<SwinSpec>(&spec)) return Wide(*swin);
-  return spec;
-}
-
-// Of scratch that convolutions ask for by the CPU's instructions, statistics of norms, and a
-// stage's gradients in another order.
-constexpr double kImageTolerance = 0.03;
-
-void ExpectImagesPredicted(const ImageShape& shape) {
-  CountTensors();
-  CatalogOptions options = ImageCase::OptionsOf(shape.groups);
-  options.recompute = shape.recompute;
-  const ImageCase c(shape.spec, Layout::kMaxFragment, {1, 0}, options);
-  const std::vector<std::string> all = c.Masked();
-  std::vector<std::pair<std::vector<std::string>, int64_t>> cases = {
-      {{}, 0}, {{all[1]}, 0}, {{all[0], all[2]}, 6}};
-  if (shape.groups > 0) {  // without the second branch; without any
-    const auto second = all.begin() + static_cast<std::ptrdiff_t>(shape.groups);
-    cases.push_back({{second, second + static_cast<std::ptrdiff_t>(shape.groups)}, 0});
-    cases.push_back({all, 0});
-  }
-  for (const auto& [absent, micro_batch] : cases) {
-    SCOPED_TRACE(absl::StrCat(shape.masking == Masking::kForward ? "" : "backward ",
-                              shape.recompute ? "recomputed " : "", "without ", absent.size(),
-                              " by ", micro_batch));
-    const TrainTask task = TaskOf(c, absent, shape.masking, 12, micro_batch);
-    MemoryModel model = ImageModel(c, micro_batch);
-    model.masking = shape.masking;
-    ExpectNear(MeasuredPeak(c, task), TrainingMemory(c.catalog, Ids(task.units), model, 12),
-               kImageTolerance);
-  }
-}
-
-TEST(MemoryPredictionTest, Training_Images) {
-  for (const ImageCase::Named& named : ImageCase::All()) {
-    SCOPED_TRACE(named.name);
-    const ModelSpec spec = Larger(named.spec);
-    for (const Masking masking : {Masking::kForward, Masking::kBackward}) {
-      for (const bool recompute : {false, true}) {
-        ExpectImagesPredicted({.spec = spec, .masking = masking, .recompute = recompute});
-      }
-    }
-  }
-}
-
-// More scores than exist at once.
-TEST(MemoryPredictionTest, Training_SwinOfLargeWindows) {
-  SwinSpec spec = ImageCase::Swin();
-  spec.dim = 32;
-  spec.depths = {2};
-  spec.heads = {8};
-  spec.window = 8;
-  spec.image_size = 32;
-  for (const int64_t groups : {0, 2}) {
-    for (const bool recompute : {false, true})
-      ExpectImagesPredicted({.spec = spec, .recompute = recompute, .groups = groups});
-  }
-}
-
-TEST(MemoryPredictionTest, Training_ImagesByNeurons) {
-  for (const ImageCase::Named& named : ImageCase::All()) {
-    SCOPED_TRACE(named.name);
-    const ModelSpec spec = Larger(named.spec, 32);
-    for (const bool recompute : {false, true})
-      ExpectImagesPredicted({.spec = spec, .recompute = recompute, .groups = 2});
-  }
-}
-
-TEST(MemoryPredictionTest, Evaluation_Images) {
-  for (const ImageCase::Named& named : ImageCase::All()) {
-    SCOPED_TRACE(named.name);
-    const ImageCase c(Larger(named.spec));
-    EvaluateTask task;
-    task.units = c.Held();
-    task.samples = 16;
-    task.micro_batch = 8;
-    EarlyExchange exchange(c);
-    const int64_t before = Allocated().now;
-    RestartAllocatedPeak();
-    const absl::StatusOr<LossSum> result = c.model->Evaluate(task, exchange);
-    ASSERT_TRUE(result.ok()) << result.status();
-    const int64_t measured = Allocated().peak - before;
-    MemoryModel model = ImageModel(c, 8);
-    model.evaluation = EvaluationSizesFor(c.catalog, 1, 8, 0, 4);
-    ExpectNear(measured, EvaluationMemory(c.catalog, model), kImageTolerance);
   }
 }
 
