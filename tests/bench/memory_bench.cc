@@ -1,6 +1,6 @@
 // Question: does a worker's memory peak where the plan predicts it, for every model, with blocks
 // and with heads, neurons and channels as units, forward and backward masking, with and without
-// recomputation?
+// recomputation, at coverage 1, 1/2 and 1/4?
 //
 // A real cluster on loopback per row: `sdp train` with 4 workers of one thread and a shard, two
 // steps, no evaluation. The peak is the worst worker's, of tensors and buffers, by its allocator;
@@ -33,7 +33,7 @@ namespace fs = std::filesystem;
 using Json = nlohmann::json;
 
 struct Options {
-  std::vector<double> coverages = {0.5};
+  std::vector<double> coverages = {1, 0.5, 0.25};
   std::string only;  // models whose names begin so
 };
 
@@ -55,7 +55,7 @@ std::vector<Model> Models(const fs::path& folder) {
   };
   return {{"llama, f32", llama},
           {"llama, bf16", llama + "precision = \"bf16\"\n"},
-          {"resnet", image("arch = \"resnet\"\nwidths = [32, 64, 128]\ndepths = [1, 1, 1]")},
+          {"resnet", image("arch = \"resnet\"\nwidths = [32, 64, 128]\ndepths = [2, 2, 2]")},
           {"mlp", image("arch = \"mlp\"\ndim = 512\nlayers = 4\nffn_dim = 1024")},
           {"swin", image("preset = \"swin-cifar\"")}};
 }
@@ -156,7 +156,7 @@ void Run(const Options& options) {
 int main(int argc, char** argv) {
   sdp::Options options;
   CLI::App app("Does a worker's memory peak where the plan predicts it?");
-  app.add_option("--coverage", options.coverages, "of each row; several: a row each");
+  app.add_option("--coverage", options.coverages, "a row for each; default: 1 0.5 0.25");
   app.add_option("--model", options.only, "only those whose names begin so");
   CLI11_PARSE(app, argc, argv);
   try {
