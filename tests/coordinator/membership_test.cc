@@ -338,7 +338,7 @@ TEST_F(PortionsTest, AJoiner_CountsAsAverage_AndTheOthersKeepTheirPaces) {
 // What the units that everyone holds take decides who is let in.
 TEST_F(MembershipTest, TooLittleMemoryForTheSharedUnits_IsRefusedWithTheNumbers) {
   MemoryModel memory;
-  memory.stages = [this](int64_t, absl::Span<const int64_t>) {
+  memory.stages = [this](int64_t, const HeldTensors&) {
     std::vector<StageMemory> stages(catalog_.stages.size());
     for (StageMemory& stage : stages) stage.stored = 1000;
     return stages;
@@ -361,7 +361,7 @@ TEST_F(MembershipTest, TooLittleMemoryForTheSharedUnits_IsRefusedWithTheNumbers)
 // Memory of which two workers have enough for all units, and one has not.
 TEST_F(MembershipTest, WhoIsLeftHasTooLittleMemory_TheRunPauses_UntilSomebodyComes) {
   MemoryModel memory;
-  memory.stages = [this](int64_t, absl::Span<const int64_t>) {
+  memory.stages = [this](int64_t, const HeldTensors&) {
     return std::vector<StageMemory>(catalog_.stages.size());
   };
   memory.input_bytes = 100;                     // of a sample

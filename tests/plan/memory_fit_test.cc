@@ -25,8 +25,8 @@ using ::testing::HasSubstr;
 class MemoryFitTest : public ::testing::Test {
  protected:
   MemoryFitTest() : catalog_(LlamaCatalog(Spec(), TransformerUnit::kSublayer, kTokens)) {
-    memory_.stages = [](int64_t samples, absl::Span<const int64_t> held) {
-      return LlamaMemory(Spec(), kTokens, samples, held, {}, 1);
+    memory_.stages = [](int64_t samples, const HeldTensors& held) {
+      return LlamaMemory(Spec(), kTokens, samples, held, ElementSizes(), Computer());
     };
     memory_.global_batch = 8;
     input_ = FakeInput(catalog_, 4, 0.5, Assignment::kResolvable);
@@ -129,10 +129,10 @@ TEST_F(MemoryFitTest, Exchange) {
   for (const UnitSpec& unit : catalog.units)
     catalog.stages.push_back({unit.name, {UnitId(static_cast<int32_t>(catalog.stages.size()))}, 1});
   MemoryModel memory;
-  memory.stages = [&catalog](int64_t, absl::Span<const int64_t> held) {
+  memory.stages = [&catalog](int64_t, const HeldTensors& held) {
     std::vector<StageMemory> stages;
     for (const UnitSpec& unit : catalog.units) {
-      const int64_t elements = held[static_cast<size_t>(unit.slices[0].tensor)];
+      const int64_t elements = held.computed[static_cast<size_t>(unit.slices[0].tensor)];
       stages.push_back({.parameters = 4 * elements, .spent_backward = 4 * elements});
     }
     return stages;

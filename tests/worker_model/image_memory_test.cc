@@ -19,7 +19,7 @@ namespace sdp {
 namespace {
 
 MemoryModel ImageModel(const ImageCase& c, int64_t micro_batch) {
-  const ModelMemory memory = MemoryOf(c.spec, 0, ElementSizes(), /*threads=*/1);
+  const ModelMemory memory = MemoryOf(c.spec, 0, ElementSizes(), Computer());
   MemoryModel model;
   model.stages = memory.stages;
   model.input_bytes = memory.input_bytes;
