@@ -156,11 +156,11 @@ TEST_F(MemoryWalkTest, OnAGpu_FragmentsPass) {
   EXPECT_EQ(EvaluationMemory(catalog_, model_).bytes, 3 * 8 + 3 * 100 + 4000 + 30000);
 
   constexpr int64_t kMany = 10 << 20;
-  model_.stages = [stages = model_.stages](int64_t samples, absl::Span<const int64_t> held) {
+  model_.stages = [stages = model_.stages](int64_t samples, const HeldTensors& held) {
     std::vector<StageMemory> large = stages(samples, held);
     for (StageMemory& stage : large) {
       for (int64_t* const elements :
-           {&stage.parameters, &stage.spent_forward, &stage.spent_backward}) {
+           {&stage.parameters, &stage.trained, &stage.spent_forward, &stage.spent_backward}) {
         if (*elements > 0) *elements = kMany;
       }
     }
