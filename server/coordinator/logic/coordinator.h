@@ -199,7 +199,7 @@ class Coordinator {
   void TellPlan(Step from, const std::string& reason, CoordinatorActions* actions) const;
   std::shared_ptr<const View> ViewOf(std::vector<Incarnation> members) const;  // the next one
   absl::Status ChangeView(Step step, CoordinatorActions* actions);
-  absl::Status LevelPortions(Step step, CoordinatorActions* actions);
+  void LevelPortions(Step step, CoordinatorActions* actions);
   void AdoptView(Step step, const std::string& reason, CoordinatorActions* actions);
   void EnterView(Step step);
   void Exclude(const std::string& name, const std::string& reason, CoordinatorActions* actions);
@@ -263,7 +263,7 @@ class Coordinator {
   void ReportSteps(absl::Time now, CoordinatorActions* actions);
   StepMetrics MetricsOf(const StepState& step, absl::Time now);
   std::vector<BlockDiagnostics> BlocksOf(const StepState& step) const;
-  std::string WaitingForSteps() const;  // while training
+  std::string WaitingForSteps() const;                 // while training
   int64_t PortionOf(const WorkerState& worker) const;  // of the newest view
 
   // coordinator.cc

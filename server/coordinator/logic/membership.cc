@@ -163,7 +163,8 @@ absl::Status Coordinator::ChangeView(Step step, CoordinatorActions* actions) {
     if (members == before->members()) {
       view_ = before;
       no_plan_.clear();
-      return LevelPortions(step, actions);
+      LevelPortions(step, actions);
+      return absl::OkStatus();
     }
     Unfit& unfit = unfit_[static_cast<size_t>(joiners)];
     no_plan_ = unfit.why;
@@ -188,10 +189,10 @@ absl::Status Coordinator::ChangeView(Step step, CoordinatorActions* actions) {
 }
 
 // The same members with other portions, where their paces differ.
-absl::Status Coordinator::LevelPortions(Step step, CoordinatorActions* actions) {
+void Coordinator::LevelPortions(Step step, CoordinatorActions* actions) {
   if (options_.portions != Options::Portions::kMeasured ||
       step < levelled_at_ + static_cast<Step>(Pace::kSteps)) {
-    return absl::OkStatus();
+    return;
   }
   levelled_at_ = step;
   std::vector<double> paces;
@@ -201,12 +202,15 @@ absl::Status Coordinator::LevelPortions(Step step, CoordinatorActions* actions) 
     names.push_back(NameOf(member));
   }
   std::optional<NewPortions> level = Level(view_->portions(), paces, names);
-  if (!level.has_value()) return absl::OkStatus();
-  view_ = std::make_shared<const View>(ViewId(last_view_.value() + 1), view_->members(),
-                                       view_->ranks(), std::move(level->portions));
-  const absl::Status status = MakePlanAt(step);
-  if (status.ok()) AdoptView(step, level->reason, actions);
-  return status;
+  if (!level.has_value()) return;
+  const auto before = std::exchange(
+      view_, std::make_shared<const View>(ViewId(last_view_.value() + 1), view_->members(),
+                                          view_->ranks(), std::move(level->portions)));
+  if (MakePlanAt(step).ok()) {
+    AdoptView(step, level->reason, actions);
+  } else {
+    view_ = before;  // what there is no plan for, BindStep finds too
+  }
 }
 
 void Coordinator::AdoptView(Step step, const std::string& reason, CoordinatorActions* actions) {
