@@ -423,7 +423,7 @@ Case RandomCase(uint64_t seed) {
   for (int i = 0; i < changes; ++i) {
     SimCluster::Change change;
     change.at = Ms(static_cast<int64_t>(random.Below(3000)));
-    change.what = static_cast<What>(random.Below(7));
+    change.what = static_cast<What>(random.Below(8));
     change.number = static_cast<int>(random.Below(static_cast<uint64_t>(c.workers) + 2));
     change.duration = Ms(static_cast<int64_t>(random.Below(1500)));
     c.changes.push_back(change);
@@ -488,7 +488,36 @@ TEST(ChurnTest, ALostCoordinator_AtAnyMoment_ChangesNoBit) {
   }
 }
 
-// Only servers fail: the bits are those of the undisturbed run.
+// What it knew of a worker that is gone nobody can tell the next one.
+TEST(ChurnTest, ALostCoordinator_JustAfterAnExclusion_TheRecordsAddUp) {
+  Case c{.workers = 3, .steps = 15};
+  for (int64_t at = 100; at < (kSanitized ? 200 : 500); at += 4) {
+    c.schedule = static_cast<uint64_t>(at);
+    c.changes = {{Ms(at), What::kStart, 1, {}}, {Ms(at + 20), What::kKillCoordinator, 0, Ms(20)}};
+    ChurnRun(c).Check();
+    ASSERT_FALSE(HasFailure()) << "after " << at << " ms";
+  }
+}
+
+// Whatever is on them is lost: weights and who wants them, gradients, answers.
+TEST(ChurnTest, StreamsBreak_AtAnyMoment_ChangesNoBit) {
+  for (const Masking masking : {Masking::kForward, Masking::kBackward}) {
+    Case c{.workers = 3, .steps = 10, .clip_norm = 0.5, .masking = masking};
+    const ChurnRun undisturbed(c);
+    for (int64_t at = 0; at < (kSanitized ? 100 : 600); at += 6) {
+      c.schedule = static_cast<uint64_t>(at);
+      c.changes.clear();
+      for (int worker = 0; worker < 3; ++worker)
+        c.changes.push_back({Ms(at + 7 * worker), What::kBreakStreams, worker, Ms(10)});
+      const ChurnRun run(c);
+      run.Check();
+      ASSERT_TRUE(run.HasValuesOf(undisturbed)) << "broken after " << at << " ms";
+      ASSERT_FALSE(HasFailure()) << "broken after " << at << " ms";
+    }
+  }
+}
+
+// Only servers and connections fail: the bits are those of the undisturbed run.
 TEST(ChurnTest, RandomLossesOfServers_ChangeNoBit) {
   const uint64_t cases = kSanitized ? 10 : 50;
   int times_back = 0;
@@ -498,11 +527,11 @@ TEST(ChurnTest, RandomLossesOfServers_ChangeNoBit) {
     const ChurnRun undisturbed(c);
     RandomStream random(seed, 0x5C);
     for (uint64_t i = 0; i <= random.Below(3); ++i) {
-      c.changes.push_back({Ms(static_cast<int64_t>(random.Below(1500))),
-                           std::vector<What>{What::kKillShard, What::kFreezeShard,
-                                             What::kKillCoordinator}[random.Below(3)],
-                           static_cast<int>(random.Below(3)),
-                           Ms(static_cast<int64_t>(random.Below(1200)))});
+      c.changes.push_back(
+          {Ms(static_cast<int64_t>(random.Below(1500))),
+           std::vector<What>{What::kKillShard, What::kFreezeShard, What::kKillCoordinator,
+                             What::kBreakStreams}[random.Below(4)],
+           static_cast<int>(random.Below(3)), Ms(static_cast<int64_t>(random.Below(1200)))});
     }
     const ChurnRun run(c);
     run.Check();

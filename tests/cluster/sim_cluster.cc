@@ -268,6 +268,9 @@ void SimCluster::Make(const Change& change) {
         SayLeave(*newest);
       });
       return;
+    case Change::What::kBreakStreams:
+      if (newest != nullptr) BreakStreams(*newest, name % shards_.size(), change.duration);
+      return;
     case Change::What::kKillShard:
     case Change::What::kFreezeShard:
     case Change::What::kKillCoordinator:
@@ -281,6 +284,7 @@ void SimCluster::StartLife(size_t name, uint64_t before) {
   life.name = name;
   life.instance = lives_.size();
   life.before = before;
+  life.breaks.resize(shards_.size());
   life.compute = std::make_unique<Compute>(this, &life, models_[name].get());
   Register(life);
 }
@@ -384,6 +388,40 @@ void SimCluster::SendTo(Incarnation worker, std::function<void(Life&)> deliver) 
   if (life == incarnations_.end()) return;
   Send([this, to = life->second, deliver = std::move(deliver)] {
     In(*to, [to, deliver] { deliver(*to); });
+  });
+}
+
+std::function<bool()> SimCluster::Streams(const Life& life, size_t shard) {
+  return [&now = life.breaks[shard], sent = life.breaks[shard]] {
+    return sent % 2 == 0 && now == sent;
+  };
+}
+
+void SimCluster::SendToShard(Life& from, size_t shard, std::function<void(ShardLife&)> deliver) {
+  SendTo(shard, [arrives = Streams(from, shard), deliver = std::move(deliver)](ShardLife& life) {
+    if (arrives()) deliver(life);
+  });
+}
+
+void SimCluster::SendToWorker(const ShardLife& from, Incarnation worker,
+                              std::function<void(Life&)> deliver) {
+  const auto life = incarnations_.find(worker);
+  if (life == incarnations_.end()) return;
+  SendTo(worker,
+         [arrives = Streams(*life->second, from.name), deliver = std::move(deliver)](Life& to) {
+           if (arrives()) deliver(to);
+         });
+}
+
+void SimCluster::BreakStreams(Life& life, size_t shard, absl::Duration duration) {
+  if (life.breaks[shard] % 2 == 1) return;
+  ++life.breaks[shard];
+  At(duration, [this, &life, shard] {
+    ++life.breaks[shard];
+    In(life, [this, &life, shard] {
+      if (life.worker == nullptr) return;
+      Do(life, life.worker->Reconnected(ShardId(static_cast<int32_t>(shard))));
+    });
   });
 }
 
@@ -707,8 +745,8 @@ void SimCluster::Do(ShardLife& from, ShardActions actions) {
       auto& counted = answer.purpose == Purpose::kTrain ? contributions_ : dense_contributions_;
       counted[{answer.step, answer.fragment}].insert(answer.worker);
     }
-    SendTo(answer.worker,
-           [=, this](Life& life) { Do(life, life.worker->OnPushAnswer(answer, now_)); });
+    SendToWorker(from, answer.worker,
+                 [=, this](Life& life) { Do(life, life.worker->OnPushAnswer(answer, now_)); });
   }
   for (const Delivery& delivery : actions.deliveries) {
     if (!incarnations_.contains(delivery.worker)) continue;
@@ -720,7 +758,7 @@ void SimCluster::Do(ShardLife& from, ShardActions actions) {
         counted_.insert({w, delivery.step, delivery.fragment}).second) {
       delivered_bytes_[w] += delivery.value->size() * BytesPerElement(options_.wire);
     }
-    SendTo(delivery.worker, [=, this, value = delivery.value](Life& life) {
+    SendToWorker(from, delivery.worker, [=, this, value = delivery.value](Life& life) {
       if (value == nullptr) {
         Do(life, life.worker->OnPullRefused(delivery.step, delivery.fragment, delivery.answer,
                                             delivery.detail));
@@ -839,11 +877,12 @@ void SimCluster::Do(Life& life, WorkerActions actions) {
   }
   for (const auto& pull : actions.pulls) {
     const size_t s = static_cast<size_t>(pull.shard.value());
-    SendTo(s, [this, pull](ShardLife& shard) { Do(shard, shard.shard->Pull(pull.request)); });
+    SendToShard(life, s,
+                [this, pull](ShardLife& shard) { Do(shard, shard.shard->Pull(pull.request)); });
   }
   for (const auto& done : actions.done) {
     const size_t s = static_cast<size_t>(done.shard.value());
-    SendTo(s, [this, done](ShardLife& shard) {
+    SendToShard(life, s, [this, done](ShardLife& shard) {
       most_retained_bytes_ = std::max(most_retained_bytes_, shard.shard->counts().retained_bytes);
       shard.shard->Done(done.reads);
     });
@@ -852,8 +891,8 @@ void SimCluster::Do(Life& life, WorkerActions actions) {
     const size_t s = static_cast<size_t>(push.shard.value());
     if (push.gradient != nullptr && push.key.purpose == Purpose::kTrain)
       pushed_bytes_[life.name] += push.gradient->bytes();
-    At(push.delay, [=, this] {
-      SendTo(s, [this, push](ShardLife& shard) {
+    At(push.delay, [=, this, &life] {
+      SendToShard(life, s, [this, push](ShardLife& shard) {
         FloatBuffer gradient;
         if (push.gradient != nullptr) gradient = push.gradient->Clone().Widened();
         Do(shard, shard.shard->Push(push.key, std::move(gradient)));

@@ -41,7 +41,8 @@ struct SimDisk {
 
 // A whole cluster in one process and one thread: coordinator, shards and workers as objects over a
 // simulated network, store and clock. Messages take random times, overtake each other and come
-// twice; nothing is lost while both ends live, as the transport repeats until it is answered.
+// twice; nothing is lost while both ends live, as the transport repeats until it is answered, but
+// for what is on a worker's streams to a shard when these break.
 // Worker processes may come and go, shard processes may be lost and come back without their state,
 // whereupon the run goes back to its newest checkpoint, the coordinator may be lost and come back
 // with what it has stored; a process that is told to register again does. A schedule is a pure
@@ -55,6 +56,7 @@ class SimCluster {
       kKill,             // a worker, without a word
       kFreeze,           // a worker does nothing and hears nothing for `duration`
       kLeave,            // a worker asks to leave
+      kBreakStreams,     // a worker's to shard `number` modulo shards; open again after `duration`
       kKillShard,        // without a word; `duration` later another process comes as the same shard
       kFreezeShard,      // for `duration`
       kKillCoordinator,  // `duration` later another process takes up what it has stored
@@ -154,7 +156,8 @@ class SimCluster {
     std::unique_ptr<Compute> compute;
     std::map<int64_t, std::vector<UnitFactor>> units;  // by plan
     bool ready = false, leaving = false;               // it has said so
-    std::optional<WorkerActions::Ask> asking;          // not answered yet
+    std::vector<int> breaks;  // [shards] of its streams, and their ends: odd while they are broken
+    std::optional<WorkerActions::Ask> asking;  // not answered yet
   };
   struct ShardLife : Process {
     std::unique_ptr<Shard> shard;      // null: not admitted yet
@@ -171,6 +174,12 @@ class SimCluster {
   // In the process, once it is not frozen; never, if it is gone by then.
   void In(Process& process, std::function<void()> run);
   void SendTo(Incarnation worker, std::function<void(Life&)> deliver);
+  // Between a worker and a shard, either way: what is sent on streams that break is lost.
+  void SendToShard(Life& from, size_t shard, std::function<void(ShardLife&)> deliver);
+  void SendToWorker(const ShardLife& from, Incarnation worker, std::function<void(Life&)> deliver);
+  // Whether what is sent on them now arrives.
+  static std::function<bool()> Streams(const Life& life, size_t shard);
+  void BreakStreams(Life& life, size_t shard, absl::Duration duration);
   // To the process that is this shard now; what comes before it has its state is lost.
   void SendTo(size_t shard, std::function<void(ShardLife&)> deliver);
   // From the coordinator: a shard of another generation does not listen.

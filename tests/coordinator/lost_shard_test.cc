@@ -31,6 +31,35 @@ TEST_F(LostShardTest, Silence_EndsTheGeneration_NotTheRun) {
   EXPECT_FALSE(TickAfter(c, absl::Seconds(1)).go_back.has_value());  // once
 }
 
+// It would go back for nothing: shards that it cannot hear have all that they had.
+TEST_F(LostShardTest, EverybodyIsSilent_TheCoordinatorWaits_ThenGoesBack) {
+  Coordinator c(options_);
+  Gather(c);
+  Begin(c, 1, 0);
+  CoordinatorActions actions;
+  for (absl::Duration silence; silence <= 3 * options_.lease; silence += absl::Seconds(1)) {
+    EXPECT_FALSE(actions.go_back.has_value()) << silence;
+    now_ += absl::Seconds(1);
+    actions = c.Tick(now_);
+  }
+  EXPECT_TRUE(actions.go_back.has_value());
+}
+
+TEST_F(LostShardTest, WorkersAreHeardAgainFirst_ShardsGetANewLease) {
+  Coordinator c(options_);
+  Gather(c);
+  Begin(c, 1, 0);
+  CoordinatorActions actions;
+  for (int i = 0; i < 8; ++i) {
+    now_ += options_.lease / 4;
+    actions.Append(c.Tick(now_));
+  }
+  actions.Append(TickAfter(c, options_.lease / 4));  // the workers
+  for (int i = 0; i < 4; ++i) actions.Append(TickAfter(c, options_.lease / 4));
+  EXPECT_FALSE(actions.go_back.has_value());
+  EXPECT_TRUE(TickAfter(c, options_.lease / 4).go_back.has_value());
+}
+
 TEST_F(LostShardTest, TheNextGeneration_UsesNoNumberAgain) {
   options_.start.generation = Generation(3);
   options_.start.state.init_path = "/init";

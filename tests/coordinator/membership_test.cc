@@ -134,6 +134,38 @@ TEST_F(MembershipTest, MostGoSilentTogether_TheCoordinatorWaits_ThenGivesThemUp)
   EXPECT_EQ(all.exclude.size(), 2u);
 }
 
+// Their last heartbeats came at different moments, as in real life.
+TEST_F(MembershipTest, TheFirstLeaseOfMost_ExpiresALittleEarlier_TheCoordinatorWaits) {
+  Coordinator c(options_);
+  Gather(c);
+  Join(c);
+  Begin(c, 1, 0);
+  for (const int64_t last : {1, 2, 3}) {
+    now_ += absl::Milliseconds(300);
+    Alive(c, {last});
+  }
+  c.ShardHeartbeat(ShardId(0), "", 1, now_);
+  CoordinatorActions all;
+  for (const absl::Time cut = now_; now_ < cut + 2 * options_.lease;
+       now_ += absl::Milliseconds(100)) {
+    all.Append(Settle(c, c.Tick(now_)));
+  }
+  EXPECT_THAT(all.exclude, IsEmpty());
+  EXPECT_FALSE(all.go_back.has_value());
+}
+
+TEST_F(MembershipTest, OneThatComesBackBeforeItsLeaseExpires_IsAnotherIncarnationAtOnce) {
+  Coordinator c(options_);
+  Gather(c);
+  Begin(c, 1, 0);
+  const CoordinatorActions back =
+      Settle(c, c.RegisterWorker({"worker-0", "cafe", 20, /*before=*/10}, now_));
+  ASSERT_EQ(back.exclude.size(), 1u);
+  EXPECT_EQ(back.exclude[0].exclusion.worker, Incarnation(2));
+  EXPECT_EQ(back.admit_workers.at(0).admission->incarnation, Incarnation(3));
+  EXPECT_THAT(back.log, Contains(HasSubstr("it has come back as another incarnation")));
+}
+
 TEST_F(MembershipTest, TooFew_PausesAndSaysWhy) {
   options_.min_workers = 2;
   Coordinator c(options_);

@@ -67,6 +67,24 @@ TEST_F(RestoreTest, WhatWasStored_IsTakenUp) {
             absl::OkStatus());
 }
 
+// A worker has reported step 0, was excluded before the step was committed, and cannot repeat it.
+TEST_F(RestoreTest, WhoseReportIsGone_IsLostOnlyIfItsSamplesCameBack) {
+  const Generation generation = options_.start.generation;
+  for (const std::vector<Step>& returned : {std::vector<Step>{1}, {0, 1}}) {
+    std::vector<Record> records = records_;
+    records.push_back(ExclusionRecord{generation, 1, Incarnation(1), "", -1, returned});
+    Coordinator c(options_);
+    Settle(c, c.Restore(records, {}, now_));
+    StepReport report;
+    report.worker = Incarnation(2);
+    report.terms = 4;
+    CoordinatorActions all = Settle(c, c.OnStepReport(report, now_));
+    all.Append(Settle(c, c.OnStepDone({ShardId(0), 0, 0}, now_)));
+    ASSERT_EQ(all.metrics.size(), 1u);
+    EXPECT_EQ(all.metrics[0].lost.size(), returned.size() - 1);
+  }
+}
+
 TEST_F(RestoreTest, StepInAViewThatIsNotThere_DataLossNamesBoth) {
   BindingRecord record;
   record.generation = options_.start.generation;

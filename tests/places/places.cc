@@ -16,4 +16,10 @@ std::filesystem::path TestDataFolder() {
                           : SourceFolder().parent_path() / "shared" / "data";
 }
 
+std::filesystem::path NetworkLabTool() {
+  const char* given = std::getenv("SDP_NETLAB");
+  return given != nullptr ? std::filesystem::path(given)
+                          : SourceFolder().parent_path() / "shared" / "netlab" / "netlab";
+}
+
 }  // namespace sdp

@@ -78,7 +78,7 @@ void WorkerService::Register() {
   if (!channel.ok()) return End(channel.status());
   CoordinatorClient::Options options;
   options.address = options_.coordinator;
-  options.unreachable_after = options_.unreachable_after;
+  options.unreachable_after = patience();
   options.gone_after = options_.gone_after;
   options.on_report_error = [this](const absl::Status& status) {
     End(Context(status, "report to the coordinator"));
@@ -150,11 +150,13 @@ void WorkerService::Disconnected(ShardId shard, const absl::Status& why) {
   broken_since_[number] = std::min(broken_since_[number], absl::Now());
   const absl::Duration broken = absl::Now() - broken_since_[number];
   spdlog::warn("shard {} at {}: {}", shard.value(), admission_.shards[number], why.ToString());
-  if (broken > options_.unreachable_after) {
-    End(absl::UnavailableError(absl::StrCat("shard ", shard.value(), " at ",
-                                            admission_.shards[number], " could not be reached for ",
-                                            absl::FormatDuration(broken), ": ", why.message())));
-  }
+  // In the run it is in the others' way, who may reach the shard. It comes back, and is a member
+  // again once it has reached all.
+  if (broken <= (started_ ? options_.unreachable_after : patience())) return;
+  const std::string message = absl::StrCat(
+      "shard ", shard.value(), " at ", admission_.shards[number], " could not be reached for ",
+      absl::FormatDuration(absl::Trunc(broken, absl::Seconds(1))), ": ", why.message());
+  End(started_ ? absl::AbortedError(message) : absl::UnavailableError(message));
 }
 
 void WorkerService::SayReady() {

@@ -40,9 +40,10 @@ class WorkerService {
     DataSummary data;
     WireType precision = WireType::kF32;  // of values from the shards; gradients have the model's
     MemoryPlace computes = MemoryPlace::kHost;  // where the memory is that is reported
-    absl::Duration unreachable_after =
-        absl::Seconds(30);                              // of a shard; of the coordinator to begin
-    absl::Duration gone_after = kCoordinatorGoneAfter;  // of the coordinator later
+    // Of a shard, and of the coordinator before it admits this worker.
+    absl::Duration unreachable_after = absl::Seconds(30);
+    // Of the coordinator later; of both in a process that has been in the run before.
+    absl::Duration gone_after = kCoordinatorGoneAfter;
     absl::Duration take_timeout =
         absl::Minutes(30);  // of weights; the coordinator gives up earlier, with names
   };
@@ -54,8 +55,8 @@ class WorkerService {
   WorkerService& operator=(const WorkerService&) = delete;
 
   // Blocks until the run is over for this worker. OK - finished, or it has left; Cancelled -
-  // stopped on request; Aborted - it was excluded, or the run has gone back: another service may
-  // register again; else what went wrong. Once.
+  // stopped on request; Aborted - it was excluded, has lost a shard that others may reach, or the
+  // run has gone back: another service may register again; else what went wrong. Once.
   absl::Status Run();
   // Ends Run with this status. From any thread, also before Run.
   void End(absl::Status status) ABSL_LOCKS_EXCLUDED(mutex_);
@@ -65,6 +66,10 @@ class WorkerService {
 
  private:
   // On the loop.
+  // How long it tries to reach those whom it needs to get ready.
+  absl::Duration patience() const {
+    return options_.before == 0 ? options_.unreachable_after : options_.gone_after;
+  }
   void Register();
   void Admitted(const WorkerAdmission& admission);
   void Connected(ShardId shard);

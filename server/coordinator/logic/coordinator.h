@@ -206,6 +206,8 @@ class Coordinator {
   void SendExclusion(Incarnation worker, CoordinatorActions* actions) const;
   bool TakeBack(StepState& step, Incarnation worker);  // true: its samples come back
   void ReturnPortion(Step step, const std::vector<PositionRange>& portion);
+  bool NearlySilent(absl::Time heard, absl::Time now) const;
+  void NoticeCut(absl::Time now, CoordinatorActions* actions);
   void ExcludeSilent(absl::Time now, CoordinatorActions* actions);
   void ExcludeStuck(absl::Duration idle, CoordinatorActions* actions);
   void LoseShard(const std::string& why, absl::Time now, CoordinatorActions* actions);
@@ -287,6 +289,7 @@ class Coordinator {
   int gone_ = 0;
   int awaited_;  // workers for the first view: options_.workers, less those that are known to be
                  // gone
+  bool cut_off_ = false;  // rather this process than those who are silent
   const Generation generation_;
   const Term term_;
   const std::vector<ShardId> place_;              // [fragments]

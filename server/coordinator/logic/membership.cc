@@ -12,8 +12,8 @@
 namespace sdp {
 namespace {
 
-// When more than half of the leases expire together it is probably the coordinator that is cut off;
-// after so many leases the members are held to be lost all the same.
+// When most fall silent together it is probably the coordinator that is cut off; after so many
+// leases the members are held to be lost all the same.
 constexpr int kLeasesOfPatience = 3;
 
 std::string Seconds(absl::Duration duration) {
@@ -300,15 +300,43 @@ void Coordinator::ReturnPortion(Step step, const std::vector<PositionRange>& por
   }
 }
 
+// Long enough that when the first lease of many expires, the others have nearly done so: heartbeats
+// do not stop at the same moment.
+bool Coordinator::NearlySilent(absl::Time heard, absl::Time now) const {
+  return now - heard > options_.lease - options_.lease / 4;
+}
+
+// Of more than half of the workers, and of more than one member, nothing is heard. When they are
+// heard again, those of whom this is not yet so get a new lease: all were cut off.
+void Coordinator::NoticeCut(absl::Time now, CoordinatorActions* actions) {
+  size_t workers = 0, shards = 0;
+  for (const auto& [name, worker] : workers_) workers += NearlySilent(worker.heard, now) ? 1 : 0;
+  for (const ShardState& shard : shards_) shards += NearlySilent(shard.heard, now) ? 1 : 0;
+  const bool cut_off = shards + workers > 1 && 2 * workers > workers_.size();
+  if (std::exchange(cut_off_, cut_off) == cut_off) return;
+  if (cut_off) {
+    actions->log.push_back(absl::StrCat("of ", workers, " of ", workers_.size(), " workers and ",
+                                        shards, " of ", shards_.size(),
+                                        " shards nothing is heard: is this host cut off?"));
+    return;
+  }
+  actions->log.push_back("most workers are heard of again, or given up");
+  for (auto& [name, worker] : workers_) {
+    if (NearlySilent(worker.heard, now)) worker.heard = now;
+  }
+  for (ShardState& shard : shards_) {
+    if (NearlySilent(shard.heard, now)) shard.heard = now;
+  }
+}
+
 // Members that were not heard of for longer than their lease.
 void Coordinator::ExcludeSilent(absl::Time now, CoordinatorActions* actions) {
+  const absl::Duration allowed = cut_off_ ? kLeasesOfPatience * options_.lease : options_.lease;
   std::vector<std::pair<std::string, absl::Duration>> silent;
   for (const auto& [name, worker] : workers_) {
-    if (now - worker.heard > options_.lease) silent.emplace_back(name, now - worker.heard);
+    if (now - worker.heard > allowed) silent.emplace_back(name, now - worker.heard);
   }
-  const bool many = silent.size() > 1 && 2 * silent.size() > workers_.size();
   for (const auto& [name, silence] : silent) {
-    if (many && silence <= kLeasesOfPatience * options_.lease) continue;
     Exclude(name,
             absl::StrCat("no heartbeat for ", Seconds(silence), ", allowed are ",
                          Seconds(options_.lease)),
@@ -335,11 +363,11 @@ void Coordinator::LoseShard(const std::string& why, absl::Time now, CoordinatorA
 }
 
 void Coordinator::LoseSilentShards(absl::Time now, CoordinatorActions* actions) {
+  const absl::Duration lease = cut_off_ ? kLeasesOfPatience * options_.lease : options_.lease;
   for (ShardState& shard : shards_) {
     const absl::Duration silence = now - shard.heard;
-    const absl::Duration allowed = shard.successor.has_value()
-                                       ? std::min(options_.lease, options_.lease_of_replaced)
-                                       : options_.lease;
+    const absl::Duration allowed =
+        shard.successor.has_value() ? std::min(lease, options_.lease_of_replaced) : lease;
     if (silence > allowed) {
       return LoseShard(
           absl::StrCat(

@@ -136,7 +136,11 @@ CoordinatorActions Coordinator::RegisterWorker(const WorkerRegistration& registr
       return refuse(absl::FailedPreconditionError("another process has come under its name"));
     }
     if (known != nullptr) {
-      Exclude(registration.name, "another process has come under its name", &actions);
+      Exclude(registration.name,
+              registration.before == known->registration.instance
+                  ? "it has come back as another incarnation"
+                  : "another process has come under its name",
+              &actions);
       MembersChanged(now, &actions);
     }
     last_incarnation_ = Incarnation(last_incarnation_.value() + 1);

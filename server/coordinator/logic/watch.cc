@@ -153,6 +153,7 @@ CoordinatorActions Coordinator::Tick(absl::Time now) {
     return actions;
   }
   if (phase_ == Phase::kEnding) return actions;
+  NoticeCut(now, &actions);
   LoseSilentShards(now, &actions);
   if (phase_ == Phase::kOver) return actions;
   if (!shards_.empty()) ExcludeSilent(now, &actions);

@@ -37,6 +37,7 @@ absl::Status ShardMember::Run() {
   loop_ = std::make_unique<EventLoop>("shard");
   CoordinatorClient::Options client;
   client.address = options_.coordinator;
+  if (options_.before != 0) client.unreachable_after = client.gone_after;
   client.on_report_error = [this](const absl::Status& status) { End(status); };
   client.on_waiting = [](const std::string& for_what) { spdlog::info("waiting for {}", for_what); };
   coordinator_ = std::make_unique<CoordinatorClient>(channel, loop_.get(), std::move(client));

@@ -41,7 +41,7 @@ class ShardMember final : private CoordinatorLink {
   // Returns when the run is over for this shard: OK - finished. Cancelled - stopped on request.
   // Aborted - the run has gone back to a checkpoint: another life may register again.
   // Otherwise why it cannot go on: it cannot listen, the coordinator refuses it, has been out of
-  // reach for 30 s, or ended the run with an error.
+  // reach for 30 s (later 5 minutes), or ended the run with an error.
   absl::Status Run();
 
   // Makes Run return `why`, unless it has a reason already.
