@@ -74,11 +74,9 @@ absl::StatusOr<LossSum> TorchModel::Evaluate(const EvaluateTask& task, Exchange&
 }
 
 absl::Status TorchModel::DenseGradient(const DenseTask& task, Exchange& exchange) {
-  UseThreads(options_.threads);
-  ComputeHere();
   SDP_ASSIGN_OR_RETURN(const WalkPlan plan, PlanWalk(walk_.catalog, task.units));
   DensePass pass(walk_, plan, *training_, task, exchange);
-  return Run(pass, &DensePass::Run);
+  return Run(options_, pass, &DensePass::Run);
 }
 
 absl::StatusOr<NormValues> TorchModel::LearnNorms(const EvaluateTask& task, Exchange& exchange) {
