@@ -223,7 +223,7 @@ struct SwinLayer : LayerBase {
   GeluMlpWeights mlp;
   WindowAttentionParts attention_parts;
   GeluMlpParts mlp_parts;
-  Windows windows{kSize, kWindow, /*shift=*/1};
+  Windows windows{kSize, kWindow, /*shift=*/1, at::kCPU};
 
   explicit SwinLayer(Trained trained) {
     constexpr int64_t positions = (2 * kWindow - 1) * (2 * kWindow - 1);
