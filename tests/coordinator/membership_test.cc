@@ -399,20 +399,26 @@ TEST_F(MembershipTest, WhoIsLeftHasTooLittleMemory_TheRunPauses_UntilSomebodyCom
   memory.input_bytes = 100;                     // of a sample
   memory.global_batch = options_.global_batch;  // 5
   options_.memory = &memory;
+  std::vector<UnitId> all;
+  for (size_t unit = 0; unit < catalog_.units.size(); ++unit)
+    all.push_back(UnitId(static_cast<int32_t>(unit)));
+  const int64_t enough =
+      TrainingMemory(catalog_, all, memory, 3).bytes;  // of two workers' portions
   Coordinator c(options_);
   c.Start(now_);
   Settle(c, c.RegisterShard({"shard-0", "here:1", "cafe", 5}, now_));
   Settle(c, c.OnStepDone({ShardId(0), -1, 0}, now_));
   for (const int64_t worker : {1, 2}) {
     const uint64_t instance = 10 + static_cast<uint64_t>(worker);
-    Settle(c, c.RegisterWorker({absl::StrCat("worker-", worker), "cafe", instance, 0, 300}, now_));
+    Settle(c,
+           c.RegisterWorker({absl::StrCat("worker-", worker), "cafe", instance, 0, enough}, now_));
   }
   for (const int64_t worker : {1, 2}) EXPECT_EQ(Ready(c, worker), absl::OkStatus());
   Begin(c, 1, 0);
   Begin(c, 2, 0);
   absl::Status error;
   CoordinatorActions actions = Settle(c, c.ProcessEnded("worker-2", now_, &error));
-  actions.Append(Begin(c, 1, 1));  // five samples take 500 bytes
+  actions.Append(Begin(c, 1, 1));  // five samples take more
   EXPECT_FALSE(actions.stop.has_value());
   EXPECT_TRUE(actions.bind_workers.empty());
   EXPECT_THAT(c.status(now_).phase, "paused");
@@ -420,7 +426,7 @@ TEST_F(MembershipTest, WhoIsLeftHasTooLittleMemory_TheRunPauses_UntilSomebodyCom
   EXPECT_THAT(actions.events, Contains(testing::Field(
                                   &RunEvent::reason, HasSubstr("worker-1 has 0.0 MiB of memory"))));
   EXPECT_TRUE(Begin(c, 1, 1).events.empty());  // it is said once
-  actions = Settle(c, c.RegisterWorker({"worker-3", "cafe", 13, 0, 300}, now_));
+  actions = Settle(c, c.RegisterWorker({"worker-3", "cafe", 13, 0, enough}, now_));
   absl::Status status;
   actions.Append(Settle(c, c.Ready(Incarnation(3), {100, 7, 20, 8}, now_, &status)));
   EXPECT_THAT(actions.events, Contains(testing::Field(&RunEvent::kind, RunEvent::Kind::kResume)));

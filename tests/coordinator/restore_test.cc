@@ -79,6 +79,8 @@ TEST_F(RestoreTest, WhoseReportIsGone_IsLostOnlyIfItsSamplesCameBack) {
     report.worker = Incarnation(2);
     report.terms = 4;
     CoordinatorActions all = Settle(c, c.OnStepReport(report, now_));
+    const std::vector<double> squares(static_cast<size_t>(layout_.fragments()), 1.0);
+    all.Append(Settle(c, c.OnReduced({ShardId(0), 0, squares, {}}, now_)));
     all.Append(Settle(c, c.OnStepDone({ShardId(0), 0, 0}, now_)));
     ASSERT_EQ(all.metrics.size(), 1u);
     EXPECT_EQ(all.metrics[0].lost.size(), returned.size() - 1);

@@ -156,6 +156,7 @@ TEST_F(MemoryWalkTest, OnAGpu_FragmentsPass) {
   EXPECT_EQ(EvaluationMemory(catalog_, model_).bytes, 3 * 8 + 3 * 100 + 4000 + 30000);
 
   constexpr int64_t kMany = 10 << 20;
+  for (UnitSpec& unit : catalog_.units) unit.params = kMany;
   model_.stages = [stages = model_.stages](int64_t samples, const HeldTensors& held) {
     std::vector<StageMemory> large = stages(samples, held);
     for (StageMemory& stage : large) {
