@@ -4,7 +4,9 @@
 // the programs helps: slow and late links make each point last for seconds, and `sdp status` and
 // the run's files say that it is there. What the run records afterwards says that the signal came
 // in time.
+#include <algorithm>
 #include <csignal>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -17,9 +19,7 @@
 namespace sdp {
 namespace {
 
-using ::testing::Contains;
 using ::testing::IsEmpty;
-using ::testing::Not;
 using ::testing::SizeIs;
 
 constexpr absl::Duration kPoint = absl::Seconds(60), kRecovery = absl::Seconds(60);
@@ -61,23 +61,25 @@ class NamedPointsTest : public LabFixture {
              absl::StrContains(now, phase) && RoundsAreOpen(status);
     });
   }
-  // Of the incarnation that is lost next.
-  int64_t IncarnationOf(const std::string& worker) {
-    return Events("join", worker).back()["incarnation"].get<int64_t>();
-  }
-  // Kills it, and starts another process under its name, as a user or Kubernetes would. Whether the
-  // step at whose point it was killed was not over yet.
-  bool KillAndReplace(const std::string& worker) {
-    const size_t before = Events("exclude", worker).size();
-    process(worker).Signal(SIGKILL);
-    EXPECT_TRUE(process(worker).WaitUntil(absl::Now() + kPoint).has_value());
-    const bool in_time = LineOf(point_step_) == nullptr;
-    Start(worker);
-    Await(absl::StrCat(worker, " is excluded"), kRecovery,
-          [&] { return Events("exclude", worker).size() > before; });
-    Await("the step is over", kRecovery, [&] { return LineOf(point_step_) != nullptr; });
-    Await("another one trains", kRecovery, [&] { return Workers() == 3; });
-    return in_time;
+  // When `await` has seen a point, kills the worker and starts another process under its name, as a
+  // user or Kubernetes would. The step at whose point it was is not over then; `counts`: its
+  // contribution to it does. Tries again when the signal came too late.
+  bool KillAt(const std::string& worker, const std::function<void()>& await, bool counts) {
+    bool done = false;
+    for (int times = 0; times < kTries && !done && !HasFailure(); ++times) {
+      const auto incarnation = Events("join", worker).back()["incarnation"].get<int64_t>();
+      const size_t lives = Events("ready", worker).size();
+      await();
+      process(worker).Signal(SIGKILL);
+      EXPECT_TRUE(process(worker).WaitUntil(absl::Now() + kPoint).has_value());
+      const bool in_time = LineOf(point_step_) == nullptr;
+      Start(worker);
+      Await("another one is there", kRecovery,
+            [&] { return Events("ready", worker).size() > lives; });
+      Await("the step is over", kRecovery, [&] { return LineOf(point_step_) != nullptr; });
+      done = in_time && IsLostIn(point_step_, incarnation) != counts;
+    }
+    return done;
   }
   // Of a step that is committed; null: it is not.
   const Json* LineOf(int64_t step) {
@@ -86,10 +88,11 @@ class NamedPointsTest : public LabFixture {
     }
     return nullptr;
   }
-  std::vector<int64_t> LostIn(int64_t step) {
+  bool IsLostIn(int64_t step, int64_t incarnation) {
     const Json* const line = LineOf(step);
-    return line == nullptr ? std::vector<int64_t>()
-                           : line->value("lost_workers", std::vector<int64_t>());
+    const auto lost = line == nullptr ? std::vector<int64_t>()
+                                      : line->value("lost_workers", std::vector<int64_t>());
+    return std::find(lost.begin(), lost.end(), incarnation) != lost.end();
   }
 
   int64_t point_step_ = -1;  // the oldest that was not committed when a point was seen
@@ -99,30 +102,19 @@ TEST_F(NamedPointsTest, AWorker_BeforeItsPush_AmidIt_AndWithAllReceived) {
   Begin({.shards = 2, .workers = 3}, large_);
   Links(absl::StrCat("set ", HostOf("worker-0"), " all rate=5mbit"));
   for (const char* phase : {"waiting for 2 fragments", "3 gradients not acknowledged"}) {
-    int64_t incarnation = -1;
-    bool in_time = false;
-    for (int times = 0; times < kTries && !in_time; ++times) {
-      incarnation = IncarnationOf("worker-0");
-      AwaitPhase("worker-0", phase);
-      in_time = KillAndReplace("worker-0");
-    }
-    ASSERT_TRUE(in_time) << phase;
-    EXPECT_THAT(LostIn(point_step_), Contains(incarnation));
+    EXPECT_TRUE(KillAt(
+        "worker-0", [&] { AwaitPhase("worker-0", phase); }, /*counts=*/false))
+        << phase;
   }
   // The step waits for worker-0; what worker-1 has done for it counts, though it is gone.
-  int64_t incarnation = -1;
-  bool in_time = false;
-  for (int times = 0; times < kTries && !in_time; ++times) {
-    incarnation = IncarnationOf("worker-1");
+  const auto await_reported = [&] {
     Await("worker-1 has reported the step", kPoint, [&] {
       const Json status = Status();
       point_step_ = status.value("committed", -1) + 1;
       return MemberOf(status, "worker-1").value("step", -1) == point_step_;
     });
-    in_time = KillAndReplace("worker-1");
-  }
-  ASSERT_TRUE(in_time);
-  EXPECT_THAT(LostIn(point_step_), Not(Contains(incarnation)));
+  };
+  EXPECT_TRUE(KillAt("worker-1", await_reported, /*counts=*/true));
   Links("reset");
   ExpectStopInOrder(kEnd);
 }
@@ -140,14 +132,14 @@ TEST_F(NamedPointsTest, AWorker_IsStoppedAmidItsPush_AndIsToldToLeaveAmidIt) {
 
   Start("worker-0", {"--grace", "60"});  // in the place of the one there is
   Await("another one is there", kRecovery, [&] { return Events("ready", "worker-0").size() == 3; });
-  const int64_t incarnation = IncarnationOf("worker-0");
+  const auto incarnation = Events("join", "worker-0").back()["incarnation"].get<int64_t>();
   AwaitPhase("worker-0", "3 gradients not acknowledged");
   process("worker-0").Signal(SIGTERM);
   const auto end = process("worker-0").WaitUntil(absl::Now() + kRecovery);
   ASSERT_TRUE(end.has_value());
   EXPECT_EQ(Describe(*end), "exit status 0");
   Await("the step", kRecovery, [&] { return LineOf(point_step_) != nullptr; });
-  EXPECT_THAT(LostIn(point_step_), Not(Contains(incarnation)));
+  EXPECT_FALSE(IsLostIn(point_step_, incarnation));
   EXPECT_THAT(Events("leave", "worker-0"), SizeIs(1));
   ExpectStopInOrder(kEnd);
 }

@@ -367,7 +367,7 @@ void Coordinator::LoseSilentShards(absl::Time now, CoordinatorActions* actions) 
   for (ShardState& shard : shards_) {
     const absl::Duration silence = now - shard.heard;
     const absl::Duration allowed =
-        shard.successor.has_value() ? std::min(lease, options_.lease_of_replaced) : lease;
+        shard.successor.has_value() ? std::min(options_.lease, options_.lease_of_replaced) : lease;
     if (silence > allowed) {
       return LoseShard(
           absl::StrCat(

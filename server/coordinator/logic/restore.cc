@@ -225,7 +225,11 @@ absl::Status Coordinator::RestoreExclusion(const ExclusionRecord& record,
     ReturnPortion(returned, PartOf(positions, first, samples));
   }
   for (auto& [number, step] : steps_) {
-    step.expect_reports.erase(record.worker);
+    // Its samples would have come back, had it not reported the step.
+    const bool had_reported =
+        step.expect_reports.erase(record.worker) > 0 && number > record.committed &&
+        std::find(record.returned.begin(), record.returned.end(), number) == record.returned.end();
+    if (had_reported) step.reports_gone.insert(record.worker);
     GiveEvaluationsAway(step, record.worker, actions);
   }
   SendExclusion(record.worker, actions);

@@ -89,6 +89,8 @@ struct StepState {
   std::set<ShardId> reduced, diagnosed;
   std::set<Incarnation> expect_reports;
   std::map<Incarnation, StepReport> reports;
+  // Members out of the run whose reports a process before this one had, and nobody can repeat.
+  std::set<Incarnation> reports_gone;
   std::vector<Evaluation> evaluations;              // in the order of their samples
   std::set<std::pair<Incarnation, size_t>> undone;  // of these: evaluator and place
   // What was added to a member's own part when it was told this binding.

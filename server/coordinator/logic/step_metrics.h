@@ -46,7 +46,7 @@ struct StepMetrics {
   int64_t max_shard_memory_bytes = 0;
   int64_t max_shard_allocated_bytes = 0;
   uint64_t plan_hash = 0;
-  // Of its members: excluded, and without a report of this step.
+  // Of its members: excluded, and never reported this step.
   std::vector<Incarnation> lost;
   std::vector<BlockDiagnostics> blocks;  // of all units, if asked for
 };

@@ -69,7 +69,7 @@ StepMetrics Coordinator::MetricsOf(const StepState& step, absl::Time now) {
        step.view->members()) {  // in rank order: the sum's bits do not depend on arrival
     const auto reported = step.reports.find(member);
     if (reported == step.reports.end()) {
-      metrics.lost.push_back(member);
+      if (!step.reports_gone.contains(member)) metrics.lost.push_back(member);
       continue;
     }
     const StepReport& report = reported->second;
