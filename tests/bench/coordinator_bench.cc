@@ -266,7 +266,8 @@ void Print(const std::vector<int>& sizes, const std::vector<std::vector<Row>>& t
     std::cout << "| " << tables.front()[row].what << " |";
     for (const std::vector<Row>& table : tables) {
       const double value = table[row].value;
-      std::cout << absl::StrFormat(value < 100 ? " %.1f |" : " %.0f |", value);
+      std::cout << (value < 100 ? absl::StrFormat(" %.1f |", value)
+                                : absl::StrFormat(" %.0f |", value));
     }
     const double growth = tables.back()[row].value / tables.front()[row].value;
     const double more = static_cast<double>(sizes.back()) / sizes.front();
