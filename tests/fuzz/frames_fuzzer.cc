@@ -91,7 +91,7 @@ void RunScript(Script script) {
     }
     const uint8_t what = script.Byte();
     if (what == 0) kept.clear();
-    if (what == 1) assembler.Refuse(header.step, header.fragment);
+    if (what == 1) assembler.Refuse(PushKeyOf(header));
   }
 }
 
