@@ -46,15 +46,14 @@ class RestoreTest : public CoordinatorTest {
     return Restored(records);
   }
 
-  std::vector<Record> records_;
-
- private:
   void Store(Coordinator& c, CoordinatorActions actions) {
     for (const auto& store : actions.store) {
       records_.push_back(store.record);
       Store(c, c.Stored(store.id, now_));
     }
   }
+
+  std::vector<Record> records_;
 };
 
 testing::Matcher<std::string> Names(const std::string& what) {
@@ -84,6 +83,28 @@ TEST_F(RestoreTest, WhoseReportIsGone_IsLostOnlyIfItsSamplesCameBack) {
     all.Append(Settle(c, c.OnStepDone({ShardId(0), 0, 0}, now_)));
     ASSERT_EQ(all.metrics.size(), 1u);
     EXPECT_EQ(all.metrics[0].lost.size(), returned.size() - 1);
+  }
+}
+
+// Who is which shard was not written of all, and nobody else knows: a new generation begins.
+TEST_F(RestoreTest, KilledWhileItAdmittedShards_BeginsAgain) {
+  options_.shards = 2;
+  records_.clear();
+  Coordinator c(options_);
+  CoordinatorActions all = c.Start(now_);
+  for (const int shard : {0, 1}) {
+    all.Append(c.RegisterShard({absl::StrCat("shard-", shard), absl::StrCat("here:", shard), "cafe",
+                                5 + static_cast<uint64_t>(shard)},
+                               now_));
+  }
+  Store(c, std::move(all));
+  ASSERT_EQ(records_.size(), 3u);
+  for (size_t stored = 1; stored <= records_.size(); ++stored) {
+    Coordinator next(options_);
+    const CoordinatorActions actions =
+        next.Restore(std::vector<Record>(records_.begin(), records_.begin() + stored), {}, now_);
+    EXPECT_EQ(actions.go_back.has_value(), stored < records_.size());
+    EXPECT_EQ(actions.admit_shards.size(), stored < records_.size() ? 0u : 2u);
   }
 }
 

@@ -244,6 +244,7 @@ class Coordinator {
   absl::Status RestoreRecord(const Record& record, Restoring& restoring,
                              CoordinatorActions* actions);
   absl::Status RestoreShard(const ShardRecord& record, absl::Time now);
+  bool HasShards() const;
   void RestoreWorker(const MemberRecord& record, absl::Time now);
   absl::Status RestoreView(const ViewRecord& record, Restoring& restoring);
   void EnterRestoredView(Step step);

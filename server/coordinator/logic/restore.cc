@@ -54,6 +54,10 @@ CoordinatorActions Coordinator::Restore(const std::vector<Record>& records, cons
       return actions;
     }
   }
+  if (phase_ == Phase::kStarting && !HasShards()) {
+    LoseShard("the coordinator was lost while it admitted shards", now, &actions);
+    return actions;
+  }
   while (checkpoints_.size() > kCheckpointsAtOnce) checkpoints_.erase(checkpoints_.begin());
   if (!written.checkpoints.empty()) {
     last_checkpoint_ = *written.checkpoints.rbegin();
@@ -112,6 +116,13 @@ absl::Status Coordinator::RestoreShard(const ShardRecord& record, absl::Time now
   shard.fragments = owned_[number].size();
   shard.heard = now;
   return absl::OkStatus();
+}
+
+// The records of all are there: which process has which number.
+bool Coordinator::HasShards() const {
+  return shards_.size() == static_cast<size_t>(options_.shards) &&
+         std::none_of(shards_.begin(), shards_.end(),
+                      [](const ShardState& shard) { return shard.registration.name.empty(); });
 }
 
 void Coordinator::RestoreWorker(const MemberRecord& record, absl::Time now) {
