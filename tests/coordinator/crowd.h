@@ -12,7 +12,7 @@ namespace sdp {
 
 // A coordinator's logic with as many members as one wants, for what it costs: workers and shards
 // are no more than the messages that they would send, the store answers at once. A model of equal
-// units between two shared ones, each worker-held unit on `holders` workers whatever their number.
+// units between two shared ones, each on `holders` workers whatever their number.
 // Tests look at nothing else of it; that the answers are right other tests show.
 class Crowd {
  public:

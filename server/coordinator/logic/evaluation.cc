@@ -74,9 +74,7 @@ CoordinatorActions Coordinator::OnDiagnosed(const Diagnosed& report, absl::Time 
   }
   StepState& step = it->second;
   size_t next = 0;
-  for (size_t f = 0; f < place_.size(); ++f) {
-    if (place_[f] == report.shard) step.comparisons[f] = report.fragments[next++];
-  }
+  for (const size_t f : owned_[number]) step.comparisons[f] = report.fragments[next++];
   Progress(now);
   ReportSteps(now, &actions);
   TryFinish(now, &actions);

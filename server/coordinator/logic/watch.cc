@@ -233,6 +233,8 @@ std::string Coordinator::WaitingForSteps() const {
     }
     for (const ShardId shard : Owners()) {
       if (!bound.diagnose || bound.diagnosed.contains(shard)) continue;
+      ++all;
+      if (who.size() == kNamed) continue;
       who.push_back(absl::StrCat(shards_[static_cast<size_t>(shard.value())].registration.name,
                                  " (the dense gradient of version ", version, ")"));
     }
