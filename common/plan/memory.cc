@@ -241,8 +241,9 @@ class MicroBatch {
   const std::vector<StageMemory> memories_;
   const int64_t input_, target_;  // bytes of the batch
   std::vector<size_t> stages_;    // present ones
-  // [stages] Elements of fragments that take their places with this stage's gradients beyond these,
-  // as an earlier stage's of the same unit are in them; less than 0: that are there already.
+  // [stages] Where two stages read one unit, the fragment with gradients of both opens when the
+  // later stage's are handed out, which is first: elements of the earlier one's for which it makes
+  // room, and, less than 0, for which the earlier one finds room.
   std::vector<int64_t> opened_;
   // [stages_] Bytes.
   std::vector<int64_t> inputs_;

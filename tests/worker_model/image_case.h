@@ -107,7 +107,7 @@ struct ImageCase : ModelCase {
     ModelSpec spec;
     friend void PrintTo(const Named& named, std::ostream* out) { *out << named.name; }
   };
-  // Whose branches have all as many parts.
+  // Of which every branch has the same number of parts.
   static std::vector<Named> CutIntoGroups() {
     using Order = ResnetSpec::Order;
     using Stem = ResnetSpec::Stem;

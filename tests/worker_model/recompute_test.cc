@@ -147,7 +147,7 @@ TEST(RecomputeTest, Images_SameBits) {
 // With backward masking some parts of a branch have gradients and others are read; then a block's
 // own function hands out those of parts last.
 TEST(RecomputeTest, ImagesByNeurons_SameBits) {
-  for (const ImageCase::Named& named : ImageCase::CutIntoGroups()) {
+  for (const ImageCase::Named& named : ImageCase::All()) {
     const ImageCase stored = Images(named.spec, false, 3), recomputed = Images(named.spec, true, 3);
     const std::vector<std::string> all = stored.Masked();
     for (const Masking masking : {Masking::kForward, Masking::kBackward}) {
