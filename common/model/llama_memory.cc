@@ -15,6 +15,7 @@ using Elements = absl::Span<const int64_t>;  // of some of the catalog's tensors
 
 constexpr int64_t kF32 = 4;
 constexpr int64_t kNormRows = 64;  // row_ops.cc: a row of sums of a norm's gradient per 64 rows
+constexpr int64_t kWidenedElements = int64_t{1} << 20;  // matrix.cc: of an operand, at once
 
 int64_t Sum(Elements elements) {
   return std::accumulate(elements.begin(), elements.end(), int64_t{0});
@@ -36,6 +37,19 @@ struct Sizes {
   int64_t NormSums(int64_t rows) const {
     return ((rows + kNormRows - 1) / kNormRows + 1) * d * kF32;
   }
+  bool Narrow() const { return bytes.activation < kF32; }
+  bool Widens() const {
+    return Narrow() && computer.place == MemoryPlace::kHost && !computer.multiplies_bf16;
+  }
+  // What a product [m, k] [k, n] works in: where operands are widened, blocks of them and of the
+  // product in f32.
+  int64_t Product(int64_t m, int64_t k, int64_t n) const {
+    if (!Widens() || m == 0 || k == 0 || n == 0) return 0;
+    const int64_t block = std::clamp<int64_t>(kWidenedElements / k, 64, 1024);
+    m = std::min(m, block);
+    n = std::min(n, block);
+    return (m * k + k * n + m * n) * kF32;
+  }
 };
 
 StageMemory Embed(const Sizes& s) {
@@ -54,22 +68,23 @@ struct AttentionScratch {
 };
 
 // torch's on CPUs, per thread: a block of scores of its tile of queries and keys (two in the
-// backward pass, where they have gradients), row statistics, and the tile's output.
+// backward pass, where they have gradients), with a copy in bf16 if that is what is multiplied, row
+// statistics, and the tile's output.
 AttentionScratch CpuTiles(const Sizes& s) {
   const int64_t queries = std::min<int64_t>(s.length, s.length >= 768   ? 256
                                                       : s.length >= 192 ? 64
                                                                         : 32);
   const int64_t scores = queries * std::min<int64_t>(s.length, 512);
   const int64_t threads = s.computer.threads;
-  return {.forward = threads * (scores + 2 * queries + queries * s.spec.head_dim()) * kF32,
-          .backward = threads * (2 * scores + queries) * kF32};
+  const int64_t score = kF32 + (s.Narrow() ? s.bytes.activation : 0);
+  return {.forward = threads * (scores * score + (2 + s.spec.head_dim()) * queries * kF32),
+          .backward = threads * (2 * scores * score + queries * kF32)};
 }
 
 // Ours on GPUs, where there is no flash attention: blocks of rows of `heads` query heads and `kv`
 // others. Operands are copied out of the layer's one tensor.
 AttentionScratch RowBlocks(const Sizes& s, int64_t heads, int64_t kv) {
   const int64_t a = s.bytes.activation;
-  const bool narrow = a < kF32;  // then scores are copied, too: what products take and give
   const int64_t of_row = s.samples * heads;
   const int64_t block =
       std::clamp<int64_t>(kAttentionScores / std::max<int64_t>(of_row * s.length, 1), 1,
@@ -79,7 +94,8 @@ AttentionScratch RowBlocks(const Sizes& s, int64_t heads, int64_t kv) {
     const int64_t rows = std::min(block, s.length - begin), keys = begin + rows;
     const int64_t statistic = of_row * rows * kF32;
     const int64_t scores = of_row * rows * keys * kF32;
-    const int64_t copied = narrow ? of_row * rows * keys * a : 0;
+    // What products take and give.
+    const int64_t copied = s.Narrow() ? of_row * rows * keys * a : 0;
     const int64_t queries = of_row * rows * s.spec.head_dim() * a;
     const int64_t others = s.samples * kv * keys * s.spec.head_dim() * a;  // keys, or values
     scratch.forward =
@@ -111,8 +127,8 @@ AttentionScratch CudaFlash(const Sizes& s, int64_t heads, int64_t kv) {
 AttentionScratch AttentionScratchOf(const Sizes& s, int64_t heads, int64_t kv) {
   if (s.computer.place == MemoryPlace::kHost) return CpuTiles(s);
   // As AttentionKernelFor (worker/model/causal_attention.cc) for the cards of today.
-  const bool flash = s.bytes.activation < kF32 && s.spec.head_dim() % 8 == 0 &&
-                     s.spec.head_dim() <= kFlashHeadSize;
+  const bool flash =
+      s.Narrow() && s.spec.head_dim() % 8 == 0 && s.spec.head_dim() <= kFlashHeadSize;
   return flash ? CudaFlash(s, heads, kv) : RowBlocks(s, heads, kv);
 }
 
@@ -140,15 +156,25 @@ StageMemory Attention(const Sizes& s, Elements computed, Elements trained) {
   m.spent_first = qkv_width * s.d;
   m.output = s.row * s.d;
   m.stored = s.statistic + qkv + out + log_sum_exp;
-  m.forward = m.evaluate = std::max(
-      /*norm, then projection*/ s.row * s.d + s.statistic + qkv,
-      /*attention, then o_proj onto the residual*/ m.stored + std::max(scratch.forward, m.output));
+  m.forward = m.evaluate = std::max({
+      /*norm, then projection*/ s.row * s.d + s.statistic + qkv +
+          s.Product(s.tokens, s.d, qkv_width),
+      /*attention*/ m.stored + scratch.forward,
+      /*o_proj onto the residual*/ m.stored + m.output + s.Product(s.tokens, width, s.d),
+  });
+  const int64_t trained_out = trained[4] / s.d;
+  const int64_t copied = Copied(s, trained_width, qkv_width);
   // Without weights' gradients there is room in place of the normed input for its gradient.
   m.backward = std::max({
+      /*o's gradient*/ o_weight + Copied(s, trained_out, width) +
+          s.Product(s.d, s.tokens, trained_out),
+      /*that of what it reads*/ o_weight + out + s.Product(s.tokens, s.d, width),
       /*attention*/ o_weight + out + qkv + scratch.backward,
       /*dq, dk, dv into one*/ o_weight + 2 * qkv,
-      /*qkv's gradient*/ o_weight + qkv + s.row * s.d + Copied(s, trained_width, qkv_width) +
-          qkv_weight,
+      /*qkv's gradient*/ o_weight + qkv + s.row * s.d + copied + qkv_weight +
+          s.Product(trained_width, s.tokens, s.d),
+      /*the normed input's*/ o_weight + qkv_weight + qkv + s.row * s.d +
+          s.Product(s.tokens, qkv_width, s.d),
       /*norm*/ o_weight + qkv_weight + 2 * s.row * s.d + s.norm_sums,
   });
   return m;
@@ -165,12 +191,18 @@ StageMemory Mlp(const Sizes& s, Elements computed, Elements trained) {
   m.output = s.row * s.d;
   m.stored = s.statistic + 2 * s.row * f;
   m.forward = m.evaluate = std::max(
-      /*norm, then gate and up*/ s.row * s.d + m.stored,
-      /*product, then down onto the residual*/ m.stored + s.row * f + m.output);
+      /*norm, then gate and up*/ s.row * s.d + m.stored + s.Product(s.tokens, s.d, 2 * f),
+      /*product, then down onto the residual*/ m.stored + s.row * f + m.output +
+          s.Product(s.tokens, f, s.d));
   const int64_t copied = Copied(s, trained_f, f);
   m.backward = std::max({
-      /*product and gradient of gate, up, then down's gradient*/ 3 * s.row * f + copied + matrix,
-      /*gradient of gate_up*/ 2 * s.row * f + s.row * s.d + 2 * copied + 3 * matrix,
+      /*gradient of the product*/ s.row * f + s.Product(s.tokens, s.d, f),
+      /*product and gradient of gate, up, then down's gradient*/ 3 * s.row * f + copied + matrix +
+          s.Product(s.d, s.tokens, trained_f),
+      /*gradient of gate_up*/ 2 * s.row * f + s.row * s.d + 2 * copied + 3 * matrix +
+          s.Product(2 * trained_f, s.tokens, s.d),
+      /*the normed input's*/ 2 * s.row * f + s.row * s.d + 3 * matrix +
+          s.Product(s.tokens, 2 * f, s.d),
       /*norm*/ 3 * matrix + 2 * s.row * s.d + s.norm_sums,
   });
   return m;
@@ -178,29 +210,35 @@ StageMemory Mlp(const Sizes& s, Elements computed, Elements trained) {
 
 StageMemory Head(const Sizes& s) {
   StageMemory m;
-  const int64_t rows = std::min(LlamaHeadChunk(s.spec.vocab), s.tokens);
-  const int64_t projection = s.spec.vocab * s.d;
-  const int64_t chunk = rows * (s.d * s.bytes.activation + kF32 + s.spec.vocab * kF32);
-  const int64_t through_norm = 2 * rows * s.d * s.bytes.activation + s.NormSums(rows);
+  const int64_t v = s.spec.vocab, rows = std::min(LlamaHeadChunk(v), s.tokens);
+  const int64_t projection = v * s.d;
   m.trained = m.parameters = s.d + (s.spec.tied ? 0 : projection);
   m.spent_forward = s.d + projection;
   m.stores_input = false;  // its gradient takes its place
   m.early_gradients = (s.d + projection) * s.bytes.gradient;
   m.stored = s.row * s.d + m.early_gradients;
-  // Losses stay until the last chunk; the peak is that of the last whole one.
+  // Of a chunk of rows.
+  const int64_t hidden = rows * s.d * s.bytes.activation, normed = hidden + rows * kF32;
+  const int64_t logits = rows * v * kF32;
+  const int64_t rounded = s.Narrow() ? rows * v * s.bytes.activation : 0;  // logits, their gradient
+  m.evaluate = normed + std::max({rounded + s.Product(rows, s.d, v), rounded + logits,
+                                  /*losses*/ logits + rows * kF32});
+  // Losses stay until the last chunk; the peak is that of the last whole one. Sums over chunks are
+  // f32.
   const int64_t losses = s.tokens / std::max<int64_t>(rows, 1) * rows * kF32;
-  m.forward = m.stored + chunk + through_norm + losses;
-  m.evaluate = chunk + rows * kF32;
-  if (s.computer.place == MemoryPlace::kGpu && s.bytes.activation < kF32) {
-    // Gradients add up in f32 over the chunks; logits, and their gradient, are there in both types.
-    const int64_t sums = (s.d + projection) * kF32;
-    const int64_t both = chunk + rows * s.spec.vocab * s.bytes.activation;
-    const int64_t product = projection * s.bytes.gradient;
-    m.forward = s.row * s.d + losses + sums +
-                std::max({/*products*/ both + product, /*norm*/ both + through_norm,
-                          /*sums to bf16*/ product});
-    m.evaluate = both + rows * kF32;
-  }
+  const int64_t sums = (s.d + projection) * kF32;
+  // What is widened is added to the sum block by block, a product in bf16 at once.
+  int64_t summed = s.Product(v, rows, s.d);
+  if (s.Narrow() && !s.Widens()) summed = projection * s.bytes.gradient;
+  m.forward = s.row * s.d + losses +
+              std::max({
+                  /*logits*/ sums + m.evaluate,
+                  /*projection's gradient*/ sums + normed + logits + rounded + summed,
+                  /*the normed input's*/ sums + normed + logits + rounded + hidden +
+                      s.Product(rows, v, s.d),
+                  /*norm*/ sums + normed + logits + rounded + 2 * hidden + s.NormSums(rows),
+                  /*sums are rounded*/ s.Narrow() ? projection * kF32 + m.early_gradients : 0,
+              });
   return m;
 }
 

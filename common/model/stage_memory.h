@@ -21,6 +21,8 @@ struct ElementSizes {
 struct Computer {
   MemoryPlace place = MemoryPlace::kHost;
   int threads = 1;  // of the host
+  // Without instructions for it a CPU copies blocks of operands in bf16 to f32.
+  bool multiplies_bf16 = false;
 };
 
 // What cuBLAS works in on a GPU, for the worker's whole life: worker/model/device.cc says so.

@@ -26,11 +26,15 @@ inline std::vector<UnitId> Ids(const std::vector<HeldUnit>& held) {
 // as there is room, and keeps all gradients.
 class EarlyExchange : public FakeExchange {
  public:
-  explicit EarlyExchange(const ModelCase& c) : FakeExchange(c.layout, c.Fragments(c.weights)) {}
+  explicit EarlyExchange(const ModelCase& c, WireType type = WireType::kF32)
+      : FakeExchange(c.layout, c.Fragments(c.weights), type) {}
   void Want(UnitId unit) override { early_[unit] = FakeExchange::Take(unit).value(); }
   void Released(UnitId unit) override { Want(unit); }
+  void Gradient(FragmentId, WireBuffer gradient) override {
+    gradients_.push_back(std::move(gradient));
+  }
   void Restart() {
-    Forget();
+    gradients_.clear();
     early_.clear();
   }
   absl::StatusOr<std::vector<WireBuffer>> Take(UnitId unit) override {
@@ -39,11 +43,13 @@ class EarlyExchange : public FakeExchange {
 
  private:
   absl::flat_hash_map<UnitId, std::vector<WireBuffer>> early_;
+  std::vector<WireBuffer> gradients_;  // in the type in which they travel
 };
 
 // The peak of a step, in the second of two.
-inline int64_t MeasuredPeak(const ModelCase& c, const TrainTask& task) {
-  EarlyExchange exchange(c);
+inline int64_t MeasuredPeak(const ModelCase& c, const TrainTask& task,
+                            WireType type = WireType::kF32) {
+  EarlyExchange exchange(c, type);
   int64_t measured = 0;
   for (int repetition = 0; repetition < 2; ++repetition) {  // The first warms what torch keeps.
     exchange.Restart();
