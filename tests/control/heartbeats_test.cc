@@ -126,6 +126,18 @@ TEST_F(HeartbeatsTest, ShortAbsence_IsSurvived) {
   EXPECT_TRUE(Ended().ok());
 }
 
+// What gRPC says of a call that was open when its server ended: nobody has asked this member to
+// stop.
+TEST_F(HeartbeatsTest, CutOffByTheEndOfAServer_IsSurvived) {
+  fake_.Answer({grpc::StatusCode::CANCELLED, ""});
+  const auto heartbeats = Begin(Incarnation(5));
+  ASSERT_TRUE(fake_.AwaitCount(3));
+  proto::HeartbeatResponse over;
+  over.set_over(true);
+  fake_.Answer(grpc::Status::OK, over);
+  EXPECT_TRUE(Ended().ok());
+}
+
 TEST_F(HeartbeatsTest, Request_SaysWhoAndWhat) {
   const auto heartbeats = Begin(Incarnation(5));
   ASSERT_TRUE(fake_.AwaitCount(3));

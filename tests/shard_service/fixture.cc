@@ -55,9 +55,12 @@ void RecordingLink::ReportNotFinite(const NotFiniteReport& report) {
   not_finite_.push_back(report);
 }
 
-std::vector<Diagnosed> RecordingLink::diagnosed() const {
+std::optional<Diagnosed> RecordingLink::AwaitDiagnosed() {
   MutexLock lock(&mutex_);
-  return diagnosed_;
+  auto any = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return !diagnosed_.empty(); };
+  if (!mutex_.AwaitWithDeadline(absl::Condition(&any), absl::Now() + kTestDeadline))
+    return std::nullopt;
+  return diagnosed_[0];
 }
 
 bool RecordingLink::AwaitDone(Step step) {

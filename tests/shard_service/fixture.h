@@ -5,6 +5,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -40,9 +41,9 @@ class RecordingLink final : public CoordinatorLink {
   void ReportCheckpoint(const CheckpointPart&) override {}
   void ReportNotFinite(const NotFiniteReport& report) override;
 
-  bool AwaitDone(Step step);  // false: not in time
+  bool AwaitDone(Step step);                  // false: not in time
+  std::optional<Diagnosed> AwaitDiagnosed();  // the first; nullopt: not in time
   std::vector<NotFiniteReport> not_finite() const;
-  std::vector<Diagnosed> diagnosed() const;
 
  private:
   mutable Mutex mutex_;
