@@ -125,6 +125,7 @@ absl::Status Main(const RoleFlags& flags, absl::Duration grace) {
   options.worker.seed = static_cast<uint64_t>(setup.config.train().seed());
   options.worker.shuffle = setup.config.data().shuffle();
   options.worker.terms_per_sample = setup.terms_per_sample;
+  options.worker.skip_not_finite = setup.config.train().on_nonfinite() == "skip";
   using WorkerLives = Lives<WorkerService>;
   WorkerLives lives([&] {
     options.before = std::exchange(options.instance, RandomInstance());

@@ -142,6 +142,11 @@ void CheckTraining(const RunConfig& config, Checks* checks) {
   } else if (train.nesterov() && train.momentum() == 0) {
     checks->Fail({"train.nesterov", "train.momentum"}, "it needs a momentum above 0");
   }
+  if (train.on_nonfinite() == "skip" && train.clip_norm() == 0) {
+    checks->Fail({"train.on_nonfinite", "train.clip_norm"},
+                 "without clipping a part of the model is updated before the rest is known to be "
+                 "finite: give a clip_norm, if only a large one");
+  }
 }
 
 void CheckGroups(const RunConfig& config, Checks* checks) {

@@ -160,6 +160,8 @@ std::vector<Rule> MakeRules() {
       Number("train.warmup_steps", "0", kIn, kSteps, "lr rises linearly over these steps"),
       Number("train.decay_fraction", "0.2", kIn, kShare, "wsd: of the steps, those over which lr falls"),
       Number("train.clip_norm", "0.0", kIn, kFactor, "norm of all gradients; 0: off"),
+      Choice("train.on_nonfinite", "'stop'", kIn, {"stop", "skip"}, {},
+             "what a loss or gradient that is not finite does; skip: its step changes nothing, and 50 such steps in a row end the run"),
       Number("train.eval_every", "100", kOut, kSteps, "steps, and at the end; 0: only then"),
       Number("train.eval_samples", "0", kOut, kSteps, "the first k; 0: all"),
       Number("train.seed", "0", kIn, {0}, "of initial values, order and plan"),

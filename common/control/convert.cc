@@ -210,14 +210,18 @@ proto::ReducedReport ToProto(const Reduced& report) {
   message.mutable_squares()->Assign(report.squares.begin(), report.squares.end());
   message.mutable_holder_squares()->Assign(report.holder_squares.begin(),
                                            report.holder_squares.end());
+  if (report.not_finite.has_value()) *message.mutable_not_finite() = ToProto(*report.not_finite);
   return message;
 }
 
 Reduced FromProto(const proto::ReducedReport& message) {
-  return {.shard = ShardId(message.shard()),
-          .step = message.step(),
-          .squares = {message.squares().begin(), message.squares().end()},
-          .holder_squares = {message.holder_squares().begin(), message.holder_squares().end()}};
+  Reduced report{
+      .shard = ShardId(message.shard()),
+      .step = message.step(),
+      .squares = {message.squares().begin(), message.squares().end()},
+      .holder_squares = {message.holder_squares().begin(), message.holder_squares().end()}};
+  if (message.has_not_finite()) report.not_finite = FromProto(message.not_finite());
+  return report;
 }
 
 proto::DiagnosedReport ToProto(const Diagnosed& report) {

@@ -142,12 +142,22 @@ struct ShardBinding {
   bool diagnose = false;
 };
 
+struct NotFiniteReport {
+  std::string member;  // name of the reporter
+  Step step = 0;
+  std::string what;    // "the loss", "the gradient of fragment 17 (layers.2.mlp)"
+  Incarnation worker;  // whose it is; 0: nobody's alone
+};
+
 struct Reduced {  // all of a shard's rounds of a step are closed
   ShardId shard;
   Step step = 0;
   std::vector<double> squares;  // of the reduced gradients, per owned fragment in fragment order
   // Of each holder's gradient, fragment by fragment, in the order of its set: if asked for.
   std::vector<double> holder_squares;
+  // train.on_nonfinite = "skip": the first thing that was not finite, and counts as without
+  // samples. The step is to change nothing.
+  std::optional<NotFiniteReport> not_finite = std::nullopt;
 };
 
 // A fragment's mean gradient m of a step beside the dense gradient d: that of the full model's mean
@@ -217,7 +227,7 @@ struct Exclusion {
 struct ClipScale {
   Generation generation;
   Step step = 0;
-  double scale = 1;
+  double scale = 1;  // 0: the step changes nothing
 };
 
 // ---- Between workers and the coordinator
@@ -314,13 +324,6 @@ struct EvaluationReport {
   int64_t terms = 0;
   std::optional<int64_t> correct = std::nullopt;  // of classes: terms whose class was found
   int64_t first = 0;                              // of the part's samples
-};
-
-struct NotFiniteReport {
-  std::string member;  // name of the reporter
-  Step step = 0;
-  std::string what;    // "the loss", "the gradient of fragment 17 (layers.2.mlp)"
-  Incarnation worker;  // whose it is
 };
 
 }  // namespace sdp

@@ -44,6 +44,7 @@ struct Case {
   int min_workers = 1;
   int64_t snapshot_bytes = 0;
   double clip_norm = 0;
+  std::optional<int64_t> bad_sample = std::nullopt;  // steps that have it are skipped
   Masking masking = Masking::kForward;
   uint64_t schedule = 0;
   std::vector<SimCluster::Change> changes = {};
@@ -92,13 +93,15 @@ class ChurnRun {
     options.schedule_seed = c.schedule;
     options.masking = c.masking;
     options.snapshot_bytes = c.snapshot_bytes;
+    options.skip_not_finite = c.bad_sample.has_value();
     options.changes = c.changes;
     options.disk = c.disk;
     options.run.start = c.start;
     options.max_events = c.max_events;
     options.limit = absl::Minutes(10);
-    cluster_ = std::make_unique<SimCluster>(
-        options, [this](int) { return std::make_unique<FakeModel>(&layout_); });
+    cluster_ = std::make_unique<SimCluster>(options, [this](int) {
+      return std::make_unique<FakeModel>(&layout_, WireType::kF32, case_.bad_sample);
+    });
     status_ = cluster_->Run();
   }
 
@@ -211,6 +214,9 @@ class ChurnRun {
         means[f] = MeanGradient(t, FragmentId(static_cast<int>(f)), before, order);
         for (const double g : means[f]) squares += g * g;
       }
+      const bool skipped = HasBadSample(t, order);
+      EXPECT_EQ(!cluster_->metrics()[static_cast<size_t>(t)].skipped.empty(), skipped);
+      if (skipped) continue;
       CheckDense(t, means, before, order);
       const double scale =
           case_.clip_norm > 0 ? std::min(1.0, case_.clip_norm / (std::sqrt(squares) + 1e-6)) : 1;
@@ -228,6 +234,22 @@ class ChurnRun {
             << "fragment " << f << ", element " << i;
       }
     }
+  }
+
+  // In a contribution of which anything was accepted.
+  bool HasBadSample(Step step, const SampleOrder& order) const {
+    if (!case_.bad_sample.has_value()) return false;
+    for (int f = 0; f < layout_.fragments(); ++f) {
+      const auto found = cluster_->contributions().find({step, FragmentId(f)});
+      if (found == cluster_->contributions().end()) continue;
+      for (const Incarnation worker : found->second) {
+        for (const PositionRange& range : cluster_->bindings().at({step, worker}).portion) {
+          for (int64_t p = range.first; p < range.first + range.count; ++p)
+            if (order.Sample(p) == *case_.bad_sample) return true;
+        }
+      }
+    }
+    return false;
   }
 
   // Cosine and ratio of each block's mean gradient to the dense gradient, of the contributions to
@@ -429,6 +451,8 @@ Case RandomCase(uint64_t seed) {
     change.duration = Ms(static_cast<int64_t>(random.Below(1500)));
     c.changes.push_back(change);
   }
+  if (c.clip_norm > 0 && random.Below(2) == 0)
+    c.bad_sample = static_cast<int64_t>(random.Below(kSamples));
   for (int worker = 0; worker < 2; ++worker)  // in the end there are enough
     c.changes.push_back({absl::Seconds(6), What::kStart, 20 + worker, {}});
   return c;
@@ -442,6 +466,33 @@ TEST(ChurnTest, ALostShard_TheRunGoesBackToItsNewestCheckpoint_AndEndsWithTheSam
   run.Check();
   EXPECT_EQ(run.cluster().times_back(), 1);
   EXPECT_TRUE(run.HasValuesOf(undisturbed));
+}
+
+// The steps that have the sample change nothing, and the others what they do without it.
+TEST(ChurnTest, ABadSample_ItsStepsAreSkipped) {
+  for (const Masking masking : {Masking::kForward, Masking::kBackward}) {
+    const ChurnRun run({.steps = 30, .clip_norm = 0.5, .bad_sample = 7, .masking = masking});
+    run.Check();
+    const auto skipped = absl::c_count_if(
+        run.cluster().metrics(), [](const StepMetrics& step) { return !step.skipped.empty(); });
+    std::set<int64_t> with_it;
+    for (int64_t p = 0; p < 30 * 8; ++p)
+      if (SampleOrder(kSeed, kSamples, true).Sample(p) == 7) with_it.insert(p / 8);
+    EXPECT_EQ(skipped, static_cast<int64_t>(with_it.size()));
+  }
+}
+
+TEST(ChurnTest, ABadSample_TheLossOfAnyServerChangesNoBit) {
+  Case c{.steps = 20, .checkpoint_every = 4, .clip_norm = 0.5, .bad_sample = 7};
+  const ChurnRun undisturbed(c);
+  for (int64_t at = 100; at < 1000; at += kSanitized ? 300 : 50) {
+    c.schedule = static_cast<uint64_t>(at);
+    c.changes = {{Ms(at), What::kKillCoordinator, 0, Ms(20)},
+                 {Ms(at + 400), What::kKillShard, 1, Ms(50)}};
+    const ChurnRun run(c);
+    run.Check();
+    EXPECT_TRUE(run.HasValuesOf(undisturbed)) << at;
+  }
 }
 
 TEST(ChurnTest, ALostShard_WithoutACheckpoint_BeginsAgain) {

@@ -1,8 +1,11 @@
 #pragma once
 
+#include <cmath>
+#include <optional>
 #include <utility>
 #include <vector>
 
+#include "absl/algorithm/container.h"
 #include "common/base/random.h"
 #include "common/model/layout.h"
 #include "worker/logic/local_model.h"
@@ -16,8 +19,10 @@ namespace sdp {
 //                 + mean of all values that are read only
 class FakeModel final : public LocalModel {
  public:
-  explicit FakeModel(const Layout* layout, WireType type = WireType::kF32)
-      : layout_(layout), type_(type) {}
+  // `bad_sample`: one whose loss is not finite.
+  explicit FakeModel(const Layout* layout, WireType type = WireType::kF32,
+                     std::optional<int64_t> bad_sample = std::nullopt)
+      : layout_(layout), type_(type), bad_sample_(bad_sample) {}
 
   static float Target(int64_t sample, FragmentId fragment, int64_t i) {
     const uint64_t bits =
@@ -64,6 +69,11 @@ class FakeModel final : public LocalModel {
       for (auto& [id, gradient] : gradients) {
         for (float& element : gradient.span()) element += mean;
       }
+    }
+    if (bad_sample_.has_value() && absl::c_linear_search(task.samples, *bad_sample_)) {
+      if (!task.hand_out_not_finite) return absl::OutOfRangeError("a bad sample");
+      result.loss = LossSum();
+      for (auto& [id, gradient] : gradients) gradient.data()[0] = std::nanf("");
     }
     exchange.BackwardBegins();
     for (auto unit = task.read_only.rbegin(); unit != task.read_only.rend(); ++unit)
@@ -114,6 +124,7 @@ class FakeModel final : public LocalModel {
  private:
   const Layout* const layout_;
   const WireType type_;
+  const std::optional<int64_t> bad_sample_;
 };
 
 }  // namespace sdp

@@ -606,6 +606,7 @@ void SimCluster::StartShard(ShardLife& life, const ShardAdmission& admission) {
   options.term = admission.term;
   options.optimizer = options_.optimizer;
   options.clip = options_.run.clip_norm > 0;
+  options.skip_not_finite = options_.skip_not_finite;
   options.round_bytes = options_.round_bytes;
   options.snapshot_bytes = options_.snapshot_bytes;
   options.first_step = admission.start.step;
@@ -639,6 +640,7 @@ void SimCluster::StartWorker(Life& life, const WorkerAdmission& admission) {
   options.seed = options_.seed;
   options.shuffle = options_.shuffle;
   options.terms_per_sample = options_.terms_per_sample;
+  options.skip_not_finite = options_.skip_not_finite;
   life.worker = std::make_unique<Worker>(options, admission, options_.data);
   SayReady(life);
   // Start comes with the answer to Ready, which a duplicate does not repeat.

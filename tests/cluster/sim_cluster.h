@@ -76,6 +76,7 @@ class SimCluster {
     DataSummary data;
     int64_t round_bytes = 0;
     int64_t snapshot_bytes = 0;
+    bool skip_not_finite = false;
     Masking masking = Masking::kForward;
     WireType wire = WireType::kF32;  // of values; gradients come as the model gives them
     uint64_t schedule_seed = 0;

@@ -152,6 +152,15 @@ TEST(ConvertTest, Reduced_RoundTrip) {
   EXPECT_EQ(got.step, 2);
   EXPECT_EQ(got.squares, (std::vector<double>{kInexact, 0, 1e300}));
   EXPECT_EQ(got.holder_squares, (std::vector<double>{4, kInexact}));
+  EXPECT_FALSE(got.not_finite.has_value());
+  Reduced bad{ShardId(1), 2, {0}, {}};
+  bad.not_finite = NotFiniteReport{"shard-1", 2, "the loss", Incarnation(7)};
+  const Reduced back = FromProto(OverTheWire(ToProto(bad)));
+  ASSERT_TRUE(back.not_finite.has_value());
+  EXPECT_EQ(back.not_finite->member, "shard-1");
+  EXPECT_EQ(back.not_finite->step, 2);
+  EXPECT_EQ(back.not_finite->what, "the loss");
+  EXPECT_EQ(back.not_finite->worker, Incarnation(7));
 }
 
 TEST(ConvertTest, Diagnosed_RoundTrip) {

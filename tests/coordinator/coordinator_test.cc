@@ -282,6 +282,59 @@ TEST_F(CoordinatorTest, NotFinite_EndsTheRunNamingStepAndWorker) {
   EXPECT_THAT(std::string(actions.stop->message()), HasSubstr("step 0: the loss of worker-1"));
 }
 
+TEST_F(CoordinatorTest, NotFinite_SeenByAShard_SkipsTheStep_UntilTooManyDo) {
+  options_.clip_norm = 0.5;
+  options_.eval_every = 0;
+  options_.steps = 100;
+  Coordinator c(options_);
+  Gather(c);
+  const auto step = [&](Step t, bool finite) {
+    Begin(c, 1, t);
+    Reduced reduced{
+        ShardId(0), t, std::vector<double>(static_cast<size_t>(layout_.fragments()), 1.0), {}};
+    if (!finite) reduced.not_finite = NotFiniteReport{"shard-0", t, "the loss", Incarnation(1)};
+    CoordinatorActions all = Settle(c, c.OnReduced(reduced, now_));
+    all.Append(CommitStep(c, t));
+    return all;
+  };
+  const CoordinatorActions good = step(0, true);
+  EXPECT_GT(good.scales.at(0).scale.scale, 0);
+  EXPECT_EQ(good.metrics.at(0).skipped, "");
+  for (Step t = 1; t < 50; ++t) {
+    const CoordinatorActions bad = step(t, false);
+    ASSERT_EQ(bad.scales.size(), 1u);
+    EXPECT_EQ(bad.scales[0].scale.scale, 0);
+    ASSERT_EQ(bad.events.size(), 1u);
+    EXPECT_EQ(bad.events[0].kind, RunEvent::Kind::kSkip);
+    EXPECT_EQ(bad.events[0].step, t);
+    EXPECT_THAT(bad.metrics.at(0).skipped, HasSubstr("the loss of worker-1"));
+    EXPECT_FALSE(bad.stop.has_value());
+  }
+  step(50, true);  // begins the count again
+  for (Step t = 51; t < 100; ++t) EXPECT_FALSE(step(t, false).stop.has_value()) << t;
+}
+
+TEST_F(CoordinatorTest, NotFinite_FiftyStepsInARow_EndTheRun) {
+  options_.clip_norm = 0.5;
+  options_.eval_every = 0;
+  options_.steps = 100;
+  Coordinator c(options_);
+  Gather(c);
+  for (Step t = 0; t < 50; ++t) {
+    Begin(c, 1, t);
+    Reduced reduced{
+        ShardId(0), t, std::vector<double>(static_cast<size_t>(layout_.fragments()), 1.0), {}};
+    reduced.not_finite = NotFiniteReport{"shard-0", t, "the loss", Incarnation(1)};
+    const CoordinatorActions actions = Settle(c, c.OnReduced(reduced, now_));
+    ASSERT_EQ(actions.stop.has_value(), t == 49) << t;
+    if (t == 49) {
+      EXPECT_THAT(std::string(actions.stop->message()), HasSubstr("steps 0 to 49"));
+    } else {
+      CommitStep(c, t);
+    }
+  }
+}
+
 TEST_F(CoordinatorTest, FullLossNotFinite_EndsTheRun) {
   Coordinator c(options_);
   Gather(c);

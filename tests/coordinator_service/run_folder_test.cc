@@ -225,6 +225,17 @@ TEST(MetricsJsonTest, TrainedStep_HasAllKeys) {
   EXPECT_FALSE(json.contains("predicted_worker_allocated_bytes"));
 }
 
+TEST(MetricsJsonTest, Skipped_SaysWhy_InsteadOfANorm) {
+  StepMetrics metrics = Trained();
+  EXPECT_FALSE(nlohmann::json::parse(MetricsJson(metrics)).contains("skipped"));
+  metrics.skipped = "the loss of worker-1 is not finite";
+  metrics.loss.reset();  // if it is nobody's
+  const auto json = nlohmann::json::parse(MetricsJson(metrics));
+  EXPECT_EQ(json["skipped"], metrics.skipped);
+  EXPECT_FALSE(json.contains("gradient_norm"));
+  EXPECT_TRUE(json.contains("samples"));
+}
+
 TEST(MetricsJsonTest, LostWorkers_AreNamedByIncarnation) {
   StepMetrics metrics = Trained();
   EXPECT_FALSE(nlohmann::json::parse(MetricsJson(metrics)).contains("lost_workers"));

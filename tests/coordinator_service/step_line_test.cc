@@ -48,6 +48,18 @@ TEST(StepLineTest, LikeTheExampleOfTheDesign) {
             "pull 24 push 24 MiB  wait 3%  eta 13m");
 }
 
+TEST(StepLineTest, Skipped_SaysWhy_WithOrWithoutALoss) {
+  RunProgress progress(8);
+  StepMetrics metrics = Step(0);
+  metrics.skipped = "the loss of worker-1 is not finite";
+  progress.Add(metrics);
+  EXPECT_THAT(progress.StepLine(),
+              HasSubstr("  skipped: the loss of worker-1 is not finite  workers "));
+  metrics.loss.reset();
+  progress.Add(metrics);
+  EXPECT_THAT(progress.StepLine(), HasSubstr("step 0/5000  skipped: "));
+}
+
 TEST(StepLineTest, Memory_WithoutPrediction_IsThePeakAlone) {
   RunProgress progress(8);
   StepMetrics metrics = Step(0);

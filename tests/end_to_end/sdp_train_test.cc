@@ -511,6 +511,17 @@ TEST_F(SdpTrainTest, InfiniteLoss_EndsTheRunNamingStepAndWorker) {
   EXPECT_THAT(outcome.output, HasSubstr("step "));
 }
 
+// The first updates leave weights with which nothing is finite any more.
+TEST_F(SdpTrainTest, InfiniteLoss_Skipped_UntilItIsPlainThatItStays) {
+  const Outcome outcome = Train("run",
+                                "--set train.optimizer=sgd --set train.lr=1e6 --set "
+                                "train.clip_norm=1e6 --set train.on_nonfinite=skip --set "
+                                "train.eval_every=0 --set train.steps=200");
+  EXPECT_EQ(outcome.exit_status, 1);
+  EXPECT_THAT(outcome.output, HasSubstr("  skipped: the gradient of fragment "));
+  EXPECT_THAT(outcome.output, HasSubstr(" changed nothing: "));
+}
+
 TEST_F(SdpTrainTest, Interrupt_StopsAtAStepBoundary) {
   const Outcome outcome =
       Shell(absl::StrCat("bash -c 'set -m; ", Program("sdp"), " train ", Config(),

@@ -96,6 +96,22 @@ TEST_F(WorkerTest, Evaluation_HasTheFactorsOfTheRescaling) {
   }
 }
 
+TEST_F(WorkerTest, SkipNotFinite_TheComputationIsTold) {
+  for (const bool skip : {false, true}) {
+    options_.skip_not_finite = skip;
+    Worker worker(options_, admission_, {10, 1, 2, 1});
+    worker.Start();
+    WorkerBinding binding;
+    binding.generation = Generation(2);
+    binding.step = 12;
+    binding.units = std::make_shared<std::vector<UnitFactor>>();
+    binding.portion = {{0, 2}};
+    const WorkerActions actions = worker.OnBinding(binding, absl::UnixEpoch());
+    ASSERT_EQ(actions.train.size(), 1u);
+    EXPECT_EQ(actions.train[0].hand_out_not_finite, skip);
+  }
+}
+
 // protocol.md 2.9: a loss that is not finite is reported, and the coordinator ends the run with the
 // step and the worker named; a worker that just left would look lost.
 TEST_F(WorkerTest, ValidationLossNotFinite_IsReported) {

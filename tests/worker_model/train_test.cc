@@ -71,6 +71,34 @@ TEST(TrainTest, LossNotFinite_OutOfRangeAndNoGradients) {
   }
 }
 
+// Not a weight that the loss depends on gets a number: none could be taken for a gradient.
+TEST(TrainTest, LossNotFinite_HandedOutWhereWanted) {
+  for (const float bad :
+       {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
+    for (const int64_t micro_batch : {0, 1}) {
+      LlamaCase c;
+      FakeExchange exchange = c.MakeExchange();
+      exchange.value(c.layout.block(c.Unit("layers.1.mlp")).front()).data()[40] = bad;
+      TrainTask task = Task(c.Held(), micro_batch);
+      task.hand_out_not_finite = true;
+      const absl::StatusOr<TrainResult> result = c.model->Train(task, exchange);
+      ASSERT_TRUE(result.ok()) << result.status();
+      EXPECT_EQ(result->loss.terms, 0);
+      EXPECT_EQ(result->loss.loss_sum, 0);
+      for (const HeldUnit& held : c.Held()) {
+        for (const FragmentId id : c.layout.block(held.unit)) {
+          const std::optional<FloatBuffer>& gradient = exchange.gradient(id);
+          ASSERT_TRUE(gradient.has_value());
+          // Of tokens that did not occur the embedding has a gradient: 0.
+          if (held.unit == c.Unit("embed")) continue;
+          EXPECT_TRUE(absl::c_any_of(gradient->span(), [](float g) { return std::isnan(g); }))
+              << id.value();
+        }
+      }
+    }
+  }
+}
+
 TEST(TrainTest, LossNotFiniteInTheLastMicroBatchOnly_OutOfRangeAndNoGradients) {
   // Token 36 occurs in the last sample alone, and its embedding is not a number.
   class OneBad : public RandomTokens {

@@ -29,6 +29,8 @@ struct TrainTask {
   std::vector<int64_t> samples;  // indices in the training set, in order; not empty
   std::vector<int64_t> epochs;   // [samples] that each is drawn in; empty: 0
   int64_t micro_batch = 0;       // samples computed at once; 0: all
+  // Where the loss is not finite: go on, and hand out gradients that are not either.
+  bool hand_out_not_finite = false;
 };
 
 // This worker's part of the full model's validation at version `step`.
@@ -57,7 +59,7 @@ struct LossSum {
 };
 
 struct TrainResult {
-  LossSum loss;                            // Before the update.
+  LossSum loss;                            // Before the update. No terms: it is not finite.
   absl::Duration wait, forward, backward;  // wait: for weights, inside forward
 };
 
@@ -87,8 +89,8 @@ class Exchange {
 class LocalModel {
  public:
   virtual ~LocalModel() = default;
-  // Forward, loss and backward of the subnetwork. OutOfRange - the loss is not finite, in which
-  // case no gradient was handed out.
+  // Forward, loss and backward of the subnetwork. OutOfRange - the loss is not finite, and the task
+  // does not want to hear of it in its gradients: none was handed out.
   virtual absl::StatusOr<TrainResult> Train(const TrainTask& task, Exchange& exchange) = 0;
   // Forward of the full model, stage by stage, holding the weights of one stage (and the next one's
   // on their way).

@@ -87,6 +87,7 @@ TrainTask Worker::TaskOf(const StepState& state) const {
   TrainTask task;
   task.step = state.binding.step;
   task.micro_batch = state.binding.micro_batch;
+  task.hand_out_not_finite = options_.skip_not_finite;
   std::vector<bool> held(options_.catalog->units.size());
   for (const UnitFactor& unit : state.units) {
     task.units.push_back({unit.unit, unit.factor});

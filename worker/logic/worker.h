@@ -79,6 +79,8 @@ class Worker {
     uint64_t seed = 0;  // of the sample order
     bool shuffle = true;
     int64_t terms_per_sample = 1;  // loss terms
+    // A loss that is not finite reaches the shards as such gradients, and they skip the step.
+    bool skip_not_finite = false;
     absl::Duration retry_delay = absl::Milliseconds(100);
   };
 

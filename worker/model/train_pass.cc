@@ -115,7 +115,7 @@ absl::StatusOr<TrainResult> TrainPass::Run() {
     const double mean = loss.item<double>();  // its part of the task's mean
     // Before any backward pass of this micro-batch, and only the last one's hands out gradients:
     // none has been handed out yet.
-    if (!std::isfinite(mean)) {
+    if (!std::isfinite(mean) && !task_.hand_out_not_finite) {
       return absl::OutOfRangeError(
           absl::StrCat("step ", task_.step, ": the loss of samples ", begin, " to ",
                        std::min(begin + micro, samples.size()) - 1, " is ", mean));
@@ -130,9 +130,15 @@ absl::StatusOr<TrainResult> TrainPass::Run() {
       SumGradients();
     }
     Doing("backward", "");
-    loss.backward();
+    // NaN goes down to every weight that the loss depends on, whatever made it infinite.
+    const bool finite = std::isfinite(result_.loss.loss_sum);
+    loss.backward(finite ? at::Tensor() : at::full_like(loss, std::nan("")));
   }
-  result_.loss.terms = terms_;
+  if (std::isfinite(result_.loss.loss_sum)) {
+    result_.loss.terms = terms_;
+  } else {
+    result_.loss = LossSum();
+  }
   {
     const Timed timed(result_.backward);  // A GPU is still at it.
     SDP_RETURN_IF_ERROR(packer.Finish(walk_.catalog));

@@ -1,7 +1,6 @@
 #include "server/coordinator/logic/coordinator.h"
 
 #include <algorithm>
-#include <cmath>
 #include <iterator>
 #include <utility>
 
@@ -121,51 +120,6 @@ CoordinatorActions Coordinator::Stored(int64_t id, absl::Time now) {
   return actions;
 }
 
-CoordinatorActions Coordinator::OnReduced(const Reduced& reduced, absl::Time now) {
-  CoordinatorActions actions;
-  const auto it = steps_.find(reduced.step);
-  const size_t number = static_cast<size_t>(reduced.shard.value());
-  if (it == steps_.end() || it->second.binding.closing || number >= shards_.size() ||
-      reduced.squares.size() != shards_[number].fragments) {
-    return actions;
-  }
-  StepState& step = it->second;
-  if (!step.reduced.insert(reduced.shard).second) return actions;
-  size_t next = 0, next_holder = 0;
-  for (const size_t f : owned_[number]) {
-    step.squares[f] = reduced.squares[next++];
-    if (!step.diagnose) continue;
-    const UnitId unit = options_.layout->fragment(FragmentId(static_cast<int32_t>(f))).unit;
-    const size_t holders = step.plan->holders[static_cast<size_t>(unit.value())].size();
-    const auto squares = absl::MakeConstSpan(reduced.holder_squares).subspan(next_holder, holders);
-    next_holder += squares.size();
-    step.holder_squares[f].assign(squares.begin(), squares.end());
-    step.holder_squares[f].resize(holders);
-  }
-  Progress(now);
-  if (step.reduced.size() == Owners().size()) FinishReduction(step, &actions);
-  ReportSteps(now, &actions);
-  TryFinish(now, &actions);
-  return actions;
-}
-
-void Coordinator::FinishReduction(StepState& step, CoordinatorActions* actions) {
-  double sum = 0;
-  for (const double squares : step.squares) sum += squares;
-  step.gradient_norm = std::sqrt(sum);
-  if (options_.clip_norm <= 0 || step.scaled) return;
-  step.scaled = true;
-  step.scale = std::min(1.0, options_.clip_norm / (step.gradient_norm + 1e-6));
-  CoordinatorActions then;
-  SendScale(step, &then);
-  Persist(ScaleRecord{generation_, step.binding.step, step.scale}, std::move(then), actions);
-}
-
-void Coordinator::SendScale(const StepState& step, CoordinatorActions* actions) const {
-  for (const ShardId shard : Owners())
-    actions->scales.push_back({shard, {generation_, step.binding.step, step.scale}});
-}
-
 std::vector<ShardId> Coordinator::Owners() const {
   std::vector<ShardId> owners;
   for (size_t s = 0; s < shards_.size(); ++s) {
@@ -251,17 +205,6 @@ CoordinatorActions Coordinator::OnStateHashes(const StateHashes& hashes, absl::T
   for (const size_t f : owned_[number]) hashes_[f] = hashes.hashes[next++];
   Progress(now);
   TryFinish(now, &actions);
-  return actions;
-}
-
-CoordinatorActions Coordinator::OnNotFinite(const NotFiniteReport& report, absl::Time /*now*/) {
-  CoordinatorActions actions;
-  const std::string whose =
-      report.worker == Incarnation() ? "" : absl::StrCat(" of ", NameOf(report.worker));
-  End(absl::OutOfRangeError(absl::StrCat("step ", report.step, ": ", report.what, whose,
-                                         " is not finite (reported by ", report.member,
-                                         "); a lower train.lr or train.clip_norm > 0 may help")),
-      &actions);
   return actions;
 }
 

@@ -269,6 +269,12 @@ class Coordinator {
   std::string WaitingForSteps() const;                 // while training
   int64_t PortionOf(const WorkerState& worker) const;  // of the newest view
 
+  // reduction.cc
+  void FinishReduction(StepState& step, CoordinatorActions* actions);
+  void CountSkipped(const ScaleRecord& record);
+  void SendScale(const StepState& step, CoordinatorActions* actions) const;
+  std::string NotFiniteText(const NotFiniteReport& report) const;
+
   // coordinator.cc
   // What has happened; generation, and the step where there is none yet, are filled in.
   void Tell(RunEvent event, CoordinatorActions* actions) const;
@@ -277,8 +283,6 @@ class Coordinator {
   // Where to put what depends on all records so far, though none of them tells of it.
   CoordinatorActions* WhenStored(CoordinatorActions* actions);
   void Commit(absl::Time now, CoordinatorActions* actions);
-  void FinishReduction(StepState& step, CoordinatorActions* actions);
-  void SendScale(const StepState& step, CoordinatorActions* actions) const;
   std::vector<ShardId> Owners() const;  // shards that have fragments
   bool ShardsHave(Step done) const;
   void TryFinish(absl::Time now, CoordinatorActions* actions);
@@ -339,6 +343,7 @@ class Coordinator {
   Step levelled_at_ = 0;        // when portions were last thought about
   std::string paused_;          // why, as was logged
   int64_t exclusions_ = 0;      // of this generation
+  int skipped_in_a_row_ = 0;    // steps that changed nothing
   int64_t next_record_ = 1;
   std::map<int64_t, DeferredActions> deferred_;
 

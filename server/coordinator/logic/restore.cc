@@ -96,6 +96,7 @@ absl::Status Coordinator::RestoreRecord(const Record& record, Restoring& restori
   } else if (const auto* binding = std::get_if<BindingRecord>(&record)) {
     return RestoreBinding(*binding, restoring);
   } else if (const auto* scale = std::get_if<ScaleRecord>(&record)) {
+    CountSkipped(*scale);
     if (const auto step = steps_.find(scale->step); step != steps_.end()) {
       step->second.scale = scale->scale;
       step->second.scaled = true;

@@ -32,6 +32,8 @@ const char* EventName(RunEvent::Kind kind) {
       return "checkpoint_failed";
     case RunEvent::Kind::kEvaluationGivenUp:
       return "evaluation_given_up";
+    case RunEvent::Kind::kSkip:
+      return "skip";
     case RunEvent::Kind::kGoBack:
       return "go_back";
     case RunEvent::Kind::kTakeUp:
@@ -78,6 +80,8 @@ std::string EventText(const RunEvent& event) {
       return absl::StrCat(because("checkpoint ", event.step), "; training goes on without it");
     case RunEvent::Kind::kEvaluationGivenUp:
       return because("the evaluation of version ", event.step, " is given up");
+    case RunEvent::Kind::kSkip:
+      return because("step ", event.step, " changes nothing");
     case RunEvent::Kind::kGoBack:
       return because("generation ", event.generation.value(), " is over");
     case RunEvent::Kind::kTakeUp:

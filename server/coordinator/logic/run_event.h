@@ -27,6 +27,7 @@ struct RunEvent {
     kCheckpoint,         // checkpoint `step` is complete
     kCheckpointFailed,   // it is given up, and taken away. reason
     kEvaluationGivenUp,  // of version `step`. reason
+    kSkip,               // `step` changes nothing. reason: what is not finite
     kGoBack,             // the generation is over. reason
     kTakeUp,             // a coordinator process goes on with the generation. workers
     kStop,               // asked for. reason

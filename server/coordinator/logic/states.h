@@ -97,7 +97,8 @@ struct StepState {
   std::map<Incarnation, std::vector<EvaluationPart>> more_evaluations;
   std::optional<double> full_loss, full_accuracy;
   double gradient_norm = 0, scale = 1;
-  bool scaled = false;  // `scale` is stored
+  bool scaled = false;     // `scale` is stored
+  std::string not_finite;  // a shard's word for it: the step is skipped, with a scale of 0
   int64_t uncovered = 0;
   absl::Time committed_at = absl::InfiniteFuture();
 

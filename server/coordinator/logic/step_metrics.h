@@ -26,6 +26,7 @@ struct StepMetrics {
   std::optional<uint64_t> state_hash;
   double gradient_norm = 0;
   double clip_scale = 1;
+  std::string skipped;  // why the step changed nothing, and has no gradient norm; empty: it did not
   int workers = 0;
   int min_holders = 0, max_holders = 0;          // over the units that are not shared
   int64_t uncovered = 0;                         // fragments without samples
@@ -49,6 +50,9 @@ struct StepMetrics {
   // Of its members: excluded, and never reported this step.
   std::vector<Incarnation> lost;
   std::vector<BlockDiagnostics> blocks;  // of all units, if asked for
+
+  // Not the closing step, nor one of which nobody has reported.
+  bool trains() const { return loss.has_value() || !skipped.empty(); }
 };
 
 }  // namespace sdp

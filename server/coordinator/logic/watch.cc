@@ -86,6 +86,7 @@ StepMetrics Coordinator::MetricsOf(const StepState& step, absl::Time now) {
   last_loss_ = metrics.loss;
   metrics.gradient_norm = step.gradient_norm;
   metrics.clip_scale = step.scale;
+  if (step.scaled && step.scale == 0) metrics.skipped = step.not_finite;
   metrics.uncovered = step.uncovered;
   metrics.samples = step.binding.samples;
   metrics.tokens = step.binding.samples * options_.tokens_per_sample;

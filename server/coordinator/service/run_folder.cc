@@ -116,9 +116,13 @@ std::string MetricsJson(const StepMetrics& metrics) {
   if (metrics.full_loss.has_value()) json["full_loss"] = *metrics.full_loss;
   if (metrics.full_accuracy.has_value()) json["full_accuracy"] = *metrics.full_accuracy;
   if (metrics.state_hash.has_value()) json["state_hash"] = HashText(*metrics.state_hash);
-  if (metrics.loss.has_value()) {
-    json["gradient_norm"] = metrics.gradient_norm;
-    json["clip_scale"] = metrics.clip_scale;
+  if (metrics.trains()) {
+    if (metrics.skipped.empty()) {
+      json["gradient_norm"] = metrics.gradient_norm;
+      json["clip_scale"] = metrics.clip_scale;
+    } else {
+      json["skipped"] = metrics.skipped;
+    }
     json["workers"] = metrics.workers;
     for (const Incarnation worker : metrics.lost) json["lost_workers"].push_back(worker.value());
     json["min_holders"] = metrics.min_holders;

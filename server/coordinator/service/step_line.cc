@@ -147,8 +147,8 @@ void RunProgress::Add(const StepMetrics& metrics) {
     full_accuracy_ = metrics.full_accuracy;
     full_loss_step_ = metrics.step;
   }
-  if (!metrics.loss.has_value()) return;  // the closing step trains nothing
-  loss_ = metrics.loss;
+  if (!metrics.trains()) return;
+  if (metrics.loss.has_value()) loss_ = metrics.loss;
   ++totals_.steps;
   totals_.tokens += metrics.tokens;
   totals_.samples += metrics.samples;
@@ -192,8 +192,9 @@ std::string RunProgress::StepLine() const {
   } else if (m.full_loss.has_value()) {
     parts.push_back(FullText(m));
   }
-  if (m.loss.has_value()) {
-    parts.push_back("grad " + NormText(m.gradient_norm));
+  if (m.trains()) {
+    parts.push_back(m.skipped.empty() ? "grad " + NormText(m.gradient_norm)
+                                      : "skipped: " + m.skipped);
     parts.push_back(absl::StrCat("workers ", m.workers, "/", workers_));
     parts.push_back(absl::StrCat("cover ", m.min_holders, "-", m.max_holders));
     parts.push_back(absl::StrCat(

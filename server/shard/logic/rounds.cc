@@ -50,15 +50,19 @@ void Shard::CloseReady(FragmentId id, ShardActions* actions) {
   Round& round = it->second;
   round_bytes_ -= round.bytes();
   round.Close();
+  double square = SumOfSquares(round.mean.span());
+  if (!std::isfinite(square)) {  // finite gradients whose sum is not
+    if (!SkipsNotFinite(step, absl::StrCat("the mean gradient of ", Describe(id)), Incarnation(),
+                        actions)) {
+      return;
+    }
+    round.mean = FloatBuffer();
+    square = 0;
+  }
   round_bytes_ += round.bytes();
   Progress& progress = progress_[step];
   progress.squares.resize(owned_.size());
-  progress.squares[owned.index] = SumOfSquares(round.mean.span());
-  if (!std::isfinite(progress.squares[owned.index])) {  // finite gradients whose sum is not
-    actions->not_finite.push_back(
-        {options_.name, step, absl::StrCat("the mean gradient of ", Describe(id)), Incarnation()});
-    return;
-  }
+  progress.squares[owned.index] = square;
   if (const auto bound = bindings_.find(step); bound->second.binding.diagnose)
     round.squares.resize(Leaves(bound->second, id).size());  // Some have left without a word.
   progress.holder_squares.resize(owned_.size());
@@ -67,6 +71,17 @@ void Shard::CloseReady(FragmentId id, ShardActions* actions) {
   if (round.mean.empty()) ++progress.uncovered;
   Report(step, actions);
   if (!options_.clip && MayAdvance(owned)) Advance(id, step, 1, actions);
+}
+
+bool Shard::SkipsNotFinite(Step step, std::string what, Incarnation worker, ShardActions* actions) {
+  NotFiniteReport report{options_.name, step, std::move(what), worker};
+  if (!options_.skip_not_finite) {
+    actions->not_finite.push_back(std::move(report));
+    return false;
+  }
+  std::optional<NotFiniteReport>& first = progress_[step].not_finite;
+  if (!first.has_value()) first = std::move(report);
+  return true;
 }
 
 ShardActions Shard::Exclude(const Exclusion& exclusion) {
@@ -205,7 +220,7 @@ void Shard::Advance(FragmentId id, Step step, double scale, ShardActions* action
   Round& round = owned.rounds.at(step);
   const auto bound = bindings_.find(step);
   if (bound != bindings_.end() && Reads(bound->second, id)) owned.retained[step] = owned.value;
-  if (!round.mean.empty()) {
+  if (!round.mean.empty() && scale != 0) {
     // In place only if nobody else holds this version: not a send under way, not an evaluation.
     std::shared_ptr<FloatBuffer> next = owned.value;
     const bool alone = owned.value.use_count() == 2;  // `next` and our own
@@ -244,7 +259,8 @@ void Shard::Advance(FragmentId id, Step step, double scale, ShardActions* action
 void Shard::Report(Step step, ShardActions* actions) {
   Progress& progress = progress_[step];
   if (progress.closed == owned_.size() && !progress.squares.empty()) {
-    Reduced reduced{options_.shard, step, std::exchange(progress.squares, {}), {}};
+    Reduced reduced{
+        options_.shard, step, std::exchange(progress.squares, {}), {}, progress.not_finite};
     for (const std::vector<double>& squares : progress.holder_squares) {
       reduced.holder_squares.insert(reduced.holder_squares.end(), squares.begin(), squares.end());
     }

@@ -285,12 +285,14 @@ void Shard::PushKnown(const PushKey& key, FloatBuffer gradient, ShardActions* ac
     return answer(Answer::kInvalid, absl::StrCat(Describe(key.fragment), ": a gradient of version ",
                                                  key.step, ", which does not exist yet"));
   }
+  int64_t terms = key.terms;
   if (!AllFinite(gradient.span())) {
-    answer(Answer::kNotFinite);
-    actions->not_finite.push_back({options_.name, key.step,
-                                   absl::StrCat("the gradient of ", Describe(key.fragment)),
-                                   key.worker});
-    return;
+    if (!SkipsNotFinite(key.step, absl::StrCat("the gradient of ", Describe(key.fragment)),
+                        key.worker, actions)) {
+      return answer(Answer::kNotFinite);
+    }
+    gradient = FloatBuffer();
+    terms = 0;
   }
   if (OverBudget(key, gradient.bytes())) return answer(Answer::kRetryAfter);
   if (bindings_.at(key.step).binding.diagnose) {
@@ -298,7 +300,7 @@ void Shard::PushKnown(const PushKey& key, FloatBuffer gradient, ShardActions* ac
     round.squares[static_cast<size_t>(leaf)] = SumOfSquares(gradient.span());
   }
   round_bytes_ -= round.bytes();
-  round.sum.Add(leaf, std::move(gradient), key.terms);
+  round.sum.Add(leaf, std::move(gradient), terms);
   round_bytes_ += round.bytes();
   answer(Answer::kReceived);
   CloseReady(key.fragment, actions);

@@ -65,7 +65,10 @@ class Shard {
     Step first_step = 0;                  // of the generation: version of the start state
     Masking masking = Masking::kForward;  // kBackward: all members read all fragments
     OptimizerOptions optimizer;
-    bool clip = false;        // updates wait for the coordinator's scale
+    bool clip = false;  // updates wait for the coordinator's scale
+    // What is not finite counts as without samples, and Reduced says so; needs `clip`. Else it is
+    // refused and reported, which ends the run.
+    bool skip_not_finite = false;
     int64_t round_bytes = 0;  // budget for sums of open rounds; 0: unlimited
     // Budget for what a checkpoint that is being written keeps of fragments that have gone on.
     // Where it is full, updates wait for the disk.
@@ -161,6 +164,7 @@ class Shard {
     int64_t uncovered = 0;
     std::vector<double> squares;
     std::vector<std::vector<double>> holder_squares;  // [owned], if they are wanted
+    std::optional<NotFiniteReport> not_finite;        // the first, in a step that is skipped for it
   };
 
   const absl::flat_hash_map<Incarnation, int>& Leaves(const Bound& bound, FragmentId id) const;
@@ -189,6 +193,8 @@ class Shard {
   void LeaveRoundOut(FragmentId id, Step step, Incarnation worker, const Holders& holders,
                      ShardActions* actions);
   void CloseReady(FragmentId id, ShardActions* actions);
+  // False: it ends the run.
+  bool SkipsNotFinite(Step step, std::string what, Incarnation worker, ShardActions* actions);
   void Advance(FragmentId id, Step step, double scale, ShardActions* actions);
   void Report(Step step, ShardActions* actions);
   void ReportHashes(ShardActions* actions);

@@ -113,6 +113,7 @@ void ShardMember::Admitted(const ShardAdmission& admission) {
   logic.optimizer.steps = admission.steps;  // that all shards have the same
   logic.masking = setup_->masking;
   logic.clip = train.clip_norm() > 0;
+  logic.skip_not_finite = train.on_nonfinite() == "skip";
   if (const std::string& buffer = setup_->config.checkpoint().buffer(); !buffer.empty()) {
     const absl::StatusOr<int64_t> bytes = ParseBytes(buffer);
     if (!bytes.ok()) return End(Context(bytes.status(), "checkpoint.buffer"));
