@@ -126,6 +126,20 @@ void CheckPlan(const RunConfig& config, Checks* checks) {
   CheckPhases(config, checks);
 }
 
+void CheckSpikes(const RunConfig& config, Checks* checks) {
+  if (config.train().spike_factor() <= 1) {
+    checks->Fail({"train.spike_factor"}, "must be 0 or above 1: what is usual is no spike");
+  }
+  if (config.checkpoint().every() == 0 && config.checkpoint().every_minutes() == 0) {
+    checks->Fail({"train.spike_factor", "checkpoint.every"},
+                 "a spike sends the run back to its last checkpoint: write some");
+  }
+  if (!config.data().shuffle()) {
+    checks->Fail({"train.spike_factor", "data.shuffle"},
+                 "after a spike the samples come in a new order: shuffle them");
+  }
+}
+
 void CheckTraining(const RunConfig& config, Checks* checks) {
   const RunConfig::Train& train = config.train();
   const auto steps = static_cast<double>(train.steps());
@@ -142,6 +156,7 @@ void CheckTraining(const RunConfig& config, Checks* checks) {
   } else if (train.nesterov() && train.momentum() == 0) {
     checks->Fail({"train.nesterov", "train.momentum"}, "it needs a momentum above 0");
   }
+  if (train.spike_factor() > 0) CheckSpikes(config, checks);
   if (train.on_nonfinite() == "skip" && train.clip_norm() == 0) {
     checks->Fail({"train.on_nonfinite", "train.clip_norm"},
                  "without clipping a part of the model is updated before the rest is known to be "

@@ -162,6 +162,7 @@ std::vector<Rule> MakeRules() {
       Number("train.clip_norm", "0.0", kIn, kFactor, "norm of all gradients; 0: off"),
       Choice("train.on_nonfinite", "'stop'", kIn, {"stop", "skip"}, {},
              "what a loss or gradient that is not finite does; skip: its step changes nothing, and 50 such steps in a row end the run"),
+      Number("train.spike_factor", "0.0", kIn, kFactor, "a step whose loss is above so many times the median of the last 100 sends the run back to its last checkpoint, and on with the samples in a new order; 0: off"),
       Number("train.eval_every", "100", kOut, kSteps, "steps, and at the end; 0: only then"),
       Number("train.eval_samples", "0", kOut, kSteps, "the first k; 0: all"),
       Number("train.seed", "0", kIn, {0}, "of initial values, order and plan"),

@@ -112,6 +112,7 @@ proto::RegisterWorkerResponse::Admission ToProto(const WorkerAdmission& admissio
   message.set_term(admission.term.value());
   message.mutable_shards()->Assign(admission.shards.begin(), admission.shards.end());
   message.mutable_coverage()->Assign(admission.coverage.begin(), admission.coverage.end());
+  message.mutable_reshuffles()->Assign(admission.reshuffles.begin(), admission.reshuffles.end());
   return message;
 }
 
@@ -120,7 +121,8 @@ WorkerAdmission FromProto(const proto::RegisterWorkerResponse::Admission& messag
           .generation = Generation(message.generation()),
           .term = Term(message.term()),
           .shards = {message.shards().begin(), message.shards().end()},
-          .coverage = {message.coverage().begin(), message.coverage().end()}};
+          .coverage = {message.coverage().begin(), message.coverage().end()},
+          .reshuffles = {message.reshuffles().begin(), message.reshuffles().end()}};
 }
 
 proto::ReadyRequest ToProto(Incarnation worker, const DataSummary& data) {

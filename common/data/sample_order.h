@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 namespace sdp {
 
@@ -18,10 +19,17 @@ namespace sdp {
 //         the result is 2^h L + R
 // The sample at position i of the epoch is the first of E(i), E(E(i)), ... that is below n (fewer
 // than 4 applications in the mean, for n > 4).
+//
+// A reshuffle at position r changes the order from there on: in each epoch the m positions from
+// max(r, the epoch's first) on are permuted among themselves, by the same E with h of m and, for
+// the k-th reshuffle of the run, counted from 1, the key of P({e low, e high, 0x53414D50, k}, ...).
+// Where the i-th of them was before, the one that E takes i to is then. So in an epoch every sample
+// still has one position, whatever had been taken of it before.
 class SampleOrder {
  public:
-  // Precondition: 1 <= samples <= 2^62.
-  SampleOrder(uint64_t seed, int64_t samples, bool shuffle);
+  // `reshuffles`: their positions, in the order in which they were made. Precondition: 1 <= samples
+  // <= 2^62; reshuffles only with shuffle.
+  SampleOrder(uint64_t seed, int64_t samples, bool shuffle, std::vector<int64_t> reshuffles = {});
 
   int64_t samples() const { return samples_; }
   // Precondition: position >= 0.
@@ -31,7 +39,7 @@ class SampleOrder {
   const uint64_t seed_;
   const int64_t samples_;
   const bool shuffle_;
-  int half_bits_ = 1;  // h
+  const std::vector<int64_t> reshuffles_;
 };
 
 }  // namespace sdp

@@ -250,6 +250,7 @@ struct WorkerAdmission {
   Term term;
   std::vector<std::string> shards;  // addresses, by shard number
   std::vector<double> coverage;     // [units] c_j
+  std::vector<int64_t> reshuffles;  // of the sample order (common/data/sample_order.h)
 };
 
 // What a worker that was not bound to any step yet asks for: the first that is bound with it.

@@ -70,6 +70,7 @@ absl::StatusOr<Coordinator::Options> LogicOptions(const RunSetup& setup) {
   options.validation = config.data().validation_size() > 0;
   options.diagnostics_every = config.diagnostics().every();
   options.clip_norm = config.train().clip_norm();
+  options.spike_factor = config.train().spike_factor();
   options.checkpoint_every = config.checkpoint().every();
   if (config.checkpoint().every_minutes() > 0)
     options.checkpoint_after = absl::Minutes(config.checkpoint().every_minutes());

@@ -45,6 +45,8 @@ struct Case {
   int64_t snapshot_bytes = 0;
   double clip_norm = 0;
   std::optional<int64_t> bad_sample = std::nullopt;  // steps that have it are skipped
+  Step spike_at = 0;
+  int spikes = 0;  // of that step's loss: in so many orders of the samples, one after the other
   Masking masking = Masking::kForward;
   uint64_t schedule = 0;
   std::vector<SimCluster::Change> changes = {};
@@ -78,6 +80,7 @@ class ChurnRun {
     options.run.checkpoint_every = c.checkpoint_every;
     options.run.validation = c.eval_every > 0;
     options.run.clip_norm = c.clip_norm;
+    if (c.spikes > 0) options.run.spike_factor = 3;
     options.run.seed = kSeed;
     options.run.lease = absl::Milliseconds(300);
     options.run.min_step_timeout = absl::Seconds(10);
@@ -100,7 +103,9 @@ class ChurnRun {
     options.max_events = c.max_events;
     options.limit = absl::Minutes(10);
     cluster_ = std::make_unique<SimCluster>(options, [this](int) {
-      return std::make_unique<FakeModel>(&layout_, WireType::kF32, case_.bad_sample);
+      auto model = std::make_unique<FakeModel>(&layout_, WireType::kF32, case_.bad_sample);
+      model->AddSpikes(case_.spike_at, SpikeSamples());
+      return model;
     });
     status_ = cluster_->Run();
   }
@@ -142,6 +147,17 @@ class ChurnRun {
   }
 
  private:
+  // What stands first in the step, as the samples are ordered before each spike.
+  std::vector<int64_t> SpikeSamples() const {
+    std::vector<int64_t> samples, reshuffles;
+    for (int spike = 0; spike < case_.spikes; ++spike) {
+      const SampleOrder order(kSeed, kSamples, true, reshuffles);
+      samples.push_back(order.Sample(case_.spike_at * case_.global_batch));
+      reshuffles.push_back(case_.spike_at / case_.checkpoint_every * case_.checkpoint_every *
+                           case_.global_batch);
+    }
+    return samples;
+  }
   // Whether all of what the worker owed to the step was accepted.
   bool Contributed(Step step, Incarnation worker, const WorkerBinding& binding) const {
     for (const UnitFactor& unit : *binding.units) {
@@ -198,7 +214,8 @@ class ChurnRun {
   // over their samples. f32 sums of at most 8 values near 1 and 12 steps of updates of 0.01 keep
   // within 1e-5.
   void CheckValues() const {
-    const SampleOrder order(kSeed, kSamples, true);
+    // Steps that were done again are before no reshuffle of theirs.
+    const SampleOrder order(kSeed, kSamples, true, cluster_->reshuffles());
     std::vector<std::vector<double>> values, moment;
     for (int f = 0; f < layout_.fragments(); ++f) {
       FloatBuffer start(layout_.fragment(FragmentId(f)).size);
@@ -479,6 +496,35 @@ TEST(ChurnTest, ABadSample_ItsStepsAreSkipped) {
     for (int64_t p = 0; p < 30 * 8; ++p)
       if (SampleOrder(kSeed, kSamples, true).Sample(p) == 7) with_it.insert(p / 8);
     EXPECT_EQ(skipped, static_cast<int64_t>(with_it.size()));
+  }
+}
+
+// Back to the checkpoint before it, and on with other samples in each step.
+TEST(ChurnTest, ASpikeOfTheLoss_GoesBack_AndTheSamplesComeInANewOrder) {
+  Case c{.workers = 2, .steps = 60, .checkpoint_every = 10};
+  const ChurnRun undisturbed(c);
+  c.spike_at = 47;
+  for (const int spikes : {1, 2}) {
+    c.spikes = spikes;
+    const ChurnRun run(c);
+    run.Check();
+    EXPECT_EQ(run.cluster().times_back(), spikes);
+    EXPECT_THAT(run.cluster().reshuffles(), testing::Each(40 * c.global_batch));
+    EXPECT_EQ(run.cluster().reshuffles().size(), static_cast<size_t>(spikes));
+    EXPECT_FALSE(run.HasValuesOf(undisturbed));
+  }
+}
+
+// The new order is the run's from then on: whoever is lost later, and as often as it is.
+TEST(ChurnTest, ASpikeOfTheLoss_ThenLostServers_KeepsTheNewOrder) {
+  Case c{.workers = 2, .steps = 60, .checkpoint_every = 10, .spike_at = 47, .spikes = 1};
+  const ChurnRun undisturbed(c);
+  for (int64_t at = 200; at < 5000; at += kSanitized ? 700 : 150) {
+    c.changes = {{Ms(at), What::kKillCoordinator, 0, Ms(20)},
+                 {Ms(at + 300), What::kKillShard, 1, Ms(50)}};
+    const ChurnRun run(c);
+    run.Check();
+    EXPECT_TRUE(run.HasValuesOf(undisturbed)) << at;
   }
 }
 

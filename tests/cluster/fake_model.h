@@ -24,6 +24,12 @@ class FakeModel final : public LocalModel {
                      std::optional<int64_t> bad_sample = std::nullopt)
       : layout_(layout), type_(type), bad_sample_(bad_sample) {}
 
+  // The loss of the step is much larger where its first sample is one of these.
+  void AddSpikes(Step step, std::vector<int64_t> first_samples) {
+    spike_at_ = step;
+    spike_samples_ = std::move(first_samples);
+  }
+
   static float Target(int64_t sample, FragmentId fragment, int64_t i) {
     const uint64_t bits =
         RandomBits(static_cast<uint64_t>(sample), static_cast<uint64_t>(fragment.value()),
@@ -75,6 +81,8 @@ class FakeModel final : public LocalModel {
       result.loss = LossSum();
       for (auto& [id, gradient] : gradients) gradient.data()[0] = std::nanf("");
     }
+    if (task.step == spike_at_ && absl::c_linear_search(spike_samples_, task.samples[0]))
+      result.loss.loss_sum += 1000 * samples;
     exchange.BackwardBegins();
     for (auto unit = task.read_only.rbegin(); unit != task.read_only.rend(); ++unit)
       exchange.Released(*unit);
@@ -125,6 +133,8 @@ class FakeModel final : public LocalModel {
   const Layout* const layout_;
   const WireType type_;
   const std::optional<int64_t> bad_sample_;
+  Step spike_at_ = 0;
+  std::vector<int64_t> spike_samples_;
 };
 
 }  // namespace sdp

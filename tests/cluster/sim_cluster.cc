@@ -459,6 +459,7 @@ void SimCluster::GoBack() {
     start.state.checkpoint = "simulated";
     start.cursor = manifest.cursor;
   }
+  if (std::exchange(start.reshuffle, false)) start.reshuffles.push_back(start.cursor.next());
   options.start = start;
   At(4 * Delay(), [this, options, life = coordinator_life_] {
     if (life == coordinator_life_) BeginAgain(options);
@@ -477,6 +478,7 @@ void SimCluster::RestartCoordinator() {
       begun = true;
       options.start.generation = generation->generation;
       options.start.state.step = generation->step;
+      options.start.reshuffles = generation->reshuffles;
     } else if (const auto* member = std::get_if<MemberRecord>(&record)) {
       options.start.last_incarnation =
           std::max(options.start.last_incarnation, member->incarnation);

@@ -102,6 +102,8 @@ class SimCluster {
 
   // Those of each step's newest generation.
   const std::vector<StepMetrics>& metrics() const { return metrics_; }
+  // Of the sample order, in the newest generation.
+  const std::vector<int64_t>& reshuffles() const { return generation_options_.start.reshuffles; }
   // How often the run went back to a checkpoint.
   int times_back() const { return times_back_; }
   // How often the coordinator's process was another one.

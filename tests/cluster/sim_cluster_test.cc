@@ -148,8 +148,7 @@ std::vector<std::vector<double>> Reference(const SimRun& run, const Case& c) {
     for (const CoveragePhase& phase : run.options().run.phases) {
       if (t >= phase.from) input.coverage = phase.coverage;
     }
-    for (int w = 0; w < c.workers; ++w)
-      input.ranks.push_back({"worker-" + std::to_string(w), 0});
+    for (int w = 0; w < c.workers; ++w) input.ranks.push_back({"worker-" + std::to_string(w), 0});
     input.seed = 3;
     input.rotation = c.rotate_every > 0 ? t / c.rotate_every : 0;
     const Plan plan = *MakePlan(input);

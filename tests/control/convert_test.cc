@@ -82,13 +82,15 @@ TEST(ConvertTest, WorkerRegistration_RoundTrip) {
 }
 
 TEST(ConvertTest, WorkerAdmission_RoundTrip) {
-  const WorkerAdmission want{Incarnation(7), Generation(1), Term(2), {"a:1", "b:2"}, {1, kInexact}};
+  const WorkerAdmission want{Incarnation(7), Generation(1), Term(2),
+                             {"a:1", "b:2"}, {1, kInexact}, {int64_t{1} << 40, 0, 7}};
   const WorkerAdmission got = FromProto(OverTheWire(ToProto(want)));
   EXPECT_EQ(got.incarnation, want.incarnation);
   EXPECT_EQ(got.generation, want.generation);
   EXPECT_EQ(got.term, want.term);
   EXPECT_EQ(got.shards, want.shards);
   EXPECT_EQ(got.coverage, want.coverage);
+  EXPECT_EQ(got.reshuffles, want.reshuffles);
 }
 
 TEST(ConvertTest, DataSummary_RoundTrip) {

@@ -269,5 +269,39 @@ TEST_F(ResumeTest, Room_IsForWhatWillBeKept) {
   EXPECT_GT(FreeBytes(folder_ / "not/there/yet"), 0);
 }
 
+TEST_F(ResumeTest, GoBack_ForASpike_TheSamplesFromThereOnGetANewOrder_ButNotForEver) {
+  WriteCheckpoint(20, setup_);
+  GenerationStart next;
+  next.generation = Generation(3);
+  next.reshuffles = {100};
+  for (int time = 0; time < 3; ++time) {
+    next.reshuffle = true;
+    const auto back = GoBack(setup_, request_.checkpoints, setup_.coverage, next);
+    ASSERT_TRUE(back.ok()) << back.status();
+    EXPECT_FALSE(back->start.reshuffle);
+    next.reshuffles = back->start.reshuffles;
+  }
+  EXPECT_THAT(next.reshuffles, ElementsAre(100, 640, 640, 640));
+  next.reshuffle = false;  // for a lost shard, say
+  const auto lost = GoBack(setup_, request_.checkpoints, setup_.coverage, next);
+  ASSERT_TRUE(lost.ok()) << lost.status();
+  EXPECT_EQ(lost->start.reshuffles, next.reshuffles);
+  next.reshuffle = true;
+  const absl::Status again = GoBack(setup_, request_.checkpoints, setup_.coverage, next).status();
+  EXPECT_EQ(again.code(), absl::StatusCode::kOutOfRange);
+  EXPECT_THAT(std::string(again.message()), AllOf(HasSubstr("version 20"), HasSubstr("4 times")));
+}
+
+TEST_F(ResumeTest, Reshuffles_AreTheRunsFromThenOn) {
+  WriteCheckpoint(20, setup_);
+  std::get<GenerationRecord>(request_.records.front()).reshuffles = {640, 640};
+  const auto resumed = ResumeRun(setup_, request_);
+  ASSERT_TRUE(resumed.ok()) << resumed.status();
+  EXPECT_THAT(resumed->start.reshuffles, ElementsAre(640, 640));
+  const auto taken_up = TakeUpRun(setup_, request_);
+  ASSERT_TRUE(taken_up.ok()) << taken_up.status();
+  EXPECT_THAT((*taken_up)->start.reshuffles, ElementsAre(640, 640));
+}
+
 }  // namespace
 }  // namespace sdp

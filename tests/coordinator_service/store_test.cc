@@ -50,7 +50,8 @@ std::string Text(const Record& record) {
     std::string operator()(const GenerationRecord& r) {
       return absl::StrCat("generation ", r.generation.value(), " ", r.term.value(), " ",
                           r.config_hash, " ", r.step, " ", r.init_path, " ", r.init_checksum, " ",
-                          r.coverage.size(), r.coverage == std::vector<double>{1, 1.0 / 3});
+                          r.coverage.size(), r.coverage == std::vector<double>{1, 1.0 / 3}, " ",
+                          absl::StrJoin(r.reshuffles, ","));
     }
     std::string operator()(const MemberRecord& r) {
       return absl::StrCat("member ", r.incarnation.value(), " ", r.name, " ", r.instance);
@@ -101,7 +102,8 @@ std::vector<Record> OneOfEach() {
                            500,
                            "init.safetensors",
                            0xffffffffffffffff,
-                           {1, 1.0 / 3}},
+                           {1, 1.0 / 3},
+                           {640, int64_t{1} << 40}},
           ShardRecord{ShardId(0), "shard-0", "127.0.0.1:1", 0xFEDCBA9876543210},
           MemberRecord{Incarnation(7), "worker-0", 0xFEDCBA9876543210},
           MemberRecord{Incarnation(8), "it's \"quoted\""},

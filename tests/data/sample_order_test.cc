@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <vector>
@@ -37,14 +38,16 @@ TEST(SampleOrderTest, GivesTheTestVectors) {
 
 // The header's words once more, with arithmetic instead of shifts and masks and recursion instead
 // of a loop.
-int64_t Reference(uint64_t seed, uint64_t n, uint64_t position) {
+int64_t Reference(uint64_t seed, uint64_t n, uint64_t position, uint32_t reshuffle = 0,
+                  uint64_t of_epoch = 0) {
   uint64_t half = 2;  // 2^h
   while (half * half < n) half *= 2;
   constexpr uint64_t kWord = uint64_t{1} << 32;
-  const uint64_t epoch = position / n;
-  const auto key = Philox(
-      {static_cast<uint32_t>(epoch % kWord), static_cast<uint32_t>(epoch / kWord), 0x53414D50, 0},
-      {static_cast<uint32_t>(seed % kWord), static_cast<uint32_t>(seed / kWord)});
+  const uint64_t epoch = reshuffle > 0 ? of_epoch : position / n;
+  const auto key =
+      Philox({static_cast<uint32_t>(epoch % kWord), static_cast<uint32_t>(epoch / kWord),
+              0x53414D50, reshuffle},
+             {static_cast<uint32_t>(seed % kWord), static_cast<uint32_t>(seed / kWord)});
   uint64_t x = position % n;
   do {
     std::array<uint64_t, 10> side = {x / half, x % half};  // L, R, then each round's new R.
@@ -75,6 +78,35 @@ TEST(SampleOrderTest, IsABijectionOfEachEpochAndAgreesWithTheReference) {
       }
     }
   }
+}
+
+// With arrays: each reshuffle moves what stands behind it.
+TEST(SampleOrderTest, Reshuffles_PermuteTheRestOfTheirEpochAndTheNextOnes) {
+  constexpr int64_t kN = 50;
+  const std::vector<std::vector<int64_t>> cases = {{0},  {20}, {20, 20},      {20, 35}, {35, 20},
+                                                   {49}, {50}, {70, 10, 120}, {149}};
+  for (const auto& reshuffles : cases) {
+    const SampleOrder order(77, kN, true, reshuffles), before(77, kN, true);
+    for (int64_t epoch = 0; epoch < 3; ++epoch) {
+      std::vector<int64_t> samples = Take(before, epoch * kN, kN);
+      for (size_t k = 0; k < reshuffles.size(); ++k) {
+        const int64_t from = std::max<int64_t>(0, reshuffles[k] - epoch * kN);
+        const std::vector<int64_t> was = samples;
+        for (int64_t i = 0; from + i < kN; ++i) {
+          const int64_t to =
+              Reference(77, static_cast<uint64_t>(kN - from), static_cast<uint64_t>(i),
+                        static_cast<uint32_t>(k + 1), static_cast<uint64_t>(epoch));
+          samples[static_cast<size_t>(from + i)] = was[static_cast<size_t>(from + to)];
+        }
+      }
+      EXPECT_EQ(Take(order, epoch * kN, kN), samples);
+      std::sort(samples.begin(), samples.end());
+      for (int64_t i = 0; i < kN; ++i) ASSERT_EQ(samples[static_cast<size_t>(i)], i);
+    }
+    for (int64_t p = 0; p < *std::min_element(reshuffles.begin(), reshuffles.end()); ++p)
+      EXPECT_EQ(order.Sample(p), before.Sample(p));  // what was taken before
+  }
+  EXPECT_NE(Take(SampleOrder(77, kN, true, {20}), 20, 30), Take(SampleOrder(77, kN, true), 20, 30));
 }
 
 TEST(SampleOrderTest, WithoutShuffle_CountsModuloTheSet) {

@@ -23,7 +23,7 @@ Worker::Worker(const Options& options, const WorkerAdmission& admission, const D
     : options_(options),
       admission_(admission),
       place_(options.layout->Place(static_cast<int>(admission.shards.size()))),
-      order_(options.seed, data.train_samples, options.shuffle) {}
+      order_(options.seed, data.train_samples, options.shuffle, admission.reshuffles) {}
 
 WorkerActions Worker::Start() {
   WorkerActions actions;

@@ -22,6 +22,7 @@
 #include "common/plan/rescale.h"
 #include "common/protocol/messages.h"
 #include "server/coordinator/logic/actions.h"
+#include "server/coordinator/logic/loss_watch.h"
 #include "server/coordinator/logic/records.h"
 #include "server/coordinator/logic/roster.h"
 #include "server/coordinator/logic/run_status.h"
@@ -36,6 +37,8 @@ struct GenerationStart {
   Generation generation{1};
   StartState state;
   SampleCursor cursor;              // before the first step
+  std::vector<int64_t> reshuffles;  // of the sample order (common/data/sample_order.h)
+  bool reshuffle = false;  // once more, from the cursor on: who reads the checkpoint does it
   std::optional<DataSummary> data;  // that workers must have; none: the first worker's counts
   uint64_t init_checksum = 0;       // of state.init_path
   std::vector<std::string> notes;   // for people: what was found, and set aside for it
@@ -79,6 +82,7 @@ class Coordinator {
     bool validation = false;        // there is validation data
     int64_t diagnostics_every = 0;  // steps; 0: never
     double clip_norm = 0;
+    double spike_factor = 0;       // of the median loss: what is above is a spike; 0: nothing is
     int64_t checkpoint_every = 0;  // steps, and always at the end; 0: only there
     absl::Duration checkpoint_after = absl::InfiniteDuration();  // and so long after the last one
     std::string checkpoints;                                     // the folder, as shards see it
@@ -344,6 +348,8 @@ class Coordinator {
   std::string paused_;          // why, as was logged
   int64_t exclusions_ = 0;      // of this generation
   int skipped_in_a_row_ = 0;    // steps that changed nothing
+  LossWatch loss_watch_;
+  bool spiked_ = false;  // for which this generation is over
   int64_t next_record_ = 1;
   std::map<int64_t, DeferredActions> deferred_;
 

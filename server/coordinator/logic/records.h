@@ -21,7 +21,8 @@ struct GenerationRecord {
   Step step = 0;          // its first one
   std::string init_path;  // file or folder that step 0 starts from; empty: values are drawn
   uint64_t init_checksum = 0;
-  std::vector<double> coverage;  // [units] c_j, resolved at the run's first start
+  std::vector<double> coverage;          // [units] c_j, resolved at the run's first start
+  std::vector<int64_t> reshuffles = {};  // of the sample order, as it is in this generation
 };
 struct MemberRecord {
   Incarnation incarnation;

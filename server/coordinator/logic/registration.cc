@@ -85,7 +85,8 @@ void Coordinator::AdmitShards(CoordinatorActions* actions) {
   phase_ = Phase::kStarting;
   const GenerationStart& start = options_.start;
   Persist(GenerationRecord{generation_, term_, options_.config_hash, start.state.step,
-                           start.state.init_path, start.init_checksum, options_.coverage},
+                           start.state.init_path, start.init_checksum, options_.coverage,
+                           start.reshuffles},
           {}, actions);
   for (size_t s = 0; s < shards_.size(); ++s) AdmitShard(ShardId(static_cast<int32_t>(s)), actions);
   for (const auto& [name, worker] : workers_) AdmitWorker(worker, actions);
@@ -177,8 +178,9 @@ void Coordinator::AdmitWorker(const WorkerState& worker, CoordinatorActions* act
   CoordinatorActions then;
   // Filled when it is answered: each of thousands that wait for the store would have a copy of the
   // lists.
-  then.admit_workers.push_back({registration.name, registration.instance,
-                                WorkerAdmission{worker.incarnation, generation_, term_, {}, {}}});
+  then.admit_workers.push_back(
+      {registration.name, registration.instance,
+       WorkerAdmission{worker.incarnation, generation_, term_, {}, {}, {}}});
   Persist(MemberRecord{worker.incarnation, registration.name, registration.instance,
                        registration.memory_bytes},
           std::move(then), actions);
@@ -186,6 +188,7 @@ void Coordinator::AdmitWorker(const WorkerState& worker, CoordinatorActions* act
 
 void Coordinator::FillAdmission(WorkerAdmission& admission) const {
   admission.coverage = options_.coverage;
+  admission.reshuffles = options_.start.reshuffles;
   for (const ShardState& shard : shards_) admission.shards.push_back(shard.registration.address);
 }
 

@@ -260,7 +260,7 @@ void Coordinator::TellRestored(const Restoring& restoring, CoordinatorActions* a
     }
   }
   for (const auto& [name, worker] : workers_) {
-    WorkerAdmission admission{worker.incarnation, generation_, term_, {}, {}};
+    WorkerAdmission admission{worker.incarnation, generation_, term_, {}, {}, {}};
     FillAdmission(admission);
     actions->admit_workers.push_back({name, worker.registration.instance, std::move(admission)});
   }

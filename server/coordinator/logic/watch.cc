@@ -29,9 +29,15 @@ void Coordinator::ReportSteps(absl::Time now, CoordinatorActions* actions) {
     if (!complete) return;
     CoordinatorActions* const then = WhenStored(actions);
     then->metrics.push_back(MetricsOf(step, now));
+    const std::optional<double> loss = then->metrics.back().loss;
     last_commit_ = step.committed_at;
     if (step.binding.evaluate || step.diagnose) ReleaseEvaluation(step, then);
+    const Step number = step.binding.step;
     steps_.erase(steps_.begin());
+    const auto spike = loss.has_value() ? loss_watch_.Add(number, *loss) : std::nullopt;
+    if (!spike.has_value() || phase_ != Phase::kTraining || stop_requested_) continue;
+    spiked_ = true;
+    return LoseShard(absl::StrCat(*spike, "; the samples will come in a new order"), now, actions);
   }
 }
 
@@ -270,6 +276,8 @@ GenerationStart Coordinator::NextStart() const {
   next.generation = Generation(generation_.value() + 1);
   next.state.init_path = options_.start.state.init_path;
   next.init_checksum = options_.start.init_checksum;
+  next.reshuffles = options_.start.reshuffles;
+  next.reshuffle = spiked_;
   next.data = data_;
   next.last_incarnation = last_incarnation_;
   next.last_view = last_view_;

@@ -111,7 +111,7 @@ absl::Status CheckUnchanged(const GenerationStart& start) {
 }
 
 // The checkpoint, or without one the initial values, which must be what they were.
-absl::Status BeginFrom(const std::optional<CheckpointManifest>& manifest,
+absl::Status ReadStart(const std::optional<CheckpointManifest>& manifest,
                        const std::string& checkpoints, Beginning* beginning) {
   GenerationStart& start = beginning->start;
   if (!manifest.has_value()) {
@@ -130,6 +130,27 @@ absl::Status BeginFrom(const std::optional<CheckpointManifest>& manifest,
   beginning->coverage = manifest->coverage;
   beginning->notes.push_back(absl::StrCat("going on from checkpoint ", manifest->step,
                                           ", generation ", start.generation.value()));
+  return absl::OkStatus();
+}
+
+// A spike that comes again and again from one checkpoint is not the samples' order's fault.
+constexpr int64_t kReshufflesAtOnePlace = 3;
+
+absl::Status BeginFrom(const std::optional<CheckpointManifest>& manifest,
+                       const std::string& checkpoints, Beginning* beginning) {
+  SDP_RETURN_IF_ERROR(ReadStart(manifest, checkpoints, beginning));
+  GenerationStart& start = beginning->start;
+  if (!std::exchange(start.reshuffle, false)) return absl::OkStatus();
+  const int64_t place = start.cursor.next();
+  if (std::count(start.reshuffles.begin(), start.reshuffles.end(), place) ==
+      kReshufflesAtOnePlace) {
+    return absl::OutOfRangeError(absl::StrCat("from version ", start.state.step,
+                                              " on the loss has had a spike ",
+                                              kReshufflesAtOnePlace + 1,
+                                              " times, each with the samples in another order; a "
+                                              "lower train.lr or a train.clip_norm may help"));
+  }
+  start.reshuffles.push_back(place);
   return absl::OkStatus();
 }
 
@@ -189,6 +210,7 @@ absl::StatusOr<Beginning> ResumeRun(const RunSetup& setup, const ResumeRequest& 
   start.last_view = history.last_view;
   start.state.init_path = history.last->init_path;
   start.init_checksum = history.last->init_checksum;
+  start.reshuffles = history.last->reshuffles;
   beginning.coverage = history.last->coverage;
   SDP_RETURN_IF_ERROR(BeginFrom(manifest, request.checkpoints, &beginning));
   if (request.force) start.data.reset();
@@ -216,6 +238,7 @@ absl::StatusOr<std::optional<Beginning>> TakeUpRun(const RunSetup& setup,
   start.state.step = record.step;
   start.state.init_path = record.init_path;
   start.init_checksum = record.init_checksum;
+  start.reshuffles = record.reshuffles;
   beginning.coverage = record.coverage;
   if (record.step == 0) return beginning;
   start.state.checkpoint =

@@ -120,8 +120,9 @@ constexpr const char* kAgain = "INSERT OR REPLACE";
 constexpr std::array<Kind, std::variant_size_v<Record>> kKinds = {{
     {"generations",
      "generation INTEGER UNIQUE, term INTEGER, config_hash TEXT, step INTEGER, init_file TEXT, "
-     "init_checksum INTEGER, coverage TEXT",
-     "generation, term, config_hash, step, init_file, init_checksum, coverage", 7, kOnce},
+     "init_checksum INTEGER, coverage TEXT, reshuffles TEXT",
+     "generation, term, config_hash, step, init_file, init_checksum, coverage, reshuffles", 8,
+     kOnce},
     {"members", "incarnation INTEGER UNIQUE, name TEXT, instance INTEGER, memory INTEGER",
      "incarnation, name, instance, memory", 4, kAgain},
     {"shards", "shard INTEGER UNIQUE, name TEXT, address TEXT, instance INTEGER",
@@ -156,7 +157,7 @@ void Bind(Statement& to, const GenerationRecord& record) {
   const auto number = [](std::string* out, double share) {
     absl::StrAppendFormat(out, "%.17g", share);
   };
-  to.Bind(absl::StrJoin(record.coverage, " ", number));
+  to.Bind(absl::StrJoin(record.coverage, " ", number)).Bind(absl::StrJoin(record.reshuffles, " "));
 }
 void Bind(Statement& to, const MemberRecord& record) {
   to.Bind(record.incarnation.value())
@@ -233,8 +234,10 @@ absl::Status ReadRow(Statement& row, GenerationRecord* record) {
              row.Integer(),
              row.Text(),
              static_cast<uint64_t>(row.Integer()),
+             {},
              {}};
   SDP_ASSIGN_OR_RETURN(record->coverage, ReadNumbers<double>(row.Text()));
+  SDP_ASSIGN_OR_RETURN(record->reshuffles, ReadNumbers<int64_t>(row.Text()));
   return absl::OkStatus();
 }
 absl::Status ReadRow(Statement& row, MemberRecord* record) {

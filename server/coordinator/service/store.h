@@ -28,7 +28,7 @@ class StateStore {
 };
 
 // Format of the file; another one is refused. Raise it with every change of the tables.
-inline constexpr int kStoreFormat = 5;
+inline constexpr int kStoreFormat = 6;
 
 // A StateStore in one SQLite file, a table per kind of record. Write-ahead log with synchronous =
 // FULL: one fsync for each transaction, so that what workers have acted on is not forgotten in a
