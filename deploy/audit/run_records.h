@@ -18,7 +18,7 @@ struct sqlite3;
 namespace sdp::audit {
 
 // Format of state.db that is read (server/coordinator/service/store.h).
-inline constexpr int kReadStoreFormat = 5;
+inline constexpr int kReadStoreFormat = 6;
 
 // Reads the records of a run folder in the order in which they were written, a row at a time: the
 // tables of state.db, and metrics.jsonl. Also while the run goes on: then it sees what was there

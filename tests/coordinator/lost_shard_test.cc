@@ -1,5 +1,7 @@
 // A shard is lost: the generation is over, and what the next one begins with.
 #include <string>
+#include <variant>
+#include <vector>
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -16,7 +18,7 @@ class LostShardTest : public CoordinatorTest {
   CoordinatorActions TickAfter(Coordinator& c, absl::Duration time) {
     now_ += time;
     Alive(c);
-    return c.Tick(now_);
+    return Settle(c, c.Tick(now_));
   }
 };
 
@@ -40,7 +42,7 @@ TEST_F(LostShardTest, EverybodyIsSilent_TheCoordinatorWaits_ThenGoesBack) {
   for (absl::Duration silence; silence <= 3 * options_.lease; silence += absl::Seconds(1)) {
     EXPECT_FALSE(actions.go_back.has_value()) << silence;
     now_ += absl::Seconds(1);
-    actions = c.Tick(now_);
+    actions = Settle(c, c.Tick(now_));
   }
   EXPECT_TRUE(actions.go_back.has_value());
 }
@@ -83,8 +85,45 @@ TEST_F(LostShardTest, ItsProcessEnded_IsKnownAtOnce) {
   absl::Status error;
   c.ProcessEnded("shard-7", now_, &error);
   EXPECT_TRUE(absl::IsNotFound(error));
-  EXPECT_TRUE(c.ProcessEnded("shard-0", now_, &error).go_back.has_value());
+  EXPECT_TRUE(Settle(c, c.ProcessEnded("shard-0", now_, &error)).go_back.has_value());
   EXPECT_EQ(error, absl::OkStatus());
+}
+
+// Else a process that comes after this one would take up what the members have left.
+TEST_F(LostShardTest, TheEndIsStored_BeforeAnybodyIsTold) {
+  Coordinator c(options_);
+  Gather(c);
+  absl::Status error;
+  const CoordinatorActions lost = c.ProcessEnded("shard-0", now_, &error);
+  EXPECT_FALSE(lost.go_back.has_value());
+  EXPECT_TRUE(lost.events.empty());
+  ASSERT_EQ(lost.store.size(), 1u);
+  const auto* end = std::get_if<GenerationEndRecord>(&lost.store[0].record);
+  ASSERT_NE(end, nullptr);
+  EXPECT_EQ(end->generation, options_.start.generation);
+  EXPECT_EQ(end->reason, "shard-0: its process has ended");
+  // Who comes meanwhile asks again, and is let into the next generation.
+  EXPECT_TRUE(c.RegisterWorker({"worker-9", "cafe", 19}, now_).admit_workers.empty());
+  EXPECT_TRUE(c.RegisterShard({"shard-0", "there:2", "cafe", 77}, now_).admit_shards.empty());
+  const CoordinatorActions stored = c.Stored(lost.store[0].id, now_);
+  EXPECT_EQ(stored.go_back, end->reason);
+  ASSERT_EQ(stored.events.size(), 1u);
+  EXPECT_EQ(stored.events[0].kind, RunEvent::Kind::kGoBack);
+}
+
+// All that counts of it has arrived: nobody's samples are lost.
+TEST_F(LostShardTest, AReportOfACommittedStepIsMissing_NobodyIsCalledLost) {
+  Coordinator c(options_);
+  Gather(c);
+  Begin(c, 1, 0);
+  const std::vector<double> squares(static_cast<size_t>(layout_.fragments()), 1.0);
+  Settle(c, c.OnReduced({ShardId(0), 0, squares, {}}, now_));
+  Settle(c, c.OnStepDone({ShardId(0), 0, 0}, now_));
+  absl::Status error;
+  const CoordinatorActions actions = Settle(c, c.ProcessEnded("shard-0", now_, &error));
+  ASSERT_EQ(actions.metrics.size(), 1u);
+  EXPECT_EQ(actions.metrics[0].step, 0);
+  EXPECT_TRUE(actions.metrics[0].lost.empty());
 }
 
 TEST_F(LostShardTest, AnotherProcessUnderItsName_ShortensItsLease) {

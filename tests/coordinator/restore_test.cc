@@ -101,11 +101,39 @@ TEST_F(RestoreTest, KilledWhileItAdmittedShards_BeginsAgain) {
   ASSERT_EQ(records_.size(), 3u);
   for (size_t stored = 1; stored <= records_.size(); ++stored) {
     Coordinator next(options_);
-    const CoordinatorActions actions =
-        next.Restore(std::vector<Record>(records_.begin(), records_.begin() + stored), {}, now_);
+    const std::vector<Record> first(records_.begin(), records_.begin() + stored);
+    const CoordinatorActions actions = Settle(next, next.Restore(first, {}, now_));
     EXPECT_EQ(actions.go_back.has_value(), stored < records_.size());
     EXPECT_EQ(actions.admit_shards.size(), stored < records_.size() ? 0u : 2u);
   }
+}
+
+// Members may have been told: nobody is let in any more, and the same end is not stored twice.
+TEST_F(RestoreTest, AGenerationThatIsOver_IsNotTakenUp) {
+  std::vector<Record> records = records_;
+  records.push_back(ExclusionRecord{options_.start.generation, 1, Incarnation(1), "", -1, {0, 1}});
+  records.push_back(GenerationEndRecord{options_.start.generation, "shard-0 is lost"});
+  Coordinator c(options_);
+  Coordinator::Written written;
+  written.checkpoints = {1};  // of which step 0 has no line yet
+  const CoordinatorActions actions = c.Restore(records, written, now_);
+  EXPECT_EQ(actions.go_back, "shard-0 is lost");
+  ASSERT_EQ(actions.events.size(), 1u);
+  EXPECT_EQ(actions.events[0].kind, RunEvent::Kind::kGoBack);
+  EXPECT_TRUE(actions.store.empty() && actions.admit_shards.empty() &&
+              actions.admit_workers.empty() && actions.bind_shards.empty() &&
+              actions.exclude.empty());
+  ASSERT_EQ(actions.metrics.size(), 1u);
+  EXPECT_EQ(actions.metrics[0].step, 0);
+  EXPECT_EQ(actions.metrics[0].lost, std::vector<Incarnation>{Incarnation(1)});
+  EXPECT_EQ(c.NextStart().generation.value(), options_.start.generation.value() + 1);
+  EXPECT_EQ(c.members(), 2);
+}
+
+TEST_F(RestoreTest, TheEndOfAnEarlierGeneration_IsPassedOver) {
+  std::vector<Record> records = {GenerationEndRecord{Generation(0), "shard-0 is lost"}};
+  records.insert(records.end(), records_.begin(), records_.end());
+  EXPECT_FALSE(Coordinator(options_).Restore(records, {}, now_).go_back.has_value());
 }
 
 TEST_F(RestoreTest, StepInAViewThatIsNotThere_DataLossNamesBoth) {

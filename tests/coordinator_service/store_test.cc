@@ -81,6 +81,9 @@ std::string Text(const Record& record) {
       return absl::StrCat("data ", r.data.train_samples, " ", r.data.train_checksum, " ",
                           r.data.validation_samples, " ", r.data.validation_checksum);
     }
+    std::string operator()(const GenerationEndRecord& r) {
+      return absl::StrCat("end ", r.generation.value(), " ", r.reason);
+    }
     std::string operator()(const ScaleRecord& r) {
       return absl::StrCat("scale ", r.generation.value(), " ", r.step, " ",
                           r.scale == 0.1 + 0.2 ? "exact" : "inexact");
@@ -114,6 +117,7 @@ std::vector<Record> OneOfEach() {
           BindingRecord{Generation(1), 1, ViewId(1), SampleCursor(32), 0, false, true},
           ExclusionRecord{Generation(1), 1, Incarnation(3), "no heartbeat for 21s", 4, {5, 6}},
           DataRecord{{100, 0xFEDCBA9876543210, 20, 7}},
+          GenerationEndRecord{Generation(1), "shard-0: its process has ended"},
           ViewRecord{ViewId(2), {}, {}}};
 }
 

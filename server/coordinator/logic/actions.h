@@ -71,7 +71,8 @@ struct CoordinatorActions {
   std::vector<RunEvent> events;        // what happened, in order
   std::vector<std::string> log;        // for people: the events' texts, and lesser things
   std::vector<ShardId> finish_shards;  // the run is complete: the shard may end
-  // This generation is over, and why: the next one begins with the newest complete checkpoint.
+  // This generation is over, and why, which is stored: the next one begins with the newest complete
+  // checkpoint.
   // Nothing comes from this coordinator any more.
   std::optional<std::string> go_back;
   std::optional<absl::Status> stop;  // the run is over (OK: finished); tell everyone and exit

@@ -106,7 +106,8 @@ class Coordinator {
   CoordinatorActions Start(absl::Time now);
   // Instead of Start: goes on with the generation of options.start where a process before this one
   // has left it. `records`: all that it stored, in order. Leases begin anew; admissions in the
-  // actions say who the members are, whether or not they ask.
+  // actions say who the members are, whether or not they ask. A generation whose end is stored is
+  // over again, for the same reason.
   struct Written {
     Step line = -1;              // the newest step of this generation in metrics.jsonl
     std::set<Step> checkpoints;  // complete ones
@@ -215,6 +216,7 @@ class Coordinator {
   void ExcludeSilent(absl::Time now, CoordinatorActions* actions);
   void ExcludeStuck(absl::Duration idle, CoordinatorActions* actions);
   void LoseShard(const std::string& why, absl::Time now, CoordinatorActions* actions);
+  void EndGeneration(const std::string& why, absl::Time now, CoordinatorActions* then);
   void LoseSilentShards(absl::Time now, CoordinatorActions* actions);
   void MembersChanged(absl::Time now, CoordinatorActions* actions);
   void ForgetLeft();
@@ -257,6 +259,7 @@ class Coordinator {
   absl::Status RestoreExclusion(const ExclusionRecord& record, const Restoring& restoring,
                                 CoordinatorActions* actions);
   void TellRestored(const Restoring& restoring, CoordinatorActions* actions);
+  CoordinatorActions RestoreEnd(const std::string& why, absl::Time now);
 
   // evaluation.cc
   void Evaluate(StepState& step);

@@ -349,13 +349,21 @@ void Coordinator::ExcludeSilent(absl::Time now, CoordinatorActions* actions) {
 void Coordinator::LoseShard(const std::string& why, absl::Time now, CoordinatorActions* actions) {
   if (phase_ >= Phase::kEnding) return;
   if (stop_requested_) return End(absl::UnavailableError(why), actions);
+  CoordinatorActions then;
+  EndGeneration(why, now, &then);
+  Persist(GenerationEndRecord{generation_, why}, std::move(then), actions);
+}
+
+// `then`: what may be told once the end is stored.
+void Coordinator::EndGeneration(const std::string& why, absl::Time now, CoordinatorActions* then) {
   phase_ = Phase::kOver;
-  Tell({.kind = RunEvent::Kind::kGoBack, .reason = why}, actions);
-  CoordinatorActions* const then = WhenStored(actions);
+  Tell({.kind = RunEvent::Kind::kGoBack, .reason = why}, then);
   // Steps before the checkpoint are not done again: they have their lines now, with what was
-  // reported of them.
-  for (const auto& [number, step] : steps_) {
+  // reported of them. All that counts of a committed step has arrived: who has not reported it has
+  // not lost its samples.
+  for (auto& [number, step] : steps_) {
     if (number > committed_ || step.binding.closing) break;
+    step.reports_gone.insert(step.expect_reports.begin(), step.expect_reports.end());
     then->metrics.push_back(MetricsOf(step, now));
     last_commit_ = step.committed_at;
   }

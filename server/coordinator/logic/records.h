@@ -69,7 +69,13 @@ struct ScaleRecord {
   double scale = 1;
 };
 
+// The generation is over: whoever finds this last goes back to a checkpoint.
+struct GenerationEndRecord {
+  Generation generation;
+  std::string reason;
+};
+
 using Record = std::variant<GenerationRecord, MemberRecord, ShardRecord, ViewRecord, BindingRecord,
-                            ScaleRecord, ExclusionRecord, DataRecord>;
+                            ScaleRecord, ExclusionRecord, DataRecord, GenerationEndRecord>;
 
 }  // namespace sdp

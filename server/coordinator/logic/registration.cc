@@ -24,6 +24,8 @@ absl::Status OtherConfig(const std::string& name, const std::string& theirs,
 CoordinatorActions Coordinator::RegisterShard(const ShardRegistration& registration,
                                               absl::Time now) {
   CoordinatorActions actions;
+  if (phase_ == Phase::kOver)
+    return actions;  // it asks again: the next generation, if there is one
   const auto refuse = [&](absl::Status status) {
     actions.log.push_back(absl::StrCat("refused ", registration.name, ": ", status.message()));
     actions.admit_shards.push_back(
@@ -114,6 +116,7 @@ ShardAdmission Coordinator::AdmissionOf(ShardId shard) const {
 CoordinatorActions Coordinator::RegisterWorker(const WorkerRegistration& registration,
                                                absl::Time now) {
   CoordinatorActions actions;
+  if (phase_ == Phase::kOver) return actions;  // as with shards
   const auto refuse = [&](absl::Status status) {
     actions.log.push_back(absl::StrCat("refused ", registration.name, ": ", status.message()));
     actions.admit_workers.push_back({registration.name, registration.instance, std::move(status)});

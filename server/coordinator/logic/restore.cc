@@ -3,6 +3,8 @@
 // and repeat what they reported last. What they reported before that and had acknowledged is
 // written, or concerns steps whose line is written.
 #include <algorithm>
+#include <optional>
+#include <string>
 #include <utility>
 #include <variant>
 
@@ -38,8 +40,9 @@ struct Coordinator::Restoring {
   const Written& written;
   absl::Time now;
   std::map<ViewId, std::shared_ptr<const View>> views = {};
-  std::map<Step, Bound> steps = {};  // the newest
-  Step planned_at = 0;               // a step that has the plan of plan_key_
+  std::map<Step, Bound> steps = {};     // the newest
+  Step planned_at = 0;                  // a step that has the plan of plan_key_
+  std::optional<std::string> end = {};  // of the generation, and why
 };
 
 CoordinatorActions Coordinator::Restore(const std::vector<Record>& records, const Written& written,
@@ -54,7 +57,7 @@ CoordinatorActions Coordinator::Restore(const std::vector<Record>& records, cons
       return actions;
     }
   }
-  if (phase_ == Phase::kStarting && !HasShards()) {
+  if (phase_ == Phase::kStarting && !HasShards() && !restoring.end.has_value()) {
     LoseShard("the coordinator was lost while it admitted shards", now, &actions);
     return actions;
   }
@@ -74,8 +77,19 @@ CoordinatorActions Coordinator::Restore(const std::vector<Record>& records, cons
           worker, worker.first_step.has_value() && !view_->RankOf(worker.incarnation).has_value());
     }
   }
+  if (restoring.end.has_value()) return RestoreEnd(*restoring.end, now);
   TellRestored(restoring, &actions);
   Tell({.kind = RunEvent::Kind::kTakeUp, .workers = static_cast<int>(workers_.size())}, &actions);
+  return actions;
+}
+
+// Members may have heard of it. What they would repeat nobody waits for.
+CoordinatorActions Coordinator::RestoreEnd(const std::string& why, absl::Time now) {
+  CoordinatorActions actions;
+  // Of a checkpoint every step before it is committed.
+  if (last_checkpoint_.has_value())
+    committed_ = std::max(committed_, std::min(*last_checkpoint_, next_step_) - 1);
+  EndGeneration(why, now, &actions);
   return actions;
 }
 
@@ -103,6 +117,8 @@ absl::Status Coordinator::RestoreRecord(const Record& record, Restoring& restori
     }
   } else if (const auto* exclusion = std::get_if<ExclusionRecord>(&record)) {
     return RestoreExclusion(*exclusion, restoring, actions);
+  } else if (const auto* end = std::get_if<GenerationEndRecord>(&record)) {
+    if (end->generation == generation_) restoring.end = end->reason;
   }
   return absl::OkStatus();
 }

@@ -144,6 +144,7 @@ constexpr std::array<Kind, std::variant_size_v<Record>> kKinds = {{
      "one INTEGER UNIQUE, train_samples INTEGER, train_checksum INTEGER, validation_samples "
      "INTEGER, validation_checksum INTEGER",
      "one, train_samples, train_checksum, validation_samples, validation_checksum", 5, kAgain},
+    {"ends", "generation INTEGER UNIQUE, reason TEXT", "generation, reason", 2, kOnce},
 }};
 
 void Bind(Statement& to, const GenerationRecord& record) {
@@ -210,6 +211,10 @@ void Bind(Statement& to, const DataRecord& record) {
       .Bind(static_cast<int64_t>(record.data.train_checksum))
       .Bind(record.data.validation_samples)
       .Bind(static_cast<int64_t>(record.data.validation_checksum));
+}
+
+void Bind(Statement& to, const GenerationEndRecord& record) {
+  to.Bind(record.generation.value()).Bind(record.reason);
 }
 
 bool Parse(absl::string_view text, double* number) { return absl::SimpleAtod(text, number); }
@@ -296,6 +301,11 @@ absl::Status ReadRow(Statement& row, DataRecord* record) {
   row.Integer();
   record->data = {row.Integer(), static_cast<uint64_t>(row.Integer()), row.Integer(),
                   static_cast<uint64_t>(row.Integer())};
+  return absl::OkStatus();
+}
+
+absl::Status ReadRow(Statement& row, GenerationEndRecord* record) {
+  *record = {Generation(row.Integer()), row.Text()};
   return absl::OkStatus();
 }
 
