@@ -1,6 +1,7 @@
 #include "common/control/coordinator_client.h"
 
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -88,10 +89,15 @@ void CoordinatorClient::Ready(Incarnation worker, const DataSummary& data,
       [done](const absl::StatusOr<proto::Ack>& ack) { done(ack.status()); });
 }
 
-void CoordinatorClient::Leave(Incarnation worker, std::function<void(absl::Status)> done) {
+void CoordinatorClient::Leave(const Heartbeats::Member& member,
+                              std::function<void(absl::Status)> done) {
   proto::LeaveRequest request;
   request.set_generation(generation_.value());
-  request.set_worker(worker.value());
+  if (const auto* worker = std::get_if<Incarnation>(&member)) {
+    request.set_worker(worker->value());
+  } else {
+    request.set_shard(std::get<ShardId>(member).value());
+  }
   Call<proto::LeaveRequest, proto::Ack>(
       "leave", &Async::Leave, options_.call_timeout, options_.gone_after, request,
       [done](const absl::StatusOr<proto::Ack>& ack) { done(ack.status()); });

@@ -66,8 +66,9 @@ class CoordinatorClient {
 
   // FailedPrecondition - this worker's data differs from that of the others.
   void Ready(Incarnation worker, const DataSummary& data, std::function<void(absl::Status)> done);
-  // Asks to leave; the answer to BeginStep says when. Repeated until it is acknowledged.
-  void Leave(Incarnation worker, std::function<void(absl::Status)> done);
+  // Asks to leave; the answer to BeginStep, or to a shard Finish, says when. Repeated until it is
+  // acknowledged.
+  void Leave(const Heartbeats::Member& member, std::function<void(absl::Status)> done);
   // Answered when `step` - 2 is committed, however long that takes. `known_plan`: the plan whose
   // units the worker has, or -1.
   void BeginStep(Incarnation worker, Step step, int64_t known_plan, Done<WorkerBinding> done);

@@ -372,7 +372,7 @@ std::optional<absl::Status> ClusterRun::OnProcessEnd() {
 bool ClusterRun::GoesOnWithout(const Process& member, ExitStatus status) {
   const bool killed = status.signal != 0;
   if (absl::StartsWith(member.name(), kShardName)) {
-    return killed && !stop_.started() && MayRestart(member.name()) &&
+    return (killed ? MayRestart(member.name()) : LeftInOrder(status)) && !stop_.started() &&
            options_.goes_on_without(address_, member.name(), killed);
   }
   const auto works = [&](Process& process) {

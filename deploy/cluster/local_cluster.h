@@ -60,9 +60,9 @@ struct LocalClusterOptions {
 //   else       the message is what the user reads: what the coordinator said when it ended before
 //   it had an address; or who
 //              ended how, with its last log lines. A shard or the coordinator, if it is killed by
-//              a signal, is started again, at most kMostRestarts times in ten minutes; one that
-//              ends itself with an error ends the run, and so does such a worker, or the
-//              last one.
+//              a signal, is started again, at most kMostRestarts times in ten minutes, and a shard
+//              that has left the run; one that ends itself with an error ends the run, and so
+//              does such a worker, or the last one.
 // Threads: the children die with the calling thread (process.h), so call it from one that stays,
 // such as the main one.
 absl::Status RunLocalCluster(const LocalClusterOptions& options, StopSignals& signals);

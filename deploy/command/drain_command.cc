@@ -11,7 +11,7 @@ namespace sdp {
 
 absl::Status RunDrainCommand(const DrainCommand& command) {
   SDP_ASSIGN_OR_RETURN(const std::string address, TargetAddress(command.target, command.security));
-  return RequestDrain(address, command.worker, Drain::kLeaves, command.security,
+  return RequestDrain(address, command.member, Drain::kLeaves, command.security,
                       absl::Now() + command.timeout);
 }
 

@@ -40,15 +40,15 @@ absl::Status RequestStop(const std::string& coordinator, const std::string& reas
                  absl::StrCat("ask the coordinator at ", coordinator, " to stop"));
 }
 
-absl::Status RequestDrain(const std::string& coordinator, const std::string& worker, Drain how,
+absl::Status RequestDrain(const std::string& coordinator, const std::string& member, Drain how,
                           const SecurityOptions& security, absl::Time deadline) {
   proto::DrainRequest request;
-  request.set_name(worker);
+  request.set_name(member);
   request.set_gone(how == Drain::kIsGone);
   proto::Ack ack;
   return Context(Call<proto::Coordinator>(&proto::Coordinator::Stub::Drain, coordinator, security,
                                           deadline, request, &ack),
-                 absl::StrCat("ask the coordinator at ", coordinator, " to drain ", worker));
+                 absl::StrCat("ask the coordinator at ", coordinator, " to drain ", member));
 }
 
 absl::StatusOr<int64_t> RequestCheckpoint(const std::string& coordinator,

@@ -18,10 +18,10 @@ namespace sdp {
 absl::Status RequestStop(const std::string& coordinator, const std::string& reason,
                          const SecurityOptions& security, absl::Time deadline);
 
-// A worker is to leave the run; or it is gone (its process has ended). NotFound - there is none of
-// this name.
+// A worker or shard is to leave the run; or it is gone (its process has ended). NotFound - there is
+// none of this name.
 enum class Drain { kLeaves, kIsGone };
-absl::Status RequestDrain(const std::string& coordinator, const std::string& worker, Drain how,
+absl::Status RequestDrain(const std::string& coordinator, const std::string& member, Drain how,
                           const SecurityOptions& security, absl::Time deadline);
 
 // Returns the step of which a checkpoint will be taken, at the earliest. FailedPrecondition - the

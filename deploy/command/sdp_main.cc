@@ -132,10 +132,10 @@ CLI::App* AddStatus(CLI::App& app, Commands& commands) {
 
 CLI::App* AddDrain(CLI::App& app, Commands& commands) {
   CLI::App* drain = app.add_subcommand(
-      "drain", "Let a worker finish the steps that it is bound to, and leave the run");
+      "drain", "Let a worker leave the run once its steps are done, or a shard with a checkpoint");
   drain->footer("Example: sdp drain runs/first worker-3");
   AddTarget(drain, &commands.drain.target, &commands.drain.security);
-  drain->add_option("WORKER", commands.drain.worker, "Its name")->required();
+  drain->add_option("NAME", commands.drain.member, "Of the worker or shard")->required();
   return drain;
 }
 

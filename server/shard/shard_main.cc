@@ -21,6 +21,7 @@ namespace {
 struct Flags : RoleFlags {
   std::string listen = "127.0.0.1:0";
   std::string advertise;  // "": where it listens
+  double grace_sec = 0;
 };
 
 absl::Status Main(const Flags& flags) {
@@ -45,7 +46,8 @@ absl::Status Main(const Flags& flags) {
   });
   StopOnSignal signals([&](const std::string& signal) {
     const std::string why = absl::StrCat("ended by ", signal);
-    lives.Leave(why, [&](ShardMember& member) { member.End(absl::CancelledError(why)); });
+    lives.Leave(why,
+                [&](ShardMember& member) { member.Leave(absl::Seconds(flags.grace_sec), why); });
   });
   return lives.Run([](const absl::Status& why) {
     spdlog::warn("{}; the parameters here are given up, registering again",
@@ -67,6 +69,10 @@ int main(int argc, char** argv) {
       ->capture_default_str();
   app.add_option("--advertise", flags.advertise,
                  "address at which others reach it, if not the one it listens on");
+  app.add_option("--grace", flags.grace_sec,
+                 "seconds, after SIGTERM, until a checkpoint is complete with which others go on, "
+                 "and this shard may leave the run in order; 0: none")
+      ->check(CLI::Range(0.0, 1e6));
   CLI11_PARSE(app, argc, argv);
   sdp::BeginRole(flags);
   sdp::KeepFreedMemory();

@@ -123,6 +123,8 @@ class ChurnRun {
     }
     return true;
   }
+  // Steps that were done again.
+  int64_t Undone() const { return AuditOf(cluster_->disk()).undone; }
   // Diagnosed steps in which a member was excluded after part of its dense gradient was accepted.
   int HalfDense() const {
     std::map<std::pair<Step, Incarnation>, int> accepted;
@@ -462,7 +464,7 @@ Case RandomCase(uint64_t seed) {
   for (int i = 0; i < changes; ++i) {
     SimCluster::Change change;
     change.at = Ms(static_cast<int64_t>(random.Below(3000)));
-    change.what = static_cast<What>(random.Below(8));
+    change.what = static_cast<What>(random.Below(9));
     change.number = static_cast<int>(random.Below(static_cast<uint64_t>(c.workers) + 2));
     change.duration = Ms(static_cast<int64_t>(random.Below(1500)));
     c.changes.push_back(change);
@@ -614,6 +616,76 @@ TEST(ChurnTest, StreamsBreak_AtAnyMoment_ChangesNoBit) {
   }
 }
 
+// No other checkpoint is written: all that was done is in the one that is taken for it.
+TEST(ChurnTest, AShardThatLeaves_NoStepIsDoneAgain) {
+  Case c{.steps = 20};
+  const ChurnRun undisturbed(c);
+  c.changes = {{Ms(500), What::kDrainShard, 1, Ms(100)}};
+  const ChurnRun run(c);
+  run.Check();
+  EXPECT_EQ(run.cluster().times_back(), 1);
+  EXPECT_EQ(run.Undone(), 0);
+  EXPECT_TRUE(run.HasValuesOf(undisturbed));
+  EXPECT_THAT(run.cluster().log(), Contains(HasSubstr("generation 1 is over: shard-1 has left")));
+}
+
+TEST(ChurnTest, ShardsThatLeaveTogether_GoWithOneCheckpoint) {
+  Case c{.shards = 3, .steps = 20, .diagnostics_every = 0};
+  const ChurnRun undisturbed(c);
+  c.changes = {{Ms(500), What::kDrainShard, 0, Ms(100)}, {Ms(501), What::kDrainShard, 2, Ms(50)}};
+  const ChurnRun run(c);
+  run.Check();
+  EXPECT_EQ(run.cluster().times_back(), 1);
+  EXPECT_EQ(run.Undone(), 0);
+  EXPECT_TRUE(run.HasValuesOf(undisturbed));
+}
+
+// While members register, before the first step, at the last one, while the run ends; and a
+// coordinator that is lost meanwhile forgets nothing of it.
+TEST(ChurnTest, AShardLeaves_AtAnyMoment_NoStepIsDoneAgain) {
+  Case c{.workers = 3, .steps = 10, .clip_norm = 0.5};
+  const ChurnRun undisturbed(c);
+  for (const bool kill : {false, true}) {
+    for (int64_t at = 0; at < (kSanitized ? 200 : 700); at += 20) {
+      c.schedule = static_cast<uint64_t>(at);
+      c.changes = {{Ms(at), What::kDrainShard, 1, Ms(20)}};
+      if (kill) c.changes.push_back({Ms(at + at % 97), What::kKillCoordinator, 0, Ms(20)});
+      const ChurnRun run(c);
+      run.Check();
+      EXPECT_EQ(run.Undone(), 0);
+      // The coordinator may have begun to go back, and the next one does it.
+      EXPECT_LE(run.cluster().times_back(), kill ? 2 : 1);
+      ASSERT_TRUE(run.HasValuesOf(undisturbed)) << "leaves after " << at << " ms";
+      ASSERT_FALSE(HasFailure()) << "leaves after " << at << " ms";
+    }
+  }
+}
+
+TEST(ChurnTest, AShardLeavesAPausedRun_ItGoesOnPaused) {
+  const ChurnRun run({.steps = 20,
+                      .min_workers = 4,
+                      .changes = {{Ms(300), What::kKill, 0, {}},
+                                  {Ms(1500), What::kDrainShard, 0, Ms(100)},
+                                  {Ms(5000), What::kStart, 7, {}}}});
+  run.Check();
+  EXPECT_EQ(run.cluster().times_back(), 1);
+  EXPECT_EQ(run.Undone(), 0);
+}
+
+TEST(ChurnTest, AShardLeaves_AndItsCheckpointCannotBeWritten_TheRunGoesFurtherBack) {
+  Case c{.steps = 20};
+  const ChurnRun undisturbed(c);
+  SimDisk disk;
+  for (Step step = 1; step < c.steps; ++step) disk.full.insert(step);
+  c.disk = &disk;
+  c.changes = {{Ms(700), What::kDrainShard, 1, Ms(100)}};
+  const ChurnRun run(c);
+  run.Check();
+  EXPECT_EQ(run.cluster().times_back(), 1);
+  EXPECT_GT(run.Undone(), 0);
+  EXPECT_TRUE(run.HasValuesOf(undisturbed));
+}
+
 // The workers hear of the end of a generation before the next one is recorded: whoever comes after
 // the coordinator is to know of it too.
 TEST(ChurnTest, ALostShard_AndThenTheCoordinator_ChangesNoBit) {
@@ -644,7 +716,7 @@ TEST(ChurnTest, RandomLossesOfServers_ChangeNoBit) {
       c.changes.push_back(
           {Ms(static_cast<int64_t>(random.Below(1500))),
            std::vector<What>{What::kKillShard, What::kFreezeShard, What::kKillCoordinator,
-                             What::kBreakStreams}[random.Below(4)],
+                             What::kBreakStreams, What::kDrainShard}[random.Below(5)],
            static_cast<int>(random.Below(3)), Ms(static_cast<int64_t>(random.Below(1200)))});
     }
     const ChurnRun run(c);

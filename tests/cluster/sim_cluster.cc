@@ -11,6 +11,11 @@
 #include "common/model/initial_values.h"
 
 namespace sdp {
+namespace {
+
+constexpr absl::Duration kGrace = absl::Seconds(3);
+
+}  // namespace
 
 // Plays one worker's compute thread: takes tasks in order, starts one when all its weights are
 // here, and lets what the model does happen as events over simulated time.
@@ -238,6 +243,8 @@ void SimCluster::Make(const Change& change) {
     At(change.duration, [this] { RestartCoordinator(); });
     return;
   }
+  if (change.what == Change::What::kDrainShard)
+    return Drain(*shards_[name % shards_.size()], change.duration);
   if (change.what == Change::What::kKillShard || change.what == Change::What::kFreezeShard) {
     ShardLife& shard = *shards_[name % shards_.size()];
     if (change.what == Change::What::kFreezeShard) {
@@ -274,8 +281,40 @@ void SimCluster::Make(const Change& change) {
     case Change::What::kKillShard:
     case Change::What::kFreezeShard:
     case Change::What::kKillCoordinator:
+    case Change::What::kDrainShard:
       return;  // above
   }
+}
+
+// By SIGTERM, or by a request to the coordinator, which it hears of by Finish alone.
+void SimCluster::Drain(ShardLife& life, absl::Duration replaced_after) {
+  if (!life.alive || life.shard == nullptr || life.leaving) return;
+  life.leaving = true;
+  life.replaced_after = replaced_after;
+  life.says_so = random_.Below(2) == 0;
+  if (life.says_so) {
+    In(life, [this, &life] { SayLeave(life); });
+    At(kGrace, [this, &life] { Depart(life); });
+    return;
+  }
+  Send([this, name = life.name] {
+    absl::Status error;
+    if (coordinator_ != nullptr)
+      Do(coordinator_->Drain(absl::StrCat("shard-", name), now_, &error));
+  });
+}
+
+void SimCluster::SayLeave(ShardLife& life) {
+  Tell(life, [this, &life] {
+    Do(coordinator_->LeaveShard(ShardId(static_cast<int32_t>(life.name)), now_));
+  });
+}
+
+// Its process ends. At the end of the run none comes after it.
+void SimCluster::Depart(ShardLife& life) {
+  const bool over = !disk_.metrics.empty() && disk_.metrics.back().state_hash.has_value();
+  if (!std::exchange(life.alive, false) || over) return;
+  At(life.replaced_after, [this, name = life.name] { StartShardLife(name, 0); });
 }
 
 void SimCluster::StartLife(size_t name, uint64_t before) {
@@ -329,6 +368,7 @@ void SimCluster::Register(ShardLife& life) {
 
 void SimCluster::EndLife(ShardLife& life, const absl::Status& why) {
   if (!life.alive) return;
+  if (life.leaving && life.says_so && absl::IsAborted(why)) return Depart(life);
   life.alive = false;
   if (shards_[life.name] != &life) return;  // another has taken its place
   if (absl::IsAborted(why)) {
@@ -535,6 +575,7 @@ void SimCluster::Notice(Life& life) {
 void SimCluster::Notice(ShardLife& life) {
   if (std::exchange(life.coordinator, coordinator_life_) == coordinator_life_) return;
   Do(life, life.shard->Reconnected());
+  if (life.says_so) SayLeave(life);
   for (const CheckpointPart& part : life.parts)
     Tell(life, [=, this] { Do(coordinator_->OnCheckpointPart(part, now_)); });
 }
@@ -736,6 +777,7 @@ void SimCluster::Do(CoordinatorActions actions) {
   for (const ShardId shard : actions.finish_shards) {
     Control(shard, [=, this](ShardLife& life) {
       Tell(life, [=, this] { Do(coordinator_->ShardFinished(shard, now_)); });
+      if (life.leaving) Depart(life);
     });
   }
   log_.insert(log_.end(), actions.log.begin(), actions.log.end());

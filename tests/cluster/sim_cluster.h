@@ -60,6 +60,8 @@ class SimCluster {
       kKillShard,        // without a word; `duration` later another process comes as the same shard
       kFreezeShard,      // for `duration`
       kKillCoordinator,  // `duration` later another process takes up what it has stored
+      kDrainShard,       // asks to leave, or somebody asks for it; `duration` after its end another
+                         // process comes as the same shard
     };
     absl::Duration at;
     What what = What::kKill;
@@ -166,6 +168,8 @@ class SimCluster {
     std::unique_ptr<Shard> shard;      // null: not admitted yet
     std::deque<CheckpointPart> parts;  // the last two
     Step reported = -2;                // done
+    bool leaving = false, says_so = false;
+    absl::Duration replaced_after;  // once it has left
   };
 
   void At(absl::Duration delay, std::function<void()> run);
@@ -207,6 +211,9 @@ class SimCluster {
   void Notice(ShardLife& life);
   void SayReady(Life& life);
   void SayLeave(Life& life);
+  void SayLeave(ShardLife& life);
+  void Drain(ShardLife& life, absl::Duration replaced_after);
+  void Depart(ShardLife& life);
   void Ask(Life& life);
   void BeginAgain(const Coordinator::Options& options);
   void Void(Step step);

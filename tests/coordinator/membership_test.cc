@@ -258,7 +258,7 @@ TEST_F(MembershipTest, Drain_NamesWhoIsNotThere) {
   Gather(c);
   Begin(c, 1, 0);
   absl::Status error;
-  c.DrainWorker("worker-9", now_, &error);
+  c.Drain("worker-9", now_, &error);
   EXPECT_TRUE(absl::IsNotFound(error));
   EXPECT_THAT(std::string(error.message()), HasSubstr("worker-9"));
   const CoordinatorActions gone = Settle(c, c.ProcessEnded("worker-0", now_, &error));

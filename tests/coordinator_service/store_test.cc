@@ -81,6 +81,9 @@ std::string Text(const Record& record) {
       return absl::StrCat("data ", r.data.train_samples, " ", r.data.train_checksum, " ",
                           r.data.validation_samples, " ", r.data.validation_checksum);
     }
+    std::string operator()(const ShardLeaveRecord& r) {
+      return absl::StrCat("shard leaves ", r.generation.value(), " ", r.shard.value());
+    }
     std::string operator()(const GenerationEndRecord& r) {
       return absl::StrCat("end ", r.generation.value(), " ", r.reason);
     }
@@ -117,6 +120,7 @@ std::vector<Record> OneOfEach() {
           BindingRecord{Generation(1), 1, ViewId(1), SampleCursor(32), 0, false, true},
           ExclusionRecord{Generation(1), 1, Incarnation(3), "no heartbeat for 21s", 4, {5, 6}},
           DataRecord{{100, 0xFEDCBA9876543210, 20, 7}},
+          ShardLeaveRecord{Generation(1), ShardId(2)},
           GenerationEndRecord{Generation(1), "shard-0: its process has ended"},
           ViewRecord{ViewId(2), {}, {}}};
 }

@@ -74,7 +74,7 @@ TEST_F(ElasticRunTest, Drain_EndsTheWorkersProcess_NotTheRun) {
              "--set checkpoint.every=0 --set train.eval_every=0 --set train.steps=400");
   EXPECT_THAT(outcome.output, HasSubstr("drained=0"));
   EXPECT_THAT(outcome.output, HasSubstr("worker-1 has left the run; the run goes on without it"));
-  EXPECT_THAT(outcome.output, HasSubstr("no worker of the name worker-7"));
+  EXPECT_THAT(outcome.output, HasSubstr("no member of the name worker-7"));
   EXPECT_THAT(outcome.output, HasSubstr("exit=0"));
   EXPECT_EQ(Metrics("run").size(), 401u) << outcome.output;
 }

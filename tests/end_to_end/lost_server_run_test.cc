@@ -1,5 +1,6 @@
-// Shards and coordinators that are killed while a run trains.
+// Shards and coordinators that are killed, and shards that leave, while a run trains.
 #include <string>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
@@ -12,7 +13,17 @@ namespace {
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 
-using LostServerRunTest = DisturbedRun;
+class LostServerRunTest : public DisturbedRun {
+ protected:
+  // Each step has one line, and the closing one the bits of the other run.
+  void ExpectEachStepOnce(size_t steps, const std::string& undisturbed) const {
+    const std::vector<Json> lines = Metrics("run");
+    ASSERT_EQ(lines.size(), steps + 1);
+    for (size_t step = 0; step < lines.size(); ++step) EXPECT_EQ(lines[step]["step"], step);
+    EXPECT_EQ(lines.back()["generation"], 2);
+    EXPECT_EQ(StateHash("run"), StateHash(undisturbed));
+  }
+};
 
 // The work that is lost is bounded by the distance of checkpoints, and the bits are the same.
 TEST_F(LostServerRunTest, KilledShard_IsStartedAgain_AndTheRunEndsWithTheSameBits) {
@@ -73,6 +84,40 @@ TEST_F(LostServerRunTest, ACheckpointOnRequest_IsWhereTheRunGoesBackTo) {
     if (line["generation"] == 2 && first_again < 0) first_again = line["step"].get<int64_t>();
   }
   EXPECT_GE(first_again, 9) << outcome.output;
+}
+
+TEST_F(LostServerRunTest, DrainedShard_LeavesWithACheckpoint_AndNoStepIsDoneTwice) {
+  const std::string steps = "--set train.steps=200 --set checkpoint.every=0";
+  ASSERT_EQ(Train("undisturbed", steps).exit_status, 0);
+  const Outcome outcome = During(
+      absl::StrCat("lines 10; ", Program("sdp"), " drain $run shard-1; echo drained=$?; "), steps);
+  EXPECT_THAT(outcome.output, AllOf(HasSubstr("drained=0"),
+                                    HasSubstr("shard-1 has left the run; it is started again"),
+                                    HasSubstr("exit=0")));
+  ExpectEachStepOnce(200, "undisturbed");
+  const Outcome events = Shell(absl::StrCat("cat ", RunDir("run").string(), "/events.jsonl"));
+  EXPECT_THAT(events.output, AllOf(HasSubstr("\"shard\":\"shard-1\""),
+                                   HasSubstr("generation 1 is over: shard-1 has left")));
+}
+
+// By hand: it ends in order, and another process comes in its place.
+TEST_F(LostServerRunTest, AShardThatGetsSigterm_LeavesWithinItsGrace) {
+  const std::string steps = "--set train.steps=200 --set checkpoint.every=0";
+  ASSERT_EQ(Train("undisturbed", steps).exit_status, 0);
+  const std::string shard = Program("sdp-shard"), worker = Program("sdp-worker");
+  const Outcome outcome = Shell(absl::StrCat(
+      "bash -c 'run=", RunDir("run").string(), "; given=\"--config ", Config(),
+      " --set run.dir=$run ", steps, "\"; ", Program("sdp-coordinator"), " $given & top=$!; ",
+      "await() { for i in $(seq 600); do eval \"$1\" && break; sleep 0.05; done; }; ",
+      "await \"test -s $run/coordinator.address\"; ",
+      "given=\"$given --coordinator $(cat $run/coordinator.address)\"; ", shard,
+      " $given --name shard-0 & ", shard, " $given --name shard-1 --grace 60 & leaver=$!; ",
+      "for i in 0 1 2 3; do ", worker, " $given --name worker-$i & done; ",
+      "await \"test \\$(cat $run/metrics.jsonl 2>/dev/null | wc -l) -ge 10\"; ",
+      "kill -TERM $leaver; wait $leaver; echo left=$?; ", shard, " $given --name shard-1 & ",
+      "wait $top; echo exit=$?; wait'"));
+  EXPECT_THAT(outcome.output, AllOf(HasSubstr("left=0"), HasSubstr("exit=0")));
+  ExpectEachStepOnce(200, "undisturbed");
 }
 
 TEST_F(LostServerRunTest, AShardThatIsKilledAgainAndAgain_EndsTheRun) {

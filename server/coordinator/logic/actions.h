@@ -70,7 +70,7 @@ struct CoordinatorActions {
   std::vector<Release> releases;       // of what these tell
   std::vector<RunEvent> events;        // what happened, in order
   std::vector<std::string> log;        // for people: the events' texts, and lesser things
-  std::vector<ShardId> finish_shards;  // the run is complete: the shard may end
+  std::vector<ShardId> finish_shards;  // the run is complete, or they may leave it
   // This generation is over, and why, which is stored: the next one begins with the newest complete
   // checkpoint.
   // Nothing comes from this coordinator any more.

@@ -98,10 +98,10 @@ CoordinatorActions Coordinator::BeginStep(Incarnation incarnation, Step step, in
 }
 
 void Coordinator::TryBind(absl::Time now, CoordinatorActions* actions) {
-  if (phase_ != Phase::kTraining || closing_.has_value()) return;
+  if (phase_ != Phase::kTraining || closing_.has_value() || let_go_) return;
   // If nobody is left to ask, the closing binding is due all the same.
-  const bool wanted =
-      asked_.contains(next_step_) || asked_.contains(kFirstOfMine) || workers_.empty();
+  const bool wanted = asked_.contains(next_step_) || asked_.contains(kFirstOfMine) ||
+                      workers_.empty() || Draining();
   // At most two steps in flight.
   const bool may = wanted && committed_ >= next_step_ - 2;
   if (may && TooFew().empty()) BindStep(now, actions);
@@ -115,7 +115,7 @@ void Coordinator::TryBind(absl::Time now, CoordinatorActions* actions) {
 
 void Coordinator::BindStep(absl::Time now, CoordinatorActions* actions) {
   const Step t = next_step_;
-  const bool closing = t >= options_.steps || stop_requested_;
+  const bool closing = t >= options_.steps || stop_requested_ || Draining();
   if (closing) no_plan_.clear();
   // Weights that were given are worth knowing before the first step changes them.
   const Step first = options_.start.state.init_path.empty() ? 1 : 0;
@@ -133,12 +133,13 @@ void Coordinator::BindStep(absl::Time now, CoordinatorActions* actions) {
       for (auto& [name, worker] : workers_) worker.pace = Pace();  // there is more or less to do
     }
   }
+  const bool evaluate_at_end = t >= options_.steps && !stop_requested_;
   const BindingRecord record{generation_,
                              t,
                              view_->id(),
                              cursor_,
                              closing ? 0 : view_->samples(),
-                             options_.validation && (closing ? !stop_requested_ : due),
+                             options_.validation && (closing ? evaluate_at_end : due),
                              closing,
                              CheckpointDue(t, closing, now)};
   StepState& step = OpenStep(record, cursor_.Take(record.samples));
@@ -252,7 +253,12 @@ bool Coordinator::AnswerUnbound(Incarnation incarnation, Step step, CoordinatorA
   if (step == kFirstOfMine) return false;
   if (step < worker.answered) return true;  // a copy of a question that was answered long ago
   if (step > worker.answered) {
-    if (worker.more_evaluations.empty()) return false;
+    if (worker.more_evaluations.empty()) {
+      // Who leaves needs not see how the generation ends.
+      if (!worker.leaving || !ClosesGeneration()) return false;
+      TellFinished(incarnation, step, actions);
+      return true;
+    }
     worker.answered = step;
     worker.last_evaluations = std::exchange(worker.more_evaluations, {});
   }

@@ -242,6 +242,7 @@ CoordinatorActions Coordinator::ShardFinished(ShardId shard, absl::Time now) {
   CoordinatorActions actions;
   if (const size_t number = static_cast<size_t>(shard.value()); number < shards_.size()) {
     shards_[number].finished = true;
+    ShardsAreGone(now, &actions);
     TryFinish(now, &actions);
   }
   return actions;
@@ -254,19 +255,24 @@ CoordinatorActions Coordinator::Stop(const std::string& reason, absl::Time now) 
     End(absl::CancelledError(absl::StrCat("stopped before the first step: ", reason)), &actions);
     return actions;
   }
-  if (closing_.has_value()) {  // every step is done: the end is near, and in order
+  if (closing_.has_value() && !ClosesGeneration()) {  // all is done: the end is near, and in order
     actions.log.push_back(absl::StrCat("already finishing (", reason, ")"));
     return actions;
   }
   stop_requested_ = true;
   stop_reason_ = reason;
-  // Two steps may be in flight, and long; how long the first one takes nobody knows yet.
-  end_by_ = now + (slowest_step_ == absl::ZeroDuration()
-                       ? options_.first_step_timeout
-                       : std::max(options_.stop_timeout, 3 * slowest_step_));
+  end_by_ = now + StopTime();
   Tell({.kind = RunEvent::Kind::kStop, .reason = reason}, &actions);
-  TryBind(now, &actions);  // if nobody is there to ask for it
+  TryBind(now, &actions);    // if nobody is there to ask for it
+  TryFinish(now, &actions);  // at the checkpoint that was taken for a shard
   return actions;
+}
+
+// To the next unbound step. Two may be in flight, and long; how long the first one takes nobody
+// knows yet.
+absl::Duration Coordinator::StopTime() const {
+  return slowest_step_ == absl::ZeroDuration() ? options_.first_step_timeout
+                                               : std::max(options_.stop_timeout, 3 * slowest_step_);
 }
 
 void Coordinator::TryFinish(absl::Time now, CoordinatorActions* actions) {
@@ -280,6 +286,7 @@ void Coordinator::TryFinish(absl::Time now, CoordinatorActions* actions) {
                           hashed && committed_ + 1 == *closing_ && it->second.evaluated() &&
                           checkpoints_.empty() && deferred_.empty();
     if (!complete) return;
+    if (ClosesGeneration()) return LetShardsGo(now, actions);
     StepMetrics last = MetricsOf(it->second, now);
     last.state_hash =
         Hash64({reinterpret_cast<const char*>(hashes_.data()), hashes_.size() * sizeof(uint64_t)});

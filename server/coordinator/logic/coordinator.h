@@ -129,8 +129,13 @@ class Coordinator {
   // The worker wants to go: the next step is bound without it. It is told that it may when it asks
   // for that step.
   CoordinatorActions Leave(Incarnation worker, absl::Time now);
-  // The worker of this name is to leave. NotFound in `*error`: there is none.
-  CoordinatorActions DrainWorker(const std::string& name, absl::Time now, absl::Status* error);
+  // The shard wants to go. A checkpoint is bound at the next unbound step, and nothing after it;
+  // then the shard is told that it may end, and the next generation begins with that checkpoint.
+  // Others that want to go meanwhile go with it.
+  CoordinatorActions LeaveShard(ShardId shard, absl::Time now);
+  // The worker or shard of this name is to leave. NotFound in `*error`: there is none.
+  // FailedPrecondition: it is a shard that the run has not begun with.
+  CoordinatorActions Drain(const std::string& name, absl::Time now, absl::Status* error);
   // The process of the worker or shard of this name has ended: it is lost, without waiting for its
   // lease. Before the first view one worker less is waited for, whether or not it had come.
   // NotFound in `*error`: there is none.
@@ -222,6 +227,14 @@ class Coordinator {
   void ForgetLeft();
   bool Busy(Incarnation worker) const;  // with what it is bound to
 
+  // drain.cc
+  bool Draining() const { return drain_by_ != absl::InfiniteFuture(); }
+  bool ClosesGeneration() const;
+  std::vector<std::string> LeavingShards() const;  // names
+  void LetShardsGo(absl::Time now, CoordinatorActions* actions);
+  void ShardsAreGone(absl::Time now, CoordinatorActions* actions);
+  void EndLateDrain(absl::Time now, CoordinatorActions* actions);
+
   // binding.cc
   void TryBind(absl::Time now, CoordinatorActions* actions);
   void BindStep(absl::Time now, CoordinatorActions* actions);
@@ -250,6 +263,7 @@ class Coordinator {
   absl::Status RestoreRecord(const Record& record, Restoring& restoring,
                              CoordinatorActions* actions);
   absl::Status RestoreShard(const ShardRecord& record, absl::Time now);
+  absl::Status RestoreLeave(const ShardLeaveRecord& record, absl::Time now);
   bool HasShards() const;
   void RestoreWorker(const MemberRecord& record, absl::Time now);
   absl::Status RestoreView(const ViewRecord& record, Restoring& restoring);
@@ -296,6 +310,7 @@ class Coordinator {
   void End(absl::Status status, CoordinatorActions* actions);
   void Progress(absl::Time now) { last_progress_ = now; }
   void ForgiveStall(absl::Time now, CoordinatorActions* actions);
+  absl::Duration StopTime() const;
 
   const Options options_;
   int gone_ = 0;
@@ -358,7 +373,9 @@ class Coordinator {
 
   bool stop_requested_ = false;
   std::string stop_reason_;
-  absl::Time end_by_ = absl::InfiniteFuture();  // of an ending run
+  absl::Time end_by_ = absl::InfiniteFuture();    // of an ending run
+  absl::Time drain_by_ = absl::InfiniteFuture();  // of shards that leave; none does
+  bool let_go_ = false;                           // they were told that they may
   absl::Time last_tick_ = absl::InfinitePast();
   absl::Time first_bound_ = absl::InfinitePast(), last_commit_ = absl::InfinitePast();
   absl::Time last_progress_ = absl::InfinitePast();

@@ -40,17 +40,6 @@ CoordinatorActions Coordinator::Leave(Incarnation incarnation, absl::Time now) {
   return actions;
 }
 
-CoordinatorActions Coordinator::DrainWorker(const std::string& name, absl::Time now,
-                                            absl::Status* error) {
-  const WorkerState* const worker = workers_.Find(name);
-  if (worker == nullptr) {
-    *error = absl::NotFoundError(absl::StrCat("no worker of the name ", name, " is in the run"));
-    return {};
-  }
-  *error = absl::OkStatus();
-  return Leave(worker->incarnation, now);
-}
-
 CoordinatorActions Coordinator::ProcessEnded(const std::string& name, absl::Time now,
                                              absl::Status* error) {
   CoordinatorActions actions;
@@ -106,7 +95,7 @@ std::string Coordinator::PausedBy() const {
 
 std::string Coordinator::TooFew() const {
   if (phase_ != Phase::kTraining || closing_.has_value()) return "";
-  if (next_step_ >= options_.steps || stop_requested_) return "";  // the closing binding
+  if (next_step_ >= options_.steps || stop_requested_ || Draining()) return "";  // it closes
   const int needed = LeastWorkers(next_step_);
   if (workers_.staying() >= needed) return "";
   return absl::StrCat("paused before step ", next_step_, ": ", workers_.staying(),

@@ -69,13 +69,19 @@ struct ScaleRecord {
   double scale = 1;
 };
 
+// The shard wants to go, and is let go once its parameters are in a checkpoint.
+struct ShardLeaveRecord {
+  Generation generation;
+  ShardId shard;
+};
 // The generation is over: whoever finds this last goes back to a checkpoint.
 struct GenerationEndRecord {
   Generation generation;
   std::string reason;
 };
 
-using Record = std::variant<GenerationRecord, MemberRecord, ShardRecord, ViewRecord, BindingRecord,
-                            ScaleRecord, ExclusionRecord, DataRecord, GenerationEndRecord>;
+using Record =
+    std::variant<GenerationRecord, MemberRecord, ShardRecord, ViewRecord, BindingRecord,
+                 ScaleRecord, ExclusionRecord, DataRecord, ShardLeaveRecord, GenerationEndRecord>;
 
 }  // namespace sdp

@@ -117,8 +117,10 @@ absl::Status Coordinator::RestoreRecord(const Record& record, Restoring& restori
     }
   } else if (const auto* exclusion = std::get_if<ExclusionRecord>(&record)) {
     return RestoreExclusion(*exclusion, restoring, actions);
+  } else if (const auto* leave = std::get_if<ShardLeaveRecord>(&record)) {
+    return RestoreLeave(*leave, restoring.now);
   } else if (const auto* end = std::get_if<GenerationEndRecord>(&record)) {
-    if (end->generation == generation_) restoring.end = end->reason;
+    restoring.end = end->reason;
   }
   return absl::OkStatus();
 }
@@ -132,6 +134,15 @@ absl::Status Coordinator::RestoreShard(const ShardRecord& record, absl::Time now
   shard.registration = {record.name, record.address, options_.config_hash, record.instance};
   shard.fragments = owned_[number].size();
   shard.heard = now;
+  return absl::OkStatus();
+}
+
+absl::Status Coordinator::RestoreLeave(const ShardLeaveRecord& record, absl::Time now) {
+  const auto number = static_cast<size_t>(record.shard.value());
+  if (number >= shards_.size())
+    return Damaged(absl::StrCat("shard ", number, " of ", shards_.size(), " leaves"));
+  shards_[number].leaving = true;
+  drain_by_ = now + StopTime();
   return absl::OkStatus();
 }
 

@@ -58,6 +58,10 @@ std::string EventText(const RunEvent& event) {
     case RunEvent::Kind::kReady:
       return absl::StrCat(event.worker, " is ready (workers: ", event.workers, ")");
     case RunEvent::Kind::kLeave:
+      if (!event.shard.empty()) {
+        return absl::StrCat(event.shard, " leaves; the next generation begins with version ",
+                            event.step);
+      }
       return absl::StrCat(event.worker, " leaves; the steps before ", event.step, " it finishes");
     case RunEvent::Kind::kLetGo:
       return because(event.worker, " is let go");

@@ -12,11 +12,12 @@ namespace sdp {
 // it happened says whoever carries the actions out. A field that a kind does not name is not set.
 struct RunEvent {
   enum class Kind {
-    kStart,    // a generation, with version `step`. reason: of what, and what was set aside for it
-    kJoin,     // `worker` has registered, as `incarnation`
-    kReady,    // it can train. workers: ready ones
-    kLeave,    // it finishes the steps before `step`, and goes
-    kLetGo,    // it is out before any step was bound with it. reason
+    kStart,  // a generation, with version `step`. reason: of what, and what was set aside for it
+    kJoin,   // `worker` has registered, as `incarnation`
+    kReady,  // it can train. workers: ready ones
+    kLeave,  // it finishes the steps before `step`, and goes. Of a `shard`: with version `step` in
+             // a checkpoint, with which the next generation begins
+    kLetGo,  // it is out before any step was bound with it. reason
     kExclude,  // it is out. reason
     kReplan,   // from `step` on: view, workers, plan_hash. A rotation, which follows from the step,
               // is no event. reason: a phase's beginning, other portions, what to know of the plan;
@@ -36,7 +37,7 @@ struct RunEvent {
   Kind kind = Kind::kStart;
   Generation generation = {};
   Step step = -1;  // the next to bind, where the kind does not say another one
-  std::string worker = "";
+  std::string worker = "", shard = "";
   Incarnation incarnation = {};
   ViewId view = {};
   int workers = 0;

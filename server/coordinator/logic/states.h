@@ -29,7 +29,8 @@ struct ShardState {
   size_t fragments = 0;
   Step done = -2;  // all its fragments have version done + 1; the start state is one too
   bool hashed = false;
-  bool finished = false;
+  bool leaving = false;   // on its own request, or someone's
+  bool finished = false;  // it was told that it may end, and does
   absl::Time heard;
   std::string phase;
   int64_t peak_memory_bytes = 0;

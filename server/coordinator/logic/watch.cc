@@ -141,6 +141,7 @@ void Coordinator::ForgiveStall(absl::Time now, CoordinatorActions* actions) {
   for (auto& [name, worker] : workers_) worker.heard += stall;
   last_progress_ += stall;
   end_by_ += stall;
+  drain_by_ += stall;
   actions->log.push_back(absl::StrCat("the coordinator stood still for ",
                                       absl::FormatDuration(absl::Trunc(stall, absl::Seconds(1)))));
 }
@@ -162,6 +163,7 @@ CoordinatorActions Coordinator::Tick(absl::Time now) {
   if (phase_ == Phase::kEnding) return actions;
   NoticeCut(now, &actions);
   LoseSilentShards(now, &actions);
+  if (now > drain_by_ && (let_go_ || !writing)) EndLateDrain(now, &actions);
   if (phase_ == Phase::kOver) return actions;
   if (!shards_.empty()) ExcludeSilent(now, &actions);
   MakeView(now, &actions);
@@ -197,6 +199,8 @@ CoordinatorActions Coordinator::Tick(absl::Time now) {
 
 std::string Coordinator::WaitingFor() const {
   std::vector<std::string> who;
+  if (let_go_ && phase_ < Phase::kEnding)
+    return absl::StrCat(absl::StrJoin(LeavingShards(), ", "), " to leave");
   switch (phase_) {
     case Phase::kShards:
       for (const auto& [name, shard] : registered_shards_) who.push_back(name);
@@ -225,7 +229,9 @@ std::string Coordinator::WaitingFor() const {
       return "";
   }
   if (const std::string paused = PausedBy(); !paused.empty() && steps_.empty()) return paused;
-  return WaitingForSteps();
+  return Draining() ? absl::StrCat(WaitingForSteps(), "; then ",
+                                   absl::StrJoin(LeavingShards(), ", "), " may leave")
+                    : WaitingForSteps();
 }
 
 std::string Coordinator::WaitingForSteps() const {

@@ -71,8 +71,12 @@ absl::Status CoordinatorService::OnReady(const proto::ReadyRequest& request) {
 
 absl::Status CoordinatorService::OnLeave(const proto::LeaveRequest& request) {
   if (over_.has_value()) return over_->ok() ? absl::OkStatus() : Over();
-  SDP_RETURN_IF_ERROR(CheckReport(request.generation(), {Role::kWorker, request.worker()}));
-  Execute(logic_->Leave(Incarnation(request.worker()), absl::Now()));
+  const bool shard = request.has_shard();
+  const MemberKey key = {shard ? Role::kShard : Role::kWorker,
+                         shard ? request.shard() : request.worker()};
+  SDP_RETURN_IF_ERROR(CheckReport(request.generation(), key));
+  Execute(shard ? logic_->LeaveShard(ShardId(request.shard()), absl::Now())
+                : logic_->Leave(Incarnation(request.worker()), absl::Now()));
   return absl::OkStatus();
 }
 
@@ -81,7 +85,7 @@ absl::Status CoordinatorService::OnDrain(const proto::DrainRequest& request) {
   absl::Status error;
   const absl::Time now = absl::Now();
   Execute(request.gone() ? logic_->ProcessEnded(request.name(), now, &error)
-                         : logic_->DrainWorker(request.name(), now, &error));
+                         : logic_->Drain(request.name(), now, &error));
   return error;
 }
 
@@ -240,7 +244,9 @@ proto::RunStatus CoordinatorService::Status() const {
   const absl::Time now = absl::Now();
   const RunStatus status = logic_->status(now);
   proto::RunStatus message;
-  message.set_phase(over_.has_value() ? "over" : going_back_ ? "going back" : status.phase);
+  // The generation may be over, and its end not stored yet.
+  const bool going_back = going_back_ || status.phase == "over";
+  message.set_phase(over_.has_value() ? "over" : going_back ? "going back" : status.phase);
   message.set_waiting_for(WaitingFor());
   if (over_.has_value())
     message.set_waiting_for(over_->ok() ? "finished" : std::string(over_->message()));

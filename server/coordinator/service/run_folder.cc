@@ -172,6 +172,7 @@ std::string EventJson(const RunEvent& event, absl::Time at) {
   json["generation"] = event.generation.value();
   json["step"] = event.step;
   if (!event.worker.empty()) json["worker"] = event.worker;
+  if (!event.shard.empty()) json["shard"] = event.shard;
   if (event.incarnation != Incarnation()) json["incarnation"] = event.incarnation.value();
   if (event.view != ViewId()) json["view"] = event.view.value();
   if (event.workers > 0) json["workers"] = event.workers;

@@ -144,6 +144,8 @@ constexpr std::array<Kind, std::variant_size_v<Record>> kKinds = {{
      "one INTEGER UNIQUE, train_samples INTEGER, train_checksum INTEGER, validation_samples "
      "INTEGER, validation_checksum INTEGER",
      "one, train_samples, train_checksum, validation_samples, validation_checksum", 5, kAgain},
+    {"shard_leaves", "generation INTEGER, shard INTEGER, UNIQUE (generation, shard)",
+     "generation, shard", 2, kOnce},
     {"ends", "generation INTEGER UNIQUE, reason TEXT", "generation, reason", 2, kOnce},
 }};
 
@@ -211,6 +213,10 @@ void Bind(Statement& to, const DataRecord& record) {
       .Bind(static_cast<int64_t>(record.data.train_checksum))
       .Bind(record.data.validation_samples)
       .Bind(static_cast<int64_t>(record.data.validation_checksum));
+}
+
+void Bind(Statement& to, const ShardLeaveRecord& record) {
+  to.Bind(record.generation.value()).Bind(int64_t{record.shard.value()});
 }
 
 void Bind(Statement& to, const GenerationEndRecord& record) {
@@ -301,6 +307,11 @@ absl::Status ReadRow(Statement& row, DataRecord* record) {
   row.Integer();
   record->data = {row.Integer(), static_cast<uint64_t>(row.Integer()), row.Integer(),
                   static_cast<uint64_t>(row.Integer())};
+  return absl::OkStatus();
+}
+
+absl::Status ReadRow(Statement& row, ShardLeaveRecord* record) {
+  *record = {Generation(row.Integer()), ShardId(static_cast<int32_t>(row.Integer()))};
   return absl::OkStatus();
 }
 

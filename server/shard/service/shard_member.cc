@@ -28,19 +28,18 @@ ShardMember::ShardMember(Options options, const RunSetup* setup)
                     static_cast<uint64_t>(setup->config.train().seed())) {}
 
 ShardMember::~ShardMember() {
-  if (loop_ != nullptr) loop_->Stop();  // now nothing else touches the rest
+  loop_.Stop();  // now nothing else touches the rest
   heartbeats_ = nullptr;
 }
 
 absl::Status ShardMember::Run() {
   SDP_ASSIGN_OR_RETURN(const auto channel, MakeChannel(options_.coordinator, options_.security));
-  loop_ = std::make_unique<EventLoop>("shard");
   CoordinatorClient::Options client;
   client.address = options_.coordinator;
   if (options_.before != 0) client.unreachable_after = client.gone_after;
   client.on_report_error = [this](const absl::Status& status) { End(status); };
   client.on_waiting = [](const std::string& for_what) { spdlog::info("waiting for {}", for_what); };
-  coordinator_ = std::make_unique<CoordinatorClient>(channel, loop_.get(), std::move(client));
+  coordinator_ = std::make_unique<CoordinatorClient>(channel, &loop_, std::move(client));
 
   ShardService::Options service;
   service.name = options_.name;
@@ -49,17 +48,20 @@ absl::Status ShardMember::Run() {
   // Two of each worker, while it may have older ones that are not yet known to be broken.
   service.waiting_streams = static_cast<size_t>(4 * setup_->config.cluster().workers() + 64);
   service_ = std::make_unique<ShardService>(
-      std::move(service), loop_.get(), static_cast<CoordinatorLink*>(this), [this] {
-        // The coordinator says so when it has all our reports; this only makes sure.
+      std::move(service), &loop_, static_cast<CoordinatorLink*>(this), [this] {
+        // The coordinator says so when it has all our reports; this only makes sure. If the shard
+        // may leave the run, that may go back before they are acknowledged.
+        leaving_ = true;
         coordinator_->WhenReported([this](const absl::Status& status) { End(status); });
       });
   SDP_ASSIGN_OR_RETURN(const std::unique_ptr<RpcServer> server,
                        RpcServer::Start(options_.listen, options_.security, {service_.get()}));
   const std::string address = options_.advertise.empty() ? server->address() : options_.advertise;
   spdlog::info("listening at {}", server->address());
-  loop_->Post([this, address] { Register(address); });
+  loop_.Post([this, address] { Register(address); });
 
-  const absl::Status why = AwaitEnd();
+  absl::Status why = AwaitEnd();
+  if (leaving_ && absl::IsAborted(why)) why = absl::OkStatus();  // nobody needs what is here
   server->Shutdown(why.ok() ? kGrace : absl::ZeroDuration());
   return why;
 }
@@ -80,13 +82,14 @@ void ShardMember::Register(const std::string& address) {
 }
 
 void ShardMember::Admitted(const ShardAdmission& admission) {
+  shard_ = admission.shard;
   // Heartbeats first: loading the start state may take longer than a lease.
   auto own_connection = MakeChannel(options_.coordinator, options_.security, Sockets::kOwn);
   if (!own_connection.ok()) return End(own_connection.status());
   Heartbeats::Options options;
   options.address = options_.coordinator;
   options.generation = admission.generation;
-  options.restarted = [this] { service_->Reconnected(); };
+  options.restarted = [this] { loop_.Post([this] { CoordinatorRestarted(); }); };
   heartbeats_ = std::make_unique<Heartbeats>(
       *own_connection, admission.shard,
       [this] {
@@ -132,6 +135,32 @@ void ShardMember::Admitted(const ShardAdmission& admission) {
                shard->owned().size(),
                absl::FormatDuration(absl::Trunc(absl::Now() - begin, absl::Milliseconds(1))));
   service_->Start(admission, std::move(shard));
+}
+
+void ShardMember::Leave(absl::Duration grace, const std::string& why) {
+  if (grace <= absl::ZeroDuration()) return End(absl::CancelledError(why));
+  loop_.Post([this, grace, why] {
+    if (!shard_.has_value()) return End(absl::CancelledError(why));
+    spdlog::info("leaving: {}", why);
+    leaving_ = true;
+    SayLeave();
+    loop_.PostAt(absl::Now() + grace, [this, why] {
+      End(absl::CancelledError(absl::StrCat(why, ", and there was no checkpoint in time")));
+    });
+  });
+}
+
+void ShardMember::SayLeave() {
+  coordinator_->Leave(*shard_, [this](const absl::Status& status) {
+    if (!status.ok()) End(Context(status, "leave"));
+  });
+}
+
+// It knows who we are; what we reported and asked it may not know.
+void ShardMember::CoordinatorRestarted() {
+  spdlog::warn("the coordinator was started again");
+  service_->Reconnected();
+  if (leaving_) SayLeave();
 }
 
 void ShardMember::ReportStepDone(const StepDone& report) {

@@ -3,9 +3,11 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "absl/status/status.h"
+#include "absl/time/time.h"
 #include "common/base/mutex.h"
 #include "common/control/coordinator_client.h"
 #include "common/control/heartbeats.h"
@@ -38,7 +40,8 @@ class ShardMember final : private CoordinatorLink {
   ShardMember(Options options, const RunSetup* setup);
   ~ShardMember();
 
-  // Returns when the run is over for this shard: OK - finished. Cancelled - stopped on request.
+  // Returns when the run is over for this shard: OK - finished, or it has left, or was about
+  // to when the run went back to a checkpoint. Cancelled - stopped on request.
   // Aborted - the run has gone back to a checkpoint: another life may register again.
   // Otherwise why it cannot go on: it cannot listen, the coordinator refuses it, has been out of
   // reach for 30 s (later 5 minutes), or ended the run with an error.
@@ -46,11 +49,16 @@ class ShardMember final : private CoordinatorLink {
 
   // Makes Run return `why`, unless it has a reason already.
   void End(const absl::Status& why) ABSL_LOCKS_EXCLUDED(mutex_);
+  // Leaves the run: once its parameters are in a checkpoint Run returns OK; after `grace` it gives
+  // up, and Run returns Cancelled. From any thread.
+  void Leave(absl::Duration grace, const std::string& why);
 
  private:
   // On the loop.
   void Register(const std::string& address);
   void Admitted(const ShardAdmission& admission);
+  void SayLeave();
+  void CoordinatorRestarted();
   void ReportReduced(const Reduced& report) override { coordinator_->ReportReduced(report); }
   void ReportDiagnosed(const Diagnosed& report) override { coordinator_->ReportDiagnosed(report); }
   void ReportStepDone(const StepDone& report) override;
@@ -70,11 +78,13 @@ class ShardMember final : private CoordinatorLink {
   const RunSetup* const setup_;
   StartValues start_values_;
   std::atomic<Step> step_ = -1;  // -1: the start state is not loaded
+  std::atomic<bool> leaving_ = false;
   Mutex mutex_;
   bool ended_ ABSL_GUARDED_BY(mutex_) = false;
   absl::Status why_ ABSL_GUARDED_BY(mutex_);
 
-  std::unique_ptr<EventLoop> loop_;  // what follows is used on it; it stops first
+  EventLoop loop_{"shard"};       // what follows is used on it; it stops first
+  std::optional<ShardId> shard_;  // none: not admitted
   std::unique_ptr<CoordinatorClient> coordinator_;
   std::unique_ptr<ShardService> service_;
   std::unique_ptr<Heartbeats> heartbeats_;

@@ -51,7 +51,8 @@ class ShardService final : public ShardServiceBase {
     absl::Duration stalled_write = absl::Seconds(60);  // then a peer that takes nothing is cut off
   };
 
-  // `finished` is called on `logic` when the coordinator has said that the run is complete.
+  // `finished` is called on `logic` when the coordinator has said that the run is complete, or
+  // that the shard may leave it.
   ShardService(Options options, EventLoop* logic, CoordinatorLink* coordinator,
                std::function<void()> finished);
 
