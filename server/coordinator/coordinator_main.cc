@@ -203,6 +203,8 @@ absl::Status Serve(const Flags& flags, const RunSetup& setup, const std::string&
   options.logic.config = config;
   options.logic.start = opened.beginning.start;
   options.logic.start.notes = opened.beginning.notes;
+  if (options.logic.spike_factor > 0)
+    options.logic.start.losses = folder->NewestLosses(LossWatch::kWindow);
   options.logic.coverage = opened.beginning.coverage;
   options.go_back = [&setup, coverage = opened.beginning.coverage](GenerationStart next) {
     return GoBack(setup, CheckpointsPath(setup.config), coverage, std::move(next));

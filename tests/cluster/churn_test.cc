@@ -520,7 +520,7 @@ TEST(ChurnTest, ASpikeOfTheLoss_GoesBack_AndTheSamplesComeInANewOrder) {
 TEST(ChurnTest, ASpikeOfTheLoss_ThenLostServers_KeepsTheNewOrder) {
   Case c{.workers = 2, .steps = 60, .checkpoint_every = 10, .spike_at = 47, .spikes = 1};
   const ChurnRun undisturbed(c);
-  for (int64_t at = 200; at < 5000; at += kSanitized ? 700 : 150) {
+  for (int64_t at = 200; at < 5000; at += kSanitized ? 1500 : 500) {
     c.changes = {{Ms(at), What::kKillCoordinator, 0, Ms(20)},
                  {Ms(at + 300), What::kKillShard, 1, Ms(50)}};
     const ChurnRun run(c);

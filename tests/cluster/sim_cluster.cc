@@ -533,6 +533,10 @@ void SimCluster::RestartCoordinator() {
   }
   going_back_ = false;
   generation_ = options.start.generation;
+  options.start.losses.clear();
+  for (const StepMetrics& line : disk_.metrics) {
+    if (line.loss.has_value()) options.start.losses.push_back(*line.loss);
+  }
   generation_options_ = options;
   coordinator_ = std::make_unique<Coordinator>(options);
   if (!begun) return Do(coordinator_->Start(now_));

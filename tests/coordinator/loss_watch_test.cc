@@ -25,6 +25,17 @@ TEST(LossWatchTest, TooFewSteps_NothingIsASpike) {
   EXPECT_TRUE(watch.Add(20, 100).has_value());
 }
 
+// A spike is seen at once after going back for the one before it.
+TEST(LossWatchTest, GoesOnFromTheLossesOfTheStepsBefore) {
+  LossWatch before(2);
+  for (Step t = 0; t < 150; ++t) before.Add(t, static_cast<double>(t));
+  EXPECT_EQ(before.recent().size(), LossWatch::kWindow);
+  EXPECT_EQ(before.recent().front(), 50);
+  LossWatch after(2, before.recent());
+  EXPECT_FALSE(after.Add(140, 199).has_value());
+  EXPECT_TRUE(after.Add(141, 210).has_value());
+}
+
 // A rise that lasts becomes what is usual; a fall makes less a spike.
 TEST(LossWatchTest, TheMedianFollowsTheLastSteps) {
   LossWatch watch(2);

@@ -298,6 +298,9 @@ TEST_F(ResumeTest, Reshuffles_AreTheRunsFromThenOn) {
   const auto resumed = ResumeRun(setup_, request_);
   ASSERT_TRUE(resumed.ok()) << resumed.status();
   EXPECT_THAT(resumed->start.reshuffles, ElementsAre(640, 640));
+  // Everything was killed before the generation after a spike began.
+  request_.records.push_back(GenerationEndRecord{Generation(2), "a spike", /*reshuffle=*/true});
+  EXPECT_THAT(ResumeRun(setup_, request_)->start.reshuffles, ElementsAre(640, 640, 640));
   const auto taken_up = TakeUpRun(setup_, request_);
   ASSERT_TRUE(taken_up.ok()) << taken_up.status();
   EXPECT_THAT((*taken_up)->start.reshuffles, ElementsAre(640, 640));

@@ -7,6 +7,7 @@
 
 #include <csignal>
 #include <filesystem>
+#include <fstream>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <string>
@@ -139,6 +140,22 @@ TEST(RunFolderTest, AppendMetrics_IsThereAtOnce) {
   ASSERT_TRUE(run.ok()) << run.status();
   ASSERT_TRUE((*run)->AppendMetrics(Trained()).ok());
   EXPECT_EQ(ReadAll(folder / "first/metrics.jsonl"), MetricsJson(Trained()) + "\n");
+}
+
+TEST(RunFolderTest, NewestLosses_TheOldestFirst_OfLinesThatHaveOne) {
+  TempFolder folder;
+  const auto run = RunFolder::Create(folder / "first");
+  ASSERT_TRUE(run.ok()) << run.status();
+  EXPECT_TRUE((*run)->NewestLosses(3).empty());
+  for (const double loss : {4.0, 1.0 / 3, 2.0, 1.0}) {
+    StepMetrics metrics = Trained();
+    metrics.loss = loss;
+    ASSERT_TRUE((*run)->AppendMetrics(metrics).ok());
+    metrics.loss.reset();
+    ASSERT_TRUE((*run)->AppendMetrics(metrics).ok());
+  }
+  std::ofstream(folder / "first/metrics.jsonl", std::ios::app) << "{\"loss\":";
+  EXPECT_EQ((*run)->NewestLosses(3), (std::vector<double>{1.0 / 3, 2, 1}));
 }
 
 TEST(RunFolderTest, AppendEvent_IsThereAtOnce_AndWithoutRoomItsErrorStays) {

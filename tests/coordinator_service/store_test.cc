@@ -85,7 +85,7 @@ std::string Text(const Record& record) {
       return absl::StrCat("shard leaves ", r.generation.value(), " ", r.shard.value());
     }
     std::string operator()(const GenerationEndRecord& r) {
-      return absl::StrCat("end ", r.generation.value(), " ", r.reason);
+      return absl::StrCat("end ", r.generation.value(), " ", r.reason, " ", r.reshuffle);
     }
     std::string operator()(const ScaleRecord& r) {
       return absl::StrCat("scale ", r.generation.value(), " ", r.step, " ",
@@ -121,7 +121,7 @@ std::vector<Record> OneOfEach() {
           ExclusionRecord{Generation(1), 1, Incarnation(3), "no heartbeat for 21s", 4, {5, 6}},
           DataRecord{{100, 0xFEDCBA9876543210, 20, 7}},
           ShardLeaveRecord{Generation(1), ShardId(2)},
-          GenerationEndRecord{Generation(1), "shard-0: its process has ended"},
+          GenerationEndRecord{Generation(1), "shard-0: its process has ended", true},
           ViewRecord{ViewId(2), {}, {}}};
 }
 

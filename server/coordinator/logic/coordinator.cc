@@ -68,7 +68,7 @@ Coordinator::Coordinator(const Options& options)
       next_step_(options.start.state.step),
       committed_(options.start.state.step - 2),
       hashes_(place_.size()),
-      loss_watch_(options.spike_factor),
+      loss_watch_(options.spike_factor, options.start.losses),
       first_bound_(options.start.first_bound) {}
 
 CoordinatorActions Coordinator::Start(absl::Time now) {

@@ -38,7 +38,8 @@ struct GenerationStart {
   StartState state;
   SampleCursor cursor;              // before the first step
   std::vector<int64_t> reshuffles;  // of the sample order (common/data/sample_order.h)
-  bool reshuffle = false;  // once more, from the cursor on: who reads the checkpoint does it
+  bool reshuffle = false;      // once more, from the cursor on: who reads the checkpoint does it
+  std::vector<double> losses;  // of the last steps before, a spike's measure (loss_watch.h)
   std::optional<DataSummary> data;  // that workers must have; none: the first worker's counts
   uint64_t init_checksum = 0;       // of state.init_path
   std::vector<std::string> notes;   // for people: what was found, and set aside for it

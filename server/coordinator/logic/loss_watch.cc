@@ -11,7 +11,7 @@ std::optional<std::string> LossWatch::Add(Step step, double loss) {
   if (factor_ == 0) return std::nullopt;
   std::optional<std::string> spike;
   if (recent_.size() >= kLeast) {
-    std::vector<double> losses(recent_.begin(), recent_.end());
+    std::vector<double> losses = recent();
     const auto middle = losses.begin() + static_cast<ptrdiff_t>(losses.size() / 2);
     std::nth_element(losses.begin(), middle, losses.end());
     if (loss > factor_ * *middle) {

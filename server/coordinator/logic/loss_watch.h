@@ -3,6 +3,7 @@
 #include <deque>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "common/base/ids.h"
 
@@ -17,8 +18,12 @@ class LossWatch {
   // Fewer say little: nothing is a spike before so many.
   static constexpr size_t kLeast = 20;
 
-  // `factor`: above 1, or 0: nothing is a spike.
-  explicit LossWatch(double factor) : factor_(factor) {}
+  // `factor`: above 1, or 0: nothing is a spike. `losses`: of the steps before, in their order.
+  explicit LossWatch(double factor, const std::vector<double>& losses = {})
+      : factor_(factor), recent_(losses.begin(), losses.end()) {}
+
+  // Those that count for the next step, in their order; at most kWindow.
+  std::vector<double> recent() const { return {recent_.begin(), recent_.end()}; }
 
   // Adds a step's loss, in the order of steps. What is wrong with it, for people; nullopt: nothing.
   std::optional<std::string> Add(Step step, double loss);

@@ -340,7 +340,7 @@ void Coordinator::LoseShard(const std::string& why, absl::Time now, CoordinatorA
   if (stop_requested_) return End(absl::UnavailableError(why), actions);
   CoordinatorActions then;
   EndGeneration(why, now, &then);
-  Persist(GenerationEndRecord{generation_, why}, std::move(then), actions);
+  Persist(GenerationEndRecord{generation_, why, spiked_}, std::move(then), actions);
 }
 
 // `then`: what may be told once the end is stored.

@@ -78,6 +78,7 @@ struct ShardLeaveRecord {
 struct GenerationEndRecord {
   Generation generation;
   std::string reason;
+  bool reshuffle = false;  // the next one begins with a reshuffle of the sample order
 };
 
 using Record =

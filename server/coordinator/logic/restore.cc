@@ -121,6 +121,7 @@ absl::Status Coordinator::RestoreRecord(const Record& record, Restoring& restori
     return RestoreLeave(*leave, restoring.now);
   } else if (const auto* end = std::get_if<GenerationEndRecord>(&record)) {
     restoring.end = end->reason;
+    spiked_ = end->reshuffle;
   }
   return absl::OkStatus();
 }

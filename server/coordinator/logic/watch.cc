@@ -284,6 +284,7 @@ GenerationStart Coordinator::NextStart() const {
   next.init_checksum = options_.start.init_checksum;
   next.reshuffles = options_.start.reshuffles;
   next.reshuffle = spiked_;
+  next.losses = loss_watch_.recent();
   next.data = data_;
   next.last_incarnation = last_incarnation_;
   next.last_view = last_view_;

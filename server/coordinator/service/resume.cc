@@ -27,6 +27,7 @@ namespace fs = std::filesystem;
 // What earlier generations have left in the store.
 struct History {
   std::optional<GenerationRecord> last;
+  bool reshuffle = false;  // it ended with a spike of the loss
   Incarnation last_incarnation;
   ViewId last_view;
 };
@@ -36,6 +37,9 @@ History Summarize(const std::vector<Record>& records) {
   for (const Record& record : records) {
     if (const auto* generation = std::get_if<GenerationRecord>(&record)) {
       history.last = *generation;
+      history.reshuffle = false;
+    } else if (const auto* end = std::get_if<GenerationEndRecord>(&record)) {
+      history.reshuffle = end->reshuffle;
     } else if (const auto* member = std::get_if<MemberRecord>(&record)) {
       history.last_incarnation = std::max(history.last_incarnation, member->incarnation);
     } else if (const auto* view = std::get_if<ViewRecord>(&record)) {
@@ -211,6 +215,7 @@ absl::StatusOr<Beginning> ResumeRun(const RunSetup& setup, const ResumeRequest& 
   start.state.init_path = history.last->init_path;
   start.init_checksum = history.last->init_checksum;
   start.reshuffles = history.last->reshuffles;
+  start.reshuffle = history.reshuffle;
   beginning.coverage = history.last->coverage;
   SDP_RETURN_IF_ERROR(BeginFrom(manifest, request.checkpoints, &beginning));
   if (request.force) start.data.reset();

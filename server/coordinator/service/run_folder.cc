@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <deque>
 #include <filesystem>
 #include <fstream>
 #include <optional>
@@ -269,6 +270,18 @@ absl::StatusOr<std::optional<RunFolder::Line>> RunFolder::NewestLine() const {
   }
   return Line{Generation(json["generation"].get<int64_t>()), json["step"].get<Step>(),
               json.contains("state_hash")};
+}
+
+std::vector<double> RunFolder::NewestLosses(size_t most) const {
+  std::ifstream file(path_ + "/metrics.jsonl");
+  std::deque<double> losses;
+  for (std::string line; std::getline(file, line);) {
+    const auto json = nlohmann::json::parse(line, /*cb=*/nullptr, /*allow_exceptions=*/false);
+    if (!json.is_object() || !json.contains("loss") || !json["loss"].is_number()) continue;
+    losses.push_back(json["loss"].get<double>());
+    if (losses.size() > most) losses.pop_front();
+  }
+  return {losses.begin(), losses.end()};
 }
 
 absl::Status RunFolder::WritePlan(const std::string& json) {

@@ -4,11 +4,12 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "common/base/ids.h"
 #include "absl/time/time.h"
+#include "common/base/ids.h"
 #include "server/coordinator/logic/run_event.h"
 #include "server/coordinator/logic/step_metrics.h"
 
@@ -68,6 +69,8 @@ class RunFolder {
     bool closing = false;  // the last one of a run that ended in order
   };
   absl::StatusOr<std::optional<Line>> NewestLine() const;
+  // The newest losses in metrics.jsonl, the oldest first; what is no line of ours is passed over.
+  std::vector<double> NewestLosses(size_t most) const;
 
   absl::Status WritePlan(const std::string& json);
   absl::Status WriteAddress(const std::string& address);

@@ -146,7 +146,8 @@ constexpr std::array<Kind, std::variant_size_v<Record>> kKinds = {{
      "one, train_samples, train_checksum, validation_samples, validation_checksum", 5, kAgain},
     {"shard_leaves", "generation INTEGER, shard INTEGER, UNIQUE (generation, shard)",
      "generation, shard", 2, kOnce},
-    {"ends", "generation INTEGER UNIQUE, reason TEXT", "generation, reason", 2, kOnce},
+    {"ends", "generation INTEGER UNIQUE, reason TEXT, reshuffle INTEGER",
+     "generation, reason, reshuffle", 3, kOnce},
 }};
 
 void Bind(Statement& to, const GenerationRecord& record) {
@@ -220,7 +221,7 @@ void Bind(Statement& to, const ShardLeaveRecord& record) {
 }
 
 void Bind(Statement& to, const GenerationEndRecord& record) {
-  to.Bind(record.generation.value()).Bind(record.reason);
+  to.Bind(record.generation.value()).Bind(record.reason).Bind(int64_t{record.reshuffle});
 }
 
 bool Parse(absl::string_view text, double* number) { return absl::SimpleAtod(text, number); }
@@ -316,7 +317,7 @@ absl::Status ReadRow(Statement& row, ShardLeaveRecord* record) {
 }
 
 absl::Status ReadRow(Statement& row, GenerationEndRecord* record) {
-  *record = {Generation(row.Integer()), row.Text()};
+  *record = {Generation(row.Integer()), row.Text(), row.Integer() != 0};
   return absl::OkStatus();
 }
 
