@@ -180,6 +180,20 @@ TEST_F(LostShardTest, WorkersKnownToBeGone_AreNotWaitedFor) {
   EXPECT_EQ(c.members(), 1);
 }
 
+// It is killed again before it has registered with the next generation, and its name says nothing.
+TEST_F(LostShardTest, KilledBeforeItHasRegistered_NoWorkerLessIsWaitedFor) {
+  options_.workers = 3;
+  for (const bool worker_too : {false, true}) {
+    Coordinator c(options_);
+    absl::Status error;
+    c.ProcessEnded("shard-0", now_, &error);
+    if (worker_too) c.ProcessEnded("worker-2", now_, &error);
+    EXPECT_TRUE(absl::IsNotFound(error));
+    Gather(c);
+    EXPECT_EQ(c.status(now_).phase, worker_too ? "training" : "waiting for workers");
+  }
+}
+
 TEST_F(LostShardTest, FewerWorkersComeBack_TheFirstViewIsMadeWithThemAfterAWhile) {
   options_.workers = 3;
   Coordinator c(options_);

@@ -86,6 +86,18 @@ TEST_F(RestoreTest, WhoseReportIsGone_IsLostOnlyIfItsSamplesCameBack) {
   }
 }
 
+// The shard could have said that step 0 is committed, but is lost. The next generation begins with
+// the checkpoint, behind that step: it has its line now or never.
+TEST_F(RestoreTest, AShardIsLost_StepsBeforeTheCheckpointHaveTheirLines) {
+  Coordinator c(options_);
+  Settle(c, c.Restore(records_, {.line = -1, .checkpoints = {1}}, now_));
+  absl::Status error;
+  const CoordinatorActions actions = Settle(c, c.ProcessEnded("shard-0", now_, &error));
+  EXPECT_TRUE(actions.go_back.has_value());
+  ASSERT_EQ(actions.metrics.size(), 1u);
+  EXPECT_EQ(actions.metrics[0].step, 0);
+}
+
 // Who is which shard was not written of all, and nobody else knows: a new generation begins.
 TEST_F(RestoreTest, KilledWhileItAdmittedShards_BeginsAgain) {
   options_.shards = 2;

@@ -310,6 +310,7 @@ class Coordinator {
   void TryFinish(absl::Time now, CoordinatorActions* actions);
   void End(absl::Status status, CoordinatorActions* actions);
   void Progress(absl::Time now) { last_progress_ = now; }
+  void AwaitOneLess();
   void ForgiveStall(absl::Time now, CoordinatorActions* actions);
   absl::Duration StopTime() const;
 
@@ -326,6 +327,8 @@ class Coordinator {
   Phase phase_ = Phase::kShards;
 
   std::map<std::string, ShardState> registered_shards_;  // by name, until all are here
+  // Names of nobody whose processes ended until then: of workers, or of shards that come again.
+  std::set<std::string> ended_early_;
   std::vector<ShardState> shards_;                       // by number
   Roster workers_;
   // Told to go, or done with something since they were: ForgetLeft looks at these alone.

@@ -60,8 +60,11 @@ CoordinatorActions Coordinator::ProcessEnded(const std::string& name, absl::Time
     ++gone_;
     return actions;
   }
-  if (phase_ < Phase::kTraining)
-    awaited_ = std::max(LeastWorkers(options_.start.state.step), awaited_ - 1);
+  if (phase_ == Phase::kShards && worker == nullptr) {
+    ended_early_.insert(name);
+  } else if (phase_ < Phase::kTraining) {
+    AwaitOneLess();
+  }
   if (worker == nullptr) {
     *error = absl::NotFoundError(absl::StrCat("no member of the name ", name, " is in the run"));
     MakeView(now, &actions);
@@ -73,6 +76,10 @@ CoordinatorActions Coordinator::ProcessEnded(const std::string& name, absl::Time
   MakeView(now, &actions);
   MembersChanged(now, &actions);
   return actions;
+}
+
+void Coordinator::AwaitOneLess() {
+  awaited_ = std::max(LeastWorkers(options_.start.state.step), awaited_ - 1);
 }
 
 std::vector<Incarnation> Coordinator::NextView(Joiners joiners) const {
@@ -349,10 +356,14 @@ void Coordinator::EndGeneration(const std::string& why, absl::Time now, Coordina
   Tell({.kind = RunEvent::Kind::kGoBack, .reason = why}, then);
   // Steps before the checkpoint are not done again: they have their lines now, with what was
   // reported of them. All that counts of a committed step has arrived: who has not reported it has
-  // not lost its samples.
+  // not lost its samples. Of a complete checkpoint every step before it is committed, which a
+  // coordinator that was taken up may not have heard of all shards yet.
+  if (last_checkpoint_.has_value())
+    committed_ = std::max(committed_, std::min(*last_checkpoint_, next_step_) - 1);
   for (auto& [number, step] : steps_) {
     if (number > committed_ || step.binding.closing) break;
     step.reports_gone.insert(step.expect_reports.begin(), step.expect_reports.end());
+    step.committed_at = std::min(step.committed_at, now);
     then->metrics.push_back(MetricsOf(step, now));
     last_commit_ = step.committed_at;
   }

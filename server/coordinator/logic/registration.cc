@@ -81,6 +81,10 @@ void Coordinator::AdmitShards(CoordinatorActions* actions) {
   for (const auto& [name, shard] : registered_shards_) names.push_back(name);
   std::sort(names.begin(), names.end(),
             [](const std::string& a, const std::string& b) { return NaturalLess(a, b); });
+  // Whoever is no shard, and has not come since, is a worker that is not to be waited for.
+  for (const std::string& name : ended_early_) {
+    if (!registered_shards_.contains(name) && workers_.Find(name) == nullptr) AwaitOneLess();
+  }
   for (const std::string& name : names) shards_.push_back(std::move(registered_shards_.at(name)));
   registered_shards_.clear();
   for (size_t s = 0; s < shards_.size(); ++s) shards_[s].fragments = owned_[s].size();

@@ -86,9 +86,6 @@ CoordinatorActions Coordinator::Restore(const std::vector<Record>& records, cons
 // Members may have heard of it. What they would repeat nobody waits for.
 CoordinatorActions Coordinator::RestoreEnd(const std::string& why, absl::Time now) {
   CoordinatorActions actions;
-  // Of a checkpoint every step before it is committed.
-  if (last_checkpoint_.has_value())
-    committed_ = std::max(committed_, std::min(*last_checkpoint_, next_step_) - 1);
   EndGeneration(why, now, &actions);
   return actions;
 }
