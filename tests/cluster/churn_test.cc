@@ -42,6 +42,7 @@ struct Case {
   int64_t diagnostics_every = 2;
   int min_workers = 1;
   int64_t snapshot_bytes = 0;
+  int64_t fragment_elements = 50;
   double clip_norm = 0;
   std::optional<int64_t> bad_sample = std::nullopt;  // steps that have it are skipped
   Step spike_at = 0;
@@ -61,7 +62,7 @@ class ChurnRun {
         catalog_(LlamaCatalog(
             {.dim = 8, .layers = 4, .heads = 2, .kv_heads = 1, .ffn_dim = 12, .vocab = 16},
             TransformerUnit::kSublayer, 4)),
-        layout_(catalog_, 50) {
+        layout_(catalog_, c.fragment_elements) {
     SimCluster::Options options;
     options.run.catalog = &catalog_;
     options.run.layout = &layout_;
@@ -315,9 +316,9 @@ class ChurnRun {
       for (const PositionRange& range : cluster_->bindings().at({step, worker}).portion) {
         count += range.count;
         for (int64_t p = range.first; p < range.first + range.count; ++p) {
+          const int64_t sample = order.Sample(p);
           for (size_t i = 0; i < sum.size(); ++i) {
-            sum[i] += factor *
-                      (value[i] - FakeModel::Target(order.Sample(p), id, static_cast<int64_t>(i)));
+            sum[i] += factor * (value[i] - FakeModel::Target(sample, id, static_cast<int64_t>(i)));
           }
         }
       }
@@ -347,8 +348,9 @@ class ChurnRun {
       const double read_only = case_.masking == Masking::kBackward ? ReadOnlyMean(held, values) : 0;
       for (const PositionRange& range : binding.portion) {
         for (int64_t p = range.first; p < range.first + range.count; ++p) {
+          const int64_t sample = order.Sample(p);
           for (size_t i = 0; i < sum.size(); ++i) {
-            const double target = FakeModel::Target(order.Sample(p), id, static_cast<int64_t>(i));
+            const double target = FakeModel::Target(sample, id, static_cast<int64_t>(i));
             sum[i] += factor * (value[i] - target) + read_only;
           }
           ++count;
@@ -460,6 +462,8 @@ Case RandomCase(uint64_t seed) {
   c.masking = random.Below(3) == 0 ? Masking::kBackward : Masking::kForward;
   c.min_workers = 1 + static_cast<int>(random.Below(2));
   c.snapshot_bytes = std::vector<int64_t>{0, 500, 1 << 20}[random.Below(3)];
+  // Fewer fragments are fewer messages: more schedules in the same time.
+  c.fragment_elements = std::vector<int64_t>{50, 120, 300, 1000}[seed / 4 % 4];
   const auto changes = static_cast<int>(random.Below(8));
   for (int i = 0; i < changes; ++i) {
     SimCluster::Change change;
@@ -703,6 +707,21 @@ TEST(ChurnTest, ALostShard_AndThenTheCoordinator_ChangesNoBit) {
   }
 }
 
+// How many random schedules, and the first one's seed.
+struct Seeds {
+  uint64_t first = 0, count = 0;
+};
+
+// More of them: SDP_SCHEDULES=100000. A seed that fails is replayed with SDP_FIRST_SCHEDULE=SEED
+// SDP_SCHEDULES=1.
+Seeds RandomSeeds(uint64_t count) {
+  const auto number = [](const char* name, uint64_t fallback) {
+    const char* const given = std::getenv(name);
+    return given == nullptr ? fallback : std::strtoull(given, nullptr, 10);
+  };
+  return {number("SDP_FIRST_SCHEDULE", 0), number("SDP_SCHEDULES", count)};
+}
+
 // Only servers and connections fail: the bits are those of the undisturbed run.
 TEST(ChurnTest, RandomLossesOfServers_ChangeNoBit) {
   const uint64_t cases = kSanitized ? 10 : 50;
@@ -728,26 +747,19 @@ TEST(ChurnTest, RandomLossesOfServers_ChangeNoBit) {
   EXPECT_GT(times_back, static_cast<int>(cases) / 4);
 }
 
-// More of them: SDP_SCHEDULES=100000. A seed that fails is replayed with SDP_FIRST_SCHEDULE=SEED
-// SDP_SCHEDULES=1.
 TEST(ChurnTest, RandomChanges_EndAndAgreeWithTheMethod) {
-  const auto number = [](const char* name, uint64_t fallback) {
-    const char* const given = std::getenv(name);
-    return given == nullptr ? fallback : std::strtoull(given, nullptr, 10);
-  };
-  const uint64_t first = number("SDP_FIRST_SCHEDULE", 0);
-  const uint64_t cases = number("SDP_SCHEDULES", kSanitized ? 40 : 200);
+  const auto [first, count] = RandomSeeds(kSanitized ? 40 : 200);
   int half_dense = 0;
-  for (uint64_t seed = first; seed < first + cases; ++seed) {
+  for (uint64_t seed = first; seed < first + count; ++seed) {
     const ChurnRun run(RandomCase(seed));
     run.Check();
     half_dense += run.HalfDense();
     if (HasFailure()) {
       for (const std::string& line : run.cluster().log()) std::cerr << line << "\n";
-      FAIL() << "seed " << seed;
+      FAIL() << "SDP_FIRST_SCHEDULE=" << seed << " SDP_SCHEDULES=1";
     }
   }
-  if (cases >= 40) {
+  if (count >= 40) {
     EXPECT_GT(half_dense, 0);
   }
 }

@@ -6,7 +6,6 @@
 #include <vector>
 
 #include "absl/algorithm/container.h"
-#include "common/base/random.h"
 #include "common/model/layout.h"
 #include "worker/logic/local_model.h"
 
@@ -30,10 +29,13 @@ class FakeModel final : public LocalModel {
     spike_samples_ = std::move(first_samples);
   }
 
+  // In [-0.5, 0.5): a few multiplications, as it is most of what a simulated cluster computes.
   static float Target(int64_t sample, FragmentId fragment, int64_t i) {
-    const uint64_t bits =
-        RandomBits(static_cast<uint64_t>(sample), static_cast<uint64_t>(fragment.value()),
-                   static_cast<uint64_t>(i));
+    uint64_t bits = static_cast<uint64_t>(sample) * 0x9E3779B97F4A7C15 +
+                    static_cast<uint64_t>(fragment.value()) * 0xC2B2AE3D27D4EB4F +
+                    static_cast<uint64_t>(i) * 0x165667B19E3779F9;
+    bits = (bits ^ (bits >> 29)) * 0xBF58476D1CE4E5B9;
+    bits = (bits ^ (bits >> 32)) * 0x94D049BB133111EB;
     return static_cast<float>(bits >> 40) / (1 << 24) - 0.5f;
   }
 

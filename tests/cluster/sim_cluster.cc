@@ -15,6 +15,12 @@ namespace {
 
 constexpr absl::Duration kGrace = absl::Seconds(3);
 
+// Of what is delivered: copies of a message have what it says in common.
+template <typename Deliver>
+std::shared_ptr<const Deliver> Shared(Deliver deliver) {
+  return std::make_shared<const Deliver>(std::move(deliver));
+}
+
 }  // namespace
 
 // Plays one worker's compute thread: takes tasks in order, starts one when all its weights are
@@ -196,7 +202,8 @@ absl::Duration SimCluster::Delay() {
 }
 
 void SimCluster::At(absl::Duration delay, std::function<void()> run) {
-  events_.push({now_ + delay, next_event_++, std::move(run)});
+  events_.push_back({now_ + delay, next_event_++, std::move(run)});
+  std::push_heap(events_.begin(), events_.end());
 }
 
 void SimCluster::Send(std::function<void()> deliver) {
@@ -218,8 +225,9 @@ absl::Status SimCluster::Run() {
     if (options_.max_events > 0 && events_done_ == options_.max_events)
       return absl::AbortedError("killed");
     ++events_done_;
-    Event event = events_.top();
-    events_.pop();
+    std::pop_heap(events_.begin(), events_.end());
+    const Event event = std::move(events_.back());
+    events_.pop_back();
     now_ = event.at;
     event.run();
   }
@@ -395,10 +403,10 @@ void SimCluster::In(Process& process, std::function<void()> run) {
 }
 
 void SimCluster::SendTo(size_t shard, std::function<void(ShardLife&)> deliver) {
-  Send([this, shard, deliver = std::move(deliver)] {
+  Send([this, shard, deliver = Shared(std::move(deliver))] {
     ShardLife& life = *shards_[shard];
     In(life, [&life, deliver] {
-      if (life.shard != nullptr) deliver(life);
+      if (life.shard != nullptr) (*deliver)(life);
     });
   });
 }
@@ -426,8 +434,8 @@ void SimCluster::Tell(Member& from, std::function<void()> deliver) {
 void SimCluster::SendTo(Incarnation worker, std::function<void(Life&)> deliver) {
   const auto life = incarnations_.find(worker);
   if (life == incarnations_.end()) return;
-  Send([this, to = life->second, deliver = std::move(deliver)] {
-    In(*to, [to, deliver] { deliver(*to); });
+  Send([this, to = life->second, deliver = Shared(std::move(deliver))] {
+    In(*to, [to, deliver] { (*deliver)(*to); });
   });
 }
 

@@ -5,7 +5,6 @@
 #include <functional>
 #include <map>
 #include <memory>
-#include <queue>
 #include <set>
 #include <string>
 #include <vector>
@@ -227,7 +226,7 @@ class SimCluster {
   RandomStream random_;
   absl::Time now_ = absl::UnixEpoch();
   int64_t next_event_ = 0;
-  std::priority_queue<Event> events_;
+  std::vector<Event> events_;  // a heap
   std::unique_ptr<Coordinator> coordinator_;
   // Of the current process: what an earlier one was about to do is not done.
   int64_t coordinator_life_ = 0;
