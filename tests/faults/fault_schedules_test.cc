@@ -10,6 +10,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/base/random.h"
+#include "deploy/cluster/local_cluster.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/end_to_end/disturbed_run.h"
@@ -52,6 +53,11 @@ class FaultSchedulesTest : public DisturbedRun {
     RandomStream random(seed, 0xFA);
     Schedule schedule;
     int line = 1 + static_cast<int>(random.Below(8)), losses = 0, joined = 10;
+    std::map<std::string, int> killed;  // servers: one more time than this ends the run
+    const auto kill_server = [&](const std::string& server) {
+      if (++killed[server] <= kMostRestarts)
+        absl::StrAppend(&schedule.script, Kill("KILL", server));
+    };
     for (uint64_t events = 1 + random.Below(4); events > 0; --events) {
       absl::StrAppend(&schedule.script, "lines ", line, "; sleep 0.0", random.Below(10), "; ");
       line += 1 + static_cast<int>(random.Below(14));
@@ -62,10 +68,10 @@ class FaultSchedulesTest : public DisturbedRun {
       schedule.servers |= what < 4;
       switch (what) {
         case 0:
-          absl::StrAppend(&schedule.script, Kill("KILL", shard));
+          kill_server(shard);
           break;
         case 1:
-          absl::StrAppend(&schedule.script, Kill("KILL", "coordinator"));
+          kill_server("coordinator");
           break;
         case 2:
           absl::StrAppend(&schedule.script, StopFor(shard, 1));
