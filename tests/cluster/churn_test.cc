@@ -504,11 +504,15 @@ TEST(ChurnTest, ABadSample_ItsStepsAreSkipped) {
   }
 }
 
+// Nobody is named so. With a change there are heartbeats, by which members hear of a generation.
+const SimCluster::Change kHeartbeats = {Ms(1), What::kKill, 99, {}};
+
 // Back to the checkpoint before it, and on with other samples in each step.
 TEST(ChurnTest, ASpikeOfTheLoss_GoesBack_AndTheSamplesComeInANewOrder) {
   Case c{.workers = 2, .steps = 60, .checkpoint_every = 10};
   const ChurnRun undisturbed(c);
   c.spike_at = 47;
+  c.changes = {kHeartbeats};
   for (const int spikes : {1, 2}) {
     c.spikes = spikes;
     const ChurnRun run(c);
@@ -523,6 +527,7 @@ TEST(ChurnTest, ASpikeOfTheLoss_GoesBack_AndTheSamplesComeInANewOrder) {
 // The new order is the run's from then on: whoever is lost later, and as often as it is.
 TEST(ChurnTest, ASpikeOfTheLoss_ThenLostServers_KeepsTheNewOrder) {
   Case c{.workers = 2, .steps = 60, .checkpoint_every = 10, .spike_at = 47, .spikes = 1};
+  c.changes = {kHeartbeats};
   const ChurnRun undisturbed(c);
   for (int64_t at = 200; at < 5000; at += kSanitized ? 1500 : 500) {
     c.changes = {{Ms(at), What::kKillCoordinator, 0, Ms(20)},
