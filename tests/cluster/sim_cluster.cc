@@ -975,8 +975,10 @@ void SimCluster::Do(Life& life, WorkerActions actions) {
 }
 
 const FloatBuffer& SimCluster::value(FragmentId fragment) const {
-  for (const ShardLife* life : shards_) {
-    if (life->shard != nullptr && life->shard->owns(fragment)) return *life->shard->value(fragment);
+  // Another process may have come after the end: one that has nothing.
+  for (auto life = shard_lives_.rbegin(); life != shard_lives_.rend(); ++life) {
+    const Shard* const shard = (*life)->shard.get();
+    if (shard != nullptr && shard->owns(fragment)) return *shard->value(fragment);
   }
   std::abort();
 }
