@@ -753,7 +753,7 @@ TEST(ChurnTest, RandomLossesOfServers_ChangeNoBit) {
 }
 
 TEST(ChurnTest, RandomChanges_EndAndAgreeWithTheMethod) {
-  const auto [first, count] = RandomSeeds(kSanitized ? 40 : 200);
+  const auto [first, count] = RandomSeeds(kSanitized ? 40 : 5000);
   int half_dense = 0;
   for (uint64_t seed = first; seed < first + count; ++seed) {
     const ChurnRun run(RandomCase(seed));

@@ -522,6 +522,26 @@ TEST_F(SdpTrainTest, InfiniteLoss_Skipped_UntilItIsPlainThatItStays) {
   EXPECT_THAT(outcome.output, HasSubstr(" changed nothing: "));
 }
 
+// The learning rate rises until nothing helps any more, whatever the samples' order.
+TEST_F(SdpTrainTest, SpikesOfTheLoss_GoBack_UntilItIsPlainThatTheyStay) {
+  const Outcome outcome =
+      Train("run",
+            "--set train.lr=30 --set train.warmup_steps=150 --set train.steps=150 --set "
+            "train.clip_norm=1 --set train.eval_every=0 --set train.spike_factor=1.1 --set "
+            "checkpoint.every=10");
+  EXPECT_EQ(outcome.exit_status, 1);
+  EXPECT_THAT(outcome.output, HasSubstr("the loss has had a spike 4 times"));
+  std::ifstream events(folder_ / "run/events.jsonl");
+  int times = 0;
+  for (std::string line; std::getline(events, line);) {
+    const auto event = nlohmann::json::parse(line);
+    if (event["event"] != "go_back") continue;
+    ++times;
+    EXPECT_THAT(event["reason"].get<std::string>(), HasSubstr("is more than 1.1 times the median"));
+  }
+  EXPECT_GE(times, 4);
+}
+
 TEST_F(SdpTrainTest, Interrupt_StopsAtAStepBoundary) {
   const Outcome outcome =
       Shell(absl::StrCat("bash -c 'set -m; ", Program("sdp"), " train ", Config(),
