@@ -98,6 +98,22 @@ TEST_F(RestoreTest, AShardIsLost_StepsBeforeTheCheckpointHaveTheirLines) {
   EXPECT_EQ(actions.metrics[0].step, 0);
 }
 
+// Its samples of step 0 are in the checkpoint: they must not be dealt again.
+TEST_F(RestoreTest, AWorkerIsLost_StepsBeforeTheCheckpointKeepItsSamples) {
+  for (const bool complete : {false, true}) {
+    Coordinator c(options_);
+    std::set<Step> checkpoints;
+    if (complete) checkpoints = {1};
+    Settle(c, c.Restore(records_, {.line = -1, .checkpoints = checkpoints}, now_));
+    absl::Status error;
+    const CoordinatorActions actions = c.ProcessEnded("worker-1", now_, &error);
+    ASSERT_FALSE(actions.store.empty());
+    const auto* exclusion = std::get_if<ExclusionRecord>(&actions.store[0].record);
+    ASSERT_NE(exclusion, nullptr);
+    EXPECT_EQ(exclusion->returned, complete ? std::vector<Step>{1} : (std::vector<Step>{0, 1}));
+  }
+}
+
 // Who is which shard was not written of all, and nobody else knows: a new generation begins.
 TEST_F(RestoreTest, KilledWhileItAdmittedShards_BeginsAgain) {
   options_.shards = 2;

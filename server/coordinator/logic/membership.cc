@@ -356,14 +356,10 @@ void Coordinator::EndGeneration(const std::string& why, absl::Time now, Coordina
   Tell({.kind = RunEvent::Kind::kGoBack, .reason = why}, then);
   // Steps before the checkpoint are not done again: they have their lines now, with what was
   // reported of them. All that counts of a committed step has arrived: who has not reported it has
-  // not lost its samples. Of a complete checkpoint every step before it is committed, which a
-  // coordinator that was taken up may not have heard of all shards yet.
-  if (last_checkpoint_.has_value())
-    committed_ = std::max(committed_, std::min(*last_checkpoint_, next_step_) - 1);
+  // not lost its samples.
   for (auto& [number, step] : steps_) {
     if (number > committed_ || step.binding.closing) break;
     step.reports_gone.insert(step.expect_reports.begin(), step.expect_reports.end());
-    step.committed_at = std::min(step.committed_at, now);
     then->metrics.push_back(MetricsOf(step, now));
     last_commit_ = step.committed_at;
   }

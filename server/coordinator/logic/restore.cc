@@ -69,6 +69,13 @@ CoordinatorActions Coordinator::Restore(const std::vector<Record>& records, cons
   if (view_ != nullptr) {
     phase_ = Phase::kTraining;
     if (first_bound_ == absl::InfinitePast()) first_bound_ = now;
+    // Of a complete checkpoint every step before it is committed, whether or not all shards are
+    // there to say so again.
+    if (last_checkpoint_.has_value())
+      committed_ = std::max(committed_, std::min(*last_checkpoint_, next_step_) - 1);
+    for (auto& [number, step] : steps_) {
+      if (number <= committed_) step.committed_at = now;
+    }
     if (const absl::Status status = MakeRestoredPlan(restoring); !status.ok())
       End(status, &actions);
     // Who is in no view any more has asked to leave.
