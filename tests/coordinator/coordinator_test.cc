@@ -282,18 +282,28 @@ TEST_F(CoordinatorTest, NotFinite_EndsTheRunNamingStepAndWorker) {
   EXPECT_THAT(std::string(actions.stop->message()), HasSubstr("step 0: the loss of worker-1"));
 }
 
-TEST_F(CoordinatorTest, NotFinite_SeenByAShard_SkipsTheStep_UntilTooManyDo) {
-  options_.clip_norm = 0.5;
-  options_.eval_every = 0;
-  options_.steps = 100;
-  Coordinator c(options_);
-  Gather(c);
-  const auto step = [&](Step t, bool finite) {
+class SkipTest : public CoordinatorTest {
+ protected:
+  SkipTest() {
+    options_.clip_norm = 0.5;
+    options_.eval_every = 0;
+    options_.steps = 100;
+  }
+  // Step t, of which the shard has seen that a loss is not finite, but for its commit.
+  CoordinatorActions Reduce(Coordinator& c, Step t, bool finite) {
     Begin(c, 1, t);
     Reduced reduced{
         ShardId(0), t, std::vector<double>(static_cast<size_t>(layout_.fragments()), 1.0), {}};
     if (!finite) reduced.not_finite = NotFiniteReport{"shard-0", t, "the loss", Incarnation(1)};
-    CoordinatorActions all = Settle(c, c.OnReduced(reduced, now_));
+    return Settle(c, c.OnReduced(reduced, now_));
+  }
+};
+
+TEST_F(SkipTest, SeenByAShard_TheStepChangesNothing_AndIsNamed) {
+  Coordinator c(options_);
+  Gather(c);
+  const auto step = [&](Step t, bool finite) {
+    CoordinatorActions all = Reduce(c, t, finite);
     all.Append(CommitStep(c, t));
     return all;
   };
@@ -314,18 +324,11 @@ TEST_F(CoordinatorTest, NotFinite_SeenByAShard_SkipsTheStep_UntilTooManyDo) {
   for (Step t = 51; t < 100; ++t) EXPECT_FALSE(step(t, false).stop.has_value()) << t;
 }
 
-TEST_F(CoordinatorTest, NotFinite_FiftyStepsInARow_EndTheRun) {
-  options_.clip_norm = 0.5;
-  options_.eval_every = 0;
-  options_.steps = 100;
+TEST_F(SkipTest, FiftyStepsInARow_EndTheRun) {
   Coordinator c(options_);
   Gather(c);
   for (Step t = 0; t < 50; ++t) {
-    Begin(c, 1, t);
-    Reduced reduced{
-        ShardId(0), t, std::vector<double>(static_cast<size_t>(layout_.fragments()), 1.0), {}};
-    reduced.not_finite = NotFiniteReport{"shard-0", t, "the loss", Incarnation(1)};
-    const CoordinatorActions actions = Settle(c, c.OnReduced(reduced, now_));
+    const CoordinatorActions actions = Reduce(c, t, /*finite=*/false);
     ASSERT_EQ(actions.stop.has_value(), t == 49) << t;
     if (t == 49) {
       EXPECT_THAT(std::string(actions.stop->message()), HasSubstr("steps 0 to 49"));

@@ -221,7 +221,7 @@ class Coordinator {
   void NoticeCut(absl::Time now, CoordinatorActions* actions);
   void ExcludeSilent(absl::Time now, CoordinatorActions* actions);
   void ExcludeStuck(absl::Duration idle, CoordinatorActions* actions);
-  void LoseShard(const std::string& why, absl::Time now, CoordinatorActions* actions);
+  void GoBack(const std::string& why, absl::Time now, CoordinatorActions* actions);
   void EndGeneration(const std::string& why, absl::Time now, CoordinatorActions* then);
   void LoseSilentShards(absl::Time now, CoordinatorActions* actions);
   void MembersChanged(absl::Time now, CoordinatorActions* actions);
@@ -329,7 +329,7 @@ class Coordinator {
   std::map<std::string, ShardState> registered_shards_;  // by name, until all are here
   // Names of nobody whose processes ended until then: of workers, or of shards that come again.
   std::set<std::string> ended_early_;
-  std::vector<ShardState> shards_;                       // by number
+  std::vector<ShardState> shards_;  // by number
   Roster workers_;
   // Told to go, or done with something since they were: ForgetLeft looks at these alone.
   std::vector<Incarnation> perhaps_left_;

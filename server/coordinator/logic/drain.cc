@@ -84,16 +84,15 @@ void Coordinator::ShardsAreGone(absl::Time now, CoordinatorActions* actions) {
   });
   if (!let_go_ || stop_requested_ || !gone) return;
   const std::vector<std::string> names = LeavingShards();
-  LoseShard(
-      absl::StrCat(absl::StrJoin(names, ", "), names.size() == 1 ? " has left" : " have left"), now,
-      actions);
+  GoBack(absl::StrCat(absl::StrJoin(names, ", "), names.size() == 1 ? " has left" : " have left"),
+         now, actions);
 }
 
 // No wait is without an end: they go without the checkpoint, or are held to be gone.
 void Coordinator::EndLateDrain(absl::Time now, CoordinatorActions* actions) {
   if (phase_ >= Phase::kEnding || stop_requested_) return;
   const std::string who = absl::StrJoin(LeavingShards(), ", ");
-  if (let_go_) return LoseShard(absl::StrCat(who, ": told to leave, and still here"), now, actions);
+  if (let_go_) return GoBack(absl::StrCat(who, ": told to leave, and still here"), now, actions);
   actions->log.push_back(
       absl::StrCat(who, ": there was no checkpoint in time to leave with: ", WaitingForSteps()));
   LetShardsGo(now, actions);

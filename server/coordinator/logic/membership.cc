@@ -49,7 +49,7 @@ CoordinatorActions Coordinator::ProcessEnded(const std::string& name, absl::Time
   });
   if (is_shard) {
     if (phase_ < Phase::kEnding)
-      LoseShard(absl::StrCat(name, ": its process has ended"), now, &actions);
+      GoBack(absl::StrCat(name, ": its process has ended"), now, &actions);
     return actions;
   }
   if (registered_shards_.erase(name) > 0) return actions;
@@ -342,7 +342,7 @@ void Coordinator::ExcludeSilent(absl::Time now, CoordinatorActions* actions) {
 }
 
 // Its part of the parameters is gone: nothing that is newer than a checkpoint can be made whole.
-void Coordinator::LoseShard(const std::string& why, absl::Time now, CoordinatorActions* actions) {
+void Coordinator::GoBack(const std::string& why, absl::Time now, CoordinatorActions* actions) {
   if (phase_ >= Phase::kEnding) return;
   if (stop_requested_) return End(absl::UnavailableError(why), actions);
   CoordinatorActions then;
@@ -373,7 +373,7 @@ void Coordinator::LoseSilentShards(absl::Time now, CoordinatorActions* actions) 
     const absl::Duration allowed =
         shard.successor.has_value() ? std::min(options_.lease, options_.lease_of_replaced) : lease;
     if (silence > allowed) {
-      return LoseShard(
+      return GoBack(
           absl::StrCat(
               shard.registration.name, " is lost: no heartbeat for ", Seconds(silence),
               ", allowed are ", absl::FormatDuration(allowed),

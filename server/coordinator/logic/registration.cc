@@ -65,8 +65,8 @@ CoordinatorActions Coordinator::RegisterShard(const ShardRegistration& registrat
 void Coordinator::RegisterSuccessor(ShardState& shard, const ShardRegistration& registration,
                                     absl::Time now, CoordinatorActions* actions) {
   if (registration.before == shard.registration.instance) {
-    return LoseShard(absl::StrCat(registration.name, " has come back without its parameters"), now,
-                     actions);
+    return GoBack(absl::StrCat(registration.name, " has come back without its parameters"), now,
+                  actions);
   }
   if (shard.successor.has_value() && shard.successor->instance == registration.instance) return;
   shard.successor = registration;

@@ -58,7 +58,7 @@ CoordinatorActions Coordinator::Restore(const std::vector<Record>& records, cons
     }
   }
   if (phase_ == Phase::kStarting && !HasShards() && !restoring.end.has_value()) {
-    LoseShard("the coordinator was lost while it admitted shards", now, &actions);
+    GoBack("the coordinator was lost while it admitted shards", now, &actions);
     return actions;
   }
   while (checkpoints_.size() > kCheckpointsAtOnce) checkpoints_.erase(checkpoints_.begin());

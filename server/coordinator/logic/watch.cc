@@ -37,7 +37,7 @@ void Coordinator::ReportSteps(absl::Time now, CoordinatorActions* actions) {
     const auto spike = loss.has_value() ? loss_watch_.Add(number, *loss) : std::nullopt;
     if (!spike.has_value() || phase_ != Phase::kTraining || stop_requested_) continue;
     spiked_ = true;
-    return LoseShard(absl::StrCat(*spike, "; the samples will come in a new order"), now, actions);
+    return GoBack(absl::StrCat(*spike, "; the samples will come in a new order"), now, actions);
   }
 }
 

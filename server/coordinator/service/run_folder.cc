@@ -274,14 +274,21 @@ absl::StatusOr<std::optional<RunFolder::Line>> RunFolder::NewestLine() const {
 
 std::vector<double> RunFolder::NewestLosses(size_t most) const {
   std::ifstream file(path_ + "/metrics.jsonl");
-  std::deque<double> losses;
+  // A long run has millions of lines: only those that count are parsed.
+  std::deque<std::string> lines;
   for (std::string line; std::getline(file, line);) {
-    const auto json = nlohmann::json::parse(line, /*cb=*/nullptr, /*allow_exceptions=*/false);
-    if (!json.is_object() || !json.contains("loss") || !json["loss"].is_number()) continue;
-    losses.push_back(json["loss"].get<double>());
-    if (losses.size() > most) losses.pop_front();
+    if (!absl::StrContains(line, "\"loss\":")) continue;
+    lines.push_back(std::move(line));
+    if (lines.size() > most + 1) lines.pop_front();  // one may be cut off
   }
-  return {losses.begin(), losses.end()};
+  std::vector<double> losses;
+  for (const std::string& line : lines) {
+    const auto json = nlohmann::json::parse(line, /*cb=*/nullptr, /*allow_exceptions=*/false);
+    if (json.is_object() && json.contains("loss") && json["loss"].is_number())
+      losses.push_back(json["loss"].get<double>());
+  }
+  if (losses.size() > most) losses.erase(losses.begin());
+  return losses;
 }
 
 absl::Status RunFolder::WritePlan(const std::string& json) {
