@@ -24,6 +24,8 @@
 #include "worker/data/image_dataset.h"
 #include "worker/inference/inference_main.h"
 #include "worker/model/make_model.h"
+#include "worker/service/status_server.h"
+#include "worker/service/worker_board.h"
 #include "worker/service/worker_service.h"
 
 namespace sdp {
@@ -77,7 +79,13 @@ absl::StatusOr<int64_t> MemoryBudget(const ModelOptions& options) {
   return limit.has_value() ? std::max<int64_t>(*limit - PeakMemoryBytes(), 1) : 0;
 }
 
-absl::Status Main(const RoleFlags& flags, absl::Duration grace) {
+struct Flags : RoleFlags {
+  std::string listen, advertise;  // "": nowhere; where it listens
+  double grace_sec = 0;
+};
+
+absl::Status Main(const Flags& flags) {
+  const absl::Duration grace = absl::Seconds(flags.grace_sec);
   SDP_ASSIGN_OR_RETURN(const LoadedConfig loaded, LoadConfig(flags.config, flags.sets));
   SDP_ASSIGN_OR_RETURN(const RunSetup setup, MakeRunSetup(loaded.config));
   SDP_ASSIGN_OR_RETURN(const std::unique_ptr<Dataset> training,
@@ -127,6 +135,12 @@ absl::Status Main(const RoleFlags& flags, absl::Duration grace) {
   options.worker.terms_per_sample = setup.terms_per_sample;
   options.worker.skip_not_finite = setup.config.train().on_nonfinite() == "skip";
   using WorkerLives = Lives<WorkerService>;
+  WorkerBoard board(flags.name);
+  options.board = &board;
+  SDP_ASSIGN_OR_RETURN(
+      const std::unique_ptr<WorkerStatusServer> status_server,
+      WorkerStatusServer::Start({flags.listen, flags.advertise, flags.metrics, options.security},
+                                &board));
   WorkerLives lives([&] {
     options.before = std::exchange(options.instance, RandomInstance());
     return std::make_unique<WorkerService>(options, model.get());
@@ -145,13 +159,17 @@ absl::Status Main(const RoleFlags& flags, absl::Duration grace) {
 
 int main(int argc, char** argv) {
   if (argc > 1 && sdp::IsInferenceCommand(argv[1])) sdp::InferenceMain(argc, argv);
-  sdp::RoleFlags flags;
+  sdp::Flags flags;
   CLI::App app("Trains one subnetwork of a run on one device.", "sdp-worker");
   sdp::AddRoleFlags(app, &flags);
   app.add_option("--coordinator", flags.coordinator, "address of the coordinator")->required();
   app.add_option("--name", flags.name, "name of this worker: worker-0, worker-1, ...")->required();
-  double grace = 0;
-  app.add_option("--grace", grace,
+  app.add_option("--listen", flags.listen,
+                 "also answer for its health and status at HOST:PORT (port 0: any free one) or "
+                 "unix:PATH; without it the worker opens no port");
+  app.add_option("--advertise", flags.advertise,
+                 "address at which others reach it, if not the one it listens on");
+  app.add_option("--grace", flags.grace_sec,
                  "seconds, after SIGTERM, to finish the steps that are bound to this worker and "
                  "leave the run in order; 0: "
                  "none")
@@ -163,5 +181,5 @@ int main(int argc, char** argv) {
       ->type_name("M");
   CLI11_PARSE(app, argc, argv);
   sdp::BeginRole(flags);
-  sdp::Leave(flags.name, sdp::Main(flags, absl::Seconds(grace)));
+  sdp::Leave(flags.name, sdp::Main(flags));
 }

@@ -55,6 +55,10 @@ void Heartbeats::Run() {
     request.set_peak_memory_bytes(state.peak_memory_bytes);
     request.set_allocated_peak_bytes(state.allocated_peak_bytes);
     request.set_waits(state.waits);
+    request.set_memory_bytes(ResidentMemoryBytes());
+    request.set_allocated_bytes(state.allocated_bytes);
+    request.set_address(std::move(state.address));
+    request.set_metrics_address(std::move(state.metrics_address));
 
     grpc::ClientContext context;
     context.set_deadline(absl::ToChronoTime(begin + options_.call_timeout));
@@ -99,13 +103,22 @@ void Heartbeats::Run() {
   }
 }
 
-int64_t PeakMemoryBytes() {
+namespace {
+
+// A line of /proc/self/status; `format` reads its kibibytes.
+int64_t BytesFromStatus(const char* format) {
   std::ifstream file("/proc/self/status");
   for (std::string line; std::getline(file, line);) {
     int64_t kib = 0;
-    if (std::sscanf(line.c_str(), "VmHWM: %" SCNd64 " kB", &kib) == 1) return kib * 1024;
+    if (std::sscanf(line.c_str(), format, &kib) == 1) return kib * 1024;
   }
   return 0;
 }
+
+}  // namespace
+
+int64_t PeakMemoryBytes() { return BytesFromStatus("VmHWM: %" SCNd64 " kB"); }
+
+int64_t ResidentMemoryBytes() { return BytesFromStatus("VmRSS: %" SCNd64 " kB"); }
 
 }  // namespace sdp

@@ -34,7 +34,10 @@ class Heartbeats {
     std::string phase;
     int64_t peak_memory_bytes = 0;
     int64_t allocated_peak_bytes = 0;
-    bool waits = false;  // of a worker: it can do nothing until others have done theirs
+    bool waits = false;           // of a worker: it can do nothing until others have done theirs
+    int64_t allocated_bytes = 0;  // now
+    std::string address = {};     // where it answers GetStatus; "": nowhere
+    std::string metrics_address = {};  // "": none
   };
   using Member = std::variant<Incarnation, ShardId>;
   struct Options {
@@ -77,5 +80,7 @@ class Heartbeats {
 
 // The most memory this process has held at once: VmHWM, 0 where the system does not tell.
 int64_t PeakMemoryBytes();
+// What it holds now: VmRSS, likewise.
+int64_t ResidentMemoryBytes();
 
 }  // namespace sdp

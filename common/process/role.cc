@@ -41,6 +41,10 @@ void AddRoleFlags(CLI::App& app, RoleFlags* flags) {
   app.add_option("--config", flags->config, "the run's configuration (TOML)")->required();
   app.add_option("--set", flags->sets, "section.key=value: overrides a value of the configuration")
       ->allow_extra_args(false);
+  app.add_option("--metrics", flags->metrics,
+                 "also serve /metrics for Prometheus, in plain HTTP, at HOST:PORT (port 0: any "
+                 "free one)")
+      ->type_name("ADDR");
   app.add_flag("--insecure", flags->insecure, "allow plaintext beyond this machine's loopback");
   app.add_flag("--die-with-parent", flags->die_with_parent,
                "end when the parent process is gone; leave Ctrl-C to it");

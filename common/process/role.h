@@ -20,6 +20,7 @@ struct RoleFlags {
   std::vector<std::string> sets;  // section.key=value
   std::string coordinator;        // address
   std::string name;
+  std::string metrics;  // address of /metrics; "": none
   bool insecure = false;
   bool die_with_parent = false;
 };

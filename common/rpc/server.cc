@@ -1,5 +1,6 @@
 #include "common/rpc/server.h"
 
+#include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/resource_quota.h>
 #include <grpcpp/server_builder.h>
 
@@ -19,8 +20,20 @@ namespace {
 constexpr size_t kBufferBytes = size_t{1} << 30;
 // A member has two streams and a few calls under way; who wants more waits.
 constexpr int kMaxCallsPerConnection = 128;
+// Of gRPC's reflection, the only service that takes a thread for each call: who wants more is
+// refused.
+constexpr int kMaxSyncThreads = 8;
 // From a connection's begin until it speaks HTTP/2.
 constexpr absl::Duration kHandshakeTimeout = absl::Seconds(10);
+
+// Lets tools list and call our services without their .proto files. Applies to all servers built
+// after it.
+void ServeReflection() {
+  [[maybe_unused]] static const bool served = [] {
+    grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+    return true;
+  }();
+}
 
 }  // namespace
 
@@ -28,6 +41,7 @@ absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(
     const std::string& address, const SecurityOptions& security,
     const std::vector<grpc::Service*>& services) {
   SDP_ASSIGN_OR_RETURN(auto credentials, MakeServerCredentials(address, security));
+  ServeReflection();
   grpc::ServerBuilder builder;
   int port = 0;
   builder.AddListeningPort(address, std::move(credentials), &port);
@@ -52,6 +66,7 @@ absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(
   builder.SetMaxSendMessageSize(kMaxMessageBytes);
   grpc::ResourceQuota quota("sdp");
   quota.Resize(kBufferBytes);
+  quota.SetMaxThreads(kMaxSyncThreads);
   builder.SetResourceQuota(quota);
 
   std::unique_ptr<grpc::Server> server = builder.BuildAndStart();

@@ -16,6 +16,7 @@ namespace sdp {
 // destructor shuts down.
 class RpcServer {
  public:
+  // Beside `services`, gRPC's reflection is served.
   // Listens on HOST:PORT (port 0: any free one) or unix:PATH and serves `services`, which outlive
   // it. Errors: CheckAddress's. Unavailable - cannot listen, most often since the port is in use.
   static absl::StatusOr<std::unique_ptr<RpcServer>> Start(

@@ -121,6 +121,8 @@ std::vector<std::string> ClusterRun::CommonArgs(const std::string& name) const {
     args.push_back("--set");
     args.push_back(set);
   }
+  if (options_.metrics == LocalClusterOptions::Metrics::kOnLoopback)
+    args.insert(args.end(), {"--metrics", "127.0.0.1:0"});
   return args;
 }
 
@@ -227,7 +229,8 @@ absl::Status ClusterRun::StartMembers() {
     SDP_RETURN_IF_ERROR(StartShard(absl::StrCat(kShardName, i)));
   }
   for (int i = 0; i < options_.workers; ++i) {
-    SDP_RETURN_IF_ERROR(StartMember("sdp-worker", absl::StrCat(kWorkerName, i), {}));
+    const std::string name = absl::StrCat(kWorkerName, i);
+    SDP_RETURN_IF_ERROR(StartMember("sdp-worker", name, {"--listen", ListenAddress(name)}));
   }
   Say() << options_.shards << " shard(s) and " << options_.workers << " worker(s), coordinator at "
         << address_ << "; logs in " << options_.run_dir << "/logs" << std::endl;

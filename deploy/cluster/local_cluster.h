@@ -22,6 +22,9 @@ struct LocalClusterOptions {
   // "": loopback TCP with ports of the system's choice. Else a folder for unix sockets; its path
   // must be short (< 80).
   std::string socket_dir;
+  // kOnLoopback: every process serves /metrics, at a port of the system's choice that `sdp status`
+  // tells.
+  enum class Metrics { kNone, kOnLoopback } metrics = Metrics::kNone;
 
   // Asks the coordinator at `address` to end the run; returns within a deadline of its own. Called
   // on a thread of its own.

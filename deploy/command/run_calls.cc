@@ -9,6 +9,7 @@
 #include "common/rpc/channel.h"
 #include "common/rpc/status_code.h"
 #include "proto/coordinator.grpc.pb.h"
+#include "proto/health.grpc.pb.h"
 #include "proto/shard.grpc.pb.h"
 
 namespace sdp {
@@ -63,23 +64,67 @@ absl::StatusOr<int64_t> RequestCheckpoint(const std::string& coordinator,
 
 absl::StatusOr<proto::RunStatus> FetchRunStatus(const std::string& coordinator,
                                                 const SecurityOptions& security,
-                                                absl::Time deadline) {
+                                                absl::Time deadline,
+                                                const proto::GetStatusRequest& request) {
   proto::RunStatus status;
   SDP_RETURN_IF_ERROR(
       Context(Call<proto::Coordinator>(&proto::Coordinator::Stub::GetStatus, coordinator, security,
-                                       deadline, proto::GetStatusRequest(), &status),
+                                       deadline, request, &status),
               absl::StrCat("ask the coordinator at ", coordinator, " for its status")));
   return status;
 }
 
 absl::StatusOr<proto::ShardStatus> FetchShardStatus(const std::string& shard,
                                                     const SecurityOptions& security,
-                                                    absl::Time deadline) {
+                                                    absl::Time deadline,
+                                                    const proto::GetShardStatusRequest& request) {
   proto::ShardStatus status;
   SDP_RETURN_IF_ERROR(Context(Call<proto::Shard>(&proto::Shard::Stub::GetStatus, shard, security,
-                                                 deadline, proto::GetShardStatusRequest(), &status),
+                                                 deadline, request, &status),
                               absl::StrCat("ask the shard at ", shard, " for its status")));
   return status;
+}
+
+absl::Status WatchRunStatus(const std::string& coordinator, const SecurityOptions& security,
+                            const proto::WatchStatusRequest& request,
+                            const std::function<bool(const proto::RunStatus&)>& show) {
+  SDP_ASSIGN_OR_RETURN(const std::shared_ptr<grpc::Channel> channel,
+                       MakeChannel(coordinator, security));
+  const auto stub = proto::Coordinator::NewStub(channel);
+  // No deadline: it lasts as long as someone looks. Keepalive notices a coordinator that is cut
+  // off.
+  grpc::ClientContext context;
+  const auto stream = stub->WatchStatus(&context, request);
+  proto::RunStatus status;
+  while (stream->Read(&status)) {
+    if (show(status)) continue;
+    context.TryCancel();
+    stream->Finish();
+    return absl::OkStatus();
+  }
+  const absl::Status end = FromGrpc(stream->Finish());
+  return Context(end.ok() ? absl::UnavailableError("it has ended") : end,
+                 absl::StrCat("watch the coordinator at ", coordinator));
+}
+
+absl::Status CheckHealth(const std::string& address, Health health, const SecurityOptions& security,
+                         absl::Time deadline) {
+  SDP_ASSIGN_OR_RETURN(const std::shared_ptr<grpc::Channel> channel,
+                       MakeChannel(address, security));
+  const auto stub = grpc::health::v1::Health::NewStub(channel);
+  grpc::ClientContext context;
+  context.set_deadline(absl::ToChronoTime(deadline));
+  grpc::health::v1::HealthCheckRequest request;
+  request.set_service(health == Health::kReady ? "readiness" : "liveness");
+  grpc::health::v1::HealthCheckResponse response;
+  SDP_RETURN_IF_ERROR(Context(FromGrpc(stub->Check(&context, request, &response)),
+                              absl::StrCat("ask ", address, " for its health")));
+  if (response.status() == grpc::health::v1::HealthCheckResponse::SERVING) return absl::OkStatus();
+  const auto& trailing = context.GetServerTrailingMetadata();
+  const auto reason = trailing.find("sdp-reason");  // common/rpc/health_service.h
+  return absl::UnavailableError(reason == trailing.end()
+                                    ? "it gives no reason"
+                                    : std::string(reason->second.data(), reason->second.size()));
 }
 
 }  // namespace sdp

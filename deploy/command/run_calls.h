@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <string>
 
 #include "absl/status/status.h"
@@ -29,12 +30,23 @@ absl::Status RequestDrain(const std::string& coordinator, const std::string& mem
 absl::StatusOr<int64_t> RequestCheckpoint(const std::string& coordinator,
                                           const SecurityOptions& security, absl::Time deadline);
 
-absl::StatusOr<proto::RunStatus> FetchRunStatus(const std::string& coordinator,
-                                                const SecurityOptions& security,
-                                                absl::Time deadline);
+absl::StatusOr<proto::RunStatus> FetchRunStatus(
+    const std::string& coordinator, const SecurityOptions& security, absl::Time deadline,
+    const proto::GetStatusRequest& request = proto::GetStatusRequest());
 
-absl::StatusOr<proto::ShardStatus> FetchShardStatus(const std::string& shard,
-                                                    const SecurityOptions& security,
-                                                    absl::Time deadline);
+absl::StatusOr<proto::ShardStatus> FetchShardStatus(
+    const std::string& shard, const SecurityOptions& security, absl::Time deadline,
+    const proto::GetShardStatusRequest& request = proto::GetShardStatusRequest());
+
+// Calls `show` with each status that the coordinator sends, until it returns false (then OK) or the
+// coordinator ends the stream or goes (then its error, or Unavailable).
+absl::Status WatchRunStatus(const std::string& coordinator, const SecurityOptions& security,
+                            const proto::WatchStatusRequest& request,
+                            const std::function<bool(const proto::RunStatus&)>& show);
+
+// Asks the health service of any role. OK - it serves. Unavailable - it says no, and why.
+enum class Health { kAlive, kReady };
+absl::Status CheckHealth(const std::string& address, Health health, const SecurityOptions& security,
+                         absl::Time deadline);
 
 }  // namespace sdp

@@ -16,7 +16,9 @@
 #include "deploy/command/checkpoint_command.h"
 #include "deploy/command/drain_command.h"
 #include "deploy/command/plan_command.h"
+#include "deploy/command/probe_command.h"
 #include "deploy/command/status_command.h"
+#include "deploy/command/top_command.h"
 #include "deploy/command/train_command.h"
 #include "deploy/command/worker_command.h"
 
@@ -29,12 +31,14 @@ struct Commands {
   sdp::TrainCommand train;
   sdp::PlanCommand plan;
   sdp::StatusCommand status;
+  sdp::TopCommand top;
+  sdp::ProbeCommand probe;
   sdp::CheckpointCommand checkpoint;
   sdp::DrainCommand drain;
   sdp::AuditCommand audit;
   sdp::ExportCommand exporting;
-  bool print_config = false, unix_sockets = false, plan_json = false, status_json = false,
-       audit_json = false;
+  bool print_config = false, unix_sockets = false, metrics = false, plan_json = false,
+       status_json = false, status_units = false, audit_json = false, ready = false;
 };
 
 void AddConfig(CLI::App* app, std::string* path, std::vector<std::string>* sets) {
@@ -93,6 +97,9 @@ CLI::App* AddTrain(CLI::App& app, Commands& commands) {
                   "Print every value and where it came from, and train nothing");
   train->add_flag("--unix-sockets", commands.unix_sockets,
                   "Let the processes talk over unix sockets instead of TCP on loopback");
+  train->add_flag("--metrics", commands.metrics,
+                  "Every process serves /metrics for Prometheus at a port on loopback; `sdp status "
+                  "--json` tells which");
   return train;
 }
 
@@ -126,8 +133,38 @@ CLI::App* AddStatus(CLI::App& app, Commands& commands) {
       app.add_subcommand("status", "Show what a run and its processes do now, or how it ended");
   status->footer("Example: sdp status runs/first");
   AddTarget(status, &commands.status.target, &commands.status.security);
+  status->add_flag("--units", commands.status_units,
+                   "Also who holds each unit, its version, and whose contributions are missing");
   status->add_flag("--json", commands.status_json, "For programs");
   return status;
+}
+
+CLI::App* AddTop(CLI::App& app, Commands& commands) {
+  CLI::App* top = app.add_subcommand("top", "Watch a run: drawn anew as it changes, until Ctrl-C");
+  top->footer("Example: sdp top runs/first");
+  AddTarget(top, &commands.top.target, &commands.top.security);
+  top->add_option("--interval", commands.top.interval_sec,
+                  "Seconds between two pictures at least; 1")
+      ->check(CLI::Range(0.2, 3600.0));
+  top->add_option("--frames", commands.top.frames, "End after so many pictures")
+      ->check(CLI::Range(1, 1 << 30));
+  return top;
+}
+
+CLI::App* AddProbe(CLI::App& app, Commands& commands) {
+  CLI::App* probe = app.add_subcommand(
+      "probe", "Ask a process whether it is well; for health checks that run a program");
+  probe->footer(
+      "Example: sdp probe 127.0.0.1:7000 --ready\nExit status 0: it is; 1: it is not, and why.");
+  AddTarget(probe, &commands.probe.target, &commands.probe.security);
+  probe->add_flag("--ready", commands.ready,
+                  "Whether it has all that it needs to do its part, not only whether it is alive");
+  probe
+      ->add_option_function<double>(
+          "--timeout", [&](double seconds) { commands.probe.timeout = absl::Seconds(seconds); },
+          "Seconds to wait for the answer; 5 if not given")
+      ->check(CLI::Range(0.1, 3600.0));
+  return probe;
 }
 
 CLI::App* AddDrain(CLI::App& app, Commands& commands) {
@@ -200,6 +237,8 @@ int main(int argc, char** argv) {
     }
   }
   AddStatus(app, commands);
+  CLI::App* const top = AddTop(app, commands);
+  CLI::App* const probe = AddProbe(app, commands);
   CLI::App* const drain = AddDrain(app, commands);
   CLI::App* const checkpoint = AddCheckpoint(app, commands);
   CLI::App* const audit = AddAudit(app, commands);
@@ -224,6 +263,7 @@ int main(int argc, char** argv) {
     using Transport = sdp::TrainCommand::Transport;
     commands.train.action = commands.print_config ? Action::kPrintConfig : Action::kTrain;
     commands.train.transport = commands.unix_sockets ? Transport::kUnixSockets : Transport::kTcp;
+    if (commands.metrics) commands.train.metrics = sdp::LocalClusterOptions::Metrics::kOnLoopback;
     commands.train.program_dir = ProgramFolder();
     commands.train.command_name = argv[0];
     return Report(sdp::RunTrainCommand(commands.train, std::cout, std::cerr));
@@ -247,7 +287,13 @@ int main(int argc, char** argv) {
     commands.audit.format = commands.audit_json ? Format::kJson : Format::kTable;
     return Report(sdp::RunAuditCommand(commands.audit, std::cout));
   }
+  if (top->parsed()) return Report(sdp::RunTopCommand(commands.top, std::cout));
+  if (probe->parsed()) {
+    if (commands.ready) commands.probe.health = sdp::Health::kReady;
+    return Report(sdp::RunProbeCommand(commands.probe, std::cout));
+  }
   using Format = sdp::StatusCommand::Format;
+  if (commands.status_units) commands.status.units = sdp::StatusCommand::Units::kYes;
   commands.status.format = commands.status_json ? Format::kJson : Format::kTable;
   return Report(sdp::RunStatusCommand(commands.status, std::cout));
 }

@@ -17,13 +17,17 @@ namespace {
 absl::Status ShowRunning(const std::string& address, const StatusCommand& command,
                          std::ostream& out) {
   const absl::Time deadline = absl::Now() + command.timeout;
+  proto::GetStatusRequest of_run;
+  proto::GetShardStatusRequest of_shard;
+  of_run.set_units(command.units == StatusCommand::Units::kYes);
+  of_shard.set_blocks(of_run.units());
   SDP_ASSIGN_OR_RETURN(const proto::RunStatus run,
-                       FetchRunStatus(address, command.security, deadline));
+                       FetchRunStatus(address, command.security, deadline, of_run));
   std::vector<ShardAnswer> shards;
   for (const proto::RunStatus::Member& member : run.members()) {
     if (member.role() != "shard") continue;
     shards.push_back(
-        {member.name(), FetchShardStatus(member.address(), command.security, deadline)});
+        {member.name(), FetchShardStatus(member.address(), command.security, deadline, of_shard)});
   }
   out << (command.format == StatusCommand::Format::kJson ? RunningJson(run, shards)
                                                          : RunningText(run, shards));

@@ -9,12 +9,14 @@
 
 namespace sdp {
 
-// `sdp status RUN|ADDR [--json] [--insecure]`: what a run does now, asked of its coordinator and
-// its shards; or how it ended, if it has no process any more.
+// `sdp status RUN|ADDR [--units] [--json] [--insecure]`: what a run does now, asked of its
+// coordinator and its shards; or how it ended, if it has no process any more.
 struct StatusCommand {
   std::string target;  // A run folder, or the coordinator's address.
   enum class Format { kTable, kJson };
   Format format = Format::kTable;
+  enum class Units { kNo, kYes };
+  Units units = Units::kNo;  // also who holds each unit, and how far it is
   SecurityOptions security;
   absl::Duration timeout = absl::Seconds(5);  // For everything together.
 };

@@ -2,54 +2,33 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <nlohmann/json.hpp>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
 #include "absl/time/time.h"
 #include "common/base/allocated.h"
 #include "common/base/hash.h"
 #include "common/control/convert.h"
+#include "deploy/command/text_table.h"
 
 namespace sdp {
 namespace {
 
 using Json = nlohmann::ordered_json;
-using Row = std::vector<std::string>;
-
-// Columns as wide as their widest cell, two spaces between them.
-std::string Table(const std::vector<Row>& rows) {
-  std::vector<size_t> widths;
-  for (const Row& row : rows) {
-    widths.resize(std::max(widths.size(), row.size()));
-    for (size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], row[i].size());
-  }
-  std::string text;
-  for (const Row& row : rows) {
-    std::string line;
-    for (size_t i = 0; i < row.size(); ++i) {
-      absl::StrAppendFormat(&line, "%-*s  ", static_cast<int>(widths[i]), row[i]);
-    }
-    line.erase(line.find_last_not_of(' ') + 1);
-    absl::StrAppend(&text, line, "\n");
-  }
-  return text;
-}
-
-std::string BytesText(int64_t bytes) {
-  if (bytes <= 0) return "-";
-  if (bytes >= int64_t{1} << 30) return absl::StrFormat("%.2f GiB", std::ldexp(bytes, -30));
-  return absl::StrFormat("%.1f MiB", std::ldexp(bytes, -20));
-}
-
-std::string OrDash(const std::string& text) { return text.empty() ? "-" : text; }
-std::string StepText(int64_t step) { return step < 0 ? "-" : absl::StrCat(step); }
 
 std::string Header(const proto::RunStatus& run) {
   std::string text = absl::StrFormat("run %s: %s, %d/%d steps complete, generation %d, plan %s\n",
                                      run.run_dir(), run.phase(), run.committed() + 1, run.steps(),
                                      run.generation(), HashText(run.plan_hash()));
-  if (!run.waiting_for().empty()) absl::StrAppend(&text, run.waiting_for(), "\n");
+  if (!run.waiting_for().empty()) {
+    const bool timed = run.waits_size() > 0 && run.waits(0).since_sec() >= 1;
+    absl::StrAppend(&text, run.waiting_for(),
+                    timed ? absl::StrCat(", since ", SecondsText(run.waits(0).since_sec())) : "",
+                    "\n");
+  }
   std::string numbers;
   if (run.has_loss()) absl::StrAppendFormat(&numbers, "loss %.4f  ", run.loss());
   if (run.has_full_loss()) {
@@ -73,6 +52,20 @@ std::string Header(const proto::RunStatus& run) {
                             run.samples_returned());
     absl::StrAppend(&text, "\n");
   }
+  if (run.view() > 0) {
+    absl::StrAppend(&text, "view ", run.view(),
+                    run.view_reason().empty()
+                        ? ""
+                        : absl::StrCat(" from step ", run.view_step(), ": ", run.view_reason()),
+                    "\n");
+  }
+  if (run.step_times().elapsed_sec() > 0) {
+    const proto::RunStatus::StepTimes& times = run.step_times();
+    absl::StrAppendFormat(
+        &text, "newest step %.3f s: pull-wait %.3f, forward %.3f, backward %.3f, push %.3f\n",
+        times.elapsed_sec(), times.pull_sec(), times.forward_sec(), times.backward_sec(),
+        times.push_sec());
+  }
   if (run.has_checkpoint()) {
     absl::StrAppend(&text, "checkpoint ", run.checkpoint(), ", complete for ",
                     absl::FormatDuration(absl::Seconds(std::round(run.checkpoint_age_sec()))),
@@ -85,17 +78,87 @@ std::string Header(const proto::RunStatus& run) {
 }
 
 std::string Members(const proto::RunStatus& run) {
-  std::vector<Row> rows = {{"role", "name", "step", "samples", "silent", "process", "allocated",
-                            "predicted", "address", "doing"}};
+  std::vector<Row> rows = {{"role", "name", "state", "step", "units", "samples", "samples/s",
+                            "silent", "process", "allocated", "peak", "predicted", "address",
+                            "doing"}};
   for (const proto::RunStatus::Member& member : run.members()) {
-    rows.push_back({member.role(), member.name(), StepText(member.step()),
-                    member.role() == "worker" ? absl::StrCat(member.samples()) : "-",
-                    absl::StrFormat("%.1f s", member.silence_sec()),
-                    BytesText(member.peak_memory_bytes()), BytesText(member.allocated_peak_bytes()),
-                    BytesText(member.predicted_bytes()), OrDash(member.address()),
-                    OrDash(member.phase())});
+    const bool worker = member.role() == "worker";
+    const bool long_ago = member.phase_sec() >= 5;
+    rows.push_back(
+        {member.role(), member.name(), OrDash(member.state()), StepText(member.step()),
+         worker ? absl::StrCat(member.units()) : "-", worker ? absl::StrCat(member.samples()) : "-",
+         member.samples_per_sec() > 0 ? absl::StrFormat("%.1f", member.samples_per_sec()) : "-",
+         absl::StrFormat("%.1f s", member.silence_sec()), MemoryText(member.peak_memory_bytes()),
+         MemoryText(member.allocated_bytes()), MemoryText(member.allocated_peak_bytes()),
+         MemoryText(member.predicted_bytes()), OrDash(member.address()),
+         absl::StrCat(OrDash(member.phase()),
+                      long_ago ? absl::StrCat(", for ", SecondsText(member.phase_sec())) : "")});
   }
-  return rows.size() == 1 ? "no members yet\n" : Table(rows);
+  if (rows.size() == 1) return "no members yet\n";
+  return absl::StrCat(TableText(rows),
+                      run.members_left_out() == 0
+                          ? ""
+                          : absl::StrCat("and ", run.members_left_out(), " more workers\n"));
+}
+
+// Who holds each unit, and how far it is on its shards.
+std::string Units(const proto::RunStatus& run, const std::vector<ShardAnswer>& shards) {
+  if (run.units_size() == 0) return "";
+  std::map<std::string, std::vector<std::string>> state;  // of a unit, by shard
+  std::map<int64_t, std::string> names;
+  for (const proto::RunStatus::Member& member : run.members()) {
+    if (member.role() == "worker") names[member.number()] = member.name();
+  }
+  for (const ShardAnswer& shard : shards) {
+    if (!shard.status.ok()) continue;
+    for (const proto::ShardStatus::Block& block : shard.status->blocks()) {
+      std::string text = absl::StrCat(shard.name, " v", block.oldest_version());
+      if (block.newest_version() > block.oldest_version())
+        absl::StrAppend(&text, "-", block.newest_version());
+      if (block.open_rounds() > 0) {
+        std::vector<std::string> missing;
+        for (const int64_t worker : block.missing()) {
+          const auto name = names.find(worker);
+          missing.push_back(name == names.end() ? absl::StrCat("incarnation ", worker)
+                                                : name->second);
+        }
+        absl::StrAppend(&text, " ", block.contributions(), "/", block.holders(), " (waits for ",
+                        absl::StrJoin(missing, ", "), ")");
+      }
+      state[block.name()].push_back(std::move(text));
+    }
+  }
+  std::vector<Row> rows = {{"unit", "values", "holders", "who", "versions and contributions"}};
+  for (const proto::RunStatus::Unit& unit : run.units()) {
+    std::string who = unit.shared() ? "all" : absl::StrJoin(unit.holder_names(), " ");
+    const int64_t more = unit.holders() - unit.holder_names_size();
+    if (!unit.shared() && more > 0) absl::StrAppend(&who, " and ", more, " more");
+    rows.push_back({unit.name(), MemoryText(unit.value_bytes()), absl::StrCat(unit.holders()),
+                    OrDash(who), OrDash(absl::StrJoin(state[unit.name()], "; "))});
+  }
+  const int64_t left_out = run.units_in_all() - run.units_size();
+  return absl::StrCat("\n", TableText(rows),
+                      left_out > 0 ? absl::StrCat("and ", left_out, " more units\n") : "");
+}
+
+// Who waits for what, but for the run itself, which the header has.
+std::string Waits(const proto::RunStatus& run, const std::vector<ShardAnswer>& shards) {
+  std::vector<Row> rows = {{"waiting", "since", "for", "of"}};
+  const auto add = [&rows](const proto::Wait& wait) {
+    if (wait.who() == "the run") return;
+    rows.push_back({wait.who(), SecondsText(wait.since_sec()), wait.for_what(),
+                    absl::StrCat(OrDash(absl::StrJoin(wait.whom(), ", ")),
+                                 wait.more() > 0 ? " and more" : "")});
+  };
+  for (const proto::Wait& wait : run.waits()) add(wait);
+  for (const ShardAnswer& shard : shards) {
+    if (!shard.status.ok()) continue;
+    for (const proto::Wait& wait : shard.status->waits()) add(wait);
+  }
+  if (rows.size() == 1) return "";
+  return absl::StrCat(
+      "\n", TableText(rows),
+      run.waits_left_out() > 0 ? absl::StrCat("and ", run.waits_left_out(), " more wait\n") : "");
 }
 
 // What the workers' tensors and buffers are for: when they last reported a step, and at their peak.
@@ -108,14 +171,15 @@ std::string Ledgers(const proto::RunStatus& run) {
     const MemoryLedger ledger = FromProto(member.ledger());
     Row row = {member.name()};
     for (size_t kind = 0; kind < kMemoryKinds; ++kind) {
-      row.push_back(absl::StrCat(BytesText(ledger.now[kind]), " / ", BytesText(ledger.peak[kind])));
+      row.push_back(
+          absl::StrCat(MemoryText(ledger.now[kind]), " / ", MemoryText(ledger.peak[kind])));
     }
-    row.push_back(BytesText(member.allocated_peak_bytes()));
-    row.push_back(BytesText(member.predicted_bytes()));
+    row.push_back(MemoryText(member.allocated_peak_bytes()));
+    row.push_back(MemoryText(member.predicted_bytes()));
     rows.push_back(std::move(row));
   }
   if (rows.size() == 1) return "";
-  return absl::StrCat("\nmemory now / at the peak\n", Table(rows));
+  return absl::StrCat("\nmemory now / at the peak\n", TableText(rows));
 }
 
 std::string Shards(const std::vector<ShardAnswer>& shards) {
@@ -132,11 +196,11 @@ std::string Shards(const std::vector<ShardAnswer>& shards) {
     rows.push_back(
         {shard.name, absl::StrCat(status.oldest_version(), "-", status.newest_version()),
          absl::StrCat(status.fragments()), absl::StrCat(status.parameters()),
-         BytesText(status.value_bytes()), BytesText(status.optimizer_bytes()),
-         absl::StrFormat("%d (%s)", status.open_rounds(), BytesText(status.round_bytes())),
+         MemoryText(status.value_bytes()), MemoryText(status.optimizer_bytes()),
+         absl::StrFormat("%d (%s)", status.open_rounds(), MemoryText(status.round_bytes())),
          absl::StrCat(status.pending_pulls())});
   }
-  return absl::StrCat(rows.size() == 1 ? "" : Table(rows), silent);
+  return absl::StrCat(rows.size() == 1 ? "" : TableText(rows), silent);
 }
 
 // An event as it stands in events.jsonl. A line of another version may lack a key.
@@ -158,105 +222,18 @@ std::string Events(const proto::RunStatus& run) {
     const Json event = EventOf(run.events(i));
     rows.push_back({TextOf(event, "time"), TextOf(event, "text")});
   }
-  return absl::StrCat(rows.empty() ? "" : "\nnewest events\n", Table(rows),
+  return absl::StrCat(rows.empty() ? "" : "\nnewest events\n", TableText(rows),
                       run.events_error().empty() ? "" : "ERROR: ", run.events_error(),
-                      run.events_error().empty() ? "" : "\n");
-}
-
-Json KindsJson(const BytesByKind& bytes) {
-  Json json;
-  for (size_t kind = 0; kind < kMemoryKinds; ++kind) json[kMemoryKindNames[kind]] = bytes[kind];
-  return json;
-}
-
-Json MemberJson(const proto::RunStatus::Member& member) {
-  Json json = {{"role", member.role()},
-               {"name", member.name()},
-               {"number", member.number()},
-               {"phase", member.phase()},
-               {"silence_sec", member.silence_sec()},
-               {"peak_memory_bytes", member.peak_memory_bytes()},
-               {"allocated_peak_bytes", member.allocated_peak_bytes()},
-               {"step", member.step()}};
-  if (member.predicted_bytes() > 0) json["predicted_bytes"] = member.predicted_bytes();
-  if (member.role() == "worker") json["samples"] = member.samples();
-  if (member.role() == "worker" && member.step() >= 0) {
-    const MemoryLedger ledger = FromProto(member.ledger());
-    json["now_bytes"] = KindsJson(ledger.now);
-    json["peak_bytes"] = KindsJson(ledger.peak);
-  }
-  if (!member.address().empty()) json["address"] = member.address();
-  return json;
-}
-
-Json ShardJson(const ShardAnswer& shard) {
-  if (!shard.status.ok()) {
-    return {{"name", shard.name}, {"error", std::string(shard.status.status().message())}};
-  }
-  const proto::ShardStatus& status = *shard.status;
-  return {{"name", shard.name},
-          {"address", status.address()},
-          {"shard", status.shard()},
-          {"generation", status.generation()},
-          {"term", status.term()},
-          {"fragments", status.fragments()},
-          {"parameters", status.parameters()},
-          {"oldest_version", status.oldest_version()},
-          {"newest_version", status.newest_version()},
-          {"value_bytes", status.value_bytes()},
-          {"optimizer_bytes", status.optimizer_bytes()},
-          {"retained_bytes", status.retained_bytes()},
-          {"round_bytes", status.round_bytes()},
-          {"open_rounds", status.open_rounds()},
-          {"pending_pulls", status.pending_pulls()},
-          {"uncovered_fragment_steps", status.uncovered_fragment_steps()},
-          {"peak_memory_bytes", status.peak_memory_bytes()},
-          {"allocated_peak_bytes", status.allocated_peak_bytes()},
-          {"push_streams", status.push_streams()},
-          {"pull_streams", status.pull_streams()}};
+                      run.events_error().empty() ? "" : "\n",
+                      run.curves_error().empty() ? "" : "ERROR: ", run.curves_error(),
+                      run.curves_error().empty() ? "" : "\n");
 }
 
 }  // namespace
 
 std::string RunningText(const proto::RunStatus& run, const std::vector<ShardAnswer>& shards) {
-  return absl::StrCat(Header(run), Members(run), Ledgers(run), Shards(shards), Events(run));
-}
-
-std::string RunningJson(const proto::RunStatus& run, const std::vector<ShardAnswer>& shards) {
-  Json json = {{"running", true},
-               {"run_dir", run.run_dir()},
-               {"phase", run.phase()},
-               {"waiting_for", run.waiting_for()},
-               {"generation", run.generation()},
-               {"step", run.step()},
-               {"committed", run.committed()},
-               {"steps", run.steps()},
-               {"plan_hash", HashText(run.plan_hash())},
-               {"samples_dealt", run.samples_dealt()},
-               {"samples_returned", run.samples_returned()},
-               {"train_samples", run.train_samples()},
-               {"tokens_per_sec", run.tokens_per_sec()}};
-  if (run.has_loss()) json["loss"] = run.loss();
-  if (run.has_full_loss()) {
-    json["full_loss"] = run.full_loss();
-    json["full_loss_step"] = run.full_loss_step();
-  }
-  if (run.has_eta_sec()) json["eta_sec"] = run.eta_sec();
-  if (run.has_checkpoint()) {
-    json["checkpoint"] = run.checkpoint();
-    json["checkpoint_age_sec"] = run.checkpoint_age_sec();
-  }
-  if (!run.checkpoint_error().empty()) json["checkpoint_error"] = run.checkpoint_error();
-  json["members"] = Json::array();
-  for (const proto::RunStatus::Member& member : run.members()) {
-    json["members"].push_back(MemberJson(member));
-  }
-  json["shards"] = Json::array();
-  for (const ShardAnswer& shard : shards) json["shards"].push_back(ShardJson(shard));
-  json["events"] = Json::array();
-  for (const std::string& event : run.events()) json["events"].push_back(EventOf(event));
-  if (!run.events_error().empty()) json["events_error"] = run.events_error();
-  return json.dump(2) + "\n";
+  return absl::StrCat(Header(run), Members(run), Ledgers(run), Shards(shards), Units(run, shards),
+                      Waits(run, shards), Events(run));
 }
 
 std::string EndedText(const std::string& run_dir, RunEnd end, const RunMetrics& metrics) {
@@ -279,15 +256,6 @@ std::string EndedText(const std::string& run_dir, RunEnd end, const RunMetrics& 
   }
   return absl::StrCat("run ", run_dir, ": ", how, "; last line of metrics.jsonl:\n",
                       metrics.last_line, "\n");
-}
-
-std::string EndedJson(const std::string& run_dir, RunEnd end, const RunMetrics& metrics) {
-  const char* how = end == RunEnd::kFinished  ? "finished"
-                    : end == RunEnd::kStopped ? "stopped"
-                                              : "broken off";
-  Json json = {{"running", false}, {"run_dir", run_dir}, {"end", how}};
-  if (!metrics.last_line.empty()) json["last"] = Json::parse(metrics.last_line);
-  return json.dump(2) + "\n";
 }
 
 }  // namespace sdp

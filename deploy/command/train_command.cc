@@ -89,6 +89,7 @@ absl::Status RunCluster(const TrainCommand& command, const RunConfig& config,
   options.run_dir = config.run().dir();
   options.shards = static_cast<int>(config.cluster().shards());
   options.workers = workers;
+  options.metrics = command.metrics;
   options.request_stop = [](const std::string& address, const std::string& reason) {
     return RequestStop(address, reason, SecurityOptions(), absl::Now() + kStopCallTimeout);
   };

@@ -5,12 +5,13 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "deploy/cluster/local_cluster.h"
 
 namespace sdp {
 
 // `sdp train FILE [--set key=value]... [--init FILE | --from-pretrained DIR | --resume
-// [STEP|latest] [--force]] [--print-config] [--unix-sockets]`: trains with a cluster of processes
-// on this machine, until the run is over.
+// [STEP|latest] [--force]] [--print-config] [--unix-sockets] [--metrics]`: trains with a cluster of
+// processes on this machine, until the run is over.
 struct TrainCommand {
   std::string config_path;
   std::vector<std::string> sets;  // "section.key=value"
@@ -22,6 +23,7 @@ struct TrainCommand {
   Action action = Action::kTrain;
   enum class Transport { kTcp, kUnixSockets };
   Transport transport = Transport::kTcp;
+  LocalClusterOptions::Metrics metrics = LocalClusterOptions::Metrics::kNone;
 
   std::string program_dir;   // Of the role programs.
   std::string command_name;  // How the user calls `sdp`, for the commands to try next.

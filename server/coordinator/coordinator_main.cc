@@ -22,10 +22,14 @@
 #include "common/base/status.h"
 #include "common/checkpoint/checkpoint_reader.h"
 #include "common/config/config.h"
+#include "common/metrics/families.h"
+#include "common/metrics/metrics_server.h"
 #include "common/process/role.h"
+#include "common/rpc/health_service.h"
 #include "common/rpc/server.h"
 #include "common/run/run_setup.h"
 #include "server/coordinator/service/resume.h"
+#include "server/coordinator/service/run_metrics.h"
 #include "server/coordinator/service/service.h"
 
 namespace sdp {
@@ -191,6 +195,13 @@ struct Outcome {
   std::string summary;
 };
 
+// A status for /metrics, which counts workers and lists none.
+std::vector<prometheus::MetricFamily> Collect(EventLoop* loop, const CoordinatorService& service) {
+  const auto status = MadeOn<proto::RunStatus>(
+      loop, absl::Seconds(2), [&service] { return service.Status(proto::GetStatusRequest()); });
+  return FamiliesOf(status, MemoryOfThisProcess());
+}
+
 // From the first message to the last. `began` tells whether the run folder has a run now.
 absl::Status Serve(const Flags& flags, const RunSetup& setup, const std::string& config,
                    const Opened& opened, bool* began) {
@@ -222,8 +233,17 @@ absl::Status Serve(const Flags& flags, const RunSetup& setup, const std::string&
     ended.set_value({std::move(status), std::move(summary)});
   };
   CoordinatorService service(std::move(options), &loop, opened.store.get(), folder);
+  HealthService health({.alive = CheckedOn(&loop, [] { return absl::OkStatus(); }),
+                        .ready = CheckedOn(&loop, [&service] { return service.Ready(); })});
   SDP_ASSIGN_OR_RETURN(const std::unique_ptr<RpcServer> server,
-                       RpcServer::Start(flags.listen, {flags.insecure}, {service.rpc()}));
+                       RpcServer::Start(flags.listen, {flags.insecure}, {service.rpc(), &health}));
+  SDP_ASSIGN_OR_RETURN(
+      const std::unique_ptr<MetricsServer> metrics,
+      MetricsServer::StartIfAsked(flags.metrics, [&] { return Collect(&loop, service); }));
+  if (metrics != nullptr) {
+    service.SetMetricsAddress(metrics->address());
+    spdlog::info("metrics at http://{}/metrics", metrics->address());
+  }
   const std::string address = flags.advertise.empty() ? server->address() : flags.advertise;
   absl::Status ready = folder->WriteAddress(address);
   if (ready.ok() && !flags.address_file.empty())

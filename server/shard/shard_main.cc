@@ -37,6 +37,7 @@ absl::Status Main(const Flags& flags) {
   options.name = flags.name;
   options.listen = flags.listen;
   options.advertise = flags.advertise;
+  options.metrics = flags.metrics;
   options.coordinator = flags.coordinator;
   options.security = security;
   using ShardLives = Lives<ShardMember>;

@@ -154,7 +154,8 @@ TEST_F(LocalClusterTest, Start_EveryRoleGetsWhatItNeeds) {
             absl::StrCat(common, "shard-0\n", sets, "--coordinator\n127.0.0.1:4711\n",
                          "--listen\n127.0.0.1:0\n"));
   EXPECT_EQ(ReadAll(folder_ / "w"),
-            absl::StrCat(common, "worker-1\n", sets, "--coordinator\n127.0.0.1:4711\n"));
+            absl::StrCat(common, "worker-1\n", sets, "--coordinator\n127.0.0.1:4711\n",
+                         "--listen\n127.0.0.1:0\n"));
 }
 
 TEST_F(LocalClusterTest, Start_UnixSockets_EachRoleHasItsOwn) {

@@ -42,6 +42,17 @@ class FakeRun {
       *answer = status;
       return grpc::Status::OK;
     }
+    // The status three times, the last of a run that is over.
+    grpc::Status WatchStatus(grpc::ServerContext*, const proto::WatchStatusRequest*,
+                             grpc::ServerWriter<proto::RunStatus>* writer) override {
+      for (int i = 0; i < 3; ++i) {
+        proto::RunStatus next = status;
+        next.set_committed(status.committed() + i);
+        if (i == 2) next.set_phase("over");
+        writer->Write(next);
+      }
+      return grpc::Status::OK;
+    }
     grpc::Status Stop(grpc::ServerContext*, const proto::StopRequest* request,
                       proto::Ack*) override {
       stop(request->reason());

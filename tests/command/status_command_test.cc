@@ -114,6 +114,40 @@ TEST_F(StatusCommandTest, Events_TheNewestTenAreShown_InJsonAll) {
   EXPECT_EQ(json["events_error"], "write events.jsonl: No space left on device");
 }
 
+TEST_F(StatusCommandTest, Units_SayWhoHoldsThem_AndWhoseContributionsAreMissing) {
+  FillRun();
+  fake_.run().mutable_members(1)->set_number(3);
+  proto::RunStatus::Unit* unit = fake_.run().add_units();
+  unit->set_name("layers.0.mlp");
+  unit->set_holders(20);
+  unit->add_holder_names("worker-0");
+  fake_.run().set_units_in_all(2);
+  proto::ShardStatus::Block* block = fake_.shard().add_blocks();
+  block->set_name("layers.0.mlp");
+  block->set_oldest_version(12);
+  block->set_newest_version(12);
+  block->set_open_rounds(1);
+  block->set_contributions(19);
+  block->set_holders(20);
+  block->add_missing(3);
+  proto::Wait* wait = fake_.run().add_waits();
+  wait->set_who("worker-0");
+  wait->set_for_what("step 12: waiting for 3 fragments");
+  wait->set_since_sec(75);
+  ASSERT_TRUE(Run(fake_.address()).ok());
+  EXPECT_THAT(
+      out_.str(),
+      AllOf(HasSubstr("worker-0 and 19 more"), HasSubstr("shard-0 v12 19/20 (waits for worker-0)"),
+            HasSubstr("and 1 more units"), HasSubstr("worker-0  1m15s  step 12: waiting")));
+  out_.str("");
+  command_.format = StatusCommand::Format::kJson;
+  ASSERT_TRUE(Run(fake_.address()).ok());
+  const nlohmann::json json = nlohmann::json::parse(out_.str());
+  EXPECT_EQ(json["units"][0]["holders"], 20);
+  EXPECT_EQ(json["shards"][0]["blocks"][0]["missing"][0], 3);
+  EXPECT_EQ(json["waits"][0]["since_sec"], 75);
+}
+
 TEST_F(StatusCommandTest, NeitherFolderNorAddress_IsRefused) {
   const absl::Status status = Run(folder_ / "missing");
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);

@@ -337,6 +337,65 @@ TEST_F(CoordinatorServiceTest, StepDone_BringsTheShardsPeaks_IntoTheStepsMetrics
   EXPECT_EQ(step["max_shard_allocated_bytes"], 1000);
 }
 
+TEST_F(CoordinatorServiceTest, Status_HasViewTimesTotalsUnitsAndWaits) {
+  StartShard();
+  StartWorkers();
+  for (size_t i = 0; i < 2; ++i) ASSERT_TRUE(workers_[i]->BeginStep(incarnations_[i], 0).ok());
+  EXPECT_TRUE(fake_shard_.AwaitCall("bind 0"));
+  for (size_t i = 0; i < 2; ++i) ReportWorker(i, 0);
+  ReportShard(0);
+  proto::GetStatusRequest request;
+  request.set_units(true);
+  request.set_max_workers(1);
+  proto::RunStatus status;
+  ASSERT_TRUE(
+      Call(coordinator_.address(), &proto::Coordinator::Stub::GetStatus, request, &status).ok());
+  EXPECT_EQ(status.members_size(), 2);
+  EXPECT_EQ(status.members_left_out(), 1);
+  EXPECT_EQ(status.all_workers().states().at("training"), 2);
+  EXPECT_GT(status.view(), 0);
+  EXPECT_EQ(status.view_step(), 0);
+  EXPECT_THAT(status.view_reason(), HasSubstr("worker-1"));
+  EXPECT_EQ(status.totals().steps(), 1);
+  EXPECT_GT(status.totals().samples(), 0);
+  EXPECT_EQ(status.totals().events().at("ready"), 2);
+  EXPECT_GT(status.step_times().elapsed_sec(), 0);
+  EXPECT_EQ(status.units_size(), status.units_in_all());
+  EXPECT_EQ(status.units(0).holders(), 2);
+  EXPECT_THAT(status.units(0).shards(), ElementsAre(0));
+  ASSERT_GT(status.waits_size(), 0);
+  EXPECT_EQ(status.waits(0).who(), "the run");
+  EXPECT_THAT(status.waits(0).for_what(), HasSubstr("step 1 waits for"));
+}
+
+TEST_F(CoordinatorServiceTest, Heartbeat_TellsWhatAMemberWaitsFor_AndWhereItIsAsked) {
+  StartShard();
+  StartWorkers();
+  proto::HeartbeatRequest request;
+  request.set_generation(1);
+  request.set_worker(incarnations_[0].value());
+  request.set_phase("step 0: waiting for 3 fragments");
+  request.set_waits(true);
+  request.set_memory_bytes(300);
+  request.set_allocated_bytes(200);
+  request.set_address("127.0.0.1:7");
+  request.set_metrics_address("127.0.0.1:8");
+  proto::HeartbeatResponse response;
+  ASSERT_TRUE(
+      Call(coordinator_.address(), &proto::Coordinator::Stub::Heartbeat, request, &response).ok());
+  const proto::RunStatus status = GetStatus(coordinator_.address());
+  const proto::RunStatus::Member& member = status.members(1);
+  ASSERT_EQ(member.name(), "worker-0");
+  EXPECT_TRUE(member.waits());
+  EXPECT_EQ(member.memory_bytes(), 300);
+  EXPECT_EQ(member.allocated_bytes(), 200);
+  EXPECT_EQ(member.address(), "127.0.0.1:7");
+  EXPECT_EQ(member.metrics_address(), "127.0.0.1:8");
+  const proto::Wait& wait = *status.waits().rbegin();
+  EXPECT_EQ(wait.who(), "worker-0");
+  EXPECT_EQ(wait.for_what(), "step 0: waiting for 3 fragments");
+}
+
 TEST_F(CoordinatorServiceTest, Ledger_IsInStatusAndMetrics) {
   StartShard();
   StartWorkers();

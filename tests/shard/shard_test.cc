@@ -790,5 +790,35 @@ TEST_F(ShardTest, Push_SumThatOverflows_IsReportedAndNotApplied) {
   EXPECT_EQ(shard.value(Masked())->data()[0], 1);
 }
 
+// ---- What people see ----
+
+TEST_F(ShardTest, Blocks_SayHowFarEachIs_AndWhoIsMissing) {
+  Shard& shard = Make();
+  const int64_t all = static_cast<int64_t>(catalog_.units.size());
+  for (const Shard::BlockState& block : shard.blocks(UnitId(0), all))
+    EXPECT_EQ(block.open_rounds, 0) << "nothing is bound";
+  EXPECT_TRUE(shard.awaited(16).empty());
+
+  shard.Bind(Binding(0));
+  const std::vector<FragmentId>& fragments = layout_.block(UnitId(1));
+  for (const FragmentId id : fragments) shard.Push(Key(11, id), Gradient(id, 1));
+  const auto one = shard.blocks(UnitId(1), 1);
+  ASSERT_EQ(one.size(), 1u);
+  EXPECT_EQ(one[0].unit, UnitId(1));
+  EXPECT_EQ(one[0].fragments, static_cast<int64_t>(fragments.size()));
+  EXPECT_EQ(one[0].open_rounds, one[0].fragments);
+  EXPECT_EQ(one[0].contributions, 1);
+  EXPECT_EQ(one[0].holders, 2);
+  EXPECT_EQ(one[0].missing, std::vector<Incarnation>{Incarnation(12)});
+  EXPECT_EQ(shard.awaited(16).size(), 3u) << "the others' blocks";
+  EXPECT_EQ(shard.awaited(2).size(), 2u);
+
+  PushAll(shard, 0, 1);
+  for (const Shard::BlockState& block : shard.blocks(UnitId(0), all)) {
+    EXPECT_EQ(block.oldest_version, 1);
+    EXPECT_EQ(block.open_rounds, 0) << "step 1 is not bound";
+  }
+}
+
 }  // namespace
 }  // namespace sdp

@@ -34,19 +34,20 @@ constexpr Rule kRules[] = {
     {"common/config/", "common proto", "proto files"},
     {"common/rpc/", "common proto", "proto grpc threads"},
     {"common/control/", "common proto", "proto grpc threads files"},
+    {"common/metrics/", "common proto", "proto threads files prometheus"},
     {"common/run/", "common proto", "proto files"},
     {"common/process/", "common", "threads files"},
 
     // Logic <- service <- main, for each role.
     {"server/shard/logic/", SDP_PURE, ""},
-    {"server/shard/", "common proto", "proto grpc threads files"},
+    {"server/shard/", "common proto", "proto grpc threads files prometheus"},
     {"server/coordinator/logic/", SDP_PURE, ""},
-    {"server/coordinator/", "common proto", "proto grpc threads files"},
+    {"server/coordinator/", "common proto", "proto grpc threads files prometheus"},
     {"worker/logic/", SDP_PURE, ""},
     {"worker/data/", "common", "files jpeg"},
     {"worker/model/", "common worker/logic worker/data", "torch threads"},
     {"worker/inference/", "common worker/data worker/logic worker/model", "files"},
-    {"worker/", "common proto", "proto grpc threads files"},
+    {"worker/", "common proto", "proto grpc threads files prometheus"},
 
     // Shares nothing with the logic that it audits.
     {"deploy/audit/logic/", "common/base", ""},
@@ -65,6 +66,7 @@ constexpr Kind kKinds[] = {
     {"grpc", "grpc/ grpc++/ grpcpp/"},
     {"torch", "torch/ ATen/ c10/ caffe2/"},
     {"jpeg", "jpeglib.h jerror.h"},
+    {"prometheus", "prometheus/"},
     {"files", "fstream filesystem fcntl.h unistd.h sys/stat.h sys/mman.h sqlite3.h"},
     {"threads",
      "thread mutex shared_mutex condition_variable future pthread.h sys/socket.h netinet/"},

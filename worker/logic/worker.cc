@@ -301,6 +301,20 @@ bool Worker::waits() const {
 
 Step Worker::step() const { return steps_.empty() ? asked_.value_or(0) : steps_.rbegin()->first; }
 
+std::map<ShardId, Worker::Awaited> Worker::awaited() const {
+  std::map<ShardId, Awaited> awaited;
+  if (walk_.has_value()) {
+    for (const FragmentId id : walk_->weights.asked) ++awaited[PlaceOf(id)].fragments;
+  }
+  for (const auto& [step, state] : steps_) {
+    for (const FragmentId id : state.weights.asked) ++awaited[PlaceOf(id)].fragments;
+    for (const Gradients* sent : {&state.unacknowledged, &state.unacknowledged_dense}) {
+      for (const auto& [id, gradient] : *sent) ++awaited[PlaceOf(id)].acknowledgements;
+    }
+  }
+  return awaited;
+}
+
 std::string Worker::phase() const {
   if (steps_.empty()) return absl::StrCat("step ", step(), ": waiting for its binding");
   const auto& [step, state] = *steps_.begin();

@@ -114,7 +114,14 @@ class Worker {
   std::string phase() const;
   // Whether it can do nothing until others have done theirs.
   bool waits() const;
-  Step step() const;  // the newest step it knows of
+  Step step() const;                                               // the newest step it knows of
+  const std::vector<UnitFactor>& units() const { return units_; }  // the newest plan's
+  // What it waits for, by shard: fragments that it has asked for, gradients that are not
+  // acknowledged. A look at all of these, so not for every event.
+  struct Awaited {
+    int64_t fragments = 0, acknowledgements = 0;
+  };
+  std::map<ShardId, Awaited> awaited() const;
 
  private:
   struct Weights {  // on their way to a computation

@@ -55,6 +55,10 @@ void WorkerService::CoordinatorRestarted() {
 }
 
 absl::Status WorkerService::Run() {
+  if (options_.board != nullptr) {
+    options_.board->Begin(absl::Now());
+    loop_.Post([this] { ShowStatus(); });
+  }
   loop_.Post([this] { Register(); });
   absl::Status end;
   {
@@ -87,7 +91,7 @@ void WorkerService::Register() {
   options.on_waiting = [](const std::string& what) { spdlog::info("waiting: {}", what); };
   client_ = std::make_unique<CoordinatorClient>(*channel, &loop_, std::move(options));
   client_->RegisterWorker({options_.name, options_.config_hash, options_.instance, options_.before,
-                         options_.memory_bytes},
+                           options_.memory_bytes},
                           [this](const absl::StatusOr<WorkerAdmission>& admission) {
                             if (!admission.ok())
                               return End(Context(admission.status(), "register"));
@@ -113,9 +117,19 @@ void WorkerService::Admitted(const WorkerAdmission& admission) {
   heartbeats_ = std::make_unique<Heartbeats>(
       *own_connection, admission.incarnation,
       [this] {
+        const AllocatedBytes allocated = Allocated(options_.computes);
+        Heartbeats::State state;
+        state.peak_memory_bytes = PeakMemoryBytes();
+        state.allocated_peak_bytes = allocated.peak;
+        state.allocated_bytes = allocated.now;
+        if (options_.board != nullptr) {
+          state.address = options_.board->address();
+          state.metrics_address = options_.board->metrics_address();
+        }
         MutexLock lock(&mutex_);
-        return Heartbeats::State{phase_, PeakMemoryBytes(), Allocated(options_.computes).peak,
-                                 waits_};
+        state.phase = phase_;
+        state.waits = waits_;
+        return state;
       },
       [this](absl::Status status) {
         // The coordinator's reason stands for itself; a member only repeats it.
@@ -193,6 +207,7 @@ void WorkerService::Do(WorkerActions actions) {
     // One reading: its kinds add up to the peak.
     report.ledger = AllocatedByKind(options_.computes);
     report.allocated_peak_bytes = absl::c_accumulate(report.ledger.peak, int64_t{0});
+    if (options_.board != nullptr) options_.board->Count(report);
     client_->ReportStep(report);
   }
   for (const EvaluationReport& report : actions.evaluations) client_->ReportEvaluation(report);

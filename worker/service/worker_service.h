@@ -20,6 +20,7 @@
 #include "worker/logic/worker.h"
 #include "worker/service/compute_thread.h"
 #include "worker/service/shard_streams.h"
+#include "worker/service/worker_board.h"
 
 namespace sdp {
 
@@ -33,13 +34,14 @@ class WorkerService {
     SecurityOptions security;
     std::string name;
     std::string config_hash;
-    uint64_t instance = 0;   // random per life
-    uint64_t before = 0;     // of the life that this process had before; 0: none
+    uint64_t instance = 0;     // random per life
+    uint64_t before = 0;       // of the life that this process had before; 0: none
     int64_t memory_bytes = 0;  // that it may use to train; 0: not limited
-    Worker::Options worker;  // name and the rest of what the logic needs
+    Worker::Options worker;    // name and the rest of what the logic needs
     DataSummary data;
     WireType precision = WireType::kF32;  // of values from the shards; gradients have the model's
     MemoryPlace computes = MemoryPlace::kHost;  // where the memory is that is reported
+    WorkerBoard* board = nullptr;               // told what it does; outlives it; null: nobody is
     // Of a shard, and of the coordinator before it admits this worker.
     absl::Duration unreachable_after = absl::Seconds(30);
     // Of the coordinator later; of both in a process that has been in the run before.
@@ -77,6 +79,10 @@ class WorkerService {
   void SayReady();
   void SayLeave();
   void CoordinatorRestarted();
+  // status.cc: twice a second
+  void ShowStatus();
+  proto::WorkerStatus Status(absl::Time now) const;
+  void FillWaits(proto::WorkerStatus* status) const;
   void Do(WorkerActions actions);
   void Push(const WorkerActions::Push& push);
   ComputeThread::Events ComputeEvents();
@@ -98,6 +104,8 @@ class WorkerService {
   std::vector<absl::Time> broken_since_;  // [shards]; InfiniteFuture: connected
   bool ready_said_ = false, started_ = false, leaving_ = false;
   WorkerAdmission admission_;
+  std::string shown_phase_;
+  absl::Time phase_since_;
 
   // The last go first: heartbeats and computation end before the loop they report to.
   EventLoop loop_{"worker"};

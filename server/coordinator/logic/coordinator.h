@@ -168,7 +168,10 @@ class Coordinator {
   // Looks at leases and deadlines. Call about once a second.
   CoordinatorActions Tick(absl::Time now);
 
-  RunStatus status(absl::Time now) const;
+  // Names no more than `most_workers` of the workers.
+  RunStatus status(absl::Time now, size_t most_workers = kMostWorkersShown) const;
+  static constexpr size_t kMostWorkersShown = 256;
+  UnitStatus unit_status(UnitId unit) const;
   // What the generation after this one begins with, but for the checkpoint: the initial values.
   GenerationStart NextStart() const;
   // Who or what the run waits for now, and why; of many the first few.
@@ -290,6 +293,9 @@ class Coordinator {
   std::vector<BlockDiagnostics> BlocksOf(const StepState& step) const;
   std::string WaitingForSteps() const;                 // while training
   int64_t PortionOf(const WorkerState& worker) const;  // of the newest view
+  // status.cc
+  RunStatus::Member MemberOf(const ShardState& shard, int64_t number, absl::Time now) const;
+  std::string StateOf(const WorkerState& worker) const;
 
   // reduction.cc
   void FinishReduction(StepState& step, CoordinatorActions* actions);

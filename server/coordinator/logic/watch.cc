@@ -302,45 +302,4 @@ int64_t Coordinator::PortionOf(const WorkerState& worker) const {
   return rank.has_value() ? view_->PortionOf(*rank).second : 0;
 }
 
-RunStatus Coordinator::status(absl::Time now) const {
-  static constexpr const char* kPhases[] = {
-      "waiting for shards", "starting shards", "waiting for workers", "training", "ending", "over"};
-  RunStatus status;
-  status.phase = kPhases[static_cast<size_t>(phase_)];
-  if (!PausedBy().empty()) status.phase = "paused";
-  status.waiting_for = WaitingFor();
-  status.generation = generation_;
-  status.step = next_step_;
-  status.committed = committed_;
-  status.steps = options_.steps;
-  status.loss = last_loss_;
-  status.full_loss = last_full_loss_;
-  status.plan_hash = plan_ == nullptr ? 0 : plan_->hash;
-  status.checkpoint = last_checkpoint_;
-  if (last_checkpoint_.has_value()) status.checkpoint_age = now - last_checkpoint_at_;
-  status.checkpoint_error = checkpoint_error_;
-  status.samples_dealt = cursor_.next();
-  status.samples_returned = CountOf(cursor_.returned());
-  if (data_.has_value()) status.train_samples = data_->train_samples;
-  for (size_t s = 0; s < shards_.size(); ++s) {
-    const ShardState& shard = shards_[s];
-    status.members.push_back({"shard", shard.registration.name, static_cast<int64_t>(s),
-                              shard.registration.address, shard.finished ? "finished" : "serving",
-                              now - shard.heard, shard.peak_memory_bytes, shard.done});
-  }
-  for (const auto& [name, shard] : registered_shards_) {
-    status.members.push_back(
-        {"shard", name, -1, shard.registration.address, "registered", now - shard.heard, 0, -1});
-  }
-  for (const auto& [name, worker] : workers_) {
-    status.members.push_back({"worker", name, worker.incarnation.value(), "",
-                              worker.phase.empty()
-                                  ? (worker.ready ? "ready" : "registered")
-                                  : absl::StrCat(worker.leaving ? "leaving, " : "", worker.phase),
-                              now - worker.heard, worker.peak_memory_bytes, worker.reported,
-                              worker.ledger, PortionOf(worker)});
-  }
-  return status;
-}
-
 }  // namespace sdp

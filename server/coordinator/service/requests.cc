@@ -168,8 +168,10 @@ absl::Status CoordinatorService::OnStep(const proto::WorkerStepReport& report) {
   const MemberKey key = {Role::kWorker, report.worker()};
   SDP_RETURN_IF_ERROR(CheckReport(report.generation(), key));
   KeepPeaks(report, &members_[key]);
-  members_[key].at_peak = FromProto(report.ledger()).peak;
-  Execute(logic_->OnStepReport(FromProto(report), absl::Now()));
+  const StepReport step = FromProto(report);
+  members_[key].at_peak = step.ledger.peak;
+  members_[key].report = step;
+  Execute(logic_->OnStepReport(step, absl::Now()));
   return absl::OkStatus();
 }
 
@@ -198,7 +200,13 @@ absl::Status CoordinatorService::OnHeartbeat(const proto::HeartbeatRequest& requ
   response->set_coordinator(options_.instance);
   Member& member = members_[key];
   member.heard = now;
+  if (member.phase != request.phase() || member.phase_since > now) member.phase_since = now;
   member.phase = request.phase();
+  member.waits = request.waits();
+  member.memory_bytes = request.memory_bytes();
+  member.allocated_bytes = request.allocated_bytes();
+  member.address = request.address();
+  member.metrics_address = request.metrics_address();
   KeepPeaks(request, &member);
   if (over_.has_value()) {
     response->set_over(true);
@@ -238,62 +246,6 @@ void CoordinatorService::AnswerDue() {
 
 std::string CoordinatorService::WaitingFor() const {
   return going_back_ ? "a checkpoint is chosen and checked, to go back to" : logic_->WaitingFor();
-}
-
-proto::RunStatus CoordinatorService::Status() const {
-  const absl::Time now = absl::Now();
-  const RunStatus status = logic_->status(now);
-  proto::RunStatus message;
-  // The generation may be over, and its end not stored yet.
-  const bool going_back = going_back_ || status.phase == "over";
-  message.set_phase(over_.has_value() ? "over" : going_back ? "going back" : status.phase);
-  message.set_waiting_for(WaitingFor());
-  if (over_.has_value())
-    message.set_waiting_for(over_->ok() ? "finished" : std::string(over_->message()));
-  message.set_generation(status.generation.value());
-  message.set_step(status.step);
-  message.set_committed(std::max<Step>(status.committed, -1));
-  message.set_steps(status.steps);
-  for (const RunStatus::Member& member : status.members) {
-    auto* out = message.add_members();
-    out->set_role(member.role);
-    out->set_name(member.name);
-    out->set_number(member.number);
-    out->set_address(member.address);
-    out->set_phase(member.phase);
-    out->set_silence_sec(absl::ToDoubleSeconds(member.silence));
-    out->set_step(member.step);
-    out->set_samples(member.samples);
-    if (member.role == "worker") *out->mutable_ledger() = ToProto(member.ledger);
-    // What a member says of itself is better than what the coordinator thinks.
-    const auto own =
-        members_.find({member.role == "shard" ? Role::kShard : Role::kWorker, member.number});
-    if (own == members_.end()) continue;
-    if (!own->second.phase.empty()) out->set_phase(own->second.phase);
-    out->set_peak_memory_bytes(std::max(member.peak_memory_bytes, own->second.peak_memory_bytes));
-    out->set_allocated_peak_bytes(own->second.allocated_peak_bytes);
-    out->set_predicted_bytes(Predicted(member.name));
-  }
-  if (status.loss.has_value()) message.set_loss(*status.loss);
-  if (progress_.full_loss().has_value()) {
-    message.set_full_loss(*progress_.full_loss());
-    message.set_full_loss_step(progress_.full_loss_step());
-  }
-  if (status.checkpoint.has_value()) {
-    message.set_checkpoint(*status.checkpoint);
-    message.set_checkpoint_age_sec(absl::ToDoubleSeconds(status.checkpoint_age));
-  }
-  message.set_checkpoint_error(status.checkpoint_error);
-  message.set_samples_dealt(status.samples_dealt);
-  message.set_samples_returned(status.samples_returned);
-  message.set_train_samples(status.train_samples);
-  message.set_tokens_per_sec(progress_.tokens_per_sec());
-  if (const auto eta = progress_.Eta()) message.set_eta_sec(absl::ToDoubleSeconds(*eta));
-  message.set_run_dir(folder_->path());
-  message.set_plan_hash(status.plan_hash);
-  for (const std::string& event : events_) message.add_events(event);
-  message.set_events_error(events_error_);
-  return message;
 }
 
 }  // namespace sdp

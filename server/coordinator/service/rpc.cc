@@ -7,6 +7,27 @@
 #include "common/rpc/status_code.h"
 
 namespace sdp {
+namespace {
+
+// What passes though nothing happens.
+void ClearAges(proto::RunStatus* status) {
+  status->clear_time_sec();
+  status->clear_checkpoint_age_sec();
+  status->clear_eta_sec();
+  status->mutable_all_workers()->clear_longest_silence_sec();
+  status->mutable_all_shards()->clear_longest_silence_sec();
+  for (proto::Wait& wait : *status->mutable_waits()) wait.clear_since_sec();
+  for (proto::RunStatus::Member& member : *status->mutable_members()) {
+    member.clear_silence_sec();
+    member.clear_phase_sec();
+    member.clear_memory_bytes();
+  }
+}
+
+}  // namespace
+
+CoordinatorService::Rpc::Rpc(CoordinatorService* service)
+    : service_(service), watchers_(service->loop_, ClearAges) {}
 
 template <typename Answer>
 grpc::ServerUnaryReactor* CoordinatorService::Rpc::OnLoop(Context* context,
@@ -152,9 +173,16 @@ grpc::ServerUnaryReactor* CoordinatorService::Rpc::Stop(Context* context,
 grpc::ServerUnaryReactor* CoordinatorService::Rpc::GetStatus(Context* context,
                                                              const proto::GetStatusRequest* request,
                                                              proto::RunStatus* response) {
-  return OnLoop(context, *request, [this, response] {
-    *response = service_->Status();
+  return OnLoop(context, *request, [this, request, response] {
+    *response = service_->Status(*request);
     return absl::OkStatus();
+  });
+}
+
+grpc::ServerWriteReactor<proto::RunStatus>* CoordinatorService::Rpc::WatchStatus(
+    Context*, const proto::WatchStatusRequest* request) {
+  return watchers_.Watch(request->options(), [service = service_, wanted = request->status()] {
+    return service->Status(wanted);
   });
 }
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include "common/rpc/status_stream.h"
 #include "proto/coordinator.grpc.pb.h"
 #include "server/coordinator/service/service.h"
 
@@ -10,7 +11,7 @@ namespace sdp {
 // Threads: gRPC's.
 class CoordinatorService::Rpc final : public proto::Coordinator::CallbackService {
  public:
-  explicit Rpc(CoordinatorService* service) : service_(service) {}
+  explicit Rpc(CoordinatorService* service);
 
   using Context = grpc::CallbackServerContext;
   using Reactor = grpc::ServerUnaryReactor;
@@ -50,6 +51,8 @@ class CoordinatorService::Rpc final : public proto::Coordinator::CallbackService
   Reactor* Stop(Context* context, const proto::StopRequest* request, proto::Ack* response) override;
   Reactor* GetStatus(Context* context, const proto::GetStatusRequest* request,
                      proto::RunStatus* response) override;
+  grpc::ServerWriteReactor<proto::RunStatus>* WatchStatus(
+      Context* context, const proto::WatchStatusRequest* request) override;
 
  private:
   // Runs `answer` on the loop; the call ends with what it returns. Both refuse what CheckRequest
@@ -62,6 +65,7 @@ class CoordinatorService::Rpc final : public proto::Coordinator::CallbackService
                     Ask ask);
 
   CoordinatorService* const service_;
+  StatusStreams<proto::RunStatus> watchers_;
 };
 
 }  // namespace sdp

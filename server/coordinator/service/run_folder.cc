@@ -241,7 +241,8 @@ absl::StatusOr<std::unique_ptr<RunFolder>> RunFolder::Begin(const std::string& p
   return folder;
 }
 
-RunFolder::RunFolder(std::string path) : path_(std::move(path)) {
+RunFolder::RunFolder(std::string path)
+    : path_(std::move(path)), curves_(std::unique_ptr<EventFile>()) {
   metrics_.path = path_ + "/metrics.jsonl";
   events_.path = path_ + "/events.jsonl";
 }
@@ -304,6 +305,15 @@ absl::Status RunFolder::AppendMetrics(const StepMetrics& metrics) {
 }
 
 absl::Status RunFolder::AppendEvent(const std::string& json) { return Append(json, &events_); }
+
+absl::Status RunFolder::AppendCurves(const StepMetrics& metrics, absl::Time now) {
+  const CurvePoints points = CurvesOf(metrics);
+  if (points.empty()) return absl::OkStatus();
+  if (curves_.ok() && *curves_ == nullptr)
+    curves_ = EventFile::Create(path_ + "/tensorboard", metrics.step, now);
+  if (!curves_.ok()) return curves_.status();
+  return (*curves_)->Append(metrics.step, points, now);
+}
 
 absl::Status RunFolder::Append(const std::string& json, Lines* lines) {
   if (!lines->status.ok()) return lines->status;

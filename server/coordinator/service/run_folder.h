@@ -12,6 +12,7 @@
 #include "common/base/ids.h"
 #include "server/coordinator/logic/run_event.h"
 #include "server/coordinator/logic/step_metrics.h"
+#include "server/coordinator/service/event_file.h"
 
 namespace sdp {
 
@@ -34,6 +35,7 @@ std::string EventJson(const RunEvent& event, absl::Time at);
 //   plan.json       who holds what
 //   metrics.jsonl   an object per step
 //   events.jsonl    an object per event of membership and of the run
+//   tensorboard/    curves, for TensorBoard: a file per process of the coordinator
 //   state.db        the coordinator's records
 //   logs/           of the processes
 //   checkpoints/    step-T, unless the config says another folder (common/checkpoint/manifest.h)
@@ -76,7 +78,8 @@ class RunFolder {
   absl::Status WriteAddress(const std::string& address);
   // The line is with the operating system on return. An error is final: later calls return it too.
   absl::Status AppendMetrics(const StepMetrics& metrics);
-  absl::Status AppendEvent(const std::string& json);  // as AppendMetrics
+  absl::Status AppendEvent(const std::string& json);                      // as AppendMetrics
+  absl::Status AppendCurves(const StepMetrics& metrics, absl::Time now);  // likewise
 
   // Takes away what was written, and the folder if nothing else is in it: the run could not begin,
   // and may be tried again.
@@ -98,6 +101,7 @@ class RunFolder {
   const std::string path_;
   int lock_ = -1;  // file descriptor
   Lines metrics_, events_;
+  absl::StatusOr<std::unique_ptr<EventFile>> curves_;  // made with the first step: null before
 };
 
 // Writes `text` to `path` whole or not at all: beside it first, then renamed into its place. Errors

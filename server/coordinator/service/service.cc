@@ -66,6 +66,7 @@ void CoordinatorService::Tick() {
   } else {
     Execute(logic_->Tick(now));
   }
+  WatchWaiting(now);
   if (!left_) loop_->PostAt(now + options_.tick, [this] { Tick(); });
 }
 
@@ -274,8 +275,14 @@ void CoordinatorService::Record(StepMetrics metrics) {
   if (written) return;
   for (const auto& [key, member] : members_) {
     if (key.first == Role::kWorker) {
+      const int64_t predicted = Predicted(member.name);
       metrics.predicted_worker_allocated_bytes =
-          std::max(metrics.predicted_worker_allocated_bytes, Predicted(member.name));
+          std::max(metrics.predicted_worker_allocated_bytes, predicted);
+      if (predicted > 0) {
+        worst_memory_ratio_ =
+            std::max(worst_memory_ratio_, static_cast<double>(member.allocated_peak_bytes) /
+                                              static_cast<double>(predicted));
+      }
     } else {
       metrics.max_shard_memory_bytes =
           std::max(metrics.max_shard_memory_bytes, member.peak_memory_bytes);
@@ -285,11 +292,18 @@ void CoordinatorService::Record(StepMetrics metrics) {
   }
   progress_.Add(metrics);
   options_.print(progress_.StepLine());
+  CountStep(metrics);
   if (const absl::Status written = folder_->AppendMetrics(metrics); !written.ok()) EndRun(written);
+  // Training does not need its curves: an error is said once, and stays in status.
+  const absl::Status drawn = folder_->AppendCurves(metrics, absl::Now());
+  if (drawn.ok() || !curves_error_.empty()) return;
+  curves_error_ = std::string(drawn.message());
+  options_.log(absl::StrCat(curves_error_, "; training goes on without it"));
 }
 
 // Training does not need it: that it cannot be written is said once, and stays in status.
 void CoordinatorService::Record(const RunEvent& event) {
+  CountEvent(event);
   events_.push_back(EventJson(event, absl::Now()));
   if (events_.size() > kShownEvents) events_.pop_front();
   const absl::Status written = folder_->AppendEvent(events_.back());

@@ -75,6 +75,14 @@ class CoordinatorService {
   void Stop(const std::string& reason);  // as Coordinator::Stop
   void End(const absl::Status& status);  // at once, in the middle of whatever is going on
 
+  // Where its /metrics is, for status. From any thread.
+  void SetMetricsAddress(const std::string& address);
+
+  // ---- On the loop ----
+  proto::RunStatus Status(const proto::GetStatusRequest& request) const;
+  // OK - it takes members and answers them.
+  absl::Status Ready() const;
+
  private:
   class Rpc;  // rpc.cc: gRPC's reactions, which only post here
   enum class Role { kShard, kWorker };
@@ -87,6 +95,12 @@ class CoordinatorService {
     int64_t allocated_peak_bytes = 0;
     BytesByKind at_peak = {};  // of a worker, with its newest step report
     bool told = false;         // that the run is over
+    // What it says of itself, for status.
+    absl::Time phase_since = absl::InfiniteFuture();  // as heard
+    bool waits = false;
+    int64_t memory_bytes = 0, allocated_bytes = 0;
+    std::string address = "", metrics_address = "";
+    StepReport report = {};  // of a worker, its newest
   };
   using Applicant = std::pair<std::string, uint64_t>;  // name, instance
   using Question = std::pair<Incarnation, Step>;
@@ -112,12 +126,22 @@ class CoordinatorService {
   absl::Status OnNotFinite(const proto::NotFinite& report);
   absl::Status OnHeartbeat(const proto::HeartbeatRequest& request,
                            proto::HeartbeatResponse* response);
-  proto::RunStatus Status() const;
   absl::Status CheckGeneration(int64_t generation) const;
   absl::Status CheckReport(int64_t generation, const MemberKey& member) const;
   absl::Status Over() const;  // the answer to requests after the end
   void AnswerDue();
   std::string WaitingFor() const;
+
+  // status.cc
+  void CountStep(const StepMetrics& metrics);
+  void CountEvent(const RunEvent& event);
+  void WatchWaiting(absl::Time now);
+  const Member* FindMember(const RunStatus::Member& member) const;
+  void FillProgress(const RunStatus& status, proto::RunStatus* message) const;
+  void FillMember(const RunStatus::Member& member, absl::Time now,
+                  proto::RunStatus::Member* message) const;
+  void FillUnits(int first, proto::RunStatus* message) const;
+  void FillWaits(absl::Time now, proto::RunStatus* message) const;
 
   // Actions
   void Execute(CoordinatorActions actions);
@@ -160,6 +184,16 @@ class CoordinatorService {
   RunProgress progress_;
   std::deque<std::string> events_;  // the newest lines of events.jsonl
   std::string events_error_;        // why there are no more of them
+  std::string curves_error_;        // likewise
+  proto::RunStatus::Totals totals_;
+  proto::RunStatus::StepTimes step_times_;  // of the newest step
+  std::string member_change_;               // the newest that no view has followed yet
+  std::string view_reason_;
+  Step view_step_ = 0;
+  double worst_memory_ratio_ = 0;
+  std::string waiting_;  // what the run waits for, as of the last tick, and
+  absl::Time waiting_since_;
+  std::string metrics_address_;
   bool plan_made_ = false;
   bool writing_plan_ = false;                 // nobody leaves before it is there
   std::map<std::string, int64_t> predicted_;  // by name of member

@@ -127,6 +127,21 @@ class Shard {
   };
   Counts counts() const;
 
+  // What is owned of one unit's block, and how far the round is that has fewest contributions.
+  struct BlockState {
+    UnitId unit;
+    int64_t fragments = 0, value_bytes = 0;
+    Step oldest_version = 0, newest_version = 0;
+    int64_t open_rounds = 0;                 // of fragments at their version
+    int64_t contributions = 0, holders = 0;  // of the one with fewest; without an open one 0
+    std::vector<Incarnation> missing;        // of that one
+  };
+  // Of the units [first, first + count) of which something is owned, in order.
+  std::vector<BlockState> blocks(UnitId first, int64_t count) const;
+  // Who has not contributed to a round that is open at the oldest version, ascending; so many at
+  // most.
+  std::vector<Incarnation> awaited(size_t most) const;
+
  private:
   struct Range {  // of a fragment's elements
     int64_t begin = 0, end = 0;
@@ -168,6 +183,9 @@ class Shard {
   };
 
   const absl::flat_hash_map<Incarnation, int>& Leaves(const Bound& bound, FragmentId id) const;
+  // Holders of the fragment that its round of `step` waits for; empty: it is closed, or the step
+  // not bound.
+  std::vector<Incarnation> MissingOf(FragmentId id, const Owned& owned, Step step) const;
   Answer Check(const RequestKey& key, FragmentId id, std::string* detail) const;
   void Activate(const ShardBinding& binding, ShardActions* actions);
   // Whether somebody may still ask for the fragment at the bound step's version once its round is

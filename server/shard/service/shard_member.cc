@@ -9,9 +9,12 @@
 #include "common/base/allocated.h"
 #include "common/base/status.h"
 #include "common/config/config.h"
+#include "common/metrics/families.h"
+#include "common/metrics/metrics_server.h"
 #include "common/rpc/channel.h"
 #include "common/rpc/server.h"
 #include "server/shard/service/optimizer_options.h"
+#include "server/shard/service/shard_metrics.h"
 
 namespace sdp {
 namespace {
@@ -45,6 +48,7 @@ absl::Status ShardMember::Run() {
   service.name = options_.name;
   service.layout = &setup_->layout;
   service.units = setup_->catalog.units.size();
+  service.catalog = &setup_->catalog;
   // Two of each worker, while it may have older ones that are not yet known to be broken.
   service.waiting_streams = static_cast<size_t>(4 * setup_->config.cluster().workers() + 64);
   service_ = std::make_unique<ShardService>(
@@ -54,8 +58,13 @@ absl::Status ShardMember::Run() {
         leaving_ = true;
         coordinator_->WhenReported([this](const absl::Status& status) { End(status); });
       });
-  SDP_ASSIGN_OR_RETURN(const std::unique_ptr<RpcServer> server,
-                       RpcServer::Start(options_.listen, options_.security, {service_.get()}));
+  HealthService health(Checks());
+  SDP_ASSIGN_OR_RETURN(
+      const std::unique_ptr<RpcServer> server,
+      RpcServer::Start(options_.listen, options_.security, {service_.get(), &health}));
+  SDP_ASSIGN_OR_RETURN(const std::unique_ptr<MetricsServer> metrics,
+                       MetricsServer::StartIfAsked(options_.metrics, [this] { return Collect(); }));
+  if (metrics != nullptr) metrics_address_ = metrics->address();
   const std::string address = options_.advertise.empty() ? server->address() : options_.advertise;
   spdlog::info("listening at {}", server->address());
   loop_.Post([this, address] { Register(address); });
@@ -66,8 +75,34 @@ absl::Status ShardMember::Run() {
   return why;
 }
 
+std::vector<prometheus::MetricFamily> ShardMember::Collect() {
+  auto status = MadeOn<proto::ShardStatus>(&loop_, absl::Seconds(2), [this] {
+    return service_->Status(proto::GetShardStatusRequest());
+  });
+  if (!status.has_memory()) *status.mutable_memory() = MemoryOfThisProcess();  // it is loading
+  return FamiliesOf(status);
+}
+
+// Loading may keep the loop for minutes: until it is done the process counts as alive all the same.
+HealthService::Checks ShardMember::Checks() {
+  const HealthService::Ask on_loop = CheckedOn(&loop_, [this] { return service_->Ready(); });
+  return {.alive =
+              [this, on_loop](HealthService::Answer answer) {
+                if (!service_->started()) return answer(absl::OkStatus());
+                on_loop(std::move(answer));
+              },
+          .ready =
+              [this, on_loop](HealthService::Answer answer) {
+                if (!service_->started())
+                  return answer(absl::UnavailableError(absl::StrCat(
+                      options_.name, ": waits to be admitted, or loads its start state")));
+                on_loop(std::move(answer));
+              }};
+}
+
 void ShardMember::Register(const std::string& address) {
   service_->SetAddress(address);
+  service_->SetMetricsAddress(metrics_address_);
   ShardRegistration registration;
   registration.name = options_.name;
   registration.address = address;
@@ -98,7 +133,12 @@ void ShardMember::Admitted(const ShardAdmission& admission) {
         return Heartbeats::State{step < 0          ? "loading the start state"
                                  : writing.empty() ? absl::StrCat("step ", step)
                                                    : absl::StrCat("step ", step, ", ", writing),
-                                 PeakMemoryBytes(), Allocated().peak};
+                                 PeakMemoryBytes(),
+                                 Allocated().peak,
+                                 /*waits=*/false,
+                                 Allocated().now,
+                                 "",  // the coordinator knows it
+                                 metrics_address_};
       },
       [this](const absl::Status& status) { End(status); }, std::move(options));
 

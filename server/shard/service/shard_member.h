@@ -1,10 +1,13 @@
 #pragma once
 
+#include <prometheus/metric_family.h>
+
 #include <atomic>
 #include <cstdint>
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
@@ -14,6 +17,7 @@
 #include "common/protocol/messages.h"
 #include "common/rpc/address.h"
 #include "common/rpc/event_loop.h"
+#include "common/rpc/health_service.h"
 #include "common/run/run_setup.h"
 #include "server/shard/service/coordinator_link.h"
 #include "server/shard/service/shard_service.h"
@@ -30,6 +34,7 @@ class ShardMember final : private CoordinatorLink {
     std::string name;
     std::string listen;
     std::string advertise;    // "": where it listens
+    std::string metrics;      // address of /metrics; "": none
     std::string coordinator;  // address
     SecurityOptions security;
     uint64_t instance = 0;  // random per life
@@ -72,9 +77,13 @@ class ShardMember final : private CoordinatorLink {
     coordinator_->ReportNotFinite(report);
   }
 
+  // For the server's threads.
+  HealthService::Checks Checks();
+  std::vector<prometheus::MetricFamily> Collect();
   absl::Status AwaitEnd() ABSL_LOCKS_EXCLUDED(mutex_);
 
   const Options options_;
+  std::string metrics_address_;  // set before the loop has anything to do
   const RunSetup* const setup_;
   StartValues start_values_;
   std::atomic<Step> step_ = -1;  // -1: the start state is not loaded

@@ -8,9 +8,8 @@
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/strings/str_cat.h"
-#include "common/base/allocated.h"
+#include "absl/time/clock.h"
 #include "common/base/status.h"
-#include "common/control/heartbeats.h"
 #include "common/rpc/shard_convert.h"
 #include "common/rpc/status_code.h"
 #include "common/rpc/stream_name.h"
@@ -39,6 +38,14 @@ absl::StatusOr<StreamName> NameOf(const grpc::CallbackServerContext& context) {
 absl::Status TooMuch(const char* what, int64_t most) {
   return absl::ResourceExhaustedError(
       absl::StrCat("more than ", most, " ", what, " that have not been looked at yet"));
+}
+
+// What passes though nothing happens.
+void ClearAges(proto::ShardStatus* status) {
+  status->clear_step_sec();
+  status->clear_logic_cpu_sec();
+  status->mutable_memory()->clear_resident_bytes();
+  for (proto::Wait& wait : *status->mutable_waits()) wait.clear_since_sec();
 }
 
 // A task can be copied, a buffer and a hold cannot.
@@ -83,6 +90,7 @@ ShardService::ShardService(Options options, EventLoop* logic, CoordinatorLink* c
       finished_(std::move(finished)),
       incoming_(ByteBudget::Make(options_.incoming_bytes)),
       workers_(options_.waiting_streams),
+      watchers_(logic, ClearAges),
       frames_("shard-frames") {}
 
 void ShardService::Start(const ShardAdmission& admission, std::unique_ptr<Shard> shard) {
@@ -293,6 +301,7 @@ void ShardService::Execute(ShardActions actions) {
   for (const Reduced& report : actions.reduced) coordinator_->ReportReduced(report);
   for (const Diagnosed& report : actions.diagnosed) coordinator_->ReportDiagnosed(report);
   for (const StepDone& report : actions.done) coordinator_->ReportStepDone(report);
+  if (!actions.done.empty()) step_done_at_ = absl::Now();
   for (const StateHashes& report : actions.hashes) coordinator_->ReportStateHashes(report);
   for (const NotFiniteReport& report : actions.not_finite) coordinator_->ReportNotFinite(report);
   for (Snapshot& snapshot : actions.snapshots) Write(std::move(snapshot));
@@ -387,49 +396,6 @@ grpc::ServerUnaryReactor* ShardService::Finish(Context* context,
     finished_();
     return absl::OkStatus();
   });
-}
-
-grpc::ServerUnaryReactor* ShardService::GetStatus(Context* context,
-                                                  const proto::GetShardStatusRequest*,
-                                                  proto::ShardStatus* status) {
-  return Control(context, [this, status](Shard& shard) {
-    FillStatus(shard, status);
-    return absl::OkStatus();
-  });
-}
-
-void ShardService::FillStatus(const Shard& shard, proto::ShardStatus* status) const {
-  const Shard::Counts counts = shard.counts();
-  int64_t parameters = 0;
-  Step newest = counts.oldest_version;
-  for (const FragmentId fragment : shard.owned()) {
-    parameters += options_.layout->fragment(fragment).size;
-    newest = std::max(newest, shard.version(fragment));
-  }
-  status->set_name(options_.name);
-  status->set_address(address_);
-  status->set_shard(admission_.shard.value());
-  status->set_shards(admission_.shards);
-  status->set_generation(admission_.generation.value());
-  status->set_term(admission_.term.value());
-  status->set_fragments(static_cast<int64_t>(shard.owned().size()));
-  status->set_parameters(parameters);
-  status->set_oldest_version(counts.oldest_version);
-  status->set_newest_version(newest);
-  status->set_value_bytes(counts.value_bytes);
-  status->set_optimizer_bytes(counts.optimizer_bytes);
-  status->set_retained_bytes(counts.retained_bytes);
-  status->set_round_bytes(counts.round_bytes);
-  status->set_snapshot_bytes(counts.snapshot_bytes);
-  status->set_open_rounds(counts.open_rounds);
-  status->set_pending_pulls(counts.pending_pulls);
-  status->set_uncovered_fragment_steps(counts.uncovered_fragment_steps);
-  status->set_peak_memory_bytes(PeakMemoryBytes());
-  status->set_allocated_peak_bytes(Allocated().peak);
-  status->set_push_streams(workers_.count(WorkerStreams::Kind::kPush));
-  status->set_pull_streams(workers_.count(WorkerStreams::Kind::kPull));
-  status->set_waiting_streams(workers_.waiting());
-  status->set_incoming_bytes(incoming_->used());
 }
 
 }  // namespace sdp

@@ -16,6 +16,7 @@
 #include "common/protocol/messages.h"
 #include "common/rpc/event_loop.h"
 #include "common/rpc/frame_stream.h"
+#include "common/rpc/status_stream.h"
 #include "common/wire/assembler.h"
 #include "proto/shard.grpc.pb.h"
 #include "server/shard/logic/shard.h"
@@ -30,8 +31,8 @@ using ShardServiceBase = proto::Shard::WithRawCallbackMethod_Push<
     proto::Shard::WithRawCallbackMethod_Pull<proto::Shard::WithCallbackMethod_Bind<
         proto::Shard::WithCallbackMethod_Exclude<proto::Shard::WithCallbackMethod_SetScale<
             proto::Shard::WithCallbackMethod_ReleaseEvaluation<
-                proto::Shard::WithCallbackMethod_Finish<
-                    proto::Shard::WithCallbackMethod_GetStatus<proto::Shard::Service>>>>>>>>;
+                proto::Shard::WithCallbackMethod_Finish<proto::Shard::WithCallbackMethod_GetStatus<
+                    proto::Shard::WithCallbackMethod_WatchStatus<proto::Shard::Service>>>>>>>>>;
 
 // ShardService puts the shard's logic on the network: frames and calls in, the logic's actions out.
 // Until Start() it answers Unavailable. Threads: gRPC's only take messages; `frames_` puts
@@ -42,8 +43,9 @@ class ShardService final : public ShardServiceBase {
  public:
   struct Options {
     std::string name;
-    const Layout* layout = nullptr;  // outlives the service
-    size_t units = 0;                // of the catalog
+    const Layout* layout = nullptr;    // outlives the service
+    size_t units = 0;                  // of the catalog
+    const Catalog* catalog = nullptr;  // for status; outlives the service
     // What contributions that are incomplete, or wait to be added, may hold: of one worker, of all.
     int64_t worker_bytes = int64_t{256} << 20;
     int64_t incoming_bytes = int64_t{1} << 30;
@@ -58,6 +60,13 @@ class ShardService final : public ShardServiceBase {
 
   // Where others reach it, for GetStatus. On `logic`.
   void SetAddress(const std::string& address) { address_ = address; }
+  // Likewise, of its /metrics.
+  void SetMetricsAddress(const std::string& address) { metrics_address_ = address; }
+  // On `logic`. Unavailable - it has no parameters yet.
+  absl::Status Ready() const;
+  proto::ShardStatus Status(const proto::GetShardStatusRequest& request) const;
+  // The start state is loaded. From any thread.
+  bool started() const { return started_; }
   // The logic begins, with the report that its start state is loaded. From any thread, once.
   void Start(const ShardAdmission& admission, std::unique_ptr<Shard> shard);
   // Of the checkpoint being written; empty: none is. From any thread.
@@ -81,6 +90,8 @@ class ShardService final : public ShardServiceBase {
                                    proto::ControlResponse*) override;
   grpc::ServerUnaryReactor* GetStatus(Context*, const proto::GetShardStatusRequest*,
                                       proto::ShardStatus*) override;
+  grpc::ServerWriteReactor<proto::ShardStatus>* WatchStatus(
+      Context*, const proto::WatchShardStatusRequest*) override;
 
  private:
   struct PushStream;
@@ -109,13 +120,17 @@ class ShardService final : public ShardServiceBase {
   void RepeatReports();
   void Execute(ShardActions actions);
   void Write(Snapshot snapshot);
-  void FillStatus(const Shard& shard, proto::ShardStatus* status) const;
+  // status.cc
+  void FillCounts(proto::ShardStatus* status) const;
+  void FillWaits(proto::ShardStatus* status) const;
+  void FillBlocks(int first, proto::ShardStatus* status) const;
 
   const Options options_;
   EventLoop* const logic_;
   CoordinatorLink* const coordinator_;
   const std::function<void()> finished_;
-  std::string address_;  // confined to `logic_`, as the next two
+  std::string address_, metrics_address_;             // confined to `logic_`, as the next three
+  absl::Time step_done_at_ = absl::InfiniteFuture();  // the newest
   ShardAdmission admission_;
   int writing_ = 0;  // snapshots
   std::deque<CheckpointPart> last_parts_;
@@ -126,6 +141,7 @@ class ShardService final : public ShardServiceBase {
   std::atomic<bool> waits_for_disk_ = false;
   const std::shared_ptr<ByteBudget> incoming_;
   WorkerStreams workers_;
+  StatusStreams<proto::ShardStatus> watchers_;
   EventLoop frames_;  // last: its tasks use the rest
 };
 

@@ -1,0 +1,14 @@
+#pragma once
+
+#include <string>
+
+#include "proto/coordinator.pb.h"
+
+namespace sdp {
+
+// One picture of `sdp top`: at most `height` lines of at most `width` characters, each ended by a
+// newline. The worst members come first: those that are silent, then those that wait, then by name.
+// Pure.
+std::string TopText(const proto::RunStatus& run, int width, int height);
+
+}  // namespace sdp
