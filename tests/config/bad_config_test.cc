@@ -103,6 +103,8 @@ INSTANTIATE_TEST_SUITE_P(
 INSTANTIATE_TEST_SUITE_P(
     Syntax, BadConfigTest,
     ::testing::ValuesIn(std::vector<BadCase>{
+        {"TableWithoutName", "[=]\n", {"run.toml:1: not valid TOML"}},
+        {"NameBelowItsBracket", "[\nrun]\n", {"run.toml:1: not valid TOML"}},
         {"NotToml", Plus("[train]\nlr 3"), {"run.toml:6: not valid TOML"}},
         {"UnclosedString", Plus("kind = \"text"), {"run.toml:5: not valid TOML"}},
         {"DoubledKey", Plus("[train]\nlr = 1\nlr = 2"), {"run.toml:7: not valid TOML"}},
