@@ -7,10 +7,12 @@
 #include <cctype>
 #include <fstream>
 #include <iterator>
+#include <nlohmann/json.hpp>
 #include <regex>
 #include <set>
 #include <sstream>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/ascii.h"
@@ -149,16 +151,51 @@ TEST(MetricsTest, AlertRules_FireWhenTheyShould) {
   EXPECT_EQ(status, 0) << ReadAll(said);
 }
 
-TEST(MetricsTest, AlertRules_AskForMetricsThatExist) {
+TEST(MetricsTest, AlertRulesAndDashboard_AskForMetricsThatExist) {
   std::set<std::string> known;
   for (const auto& families : FamiliesOfAllRoles()) {
     for (const auto& family : families) known.insert(family.name);
   }
-  const std::string rules = ReadAll(Monitoring() / "alerts.yaml");
-  ASSERT_FALSE(rules.empty());
-  const std::regex name("\\bsdp_[a-z_]+");
-  for (std::sregex_iterator it(rules.begin(), rules.end(), name), end; it != end; ++it)
-    EXPECT_TRUE(known.contains(it->str())) << it->str();
+  for (const char* const file : {"alerts.yaml", "dashboard.json"}) {
+    const std::string text = ReadAll(Monitoring() / file);
+    ASSERT_FALSE(text.empty()) << file;
+    const std::regex name("\\bsdp_[a-z_]+");
+    for (std::sregex_iterator it(text.begin(), text.end(), name), end; it != end; ++it)
+      EXPECT_TRUE(known.contains(it->str())) << file << ": " << it->str();
+  }
+}
+
+// Each expression as a rule, since that is what promtool can check.
+TEST(MetricsTest, Dashboard_HasPanelsThatDoNotOverlap_WithExpressionsThatParse) {
+  const auto dashboard = nlohmann::json::parse(ReadAll(Monitoring() / "dashboard.json"));
+  TempFolder folder;
+  const std::string rules = folder / "rules.yaml", said = folder / "said";
+  std::ofstream file(rules);
+  file << "groups:\n- name: dashboard\n  rules:\n";
+  std::set<std::pair<int, int>> taken;  // cells of the page, 24 in a row
+  int expressions = 0;
+  for (const auto& panel : dashboard.at("panels")) {
+    EXPECT_NE(panel.at("description"), "") << panel;
+    const auto& place = panel.at("gridPos");
+    const int left = place.at("x"), top = place.at("y"), width = place.at("w"),
+              height = place.at("h");
+    EXPECT_LE(left + width, 24) << panel;
+    for (int x = left; x < left + width; ++x) {
+      for (int y = top; y < top + height; ++y)
+        EXPECT_TRUE(taken.emplace(x, y).second) << panel.at("title") << " overlaps another";
+    }
+    for (const auto& target : panel.at("targets")) {
+      const std::string expression = absl::StrReplaceAll(
+          target.at("expr").get<std::string>(), {{"$__rate_interval", "5m"}, {"$job", "sdp"}});
+      file << "  - record: dashboard:" << ++expressions << "\n    expr: '" << expression << "'\n";
+    }
+  }
+  file.close();
+  EXPECT_GT(expressions, 0);
+  SKIP_WITHOUT_PROMTOOL();
+  EXPECT_EQ(std::system(absl::StrCat("promtool check rules ", rules, " > ", said, " 2>&1").c_str()),
+            0)
+      << ReadAll(said);
 }
 
 // An anchor is its heading in lower case with dashes.
