@@ -89,8 +89,9 @@ class ClusterRun {
   std::optional<absl::Status> OnSignal();
   std::optional<absl::Status> OnStopAnswer();
   std::optional<absl::Status> OnProcessEnd();
+  std::optional<absl::Status> OnCoordinatorEnd(ExitStatus status);
   absl::Status OnDeadline();
-  absl::Status OnCoordinatorEnd(ExitStatus status);
+  std::vector<Process*> NewlyEnded();
   bool GoesOnWithout(const Process& member, ExitStatus status);
   bool MayRestart(const std::string& server);
   absl::Status Failed();
@@ -330,44 +331,44 @@ absl::Status ClusterRun::OnDeadline() {
                    " ago, but the coordinator still runs", DescribeLog(LogPath("coordinator"))));
 }
 
-std::optional<absl::Status> ClusterRun::OnProcessEnd() {
-  if (const auto status = coordinator().Ended()) {
-    const bool killed = status->signal != 0 && !stop_.started();
-    if (!killed || !MayRestart("coordinator")) return OnCoordinatorEnd(*status);
-    Say() << "coordinator ended: " << Describe(*status) << "; it is started again" << std::endl;
-    if (absl::Status started = RestartCoordinator(); !started.ok()) return started;
-    return std::nullopt;
-  }
-  std::vector<std::string> again;  // Shards.
+std::vector<Process*> ClusterRun::NewlyEnded() {
+  std::vector<Process*> ended;
   for (const auto& process : processes_) {
+    if (process->Ended() && !left_.contains(process.get()) && !gone_.contains(process.get()))
+      ended.push_back(process.get());
+  }
+  return ended;
+}
+
+std::optional<absl::Status> ClusterRun::OnProcessEnd() {
+  if (const auto status = coordinator().Ended()) return OnCoordinatorEnd(*status);
+  for (Process* const process : NewlyEnded()) {
     const auto status = process->Ended();
-    if (!status || left_.contains(process.get()) || gone_.contains(process.get())) continue;
     const bool stopped = LeftInOrder(*status) && status->code == kStoppedOnRequest;
     if (!stopped && GoesOnWithout(*process, *status)) {
-      gone_.insert(process.get());
+      gone_.insert(process);
       const bool shard = absl::StartsWith(process->name(), kShardName);
-      if (shard) again.push_back(process->name());
       Say() << process->name()
             << (LeftInOrder(*status) ? " has left the run"
                                      : absl::StrCat(" ended: ", Describe(*status)))
             << (shard ? "; it is started again, and the run goes back to its newest checkpoint"
                       : "; the run goes on without it")
             << std::endl;
+      if (!shard) continue;
+      if (absl::Status started = StartShard(process->name()); !started.ok()) return started;
       continue;
     }
     if (!LeftInOrder(*status)) {
-      // The coordinator decides whether the run was over, and may know why this one failed.
+      // The coordinator decides whether the run was over, and may know why this one failed. If it
+      // was killed as well, the next one is asked: this end is still there to be noticed.
       const auto word = coordinator().WaitUntil(absl::Now() + options_.settle_timeout);
       if (word) return OnCoordinatorEnd(*word);
       return Failed();
     }
     const absl::Duration rest = stopped ? options_.stopped_timeout : options_.finish_timeout;
-    if (!left_.contains(process.get())) deadline_ = std::min(deadline_, absl::Now() + rest);
-    if (stopped) stopped_.insert(process.get());
-    left_.insert(process.get());
-  }
-  for (const std::string& shard : again) {
-    if (absl::Status started = StartShard(shard); !started.ok()) return started;
+    deadline_ = std::min(deadline_, absl::Now() + rest);
+    if (stopped) stopped_.insert(process);
+    left_.insert(process);
   }
   return std::nullopt;
 }
@@ -375,8 +376,9 @@ std::optional<absl::Status> ClusterRun::OnProcessEnd() {
 bool ClusterRun::GoesOnWithout(const Process& member, ExitStatus status) {
   const bool killed = status.signal != 0;
   if (absl::StartsWith(member.name(), kShardName)) {
-    return (killed ? MayRestart(member.name()) : LeftInOrder(status)) && !stop_.started() &&
-           options_.goes_on_without(address_, member.name(), killed);
+    return (killed || LeftInOrder(status)) && !stop_.started() &&
+           options_.goes_on_without(address_, member.name(), killed) &&
+           (!killed || MayRestart(member.name()));
   }
   const auto works = [&](Process& process) {
     return absl::StartsWith(process.name(), kWorkerName) && &process != &member &&
@@ -397,7 +399,13 @@ bool ClusterRun::MayRestart(const std::string& server) {
   return static_cast<int>(times.size()) <= kMostRestarts;
 }
 
-absl::Status ClusterRun::OnCoordinatorEnd(ExitStatus status) {
+std::optional<absl::Status> ClusterRun::OnCoordinatorEnd(ExitStatus status) {
+  const bool killed = status.signal != 0 && !stop_.started();
+  if (killed && MayRestart("coordinator")) {
+    Say() << "coordinator ended: " << Describe(status) << "; it is started again" << std::endl;
+    if (absl::Status started = RestartCoordinator(); !started.ok()) return started;
+    return std::nullopt;
+  }
   if (!LeftInOrder(status)) return Failed();
   AwaitLeaving();
   for (const auto& process : processes_) {

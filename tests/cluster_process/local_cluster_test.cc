@@ -247,6 +247,34 @@ TEST_F(LocalClusterTest, Run_ShardIsKilled_NamedWithSignal) {
                     HasSubstr("logged nothing")));
 }
 
+// The coordinator ends while it is asked about the shard, so its answer is none.
+TEST_F(LocalClusterTest, Run_ShardAndThenTheCoordinatorAreKilled_BothAreStartedAgain) {
+  options_.settle_timeout = absl::Seconds(30);
+  options_.leave_timeout = absl::Milliseconds(100);
+  const std::string first = Fifo("first"), second = Fifo("second");
+  int asked = 0;
+  options_.goes_on_without = [&](const std::string&, const std::string& member, bool killed) {
+    EXPECT_EQ(member, "shard-0");
+    EXPECT_TRUE(killed);
+    if (++asked == 2) {
+      Tell(second);
+      return true;
+    }
+    // What they do when they are started again; the workers may not have read theirs yet.
+    WriteAll(options_.config_path, absl::StrCat("#! coordinator: await ", second,
+                                                "\n#! worker-0: pause\n#! worker-1: pause\n"));
+    Tell(first);
+    return false;
+  };
+  EXPECT_EQ(Run({"coordinator: await " + first, "coordinator: raise 9", "shard-0: raise 9",
+                 "worker-0: pause", "worker-1: pause"}),
+            absl::OkStatus());
+  EXPECT_EQ(asked, 2);
+  EXPECT_THAT(messages_.str(),
+              AllOf(HasSubstr("coordinator ended: signal 9 (Killed); it is started again"),
+                    HasSubstr("shard-0 ended: signal 9 (Killed); it is started again")));
+}
+
 TEST_F(LocalClusterTest, Run_WorkerEndsFirst_WhatTheCoordinatorKnowsIsShown) {
   options_.settle_timeout = absl::Seconds(30);
   const std::string fifo = Fifo("fifo");
