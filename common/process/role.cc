@@ -8,6 +8,7 @@
 #include <spdlog/spdlog.h>
 #include <sys/eventfd.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
 
@@ -52,6 +53,7 @@ void AddRoleFlags(CLI::App& app, RoleFlags* flags) {
 
 void BeginRole(const RoleFlags& flags) {
   KeepMutexesCheap();
+  AllowManyDescriptors();
   const pid_t parent = getppid();
   if (flags.die_with_parent) {
     prctl(PR_SET_PDEATHSIG, SIGTERM);
@@ -67,6 +69,13 @@ void BeginRole(const RoleFlags& flags) {
   logger->set_pattern("%Y-%m-%d %H:%M:%S.%e %n %l: %v");
   logger->flush_on(spdlog::level::trace);
   spdlog::set_default_logger(std::move(logger));
+}
+
+void AllowManyDescriptors() {
+  rlimit limit = {};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  limit.rlim_cur = limit.rlim_max;
+  setrlimit(RLIMIT_NOFILE, &limit);
 }
 
 void KeepMutexesCheap() { absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore); }

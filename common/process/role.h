@@ -36,6 +36,10 @@ void BeginRole(const RoleFlags& flags);
 // instead of returning it to the kernel, which would have to clear each page again. Call early.
 void KeepFreedMemory();
 
+// Raises the limit on open files as far as the process may. gRPC 1.51 stops listening for good when
+// a connection comes that would be one too many, and strangers may open some; BeginRole does it.
+void AllowManyDescriptors();
+
 // Debian's Abseil looks for deadlocks at every lock. Tests keep that; BeginRole ends it.
 void KeepMutexesCheap();
 

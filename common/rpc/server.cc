@@ -9,7 +9,6 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/string_view.h"
 #include "common/base/status.h"
 #include "common/rpc/channel.h"
 
@@ -43,11 +42,18 @@ absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(
   SDP_ASSIGN_OR_RETURN(auto credentials, MakeServerCredentials(address, security));
   ServeReflection();
   grpc::ServerBuilder builder;
-  int port = 0;
-  builder.AddListeningPort(address, std::move(credentials), &port);
+  std::unique_ptr<RpcServer> server(new RpcServer());
+  if (absl::StartsWith(address, "unix:")) {
+    server->address_ = address;
+    builder.AddListeningPort(address, std::move(credentials));
+  } else {
+    SDP_ASSIGN_OR_RETURN(server->acceptor_, Acceptor::Listen(address));
+    server->address_ = server->acceptor_->address();
+    using From = grpc::ServerBuilder::experimental_type::ExternalConnectionType;
+    server->connections_ =
+        builder.experimental().AddExternalConnectionAcceptor(From::FROM_FD, std::move(credentials));
+  }
   for (grpc::Service* service : services) builder.RegisterService(service);
-  // Otherwise two servers could share a port, each getting some of the connections.
-  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS,
                              static_cast<int>(absl::ToInt64Milliseconds(kKeepaliveInterval)));
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS,
@@ -69,26 +75,26 @@ absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(
   quota.SetMaxThreads(kMaxSyncThreads);
   builder.SetResourceQuota(quota);
 
-  std::unique_ptr<grpc::Server> server = builder.BuildAndStart();
-  if (server == nullptr || port == 0) {
+  server->server_ = builder.BuildAndStart();
+  if (server->server_ == nullptr) {
     return absl::UnavailableError(
-        absl::StrCat("cannot listen on ", address,
-                     ": the port is in use, or it is not an address of this machine"));
+        absl::StrCat("cannot listen on ", address, ": the socket cannot be made there"));
   }
-  std::string bound = address;
-  if (absl::string_view text = address; !absl::StartsWith(text, "unix:")) {
-    bound = absl::StrCat(text.substr(0, text.rfind(':')), ":", port);
+  if (server->acceptor_ != nullptr) {
+    server->acceptor_->Start([connections = server->connections_.get()](int connection) {
+      grpc::experimental::ExternalConnectionAcceptor::NewConnectionParameters parameters;
+      parameters.fd = connection;
+      connections->HandleNewConnection(&parameters);
+    });
   }
-  return std::unique_ptr<RpcServer>(new RpcServer(std::move(bound), std::move(server)));
+  return server;
 }
-
-RpcServer::RpcServer(std::string address, std::unique_ptr<grpc::Server> server)
-    : address_(std::move(address)), server_(std::move(server)) {}
 
 RpcServer::~RpcServer() { Shutdown(); }
 
 void RpcServer::Shutdown(absl::Duration grace) {
   if (server_ == nullptr) return;
+  if (acceptor_ != nullptr) acceptor_->Stop();
   server_->Shutdown(std::chrono::system_clock::now() + absl::ToChronoMilliseconds(grace));
   server_->Wait();
   server_ = nullptr;

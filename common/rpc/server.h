@@ -1,6 +1,7 @@
 #pragma once
 
 #include <grpcpp/server.h>
+#include <grpcpp/server_builder.h>
 
 #include <memory>
 #include <string>
@@ -8,6 +9,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "common/rpc/acceptor.h"
 #include "common/rpc/address.h"
 
 namespace sdp {
@@ -35,9 +37,12 @@ class RpcServer {
   void Shutdown(absl::Duration grace = absl::ZeroDuration());
 
  private:
-  RpcServer(std::string address, std::unique_ptr<grpc::Server> server);
+  RpcServer() = default;
 
-  const std::string address_;
+  std::string address_;  // constant after Start
+  // Both null for a unix socket, whose listener is gRPC's: who may dial it is a matter of files.
+  std::unique_ptr<Acceptor> acceptor_;
+  std::unique_ptr<grpc::experimental::ExternalConnectionAcceptor> connections_;
   std::unique_ptr<grpc::Server> server_;  // null after Shutdown
 };
 

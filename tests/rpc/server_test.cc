@@ -3,11 +3,17 @@
 #include <gmock/gmock.h>
 #include <grpcpp/generic/generic_stub.h>
 #include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include <filesystem>
 #include <string>
+#include <vector>
 
 #include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
 #include "common/rpc/channel.h"
 #include "common/rpc/status_code.h"
 #include "proto/shard.grpc.pb.h"
@@ -81,6 +87,56 @@ TEST(RpcServerTest, UnixSocket_Serves) {
   ASSERT_TRUE(server.ok()) << server.status();
   EXPECT_EQ((*server)->address(), "unix:" + path);
   EXPECT_EQ(Ask((*server)->address()), absl::AbortedError("generation 1"));
+}
+
+TEST(RpcServerTest, EachAddressOfAName_Serves) {
+  FakeShard service;
+  const auto by_name = RpcServer::Start("localhost:0", {}, {&service}).value();
+  EXPECT_TRUE(absl::IsAborted(Ask(by_name->address()))) << by_name->address();
+  const auto any = RpcServer::Start("[::]:0", {.insecure = true}, {&service}).value();
+  for (const char* host : {"127.0.0.1", "[::1]"}) {
+    const std::string port = any->address().substr(any->address().rfind(':'));
+    EXPECT_TRUE(absl::IsAborted(Ask(host + port))) << host;
+  }
+  const auto nowhere = RpcServer::Start("192.0.2.1:0", {.insecure = true}, {&service});
+  EXPECT_TRUE(absl::IsUnavailable(nowhere.status())) << nowhere.status();
+}
+
+// gRPC's own listener would never serve again.
+TEST(RpcServerTest, OutOfDescriptors_LetsConnectionsGo_AndServesOnceThereAreSome) {
+  FakeShard service;
+  const auto server = RpcServer::Start("127.0.0.1:0", {}, {&service}).value();
+  ASSERT_TRUE(absl::IsAborted(Ask(server->address())));
+  sockaddr_in to = {};
+  to.sin_family = AF_INET;
+  to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  int port = 0;
+  ASSERT_TRUE(absl::SimpleAtoi(server->address().substr(10), &port));
+  to.sin_port = htons(static_cast<uint16_t>(port));
+  const int few = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  const int none = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  rlimit before = {};
+  ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &before), 0);
+  const rlimit limit = {.rlim_cur = 400, .rlim_max = before.rlim_max};
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &limit), 0);
+
+  std::vector<int> others;
+  for (int fd = 0; fd < 380; others.push_back(fd)) ASSERT_GE(fd = dup(few), 0);
+  char byte = 0;
+  ASSERT_EQ(connect(few, reinterpret_cast<const sockaddr*>(&to), sizeof(to)), 0);
+  EXPECT_LE(recv(few, &byte, 1, 0), 0);
+  for (int fd = 0; fd >= 0; others.push_back(fd)) fd = dup(none);
+  others.pop_back();
+  // Waits, as there is no descriptor to take it with.
+  EXPECT_EQ(connect(none, reinterpret_cast<const sockaddr*>(&to), sizeof(to)), 0);
+  for (const int fd : others) close(fd);
+  EXPECT_TRUE(absl::IsAborted(Ask(server->address())));
+  // It is among those that are served: gRPC says its settings first.
+  EXPECT_EQ(send(none, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 24, 0), 24);
+  EXPECT_EQ(recv(none, &byte, 1, 0), 1);
+  close(few);
+  close(none);
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &before), 0);
 }
 
 TEST(RpcServerTest, RestartOnTheSamePort_IsReachedAgain) {

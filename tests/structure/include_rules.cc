@@ -32,7 +32,7 @@ constexpr Rule kRules[] = {
     {"common/checkpoint/", "common/base common/model common/data common/protocol", "files"},
     {"common/export/", "common proto", "proto files"},
     {"common/config/", "common proto", "proto files"},
-    {"common/rpc/", "common proto", "proto grpc threads"},
+    {"common/rpc/", "common proto", "proto grpc threads files"},
     {"common/control/", "common proto", "proto grpc threads files"},
     {"common/metrics/", "common proto", "proto threads files prometheus"},
     {"common/run/", "common proto", "proto files"},
