@@ -4,6 +4,7 @@
 #include <grpcpp/create_channel.h>
 
 #include "common/base/status.h"
+#include "common/rpc/grpc_log.h"
 
 namespace sdp {
 namespace {
@@ -17,6 +18,7 @@ int Millis(absl::Duration duration) {
 // process ends.
 void KeepLibrary() {
   [[maybe_unused]] static const bool kept = [] {
+    LimitGrpcLog();
     grpc_init();
     return true;
   }();
