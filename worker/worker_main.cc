@@ -19,6 +19,7 @@
 #include "common/process/lives.h"
 #include "common/process/memory_limit.h"
 #include "common/process/role.h"
+#include "common/process/role_security.h"
 #include "common/run/run_setup.h"
 #include "worker/data/dataset.h"
 #include "worker/data/image_dataset.h"
@@ -88,6 +89,8 @@ absl::Status Main(const Flags& flags) {
   const absl::Duration grace = absl::Seconds(flags.grace_sec);
   SDP_ASSIGN_OR_RETURN(const LoadedConfig loaded, LoadConfig(flags.config, flags.sets));
   SDP_ASSIGN_OR_RETURN(const RunSetup setup, MakeRunSetup(loaded.config));
+  SDP_ASSIGN_OR_RETURN(const SecurityOptions security,
+                       RoleSecurity(flags, loaded.config.security()));
   SDP_ASSIGN_OR_RETURN(const std::unique_ptr<Dataset> training,
                        OpenData(setup.config, Split::kTrain));
   std::unique_ptr<Dataset> validation;
@@ -113,7 +116,7 @@ absl::Status Main(const Flags& flags) {
 
   WorkerService::Options options;
   options.coordinator = flags.coordinator;
-  options.security.insecure = flags.insecure;
+  options.security = security;
   options.name = flags.name;
   options.config_hash = setup.config_hash;
   options.precision = setup.precision;

@@ -164,6 +164,15 @@ void CheckTraining(const RunConfig& config, Checks* checks) {
   }
 }
 
+void CheckSecurity(const RunConfig::Security& security, Checks* checks) {
+  const int given = !security.ca().empty() + !security.cert().empty() + !security.key().empty() +
+                    !security.token().empty();
+  if (given != 0 && given != 4) {
+    checks->Fail({"security.ca", "security.cert", "security.key", "security.token"},
+                 "give all four, or none for plaintext");
+  }
+}
+
 void CheckGroups(const RunConfig& config, Checks* checks) {
   const RunConfig::Model& model = config.model();
   const int64_t groups = config.sdp().groups();
@@ -294,6 +303,7 @@ std::vector<std::string> CheckTogether(const LoadedConfig& loaded) {
     checks.Fail({"data.tokenizer", "data.kind"}, "text needs none: a token is a byte");
   }
   CheckTraining(config, &checks);
+  CheckSecurity(config.security(), &checks);
   return checks.TakeErrors();
 }
 

@@ -187,6 +187,11 @@ std::vector<Rule> MakeRules() {
       String("worker.memory", "''", kOut, Text::kByteSize, "for training, of a worker; empty: what its cgroup or GPU has"),
 
       String("run.dir", "'runs/first'", kOut, Text::kNotEmpty, "the run folder"),
+
+      String("security.ca", "''", kOut, Text::kAny, "TLS on every connection: file with the certificates of the authorities; empty: plaintext"),
+      String("security.cert", "''", kOut, Text::kAny, "file with the certificate of this process, for the host that others dial"),
+      String("security.key", "''", kOut, Text::kAny, "file with the key of security.cert"),
+      String("security.token", "''", kOut, Text::kAny, "file with the join token, a secret that the processes of a cluster share"),
   };
 }
 // clang-format on

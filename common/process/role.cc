@@ -19,7 +19,9 @@
 #include <random>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
+#include "common/process/security_flags.h"
 
 namespace sdp {
 namespace {
@@ -42,6 +44,10 @@ void AddRoleFlags(CLI::App& app, RoleFlags* flags) {
   app.add_option("--config", flags->config, "the run's configuration (TOML)")->required();
   app.add_option("--set", flags->sets, "section.key=value: overrides a value of the configuration")
       ->allow_extra_args(false);
+  // Behind --set, which replaces the whole list; before its values, which win.
+  AddSecurityFlags(app, [flags](const std::string& key, const std::string& file) {
+    flags->sets.insert(flags->sets.begin(), absl::StrCat("security.", key, "=", file));
+  });
   app.add_option("--metrics", flags->metrics,
                  "also serve /metrics for Prometheus, in plain HTTP, at HOST:PORT (port 0: any "
                  "free one)")

@@ -45,11 +45,13 @@ bool IsLocalAddress(absl::string_view address) {
 
 absl::Status CheckAddress(absl::string_view address, const SecurityOptions& security) {
   if (absl::Status status = CheckForm(address); !status.ok()) return status;
-  if (security.insecure || IsLocalAddress(address)) return absl::OkStatus();
+  if (security.identity != nullptr || security.insecure || IsLocalAddress(address))
+    return absl::OkStatus();
   return absl::FailedPreconditionError(
       absl::StrCat("address \"", address,
-                   "\" is not on this machine, and the connection would be plaintext; give "
-                   "--insecure to allow that"));
+                   "\" is not on this machine, and the connection would be plaintext; set "
+                   "[security] (`sdp certs` makes what it names), or give --insecure to allow "
+                   "that"));
 }
 
 }  // namespace sdp

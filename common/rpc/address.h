@@ -1,5 +1,6 @@
 #pragma once
 
+#include <memory>
 #include <string>
 
 #include "absl/status/status.h"
@@ -7,17 +8,22 @@
 
 namespace sdp {
 
-// How the connections of a process are protected. Nothing but plaintext is built yet.
+class Identity;
+
+// How the connections of a process are protected: by TLS, all of them, or not at all
+// (LoadSecurity, common/rpc/identity.h).
 struct SecurityOptions {
   bool insecure = false;  // flag --insecure: plaintext to and on other machines
+  std::shared_ptr<const Identity> identity = nullptr;  // null: plaintext
 };
 
 // Whether bytes for `address` stay on this machine: "localhost:P", "127.x.y.z:P", "[::1]:P",
 // "unix:PATH".
 bool IsLocalAddress(absl::string_view address);
 
-// Whether a process may listen on or dial `address` in plaintext. FailedPrecondition - it is not
-// local and --insecure was not given. InvalidArgument - neither HOST:PORT (0..65535) nor unix:PATH.
+// Whether a process may listen on or dial `address`. FailedPrecondition - it is not local, the
+// connection would be plaintext, and --insecure was not given. InvalidArgument - neither HOST:PORT
+// (0..65535) nor unix:PATH.
 absl::Status CheckAddress(absl::string_view address, const SecurityOptions& security);
 
 }  // namespace sdp

@@ -5,6 +5,7 @@
 
 #include "common/base/status.h"
 #include "common/rpc/grpc_log.h"
+#include "common/rpc/identity.h"
 
 namespace sdp {
 namespace {
@@ -13,10 +14,9 @@ int Millis(absl::Duration duration) {
   return static_cast<int>(absl::ToInt64Milliseconds(duration));
 }
 
-// gRPC cleans up when its last channel or server goes, and then waits up to 10 s for sockets that
-// are just being closed, which delayed the end of a process. So the library is kept until the
-// process ends.
-void KeepLibrary() {
+}  // namespace
+
+void KeepGrpc() {
   [[maybe_unused]] static const bool kept = [] {
     LimitGrpcLog();
     grpc_init();
@@ -24,19 +24,19 @@ void KeepLibrary() {
   }();
 }
 
-}  // namespace
-
 absl::StatusOr<std::shared_ptr<grpc::ChannelCredentials>> MakeChannelCredentials(
     const std::string& address, const SecurityOptions& security) {
   SDP_RETURN_IF_ERROR(CheckAddress(address, security));
-  KeepLibrary();
+  KeepGrpc();
+  if (security.identity != nullptr) return security.identity->channel();
   return grpc::InsecureChannelCredentials();
 }
 
 absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> MakeServerCredentials(
     const std::string& address, const SecurityOptions& security) {
   SDP_RETURN_IF_ERROR(CheckAddress(address, security));
-  KeepLibrary();
+  KeepGrpc();
+  if (security.identity != nullptr) return security.identity->NewServerCredentials();
   return grpc::InsecureServerCredentials();
 }
 

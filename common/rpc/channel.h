@@ -27,6 +27,11 @@ inline constexpr int kHttp2WriteBufferBytes = 256 << 10;
 inline constexpr absl::Duration kKeepaliveInterval = absl::Seconds(10);
 inline constexpr absl::Duration kKeepaliveTimeout = absl::Seconds(5);
 
+// gRPC cleans up when its last channel or server goes, and then waits up to 10 s for sockets that
+// are just being closed, which delayed the end of a process. So the library is kept until the
+// process ends. Before anything of it is made.
+void KeepGrpc();
+
 // The one place that makes credentials. Errors: CheckAddress's.
 absl::StatusOr<std::shared_ptr<grpc::ChannelCredentials>> MakeChannelCredentials(
     const std::string& address, const SecurityOptions& security);

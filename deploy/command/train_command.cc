@@ -20,6 +20,7 @@
 #include "common/export/exported_model.h"
 #include "common/export/pretrained.h"
 #include "common/plan/plan.h"
+#include "common/rpc/identity.h"
 #include "common/run/run_setup.h"
 #include "deploy/cluster/local_cluster.h"
 #include "deploy/cluster/stop_signals.h"
@@ -72,6 +73,10 @@ absl::Status CheckPlan(const RunConfig& config, std::ostream& messages) {
 
 absl::Status RunCluster(const TrainCommand& command, const RunConfig& config,
                         std::ostream& messages) {
+  StopSignals signals;  // First: threads begin below, which must not take them.
+  // The processes say what they refuse, in their logs.
+  SDP_ASSIGN_OR_RETURN(const SecurityOptions security,
+                       LoadSecurity(config.security(), {}, /*log=*/nullptr));
   LocalClusterOptions options;
   options.program_dir = command.program_dir;
   options.config_path = command.config_path;
@@ -90,19 +95,19 @@ absl::Status RunCluster(const TrainCommand& command, const RunConfig& config,
   options.shards = static_cast<int>(config.cluster().shards());
   options.workers = workers;
   options.metrics = command.metrics;
-  options.request_stop = [](const std::string& address, const std::string& reason) {
-    return RequestStop(address, reason, SecurityOptions(), absl::Now() + kStopCallTimeout);
+  options.request_stop = [security](const std::string& address, const std::string& reason) {
+    return RequestStop(address, reason, security, absl::Now() + kStopCallTimeout);
   };
-  options.goes_on_without = [](const std::string& address, const std::string& member, bool killed) {
+  options.goes_on_without = [security](const std::string& address, const std::string& member,
+                                       bool killed) {
     const absl::Time deadline = absl::Now() + kStopCallTimeout;
-    const auto status = FetchRunStatus(address, SecurityOptions(), deadline);
+    const auto status = FetchRunStatus(address, security, deadline);
     if (!status.ok() || status->phase() == "over" || status->phase() == "ending") return false;
     // A shard that leaves was let go by the coordinator, which goes back by itself.
     if (!killed && absl::StartsWith(member, "shard-")) return true;
     // No worker leaves before anything is trained.
     if (!killed && status->phase() != "training" && status->phase() != "paused") return false;
-    const absl::Status told =
-        RequestDrain(address, member, Drain::kIsGone, SecurityOptions(), deadline);
+    const absl::Status told = RequestDrain(address, member, Drain::kIsGone, security, deadline);
     return told.ok() || absl::IsNotFound(told);
   };
   options.messages = &messages;
@@ -111,7 +116,6 @@ absl::Status RunCluster(const TrainCommand& command, const RunConfig& config,
     SDP_ASSIGN_OR_RETURN(sockets, SocketFolder::Make());
     options.socket_dir = sockets->path();
   }
-  StopSignals signals;
   const absl::Status outcome = RunLocalCluster(options, signals);
   if (outcome.ok() || absl::IsCancelled(outcome)) return outcome;
   return absl::InternalError(

@@ -25,6 +25,7 @@
 #include "common/metrics/families.h"
 #include "common/metrics/metrics_server.h"
 #include "common/process/role.h"
+#include "common/process/role_security.h"
 #include "common/rpc/health_service.h"
 #include "common/rpc/server.h"
 #include "common/run/run_setup.h"
@@ -203,8 +204,8 @@ std::vector<prometheus::MetricFamily> Collect(EventLoop* loop, const Coordinator
 }
 
 // From the first message to the last. `began` tells whether the run folder has a run now.
-absl::Status Serve(const Flags& flags, const RunSetup& setup, const std::string& config,
-                   const Opened& opened, bool* began) {
+absl::Status Serve(const Flags& flags, const SecurityOptions& security, const RunSetup& setup,
+                   const std::string& config, const Opened& opened, bool* began) {
   const pid_t parent = getppid();
   std::promise<Outcome> ended;
   EventLoop loop("coordinator");  // First: the others' threads post to it until they are joined.
@@ -225,7 +226,7 @@ absl::Status Serve(const Flags& flags, const RunSetup& setup, const std::string&
   options.memory = memory;
   options.logic.memory = &memory;
   options.element_bytes = ElementBytesFrom(setup.precision);
-  options.security.insecure = flags.insecure;
+  options.security = security;
   options.instance = RandomInstance();
   options.print = [](const std::string& line) { std::cout << line << std::endl; };
   options.log = [](const std::string& line) { spdlog::info("{}", line); };
@@ -236,7 +237,7 @@ absl::Status Serve(const Flags& flags, const RunSetup& setup, const std::string&
   HealthService health({.alive = CheckedOn(&loop, [] { return absl::OkStatus(); }),
                         .ready = CheckedOn(&loop, [&service] { return service.Ready(); })});
   SDP_ASSIGN_OR_RETURN(const std::unique_ptr<RpcServer> server,
-                       RpcServer::Start(flags.listen, {flags.insecure}, {service.rpc(), &health}));
+                       RpcServer::Start(flags.listen, security, {service.rpc(), &health}));
   SDP_ASSIGN_OR_RETURN(
       const std::unique_ptr<MetricsServer> metrics,
       MetricsServer::StartIfAsked(flags.metrics, [&] { return Collect(&loop, service); }));
@@ -287,7 +288,9 @@ absl::Status Main(const Flags& flags) {
   SDP_ASSIGN_OR_RETURN(const LoadedConfig loaded, LoadConfig(flags.config, flags.sets));
   SDP_ASSIGN_OR_RETURN(const RunSetup setup, MakeRunSetup(loaded.config));
   SDP_RETURN_IF_ERROR(CheckPlan(setup));
-  SDP_RETURN_IF_ERROR(Context(CheckAddress(flags.listen, {flags.insecure}), "--listen"));
+  SDP_ASSIGN_OR_RETURN(const SecurityOptions security,
+                       RoleSecurity(flags, loaded.config.security()));
+  SDP_RETURN_IF_ERROR(Context(CheckAddress(flags.listen, security), "--listen"));
   const bool resume = !flags.resume.empty();
   const bool given = !flags.start.init_file.empty() || !flags.start.pretrained.empty();
   if (resume && given) {
@@ -300,7 +303,7 @@ absl::Status Main(const Flags& flags) {
   if (!opened.ok()) return opened.status();
   bool began = false;
   absl::Status status = WriteResolved(loaded, opened->folder->config_path());
-  if (status.ok()) status = Serve(flags, setup, PrintConfig(loaded), *opened, &began);
+  if (status.ok()) status = Serve(flags, security, setup, PrintConfig(loaded), *opened, &began);
   // Whatever ended it: a run without a step may be tried again in the same folder. Logs stay.
   opened->store = nullptr;
   if (!resume && !opened->left.has_value() && (!began || !HasSteps(*opened->folder)))

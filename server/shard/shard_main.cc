@@ -12,6 +12,7 @@
 #include "common/config/config.h"
 #include "common/process/lives.h"
 #include "common/process/role.h"
+#include "common/process/role_security.h"
 #include "common/run/run_setup.h"
 #include "server/shard/service/shard_member.h"
 
@@ -27,7 +28,8 @@ struct Flags : RoleFlags {
 absl::Status Main(const Flags& flags) {
   SDP_ASSIGN_OR_RETURN(const LoadedConfig loaded, LoadConfig(flags.config, flags.sets));
   SDP_ASSIGN_OR_RETURN(const RunSetup setup, MakeRunSetup(loaded.config));
-  const SecurityOptions security{.insecure = flags.insecure};
+  SDP_ASSIGN_OR_RETURN(const SecurityOptions security,
+                       RoleSecurity(flags, loaded.config.security()));
   SDP_RETURN_IF_ERROR(Context(CheckAddress(flags.listen, security), "--listen"));
   SDP_RETURN_IF_ERROR(Context(CheckAddress(flags.coordinator, security), "--coordinator"));
   if (!flags.advertise.empty()) {

@@ -238,6 +238,9 @@ INSTANTIATE_TEST_SUITE_P(
         {"CoverageOtherWord",
          Plus("[sdp]\ncoverage = 'much'"),
          {"sdp.coverage", "(0, 1], or \"auto\""}},
+        {"HalfASecurity",
+         Plus("[security]\nca = 'ca.crt'\ncert = 'sdp.crt'\nkey = 'sdp.key'"),
+         {"security.token = \"\"", "give all four, or none"}},
         {"EmptyRunFolder", Plus("[run]\ndir = ''"), {"run.dir = \"\"", "not empty"}},
     }),
     NameOf);

@@ -34,8 +34,8 @@ bool MustCount(const std::string& section, const std::string& key) {
   if (section == "sdp") return true;
   if (section == "data") return key == "kind" || key == "seq_len" || key == "shuffle";
   if (section == "train") return key != "steps" && key != "recompute" && key.rfind("eval_", 0) != 0;
-  static const std::set<std::string> kFree = {"cluster", "worker", "run", "checkpoint",
-                                              "diagnostics"};
+  static const std::set<std::string> kFree = {"cluster",    "worker",      "run",
+                                              "checkpoint", "diagnostics", "security"};
   EXPECT_TRUE(kFree.contains(section))
       << "decide whether the config hash covers [" << section << "]";
   return false;

@@ -37,7 +37,7 @@ constexpr Rule kRules[] = {
     {"common/control/", "common proto", "proto grpc threads files"},
     {"common/metrics/", "common proto", "proto threads files prometheus"},
     {"common/run/", "common proto", "proto files"},
-    {"common/process/", "common", "threads files"},
+    {"common/process/", "common proto", "proto threads files"},
 
     // Logic <- service <- main, for each role.
     {"server/shard/logic/", SDP_PURE, ""},
