@@ -12,12 +12,16 @@
 #include "common/config/config.h"
 #include "common/export/export_command.h"
 #include "common/process/exit_status.h"
+#include "common/process/security_flags.h"
+#include "common/rpc/identity.h"
 #include "deploy/command/audit_command.h"
+#include "deploy/command/certs_command.h"
 #include "deploy/command/checkpoint_command.h"
 #include "deploy/command/drain_command.h"
 #include "deploy/command/plan_command.h"
 #include "deploy/command/probe_command.h"
 #include "deploy/command/status_command.h"
+#include "deploy/command/target_security.h"
 #include "deploy/command/top_command.h"
 #include "deploy/command/train_command.h"
 #include "deploy/command/worker_command.h"
@@ -37,6 +41,8 @@ struct Commands {
   sdp::DrainCommand drain;
   sdp::AuditCommand audit;
   sdp::ExportCommand exporting;
+  sdp::CertsCommand certs;
+  sdp::RunConfig::Security files;  // Given to a command that speaks to a run.
   bool print_config = false, unix_sockets = false, metrics = false, plan_json = false,
        status_json = false, status_units = false, audit_json = false, ready = false;
 };
@@ -63,6 +69,10 @@ CLI::App* AddTrain(CLI::App& app, Commands& commands) {
         sdp::DescribeKeys());
   });
   AddConfig(train, &commands.train.config_path, &commands.train.sets);
+  sdp::AddSecurityFlags(*train, [&commands](const std::string& key, const std::string& file) {
+    std::vector<std::string>& sets = commands.train.sets;
+    sets.insert(sets.begin(), absl::StrCat("security.", key, "=", file));
+  });
   train
       ->add_option_function<std::string>(
           "--memory",
@@ -122,9 +132,14 @@ CLI::App* AddPlan(CLI::App& app, Commands& commands) {
 }
 
 // Of a command that speaks to a run that goes on.
-void AddTarget(CLI::App* command, std::string* target, sdp::SecurityOptions* security) {
+void AddTarget(CLI::App* command, Commands& commands, std::string* target,
+               sdp::SecurityOptions* security) {
   command->add_option("RUN|ADDR", *target, "A run folder, or the address of its coordinator")
       ->required();
+  sdp::AddSecurityFlags(*command, [&commands](const std::string& key, const std::string& file) {
+    const auto* const field = sdp::RunConfig::Security::descriptor()->FindFieldByName(key);
+    commands.files.GetReflection()->SetString(&commands.files, field, file);
+  });
   command->add_flag("--insecure", security->insecure, "Allow plaintext to another machine");
 }
 
@@ -132,7 +147,7 @@ CLI::App* AddStatus(CLI::App& app, Commands& commands) {
   CLI::App* status =
       app.add_subcommand("status", "Show what a run and its processes do now, or how it ended");
   status->footer("Example: sdp status runs/first");
-  AddTarget(status, &commands.status.target, &commands.status.security);
+  AddTarget(status, commands, &commands.status.target, &commands.status.security);
   status->add_flag("--units", commands.status_units,
                    "Also who holds each unit, its version, and whose contributions are missing");
   status->add_flag("--json", commands.status_json, "For programs");
@@ -142,7 +157,7 @@ CLI::App* AddStatus(CLI::App& app, Commands& commands) {
 CLI::App* AddTop(CLI::App& app, Commands& commands) {
   CLI::App* top = app.add_subcommand("top", "Watch a run: drawn anew as it changes, until Ctrl-C");
   top->footer("Example: sdp top runs/first");
-  AddTarget(top, &commands.top.target, &commands.top.security);
+  AddTarget(top, commands, &commands.top.target, &commands.top.security);
   top->add_option("--interval", commands.top.interval_sec,
                   "Seconds between two pictures at least; 1")
       ->check(CLI::Range(0.2, 3600.0));
@@ -156,7 +171,7 @@ CLI::App* AddProbe(CLI::App& app, Commands& commands) {
       "probe", "Ask a process whether it is well; for health checks that run a program");
   probe->footer(
       "Example: sdp probe 127.0.0.1:7000 --ready\nExit status 0: it is; 1: it is not, and why.");
-  AddTarget(probe, &commands.probe.target, &commands.probe.security);
+  AddTarget(probe, commands, &commands.probe.target, &commands.probe.security);
   probe->add_flag("--ready", commands.ready,
                   "Whether it has all that it needs to do its part, not only whether it is alive");
   probe
@@ -171,7 +186,7 @@ CLI::App* AddDrain(CLI::App& app, Commands& commands) {
   CLI::App* drain = app.add_subcommand(
       "drain", "Let a worker leave the run once its steps are done, or a shard with a checkpoint");
   drain->footer("Example: sdp drain runs/first worker-3");
-  AddTarget(drain, &commands.drain.target, &commands.drain.security);
+  AddTarget(drain, commands, &commands.drain.target, &commands.drain.security);
   drain->add_option("NAME", commands.drain.member, "Of the worker or shard")->required();
   return drain;
 }
@@ -180,7 +195,7 @@ CLI::App* AddCheckpoint(CLI::App& app, Commands& commands) {
   CLI::App* checkpoint = app.add_subcommand(
       "checkpoint", "Take a checkpoint of a run now, and wait until it is there");
   checkpoint->footer("Example: sdp checkpoint runs/first");
-  AddTarget(checkpoint, &commands.checkpoint.target, &commands.checkpoint.security);
+  AddTarget(checkpoint, commands, &commands.checkpoint.target, &commands.checkpoint.security);
   checkpoint
       ->add_option_function<double>(
           "--timeout",
@@ -197,6 +212,63 @@ CLI::App* AddAudit(CLI::App& app, Commands& commands) {
   audit->add_option("RUN", commands.audit.run_dir, "A run folder")->required();
   audit->add_flag("--json", commands.audit_json, "For programs");
   return audit;
+}
+
+CLI::App* AddCerts(CLI::App& app, Commands& commands) {
+  CLI::App* certs = app.add_subcommand(
+      "certs", "Make an authority, a certificate and a join token for [security]");
+  certs->footer(
+      "Example: sdp certs --out certs --host node-1.example.org\n"
+      "Again for the same folder, with another --name: another certificate of its authority.");
+  certs->add_option("--out", commands.certs.out, "Folder for them")->required()->type_name("DIR");
+  certs->add_option("--name", commands.certs.name, "Whose certificate, and the names of its files")
+      ->capture_default_str();
+  certs
+      ->add_option("--host", commands.certs.hosts,
+                   "Name or address at which others dial it, beside localhost; may be repeated")
+      ->allow_extra_args(false);
+  certs->add_option("--days", commands.certs.days, "How long it is valid")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 3650));
+  return certs;
+}
+
+// Runs `run`, once it is known how the run's processes are protected. An error that may come of
+// that names the files.
+template <typename Command, typename Run>
+absl::Status OnRun(Command& command, const sdp::RunConfig::Security& given, Run run) {
+  auto security = sdp::SecurityOfTarget(command.target, given, command.security);
+  if (!security.ok()) return security.status();
+  command.security = *std::move(security);
+  const absl::Status status = run(command);
+  if (command.security.identity == nullptr || status.ok() ||
+      !(absl::IsUnavailable(status) || absl::IsUnauthenticated(status)))
+    return status;
+  return absl::Status(status.code(), absl::StrCat(status.message(), " (",
+                                                  command.security.identity->description(), ")"));
+}
+
+// A command that speaks to a run's processes.
+absl::Status SpeakToRun(Commands& commands, const std::string& name) {
+  if (name == "drain") return OnRun(commands.drain, commands.files, sdp::RunDrainCommand);
+  if (name == "checkpoint") {
+    return OnRun(commands.checkpoint, commands.files,
+                 [](const auto& command) { return sdp::RunCheckpointCommand(command, std::cout); });
+  }
+  if (name == "top") {
+    return OnRun(commands.top, commands.files,
+                 [](const auto& command) { return sdp::RunTopCommand(command, std::cout); });
+  }
+  if (name == "probe") {
+    if (commands.ready) commands.probe.health = sdp::Health::kReady;
+    return OnRun(commands.probe, commands.files,
+                 [](const auto& command) { return sdp::RunProbeCommand(command, std::cout); });
+  }
+  using Format = sdp::StatusCommand::Format;
+  if (commands.status_units) commands.status.units = sdp::StatusCommand::Units::kYes;
+  commands.status.format = commands.status_json ? Format::kJson : Format::kTable;
+  return OnRun(commands.status, commands.files,
+               [](const auto& command) { return sdp::RunStatusCommand(command, std::cout); });
 }
 
 // Commands that the worker program runs, with all arguments as they are; here for `sdp --help`.
@@ -237,11 +309,12 @@ int main(int argc, char** argv) {
     }
   }
   AddStatus(app, commands);
-  CLI::App* const top = AddTop(app, commands);
-  CLI::App* const probe = AddProbe(app, commands);
-  CLI::App* const drain = AddDrain(app, commands);
-  CLI::App* const checkpoint = AddCheckpoint(app, commands);
+  AddTop(app, commands);
+  AddProbe(app, commands);
+  AddDrain(app, commands);
+  AddCheckpoint(app, commands);
   CLI::App* const audit = AddAudit(app, commands);
+  CLI::App* const certs = AddCerts(app, commands);
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& success) {  // --help, --version
@@ -279,21 +352,11 @@ int main(int argc, char** argv) {
     };
     return Report(sdp::RunExportCommand(commands.exporting, with_torch, std::cout, std::cerr));
   }
-  if (drain->parsed()) return Report(sdp::RunDrainCommand(commands.drain));
-  if (checkpoint->parsed())
-    return Report(sdp::RunCheckpointCommand(commands.checkpoint, std::cout));
+  if (certs->parsed()) return Report(sdp::RunCertsCommand(commands.certs, std::cout));
   if (audit->parsed()) {
     using Format = sdp::AuditCommand::Format;
     commands.audit.format = commands.audit_json ? Format::kJson : Format::kTable;
     return Report(sdp::RunAuditCommand(commands.audit, std::cout));
   }
-  if (top->parsed()) return Report(sdp::RunTopCommand(commands.top, std::cout));
-  if (probe->parsed()) {
-    if (commands.ready) commands.probe.health = sdp::Health::kReady;
-    return Report(sdp::RunProbeCommand(commands.probe, std::cout));
-  }
-  using Format = sdp::StatusCommand::Format;
-  if (commands.status_units) commands.status.units = sdp::StatusCommand::Units::kYes;
-  commands.status.format = commands.status_json ? Format::kJson : Format::kTable;
-  return Report(sdp::RunStatusCommand(commands.status, std::cout));
+  return Report(SpeakToRun(commands, app.get_subcommands().front()->get_name()));
 }
