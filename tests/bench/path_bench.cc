@@ -7,7 +7,8 @@
 // for each worker; plus a loop over the sum's and the update's memory traffic, on one thread. Both
 // are measured next to ours in each repetition. Prints rows of a Markdown table; ratio = floor /
 // ours, of time, and of all processes' CPU time, which a busy machine distorts less. Bar: 0.5,
-// later 0.8.
+// later 0.8. With --tls each measurement is made again over TLS, and the column tells how much
+// longer a step takes with it.
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <cstdlib>
@@ -19,6 +20,7 @@
 #include "common/base/mutex.h"
 #include "common/process/role.h"
 #include "common/rpc/channel.h"
+#include "common/rpc/identity.h"
 #include "common/rpc/server.h"
 #include "server/shard/service/shard_service.h"
 #include "tests/bench/memory_floor.h"
@@ -48,6 +50,11 @@ StreamName NameOf(int worker) {
   return {Generation(1), Incarnation(worker), static_cast<uint64_t>(worker)};
 }
 
+// Called in each process, as it starts a thread.
+SecurityOptions SecurityOf(const RunConfig::Security& files) {
+  return LoadSecurity(files, {}, /*log=*/nullptr).value();
+}
+
 // ---- The shard's process ----
 
 class SilentLink final : public CoordinatorLink {
@@ -61,7 +68,8 @@ class SilentLink final : public CoordinatorLink {
 };
 
 // Serves until `parent` closes its end; then tells the CPU time used since the last byte from it.
-void RunShard(const Catalog& catalog, const Layout& layout, Pipes& parent) {
+void RunShard(const Catalog& catalog, const Layout& layout, const RunConfig::Security& files,
+              Pipes& parent) {
   KeepFreedMemory();
   SilentLink link;
   EventLoop logic("shard");
@@ -70,7 +78,7 @@ void RunShard(const Catalog& catalog, const Layout& layout, Pipes& parent) {
   options.layout = &layout;
   options.units = 1;
   ShardService service(options, &logic, &link, [] {});
-  auto server = RpcServer::Start("127.0.0.1:0", {}, {&service}).value();
+  auto server = RpcServer::Start("127.0.0.1:0", SecurityOf(files), {&service}).value();
   Shard::Options shard;
   shard.name = "shard-0";
   shard.catalog = &catalog;
@@ -96,8 +104,8 @@ void RunShard(const Catalog& catalog, const Layout& layout, Pipes& parent) {
   logic.Stop();
 }
 
-void Bind(const std::string& address, int workers, int steps) {
-  auto stub = proto::Shard::NewStub(MakeChannel(address, {}).value());
+void Bind(const std::string& address, const RunConfig::Security& files, int workers, int steps) {
+  auto stub = proto::Shard::NewStub(MakeChannel(address, SecurityOf(files)).value());
   for (int step = 0; step < steps; ++step) {
     proto::BindRequest request;
     request.set_generation(1);
@@ -126,7 +134,8 @@ void Bind(const std::string& address, int workers, int steps) {
 // Answers each value with its gradient and asks for the next version. Confined to the owner's loop.
 class BenchWorker {
  public:
-  BenchWorker(const Layout* layout, const std::string& address, int number, int steps)
+  BenchWorker(const Layout* layout, const std::string& address, const RunConfig::Security& files,
+              int number, int steps)
       : layout_(layout), number_(number), steps_(steps) {
     for (int f = 0; f < layout->fragments(); ++f) {
       auto gradient = std::make_shared<FloatBuffer>(layout->fragment(FragmentId(f)).size);
@@ -158,6 +167,7 @@ class BenchWorker {
     options.layout = layout;
     options.name = NameOf(number);
     options.addresses = {address};
+    options.security = SecurityOf(files);
     streams_ = ShardStreams::Create(options, std::move(events), &owner_).value();
   }
   ~BenchWorker() { owner_.Stop(); }
@@ -224,11 +234,11 @@ class BenchWorker {
 
 // Says "ready"; at "go" runs all steps and tells milliseconds per step, from version 1 to the last,
 // and CPU milliseconds per step.
-void RunWorker(const Layout& layout, const std::string& address, int number, int steps,
-               Pipes& parent) {
+void RunWorker(const Layout& layout, const std::string& address, const RunConfig::Security& files,
+               int number, int steps, Pipes& parent) {
   // As glibc does by itself once a process has freed large tensors.
   KeepFreedMemory();
-  BenchWorker worker(&layout, address, number, steps);
+  BenchWorker worker(&layout, address, files, number, steps);
   worker.AwaitConnected();
   parent.WriteLine("ready");
   std::string line;
@@ -249,17 +259,18 @@ struct Measured {
   double ms = 0, shard_cpu_ms = 0, worker_cpu_ms = 0;  // per step; worker: of all together
 };
 
-Measured MeasureOurs(const Catalog& catalog, const Layout& layout, int workers, int steps) {
-  Child shard([&](Pipes& parent) { RunShard(catalog, layout, parent); });
+Measured MeasureOurs(const Catalog& catalog, const Layout& layout, const RunConfig::Security& files,
+                     int workers, int steps) {
+  Child shard([&](Pipes& parent) { RunShard(catalog, layout, files, parent); });
   const std::string address = shard.ReadLine();
   std::vector<std::unique_ptr<Child>> all;
   for (int w = 1; w <= workers; ++w) {
     all.push_back(std::make_unique<Child>(
-        [&, w](Pipes& parent) { RunWorker(layout, address, w, steps, parent); }));
+        [&, w](Pipes& parent) { RunWorker(layout, address, files, w, steps, parent); }));
   }
   for (auto& worker : all) worker->ReadLine();
   // In a process of its own: this one must not have threads when it forks.
-  Child([&](Pipes&) { Bind(address, workers, steps); });
+  Child([&](Pipes&) { Bind(address, files, workers, steps); });
   shard.WriteLine("begin");
   for (auto& worker : all) worker->WriteLine("go");
   Measured measured;
@@ -288,26 +299,30 @@ double MeasureMemory(int workers) {
   return best;
 }
 
-void Measure(int workers, int64_t fragment_bytes, int steps, int repeats) {
+void Measure(int workers, int64_t fragment_bytes, const RunConfig::Security& tls, int steps,
+             int repeats) {
   const Catalog catalog = OneUnit();
   const Layout layout(catalog, fragment_bytes / 4);
-  std::vector<double> ratio, ours, sockets, memory, cpu_ratio, shard_cpu, worker_cpu;
+  std::vector<double> ratio, ours, sockets, memory, cpu_ratio, shard_cpu, worker_cpu, with_tls;
   for (int r = 0; r < repeats; ++r) {
     const RawSockets raw = MeasureRawSockets(workers, kStepBytes, steps);
     sockets.push_back(raw.ms);
     memory.push_back(MeasureMemory(workers));
-    const Measured measured = MeasureOurs(catalog, layout, workers, steps);
+    const Measured measured = MeasureOurs(catalog, layout, {}, workers, steps);
     ours.push_back(measured.ms);
     shard_cpu.push_back(measured.shard_cpu_ms);
     worker_cpu.push_back(measured.worker_cpu_ms);
     ratio.push_back((raw.ms + memory.back()) / measured.ms);
     cpu_ratio.push_back((raw.cpu_ms + memory.back()) /
                         (measured.shard_cpu_ms + measured.worker_cpu_ms));
+    if (tls.ca().empty()) continue;
+    with_tls.push_back(MeasureOurs(catalog, layout, tls, workers, steps).ms / measured.ms);
   }
-  std::printf("| %d | %lld KiB | %s + %s | %s | %s | %.0f + %.0f | %s |\n", workers,
+  std::printf("| %d | %lld KiB | %s + %s | %s | %s | %.0f + %.0f | %s | %s |\n", workers,
               static_cast<long long>(fragment_bytes >> 10), Spread(sockets).c_str(),
               Spread(memory).c_str(), Spread(ours).c_str(), Spread(ratio, "%.2f").c_str(),
-              Median(shard_cpu), Median(worker_cpu), Spread(cpu_ratio, "%.2f").c_str());
+              Median(shard_cpu), Median(worker_cpu), Spread(cpu_ratio, "%.2f").c_str(),
+              with_tls.empty() ? "-" : Spread(with_tls, "%.2f").c_str());
   std::fflush(stdout);
 }
 
@@ -324,13 +339,22 @@ int main(int argc, char** argv) {
   app.add_option("--repeats", repeats, "measurements of each row")->capture_default_str();
   app.add_option("--workers", workers, "numbers of workers")->capture_default_str();
   app.add_option("--fragment-kib", fragments, "sizes of fragments")->capture_default_str();
+  std::string folder;
+  app.add_option("--tls", folder, "a folder made by `sdp certs`: measure with TLS too");
   CLI11_PARSE(app, argc, argv);
+  sdp::RunConfig::Security tls;
+  if (!folder.empty()) {
+    tls.set_ca(folder + "/ca.crt");
+    tls.set_cert(folder + "/sdp.crt");
+    tls.set_key(folder + "/sdp.key");
+    tls.set_token(folder + "/token");
+  }
   sdp::KeepMutexesCheap();  // as BeginRole
   std::printf(
       "| workers | fragment | floor: sockets + memory (ms a step: min/median/max) | ours | ratio | "
-      "CPU ms a step: shard + workers | CPU ratio |\n"
-      "| --- | --- | --- | --- | --- | --- | --- |\n");
+      "CPU ms a step: shard + workers | CPU ratio | with TLS, of ours |\n"
+      "| --- | --- | --- | --- | --- | --- | --- | --- |\n");
   for (const int count : workers) {
-    for (const int64_t kib : fragments) sdp::Measure(count, kib << 10, steps, repeats);
+    for (const int64_t kib : fragments) sdp::Measure(count, kib << 10, tls, steps, repeats);
   }
 }
