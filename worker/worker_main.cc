@@ -136,6 +136,8 @@ absl::Status Main(const Flags& flags) {
   options.worker.seed = static_cast<uint64_t>(setup.config.train().seed());
   options.worker.shuffle = setup.config.data().shuffle();
   options.worker.terms_per_sample = setup.terms_per_sample;
+  options.worker.steps = setup.config.train().steps();
+  if (flags.supervised) options.worker.left = absl::CancelledError("it has left the run");
   options.worker.skip_not_finite = setup.config.train().on_nonfinite() == "skip";
   using WorkerLives = Lives<WorkerService>;
   WorkerBoard board(flags.name);
@@ -152,9 +154,12 @@ absl::Status Main(const Flags& flags) {
     const std::string why = absl::StrCat("ended by ", signal);
     lives.Leave(why, [&](WorkerService& service) { service.Leave(grace, why); });
   });
-  return lives.Run([](const absl::Status& why) {
+  const absl::Status end = lives.Run([](const absl::Status& why) {
     spdlog::warn("out of the run: {}; registering again", std::string(why.message()));
   });
+  // A Job is done when one of its processes ends with 0: when there is nothing more to do.
+  const bool came_late = flags.supervised && absl::IsOutOfRange(end);
+  return came_late ? absl::OkStatus() : end;
 }
 
 }  // namespace

@@ -55,6 +55,10 @@ void AddRoleFlags(CLI::App& app, RoleFlags* flags) {
   app.add_flag("--insecure", flags->insecure, "allow plaintext beyond this machine's loopback");
   app.add_flag("--die-with-parent", flags->die_with_parent,
                "end when the parent process is gone; leave Ctrl-C to it");
+  app.add_flag("--supervised", flags->supervised,
+               "for a process that something starts again whenever it ends, as Kubernetes does: a "
+               "signal ends it and never the run, and it comes to terms with a run that is "
+               "finished (deploy/README.md)");
 }
 
 void BeginRole(const RoleFlags& flags) {

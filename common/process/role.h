@@ -23,6 +23,7 @@ struct RoleFlags {
   std::string metrics;  // address of /metrics; "": none
   bool insecure = false;
   bool die_with_parent = false;
+  bool supervised = false;
 };
 
 void AddRoleFlags(CLI::App& app, RoleFlags* flags);

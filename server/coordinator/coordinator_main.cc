@@ -8,6 +8,7 @@
 #include <future>
 #include <iostream>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <system_error>
@@ -230,8 +231,12 @@ absl::Status Serve(const Flags& flags, const SecurityOptions& security, const Ru
   options.instance = RandomInstance();
   options.print = [](const std::string& line) { std::cout << line << std::endl; };
   options.log = [](const std::string& line) { spdlog::info("{}", line); };
-  options.ended = [&ended](absl::Status status, std::string summary) {
-    ended.set_value({std::move(status), std::move(summary)});
+  std::once_flag first;
+  const auto finish = [&](Outcome outcome) {
+    std::call_once(first, [&] { ended.set_value(std::move(outcome)); });
+  };
+  options.ended = [&finish](absl::Status status, std::string summary) {
+    finish({std::move(status), std::move(summary)});
   };
   CoordinatorService service(std::move(options), &loop, opened.store.get(), folder);
   HealthService health({.alive = CheckedOn(&loop, [] { return absl::OkStatus(); }),
@@ -253,7 +258,12 @@ absl::Status Serve(const Flags& flags, const SecurityOptions& security, const Ru
   spdlog::info("listening at {}, run folder {}", address, folder->path());
   for (const std::string& note : opened.beginning.notes) std::cout << note << std::endl;
 
+  std::promise<void> signalled;
   StopOnSignal signals([&](const std::string& signal) {
+    if (flags.supervised) {
+      finish({absl::CancelledError(absl::StrCat("ended by ", signal, "; the run is not")), ""});
+      return signalled.set_value();
+    }
     // Without the launcher there is nobody to finish for: its other children are going too.
     if (flags.die_with_parent && getppid() != parent) {
       service.End(absl::CancelledError("the process that started this run is gone"));
@@ -270,6 +280,11 @@ absl::Status Serve(const Flags& flags, const SecurityOptions& security, const Ru
   if (!ready.ok()) service.End(ready);
   const Outcome outcome = ended.get_future().get();
   std::cout << outcome.summary << std::flush;
+  if (flags.supervised && outcome.status.ok()) {
+    // Another process would only say the same, and its status be gone meanwhile.
+    spdlog::info("the run is finished; its status is here until a signal ends this process");
+    signalled.get_future().wait();
+  }
   server->Shutdown(absl::Seconds(1));
   loop.Stop();
   return outcome.status;
@@ -292,21 +307,25 @@ absl::Status Main(const Flags& flags) {
                        RoleSecurity(flags, loaded.config.security()));
   SDP_RETURN_IF_ERROR(Context(CheckAddress(flags.listen, security), "--listen"));
   const bool resume = !flags.resume.empty();
+  if (resume && flags.supervised) {
+    return absl::InvalidArgumentError("--supervised takes up the run as --recover, not --resume");
+  }
   const bool given = !flags.start.init_file.empty() || !flags.start.pretrained.empty();
   if (resume && given) {
     return absl::InvalidArgumentError(
         "--init and --from-pretrained are for a run's first start, not with --resume");
   }
-  absl::StatusOr<Opened> opened = resume          ? OpenAgain(flags, setup)
-                                  : flags.recover ? TakeUp(flags, setup)
-                                                  : OpenNew(flags, setup);
+  absl::StatusOr<Opened> opened = resume                              ? OpenAgain(flags, setup)
+                                  : flags.recover || flags.supervised ? TakeUp(flags, setup)
+                                                                      : OpenNew(flags, setup);
   if (!opened.ok()) return opened.status();
   bool began = false;
   absl::Status status = WriteResolved(loaded, opened->folder->config_path());
   if (status.ok()) status = Serve(flags, security, setup, PrintConfig(loaded), *opened, &began);
   // Whatever ended it: a run without a step may be tried again in the same folder. Logs stay.
   opened->store = nullptr;
-  if (!resume && !opened->left.has_value() && (!began || !HasSteps(*opened->folder)))
+  if (!resume && !flags.supervised && !opened->left.has_value() &&
+      (!began || !HasSteps(*opened->folder)))
     opened->folder->Discard();
   return status;
 }

@@ -42,6 +42,7 @@ absl::Status Main(const Flags& flags) {
   options.metrics = flags.metrics;
   options.coordinator = flags.coordinator;
   options.security = security;
+  options.outlives_run = flags.supervised;
   using ShardLives = Lives<ShardMember>;
   ShardLives lives([&] {
     options.before = std::exchange(options.instance, RandomInstance());

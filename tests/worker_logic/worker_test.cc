@@ -354,6 +354,21 @@ TEST_F(WorkerTest, Forward_ReadsAndSaysNothingOfWhatItDoesNotHold) {
   EXPECT_TRUE(worker.Reconnected(ShardId(0)).done.empty());
 }
 
+TEST_F(WorkerTest, ToldToGo_BeforeTheRunsEnd_EndsAsItIsAskedTo) {
+  options_.steps = 13;
+  options_.left = absl::CancelledError("left");
+  for (const Step step : {13, 14}) {  // step 13 closes the run: who is told in its place has left
+    Worker worker(options_, admission_, {10, 1, 2, 1});
+    worker.Start();
+    WorkerBinding binding;
+    binding.generation = Generation(2);
+    binding.step = step;
+    binding.finished = true;
+    const WorkerActions actions = worker.OnBinding(binding, absl::UnixEpoch());
+    EXPECT_EQ(actions.exit, step == 13 ? options_.left : absl::OkStatus()) << step;
+  }
+}
+
 // Positions 8 to 12 of an endless sequence of 10 samples: the end of epoch 0 and the begin of 1.
 TEST_F(WorkerTest, Samples_ComeWithTheirEpochs) {
   options_.shuffle = false;

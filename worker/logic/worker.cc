@@ -42,8 +42,8 @@ WorkerActions Worker::OnBinding(const WorkerBinding& binding, absl::Time /*now*/
   if (binding.generation != admission_.generation || !asked) return actions;
   asked_.reset();
   if (binding.finished) {
-    finished_ = true;
-    if (steps_.empty()) actions.exit = absl::OkStatus();
+    end_ = binding.step <= options_.steps ? options_.left : absl::OkStatus();
+    if (steps_.empty()) actions.exit = end_;
     return actions;
   }
   if (binding.units != nullptr) {
@@ -257,7 +257,7 @@ void Worker::TryComplete(StepState& state, absl::Time now, WorkerActions* action
   last_reports_.push_back(report);
   if (last_reports_.size() > kRepeatedReports) last_reports_.pop_front();
   steps_.erase(report.step);
-  if (finished_ && steps_.empty()) actions->exit = absl::OkStatus();
+  if (end_.has_value() && steps_.empty()) actions->exit = end_;
 }
 
 WorkerActions Worker::Reconnected(ShardId shard) {

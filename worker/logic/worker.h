@@ -61,7 +61,7 @@ struct WorkerActions {
   std::vector<StepReport> reports;  // repeat until acknowledged
   std::vector<EvaluationReport> evaluations;
   std::vector<NotFiniteReport> not_finite;
-  std::optional<absl::Status> exit;  // OK: the run is finished
+  std::optional<absl::Status> exit;  // OK: the run is finished, or Options::left
 };
 
 // Worker is the life of a training step on one worker: ask for the binding, pull the subnetwork
@@ -81,6 +81,9 @@ class Worker {
     int64_t terms_per_sample = 1;  // loss terms
     // A loss that is not finite reaches the shards as such gradients, and they skip the step.
     bool skip_not_finite = false;
+    // What it ends with when it has left before the run's end, which is after step `steps`.
+    absl::Status left;
+    Step steps = 0;
     absl::Duration retry_delay = absl::Milliseconds(100);
   };
 
@@ -211,7 +214,7 @@ class Worker {
   std::map<ShardId, ReadsDone> done_;  // backward masking: what it was told last
   std::map<Step, StepState> steps_;    // bound, until reported; at most two
   std::optional<FullWalk> walk_;       // under way
-  bool finished_ = false;              // there will be no more steps
+  std::optional<absl::Status> end_;    // there will be no more steps
   std::deque<StepReport> last_reports_;
   std::deque<EvaluationReport> last_evaluations_;
 };

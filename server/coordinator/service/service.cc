@@ -337,7 +337,7 @@ void CoordinatorService::EndRun(const absl::Status& status) {
 
 absl::Status CoordinatorService::Over() const {
   // Codes that a caller would take for a broken connection must not get out.
-  if (over_->ok()) return absl::FailedPreconditionError("the run is finished");
+  if (over_->ok()) return absl::OutOfRangeError("the run is finished");
   if (absl::IsCancelled(*over_)) return *over_;
   return absl::FailedPreconditionError(over_->message());
 }

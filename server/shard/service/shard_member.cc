@@ -93,6 +93,7 @@ HealthService::Checks ShardMember::Checks() {
               },
           .ready =
               [this, on_loop](HealthService::Answer answer) {
+                if (too_late_) return answer(absl::OkStatus());  // there is nothing to do
                 if (!service_->started())
                   return answer(absl::UnavailableError(absl::StrCat(
                       options_.name, ": waits to be admitted, or loads its start state")));
@@ -111,7 +112,13 @@ void ShardMember::Register(const std::string& address) {
   registration.before = options_.before;
   coordinator_->RegisterShard(registration,
                               [this](const absl::StatusOr<ShardAdmission>& admission) {
-                                if (!admission.ok()) return End(admission.status());
+                                const absl::Status& no = admission.status();
+                                if (options_.outlives_run && absl::IsOutOfRange(no)) {
+                                  spdlog::info("{}", std::string(no.message()));
+                                  too_late_ = true;
+                                  return;
+                                }
+                                if (!no.ok()) return End(no);
                                 Admitted(*admission);
                               });
 }

@@ -39,6 +39,8 @@ class ShardMember final : private CoordinatorLink {
     SecurityOptions security;
     uint64_t instance = 0;  // random per life
     uint64_t before = 0;    // of the life that this process had before; 0: none
+    // It comes to a run that is finished: waits for End, alive, instead of ending with that error.
+    bool outlives_run = false;
   };
 
   // `setup` outlives this object.
@@ -88,6 +90,7 @@ class ShardMember final : private CoordinatorLink {
   StartValues start_values_;
   std::atomic<Step> step_ = -1;  // -1: the start state is not loaded
   std::atomic<bool> leaving_ = false;
+  std::atomic<bool> too_late_ = false;  // the run is finished, and this member outlives it
   Mutex mutex_;
   bool ended_ ABSL_GUARDED_BY(mutex_) = false;
   absl::Status why_ ABSL_GUARDED_BY(mutex_);
