@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -58,6 +59,7 @@ class Cluster:
     def start(self, nodes):
         if subprocess.run([self.tool, "status"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0:
             raise RuntimeError("a cluster is up already, and may be somebody's: end it first (cluster down)")
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # through __exit__
         self.up = True
         self.call("up", "--nodes", nodes, "--timeout", 300)
 
