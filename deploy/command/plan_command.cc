@@ -15,16 +15,6 @@
 namespace sdp {
 namespace {
 
-// The plan of a step, in numbers.
-absl::StatusOr<PlanReport> ReportOf(const RunSetup& setup, Step step) {
-  SDP_ASSIGN_OR_RETURN(std::vector<Rank> ranks, RanksFrom(setup.config));
-  SDP_ASSIGN_OR_RETURN(const PlanInput input,
-                       PlanInputFrom(setup, std::move(ranks), RotationAt(setup.config.sdp(), step),
-                                     PhaseAt(setup.phases, step)));
-  SDP_ASSIGN_OR_RETURN(const Plan plan, MakePlan(input));
-  return MakePlanReport(input, plan, ElementBytesFrom(setup.precision), MemoryModelFrom(setup));
-}
-
 // A row for each phase that the run gets to, if it is not the only one.
 absl::Status AddPhases(const RunSetup& setup, PlanReport* report) {
   std::vector<PlanReport::Phase> phases = {PhaseOf(*report, 0)};
@@ -38,6 +28,15 @@ absl::Status AddPhases(const RunSetup& setup, PlanReport* report) {
 }
 
 }  // namespace
+
+absl::StatusOr<PlanReport> ReportOf(const RunSetup& setup, Step step) {
+  SDP_ASSIGN_OR_RETURN(std::vector<Rank> ranks, RanksFrom(setup.config));
+  SDP_ASSIGN_OR_RETURN(const PlanInput input,
+                       PlanInputFrom(setup, std::move(ranks), RotationAt(setup.config.sdp(), step),
+                                     PhaseAt(setup.phases, step)));
+  SDP_ASSIGN_OR_RETURN(const Plan plan, MakePlan(input));
+  return MakePlanReport(input, plan, ElementBytesFrom(setup.precision), MemoryModelFrom(setup));
+}
 
 absl::Status RunPlanCommand(const PlanCommand& command, std::ostream& out, std::ostream& warnings) {
   std::vector<std::string> sets = command.sets;

@@ -7,6 +7,10 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "common/base/ids.h"
+#include "common/plan/report.h"
+#include "common/run/run_setup.h"
 
 namespace sdp {
 
@@ -21,6 +25,9 @@ struct PlanCommand {
   enum class Format { kTable, kJson };
   Format format = Format::kTable;
 };
+
+// The plan of a step, in numbers. InvalidArgument - it cannot be made.
+absl::StatusOr<PlanReport> ReportOf(const RunSetup& setup, Step step);
 
 // Writes the plan to `out`, warnings to `warnings` (so that JSON on `out` stays JSON). Nothing is
 // written to `out` on errors. With rotation it is the plan of index 0, that of the first steps.

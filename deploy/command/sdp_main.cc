@@ -18,6 +18,7 @@
 #include "deploy/command/certs_command.h"
 #include "deploy/command/checkpoint_command.h"
 #include "deploy/command/drain_command.h"
+#include "deploy/command/kube_command.h"
 #include "deploy/command/plan_command.h"
 #include "deploy/command/probe_command.h"
 #include "deploy/command/status_command.h"
@@ -34,6 +35,7 @@ constexpr char kVersion[] = "sdp 0.1.0";
 struct Commands {
   sdp::TrainCommand train;
   sdp::PlanCommand plan;
+  sdp::KubeRenderCommand kube_render;
   sdp::StatusCommand status;
   sdp::TopCommand top;
   sdp::ProbeCommand probe;
@@ -129,6 +131,31 @@ CLI::App* AddPlan(CLI::App& app, Commands& commands) {
   plan->add_flag("--json", commands.plan_json,
                  "For programs: the schema of plan.json in a run folder");
   return plan;
+}
+
+CLI::App* AddKubeRender(CLI::App& app, Commands& commands) {
+  CLI::App* kube = app.add_subcommand("kube", "Runs on Kubernetes");
+  kube->require_subcommand(1);
+  CLI::App* render = kube->add_subcommand(
+      "render", "Write a kustomization of a run, sized by its plan; starts nothing");
+  render->footer("Example: sdp kube render run.toml --bandwidth 1Gbit --out kube");
+  sdp::KubeRenderCommand& command = commands.kube_render;
+  AddConfig(render, &command.config_path, &command.sets);
+  render->add_option("--out", command.out, "The folder to write")->type_name("DIR")->required();
+  render->add_option("--on", command.on, "The kustomization that has the objects")
+      ->type_name("DIR")
+      ->capture_default_str();
+  render->add_option("--workers", command.workers, "Instead of cluster.workers")->type_name("N");
+  render
+      ->add_option("--bandwidth", command.bandwidth,
+                   "Of a worker's link, at 1Gbit, 125MB/s, ...: as many shards as keep up, "
+                   "instead of cluster.shards")
+      ->type_name("B");
+  render
+      ->add_option("--shard-bandwidth", command.shard_bandwidth,
+                   "Of a shard's link, if it is not that of a worker")
+      ->type_name("B");
+  return render;
 }
 
 // Of a command that speaks to a run that goes on.
@@ -301,6 +328,7 @@ int main(int argc, char** argv) {
   Commands commands;
   CLI::App* const train = AddTrain(app, commands);
   CLI::App* const plan = AddPlan(app, commands);
+  CLI::App* const kube_render = AddKubeRender(app, commands);
   CLI::App* const exporting = sdp::AddExportCommand(app, commands.exporting);
   for (const auto& [name, help] : kForWorker) {
     app.add_subcommand(name, help);
@@ -346,6 +374,8 @@ int main(int argc, char** argv) {
     commands.plan.format = commands.plan_json ? Format::kJson : Format::kTable;
     return Report(sdp::RunPlanCommand(commands.plan, std::cout, std::cerr));
   }
+  if (kube_render->parsed())
+    return Report(sdp::RunKubeRenderCommand(commands.kube_render, std::cout, std::cerr));
   if (exporting->parsed()) {
     const auto with_torch = [&](sdp::StoredModel&) {
       return sdp::BecomeWorker(ProgramFolder(), argv[1], {argv + 2, argv + argc});
