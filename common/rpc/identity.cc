@@ -225,7 +225,7 @@ absl::StatusOr<SecurityOptions> LoadSecurity(const RunConfig::Security& files,
                                              const SecurityOptions& plaintext, Identity::Log log) {
   if (files.ca().empty() && files.cert().empty() && files.key().empty() && files.token().empty())
     return plaintext;
-  SecurityOptions security;
+  SecurityOptions security = plaintext;  // of what has no TLS, such as /metrics
   SDP_ASSIGN_OR_RETURN(security.identity, Identity::Load(files, std::move(log)));
   return security;
 }

@@ -150,6 +150,7 @@ absl::Status ClusterRun::StartCoordinator() {
   args.insert(args.end(),
               {"--listen", ListenAddress("coordinator"), "--address-file", folder->address_path()});
   args.insert(args.end(), options_.coordinator_args.begin(), options_.coordinator_args.end());
+  if (!options_.page.empty()) args.insert(args.end(), {"--page", options_.page});
   SDP_ASSIGN_OR_RETURN(std::unique_ptr<Process> process,
                        Process::Start({.name = "coordinator",
                                        .program = options_.program_dir + "/sdp-coordinator",
@@ -165,6 +166,7 @@ absl::Status ClusterRun::StartCoordinator() {
 absl::Status ClusterRun::RestartCoordinator() {
   std::vector<std::string> args = CommonArgs("coordinator");
   args.insert(args.end(), {"--listen", address_, "--recover"});
+  if (!options_.page.empty()) args.insert(args.end(), {"--page", options_.page});
   SDP_ASSIGN_OR_RETURN(processes_[0],
                        Process::Start({.name = "coordinator",
                                        .program = options_.program_dir + "/sdp-coordinator",

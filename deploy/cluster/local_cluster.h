@@ -25,6 +25,7 @@ struct LocalClusterOptions {
   // kOnLoopback: every process serves /metrics, at a port of the system's choice that `sdp status`
   // tells.
   enum class Metrics { kNone, kOnLoopback } metrics = Metrics::kNone;
+  std::string page;  // Where the coordinator serves its status page; "": nowhere.
 
   // Asks the coordinator at `address` to end the run; returns within a deadline of its own. Called
   // on a thread of its own.

@@ -112,6 +112,11 @@ CLI::App* AddTrain(CLI::App& app, Commands& commands) {
   train->add_flag("--metrics", commands.metrics,
                   "Every process serves /metrics for Prometheus at a port on loopback; `sdp status "
                   "--json` tells which");
+  train
+      ->add_option("--page", commands.train.page,
+                   "Where on this machine the status page is, such as 127.0.0.1:8080; a free port "
+                   "if not given; none: nowhere")
+      ->type_name("ADDR|none");
   return train;
 }
 

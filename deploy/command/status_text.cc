@@ -74,6 +74,8 @@ std::string Header(const proto::RunStatus& run) {
   if (!run.checkpoint_error().empty()) {
     absl::StrAppend(&text, "ERROR: ", run.checkpoint_error(), "\n");
   }
+  if (!run.page_address().empty())
+    absl::StrAppend(&text, "status page http://", run.page_address(), "/\n");
   return text;
 }
 

@@ -95,6 +95,7 @@ absl::Status RunCluster(const TrainCommand& command, const RunConfig& config,
   options.shards = static_cast<int>(config.cluster().shards());
   options.workers = workers;
   options.metrics = command.metrics;
+  if (command.page != "none") options.page = command.page;
   options.request_stop = [security](const std::string& address, const std::string& reason) {
     return RequestStop(address, reason, security, absl::Now() + kStopCallTimeout);
   };
@@ -176,6 +177,12 @@ absl::Status RunTrainCommand(const TrainCommand& given, std::ostream& out, std::
   if (command.action == TrainCommand::Action::kPrintConfig) {
     out << PrintConfig(loaded);
     return absl::OkStatus();
+  }
+  if (command.page != "none" && !IsLocalAddress(command.page)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--page ", command.page,
+                     ": allowed are none and an address of this machine's loopback, such as "
+                     "127.0.0.1:8080; from another machine it is reached through ssh -L"));
   }
   SDP_RETURN_IF_ERROR(CheckPlan(loaded.config, messages));
   SDP_RETURN_IF_ERROR(CheckDataFiles(loaded));

@@ -10,8 +10,8 @@
 namespace sdp {
 
 // `sdp train FILE [--set key=value]... [--init FILE | --from-pretrained DIR | --resume
-// [STEP|latest] [--force]] [--print-config] [--unix-sockets] [--metrics]`: trains with a cluster of
-// processes on this machine, until the run is over.
+// [STEP|latest] [--force]] [--print-config] [--unix-sockets] [--metrics] [--page ADDR|none]`:
+// trains with a cluster of processes on this machine, until the run is over.
 struct TrainCommand {
   std::string config_path;
   std::vector<std::string> sets;  // "section.key=value"
@@ -24,6 +24,7 @@ struct TrainCommand {
   enum class Transport { kTcp, kUnixSockets };
   Transport transport = Transport::kTcp;
   LocalClusterOptions::Metrics metrics = LocalClusterOptions::Metrics::kNone;
+  std::string page = "127.0.0.1:0";  // Where the status page is; "none": nowhere.
 
   std::string program_dir;   // Of the role programs.
   std::string command_name;  // How the user calls `sdp`, for the commands to try next.

@@ -28,8 +28,10 @@
 #include "common/process/role.h"
 #include "common/process/role_security.h"
 #include "common/rpc/health_service.h"
+#include "common/rpc/made_on.h"
 #include "common/rpc/server.h"
 #include "common/run/run_setup.h"
+#include "server/coordinator/page/serve_page.h"
 #include "server/coordinator/service/resume.h"
 #include "server/coordinator/service/run_metrics.h"
 #include "server/coordinator/service/service.h"
@@ -45,6 +47,8 @@ struct Flags : RoleFlags {
   std::string resume;        // "latest" or a step; "": a first start
   bool force = false;        // with resume
   bool recover = false;
+  std::string page;        // address of the status page; "": none
+  std::string page_token;  // a file; "": none
 };
 
 // Points to `setup`.
@@ -201,7 +205,15 @@ struct Outcome {
 std::vector<prometheus::MetricFamily> Collect(EventLoop* loop, const CoordinatorService& service) {
   const auto status = MadeOn<proto::RunStatus>(
       loop, absl::Seconds(2), [&service] { return service.Status(proto::GetStatusRequest()); });
-  return FamiliesOf(status, MemoryOfThisProcess());
+  return FamiliesOf(status.value_or(proto::RunStatus()), MemoryOfThisProcess());
+}
+
+// For the status page. Nothing: the loop is busy.
+std::optional<StatusPage::Snapshot> Look(EventLoop* loop, const CoordinatorService& service,
+                                         const proto::GetStatusRequest& request) {
+  return MadeOn<StatusPage::Snapshot>(loop, absl::Seconds(2), [&service, request] {
+    return StatusPage::Snapshot{service.Status(request), service.curves()};
+  });
 }
 
 // From the first message to the last. `began` tells whether the run folder has a run now.
@@ -244,12 +256,16 @@ absl::Status Serve(const Flags& flags, const SecurityOptions& security, const Ru
   SDP_ASSIGN_OR_RETURN(const std::unique_ptr<RpcServer> server,
                        RpcServer::Start(flags.listen, security, {service.rpc(), &health}));
   SDP_ASSIGN_OR_RETURN(
-      const std::unique_ptr<MetricsServer> metrics,
-      MetricsServer::StartIfAsked(flags.metrics, [&] { return Collect(&loop, service); }));
-  if (metrics != nullptr) {
-    service.SetMetricsAddress(metrics->address());
-    spdlog::info("metrics at http://{}/metrics", metrics->address());
-  }
+      std::unique_ptr<HttpServer> metrics,
+      ServeMetrics(flags.metrics, security, [&] { return Collect(&loop, service); }));
+  SDP_ASSIGN_OR_RETURN(
+      std::unique_ptr<HttpServer> page,
+      ServePage({flags.page, flags.page_token, security},
+                [&](const auto& request) { return Look(&loop, service, request); }));
+  service.SetHttpAddresses(metrics == nullptr ? "" : metrics->address(),
+                           page == nullptr ? "" : page->address());
+  if (metrics != nullptr) spdlog::info("metrics at http://{}/metrics", metrics->address());
+  if (page != nullptr) std::cout << "status page: http://" << page->address() << "/" << std::endl;
   const std::string address = flags.advertise.empty() ? server->address() : flags.advertise;
   absl::Status ready = folder->WriteAddress(address);
   if (ready.ok() && !flags.address_file.empty())
@@ -286,6 +302,8 @@ absl::Status Serve(const Flags& flags, const SecurityOptions& security, const Ru
     signalled.get_future().wait();
   }
   server->Shutdown(absl::Seconds(1));
+  page = nullptr;  // these two ask the loop
+  metrics = nullptr;
   loop.Stop();
   return outcome.status;
 }
@@ -359,6 +377,13 @@ int main(int argc, char** argv) {
                "for a process that is started again whenever it ends: take up the run of the run "
                "folder where it is, whose members wait; or begin it")
       ->excludes("--resume");
+  app.add_option("--page", flags.page,
+                 "serve the run's status page, in plain HTTP, at HOST:PORT (port 0: any free one)")
+      ->type_name("ADDR");
+  app.add_option("--page-token", flags.page_token,
+                 "file with the token that the page wants, as password; it must have one beyond "
+                 "this machine's loopback")
+      ->type_name("FILE");
   app.add_flag("--force", flags.force, "with --resume: also with another configuration or data");
   app.add_option("--name", flags.name, "for log lines")->capture_default_str();
   CLI11_PARSE(app, argc, argv);

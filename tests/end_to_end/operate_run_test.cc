@@ -12,7 +12,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/end_to_end/train_fixture.h"
-#include "tests/metrics/http_get.h"
+#include "tests/http/http_client.h"
 
 namespace sdp {
 namespace {

@@ -24,7 +24,7 @@
 #include "server/coordinator/service/run_metrics.h"
 #include "server/shard/service/shard_metrics.h"
 #include "tests/cluster_process/temp_folder.h"
-#include "tests/metrics/http_get.h"
+#include "tests/http/http_client.h"
 #include "tests/places/places.h"
 #include "worker/service/worker_metrics.h"
 
@@ -77,25 +77,20 @@ const std::filesystem::path& Monitoring() {
 }
 
 TEST(MetricsTest, Address_ThatIsNone_IsRefusedByName) {
-  for (const char* const bad : {"9100", ":9100", "127.0.0.1:x", "127.0.0.1:70000"}) {
-    const auto server = MetricsServer::Start(bad, nullptr);
-    EXPECT_EQ(server.status().code(), absl::StatusCode::kInvalidArgument) << bad;
-    EXPECT_THAT(std::string(server.status().message()), HasSubstr(bad));
+  const auto nothing = [] { return std::vector<prometheus::MetricFamily>(); };
+  EXPECT_EQ(ServeMetrics("", {}, nothing).value(), nullptr);
+  for (const char* const bad : {"9100", "127.0.0.1:70000", "0.0.0.0:0"}) {
+    const auto server = ServeMetrics(bad, {}, nothing);
+    EXPECT_FALSE(server.ok());
+    EXPECT_THAT(std::string(server.status().message()),
+                HasSubstr(absl::StrCat("--metrics: ", bad)));
   }
-}
-
-TEST(MetricsTest, PortInUse_IsUnavailable) {
-  const auto first =
-      MetricsServer::Start("127.0.0.1:0", [] { return std::vector<prometheus::MetricFamily>(); });
-  ASSERT_TRUE(first.ok()) << first.status();
-  const auto second = MetricsServer::Start((*first)->address(),
-                                           [] { return std::vector<prometheus::MetricFamily>(); });
-  EXPECT_EQ(second.status().code(), absl::StatusCode::kUnavailable) << second.status();
+  EXPECT_TRUE(ServeMetrics("0.0.0.0:0", {.insecure = true}, nothing).ok());
 }
 
 TEST(MetricsTest, Scrape_IsWhatIsCollectedThen) {
   double steps = 1;
-  const auto server = MetricsServer::Start("localhost:0", [&steps] {
+  const auto server = ServeMetrics("localhost:0", {}, [&steps] {
     Families families;
     families.Counter("sdp_run_steps_total", "Steps.", steps, {{"a", "b"}});
     return std::move(families).Take();
@@ -107,14 +102,6 @@ TEST(MetricsTest, Scrape_IsWhatIsCollectedThen) {
   EXPECT_THAT(HttpBody(answer), HasSubstr("# TYPE sdp_run_steps_total counter\n"
                                           "sdp_run_steps_total{a=\"b\"} 41\n"));
   EXPECT_THAT(HttpGet((*server)->address(), "/"), HasSubstr(" 404 Not Found"));
-}
-
-// Whoever asks waits for a loop that is busy, though not for ever, and is told nothing.
-TEST(MetricsTest, LoopThatHasStopped_AnswersNothingInTime) {
-  EventLoop loop("stopped");
-  EXPECT_EQ(MadeOn<int>(&loop, absl::Seconds(30), [] { return 7; }), 7);
-  loop.Stop();
-  EXPECT_EQ(MadeOn<int>(&loop, absl::Milliseconds(10), [] { return 7; }), 0);
 }
 
 TEST(MetricsTest, NamesOfARole_AreInItsOwnFamilies_EachOnce) {

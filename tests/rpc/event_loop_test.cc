@@ -3,10 +3,12 @@
 #include <gtest/gtest.h>
 
 #include <memory>
+#include <optional>
 #include <thread>
 #include <vector>
 
 #include "absl/time/clock.h"
+#include "common/rpc/made_on.h"
 #include "tests/base/signal.h"
 
 namespace sdp {
@@ -72,6 +74,18 @@ TEST(EventLoopTest, PostAt_RunsByTime_AlsoWhenAnEarlierOneComesLater) {
   loop.PostAt(now - absl::Seconds(1), [&] { order.push_back(0); });
   ASSERT_TRUE(done.Wait());
   EXPECT_EQ(order, (std::vector<int>{0, 1, 2}));
+}
+
+// Whoever asks waits for a loop that is busy, though not for ever.
+TEST(MadeOnTest, IsWhatTheLoopMade_OrNothingInTime) {
+  EventLoop loop("test");
+  EXPECT_EQ(MadeOn<int>(&loop, absl::Seconds(30), [] { return 7; }), 7);
+  Signal go_on;
+  loop.Post([&] { go_on.Wait(); });
+  EXPECT_EQ(MadeOn<int>(&loop, absl::Milliseconds(10), [] { return 7; }), std::nullopt);
+  go_on.Set();
+  loop.Stop();
+  EXPECT_EQ(MadeOn<int>(&loop, absl::Milliseconds(10), [] { return 7; }), std::nullopt);
 }
 
 }  // namespace

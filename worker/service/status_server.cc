@@ -68,7 +68,7 @@ absl::StatusOr<std::unique_ptr<WorkerStatusServer>> WorkerStatusServer::Start(
                                           {started->service_.get(), &started->health_}));
     address = options.advertise.empty() ? started->server_->address() : options.advertise;
   }
-  SDP_ASSIGN_OR_RETURN(started->metrics_, MetricsServer::StartIfAsked(options.metrics, [board] {
+  SDP_ASSIGN_OR_RETURN(started->metrics_, ServeMetrics(options.metrics, options.security, [board] {
                          return FamiliesOf(board->Status(absl::Now()));
                        }));
   if (started->metrics_ != nullptr) metrics = started->metrics_->address();

@@ -24,7 +24,7 @@ class WorkerStatusServer {
     std::string metrics;    // "": none
     SecurityOptions security;
   };
-  // `board` outlives it, and is told the addresses. Errors: RpcServer's and MetricsServer's.
+  // `board` outlives it, and is told the addresses. Errors: RpcServer's and ServeMetrics'.
   static absl::StatusOr<std::unique_ptr<WorkerStatusServer>> Start(const Options& options,
                                                                    WorkerBoard* board);
   ~WorkerStatusServer();
@@ -37,7 +37,7 @@ class WorkerStatusServer {
   const std::unique_ptr<Service> service_;
   HealthService health_;
   std::unique_ptr<RpcServer> server_;  // null: nowhere
-  std::unique_ptr<MetricsServer> metrics_;
+  std::unique_ptr<HttpServer> metrics_;
 };
 
 }  // namespace sdp

@@ -172,6 +172,8 @@ class Coordinator {
   RunStatus status(absl::Time now, size_t most_workers = kMostWorkersShown) const;
   static constexpr size_t kMostWorkersShown = 256;
   UnitStatus unit_status(UnitId unit) const;
+  // Of its subnetwork in the newest view, shared ones too, ascending; none if it is not in it.
+  std::vector<UnitId> UnitsOf(Incarnation worker) const;
   // What the generation after this one begins with, but for the checkpoint: the initial values.
   GenerationStart NextStart() const;
   // Who or what the run waits for now, and why; of many the first few.

@@ -90,13 +90,18 @@ RunStatus Coordinator::status(absl::Time now, size_t most_workers) const {
     member.ledger = worker.ledger;
     member.samples = PortionOf(worker);
     member.state = state;
-    const std::optional<int> rank =
-        view_ == nullptr || plan_ == nullptr ? std::nullopt : view_->RankOf(worker.incarnation);
-    if (rank.has_value() && static_cast<size_t>(*rank) < plan_->units.size())
-      member.units = static_cast<int64_t>(plan_->units[static_cast<size_t>(*rank)].size());
+    member.units = static_cast<int64_t>(UnitsOf(worker.incarnation).size());
     status.members.push_back(std::move(member));
   }
   return status;
+}
+
+std::vector<UnitId> Coordinator::UnitsOf(Incarnation worker) const {
+  if (view_ == nullptr || plan_ == nullptr) return {};
+  const std::optional<int> rank = view_->RankOf(worker);
+  // A plan may be of other members than the view that follows it.
+  if (!rank.has_value() || static_cast<size_t>(*rank) >= plan_->units.size()) return {};
+  return plan_->units[static_cast<size_t>(*rank)];
 }
 
 UnitStatus Coordinator::unit_status(UnitId unit) const {

@@ -291,6 +291,7 @@ void CoordinatorService::Record(StepMetrics metrics) {
     }
   }
   progress_.Add(metrics);
+  curves_.Add(metrics);
   options_.print(progress_.StepLine());
   CountStep(metrics);
   if (const absl::Status written = folder_->AppendMetrics(metrics); !written.ok()) EndRun(written);

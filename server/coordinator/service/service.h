@@ -20,6 +20,7 @@
 #include "common/rpc/shard_client.h"
 #include "proto/coordinator.pb.h"
 #include "server/coordinator/logic/coordinator.h"
+#include "server/coordinator/service/curve_history.h"
 #include "server/coordinator/service/long_polls.h"
 #include "server/coordinator/service/resume.h"
 #include "server/coordinator/service/run_folder.h"
@@ -75,11 +76,12 @@ class CoordinatorService {
   void Stop(const std::string& reason);  // as Coordinator::Stop
   void End(const absl::Status& status);  // at once, in the middle of whatever is going on
 
-  // Where its /metrics is, for status. From any thread.
-  void SetMetricsAddress(const std::string& address);
+  // Where its /metrics and its status page are, for status; "": nowhere. From any thread.
+  void SetHttpAddresses(const std::string& metrics, const std::string& page);
 
   // ---- On the loop ----
   proto::RunStatus Status(const proto::GetStatusRequest& request) const;
+  const CurveHistory& curves() const { return curves_; }
   // OK - it takes members and answers them.
   absl::Status Ready() const;
 
@@ -141,6 +143,7 @@ class CoordinatorService {
   void FillMember(const RunStatus::Member& member, absl::Time now,
                   proto::RunStatus::Member* message) const;
   void FillUnits(int first, proto::RunStatus* message) const;
+  void FillHeld(int first, proto::RunStatus* message) const;
   void FillWaits(absl::Time now, proto::RunStatus* message) const;
 
   // Actions
@@ -182,6 +185,7 @@ class CoordinatorService {
   LongPolls<Applicant, proto::RegisterWorkerResponse> worker_applicants_;
   LongPolls<Question, proto::BeginStepResponse> questions_;
   RunProgress progress_;
+  CurveHistory curves_;
   std::deque<std::string> events_;  // the newest lines of events.jsonl
   std::string events_error_;        // why there are no more of them
   std::string curves_error_;        // likewise
@@ -193,7 +197,7 @@ class CoordinatorService {
   double worst_memory_ratio_ = 0;
   std::string waiting_;  // what the run waits for, as of the last tick, and
   absl::Time waiting_since_;
-  std::string metrics_address_;
+  std::string metrics_address_, page_address_;
   bool plan_made_ = false;
   bool writing_plan_ = false;                 // nobody leaves before it is there
   std::map<std::string, int64_t> predicted_;  // by name of member

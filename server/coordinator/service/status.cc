@@ -46,8 +46,11 @@ void FillCount(const RunStatus::Count& count, proto::RunStatus::RoleCount* messa
 
 }  // namespace
 
-void CoordinatorService::SetMetricsAddress(const std::string& address) {
-  loop_->Post([this, address] { metrics_address_ = address; });
+void CoordinatorService::SetHttpAddresses(const std::string& metrics, const std::string& page) {
+  loop_->Post([this, metrics, page] {
+    metrics_address_ = metrics;
+    page_address_ = page;
+  });
 }
 
 absl::Status CoordinatorService::Ready() const {
@@ -158,6 +161,20 @@ void CoordinatorService::FillUnits(int first, proto::RunStatus* message) const {
   }
 }
 
+// Of the units that FillUnits tells.
+void CoordinatorService::FillHeld(int first, proto::RunStatus* message) const {
+  const size_t units = static_cast<size_t>(message->units_size());
+  for (proto::RunStatus::Member& member : *message->mutable_members()) {
+    if (member.role() != "worker") continue;
+    std::string held(units, '0');
+    for (const UnitId unit : logic_->UnitsOf(Incarnation(member.number()))) {
+      const int64_t place = unit.value() - first;
+      if (place >= 0 && place < message->units_size()) held[static_cast<size_t>(place)] = '1';
+    }
+    member.set_held(std::move(held));
+  }
+}
+
 void CoordinatorService::FillWaits(absl::Time now, proto::RunStatus* message) const {
   if (over_.has_value()) return;
   const std::string waiting = WaitingFor();
@@ -236,11 +253,16 @@ proto::RunStatus CoordinatorService::Status(const proto::GetStatusRequest& reque
   FillCount(status.shards, message.mutable_all_shards());
   FillWaits(now, &message);
   message.set_units_in_all(static_cast<int64_t>(options_.logic.catalog->units.size()));
-  if (request.units()) FillUnits(request.first_unit(), &message);
+  if (request.units()) {
+    FillUnits(request.first_unit(), &message);
+    FillHeld(std::max(0, request.first_unit()), &message);
+  }
   for (const std::string& event : events_) message.add_events(event);
   message.set_events_error(events_error_);
   message.set_curves_error(curves_error_);
   message.set_metrics_address(metrics_address_);
+  message.set_page_address(page_address_);
+  message.set_workers_wanted(options_.logic.workers);
   return message;
 }
 

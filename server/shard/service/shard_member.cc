@@ -12,6 +12,7 @@
 #include "common/metrics/families.h"
 #include "common/metrics/metrics_server.h"
 #include "common/rpc/channel.h"
+#include "common/rpc/made_on.h"
 #include "common/rpc/server.h"
 #include "server/shard/service/optimizer_options.h"
 #include "server/shard/service/shard_metrics.h"
@@ -62,8 +63,9 @@ absl::Status ShardMember::Run() {
   SDP_ASSIGN_OR_RETURN(
       const std::unique_ptr<RpcServer> server,
       RpcServer::Start(options_.listen, options_.security, {service_.get(), &health}));
-  SDP_ASSIGN_OR_RETURN(const std::unique_ptr<MetricsServer> metrics,
-                       MetricsServer::StartIfAsked(options_.metrics, [this] { return Collect(); }));
+  SDP_ASSIGN_OR_RETURN(
+      const std::unique_ptr<HttpServer> metrics,
+      ServeMetrics(options_.metrics, options_.security, [this] { return Collect(); }));
   if (metrics != nullptr) metrics_address_ = metrics->address();
   const std::string address = options_.advertise.empty() ? server->address() : options_.advertise;
   spdlog::info("listening at {}", server->address());
@@ -76,9 +78,9 @@ absl::Status ShardMember::Run() {
 }
 
 std::vector<prometheus::MetricFamily> ShardMember::Collect() {
-  auto status = MadeOn<proto::ShardStatus>(&loop_, absl::Seconds(2), [this] {
-    return service_->Status(proto::GetShardStatusRequest());
-  });
+  proto::ShardStatus status = MadeOn<proto::ShardStatus>(&loop_, absl::Seconds(2), [this] {
+                                return service_->Status(proto::GetShardStatusRequest());
+                              }).value_or(proto::ShardStatus());
   if (!status.has_memory()) *status.mutable_memory() = MemoryOfThisProcess();  // it is loading
   return FamiliesOf(status);
 }
