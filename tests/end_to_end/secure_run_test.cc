@@ -77,10 +77,12 @@ TEST_F(SecureRunTest, TrainsToTheSameBits_AndCommandsFindTheirFiles) {
 
   const Outcome outcome =
       During(absl::StrCat("lines 2; ", Program("sdp"), " status $run --json; echo status=$?; ",
-                          Program("sdp"), " checkpoint $run; echo asked=$?; ", kGoOnAndStop),
+                          Program("sdp"), " probe $run --ready; echo probed=$?; ", Program("sdp"),
+                          " checkpoint $run; echo asked=$?; ", kGoOnAndStop),
              kUntilStopped);
-  EXPECT_THAT(outcome.output, AllOf(HasSubstr("exit=130"), HasSubstr("status=0"),
-                                    HasSubstr("\"worker-3\""), HasSubstr("asked=0")));
+  EXPECT_THAT(outcome.output,
+              AllOf(HasSubstr("exit=130"), HasSubstr("status=0"), HasSubstr("\"worker-3\""),
+                    HasSubstr("probed=0"), HasSubstr("asked=0")));
   ExpectNoStepLost(outcome);
   ASSERT_EQ(Train("tcp").exit_status, 0);
   ASSERT_EQ(Train("sockets", "--unix-sockets").exit_status, 0);
