@@ -35,7 +35,7 @@ constexpr Rule kRules[] = {
     {"common/tls/", "common/base", "openssl"},
     {"common/rpc/", "common proto", "proto grpc threads files"},
     {"common/control/", "common proto", "proto grpc threads files"},
-    {"common/http/", "common/base common/rpc", "http"},
+    {"common/http/", "common/base common/rpc", "http threads"},
     {"common/metrics/", "common proto", "proto files prometheus"},
     {"common/run/", "common proto", "proto files"},
     {"common/process/", "common proto", "proto threads files"},
@@ -71,10 +71,10 @@ constexpr Kind kKinds[] = {
     {"jpeg", "jpeglib.h jerror.h"},
     {"prometheus", "prometheus/"},
     {"openssl", "openssl/"},
-    {"http", "microhttpd.h netdb.h"},
+    {"http", "microhttpd.h"},
     {"files", "fstream filesystem fcntl.h unistd.h sys/stat.h sys/mman.h sqlite3.h"},
     {"threads",
-     "thread mutex shared_mutex condition_variable future pthread.h sys/socket.h netinet/"},
+     "thread mutex shared_mutex condition_variable future pthread.h sys/socket.h netinet/ netdb.h"},
 };
 
 bool IsProduct(absl::string_view path) {
