@@ -102,7 +102,8 @@ function showTiles(status) {
   put('speed', tokens > 0 ? `${text.rate(tokens)} tok/s` : samples > 0 ? `${text.rate(samples)} samples/s` : '-');
   put('pace', pace > 0 ? `${text.seconds(pace)} a step` : '');
   const workers = training(status);
-  put('workers', `${workers} of ${status.workers_wanted} train`);
+  const wanted = workers < status.workers_wanted ? ` of ${status.workers_wanted}` : '';
+  put('workers', `${workers}${wanted} train`);
   at('workers').className = workers < status.workers_wanted ? 'warn' : '';
   put('shards', `shards: ${states(status.all_shards) || 'none yet'}`);
   put('checkpoint', status.checkpoint === undefined ? 'none yet' : `step ${text.count(status.checkpoint)}`);
