@@ -222,16 +222,18 @@ class Coordinator {
   void SendExclusion(Incarnation worker, CoordinatorActions* actions) const;
   bool TakeBack(StepState& step, Incarnation worker);  // true: its samples come back
   void ReturnPortion(Step step, const std::vector<PositionRange>& portion);
+  void MembersChanged(absl::Time now, CoordinatorActions* actions);
+  void ForgetLeft();
+  bool Busy(Incarnation worker) const;  // with what it is bound to
+
+  // silence.cc
   bool NearlySilent(absl::Time heard, absl::Time now) const;
   void NoticeCut(absl::Time now, CoordinatorActions* actions);
   void ExcludeSilent(absl::Time now, CoordinatorActions* actions);
   void ExcludeStuck(absl::Duration idle, CoordinatorActions* actions);
+  void LoseSilentShards(absl::Time now, CoordinatorActions* actions);
   void GoBack(const std::string& why, absl::Time now, CoordinatorActions* actions);
   void EndGeneration(const std::string& why, absl::Time now, CoordinatorActions* then);
-  void LoseSilentShards(absl::Time now, CoordinatorActions* actions);
-  void MembersChanged(absl::Time now, CoordinatorActions* actions);
-  void ForgetLeft();
-  bool Busy(Incarnation worker) const;  // with what it is bound to
 
   // drain.cc
   bool Draining() const { return drain_by_ != absl::InfiniteFuture(); }
