@@ -1,27 +1,13 @@
 #include "common/http/request.h"
 
-#include <algorithm>
-
-#include "absl/status/status.h"
 #include "absl/strings/ascii.h"
 #include "absl/strings/escaping.h"
 #include "absl/strings/match.h"
-#include "absl/strings/str_cat.h"
 #include "common/rpc/address.h"
+#include "common/tls/token.h"
 
 namespace sdp {
 namespace {
-
-constexpr size_t kShortestToken = 16, kLongestToken = 1024;
-
-// Takes as long wherever they differ.
-bool SameToken(absl::string_view a, absl::string_view b) {
-  if (a.size() != b.size()) return false;
-  volatile unsigned char differs = 0;
-  for (size_t i = 0; i < a.size(); ++i)
-    differs = static_cast<unsigned char>(differs | (a[i] ^ b[i]));
-  return differs == 0;
-}
 
 bool ShowsToken(absl::string_view authorization, absl::string_view token) {
   const size_t space = authorization.find(' ');
@@ -66,18 +52,6 @@ std::vector<std::pair<const char*, std::string>> HeadersOf(const HttpResponse& r
   if (response.status == 401)
     headers.emplace_back("WWW-Authenticate", "Basic realm=\"sdp\", charset=\"UTF-8\"");
   return headers;
-}
-
-absl::StatusOr<std::string> TokenIn(absl::string_view text) {
-  const absl::string_view token = absl::StripAsciiWhitespace(text);
-  const bool visible = std::all_of(token.begin(), token.end(), [](char c) {
-    return absl::ascii_isgraph(static_cast<unsigned char>(c));
-  });
-  if (visible && token.size() >= kShortestToken && token.size() <= kLongestToken)
-    return std::string(token);
-  return absl::FailedPreconditionError(absl::StrCat("no token: allowed are ", kShortestToken,
-                                                    " to ", kLongestToken,
-                                                    " visible ASCII characters on one line"));
 }
 
 }  // namespace sdp

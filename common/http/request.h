@@ -6,7 +6,6 @@
 #include <utility>
 #include <vector>
 
-#include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 
 // What a request may be, and who may ask. Pure functions of what a stranger has sent.
@@ -41,9 +40,5 @@ std::optional<HttpResponse> Refusal(const HttpRequest& request, const HttpAccess
 // Headers of every answer: it is kept by nobody, is shown in no other page, and runs no script but
 // this server's own files.
 std::vector<std::pair<const char*, std::string>> HeadersOf(const HttpResponse& response);
-
-// Of a file's text: the token without white space around it. FailedPrecondition - not 16 to 1,024
-// visible ASCII characters.
-absl::StatusOr<std::string> TokenIn(absl::string_view text);
 
 }  // namespace sdp

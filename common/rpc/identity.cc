@@ -186,7 +186,7 @@ absl::StatusOr<std::shared_ptr<const Identity>> Identity::Load(const RunConfig::
   SDP_RETURN_IF_ERROR(
       Context(CheckOwnCertificate(texts["ca"], texts["cert"], texts["key"], absl::Now()), names));
   absl::StatusOr<std::string> token = ParseToken(texts["token"]);
-  if (!token.ok()) return Context(token.status(), names);
+  if (!token.ok()) return Context(token.status(), absl::StrCat(names, ": security.token"));
   KeepGrpc();
   return std::shared_ptr<const Identity>(
       new Identity(std::make_shared<Guard>(files, *std::move(token), std::move(log))));

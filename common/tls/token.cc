@@ -24,7 +24,7 @@ absl::StatusOr<std::string> ParseToken(absl::string_view text) {
   if (token.size() < 16 || token.size() > 1024 ||
       !std::all_of(token.begin(), token.end(), [](char c) { return absl::ascii_isgraph(c); })) {
     return absl::FailedPreconditionError(
-        "security.token has no token: 16 to 1024 visible ASCII characters on one line");
+        "no token: allowed are 16 to 1024 visible ASCII characters on one line");
   }
   return std::string(token);
 }

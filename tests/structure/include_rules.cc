@@ -35,7 +35,7 @@ constexpr Rule kRules[] = {
     {"common/tls/", "common/base", "openssl"},
     {"common/rpc/", "common proto", "proto grpc threads files"},
     {"common/control/", "common proto", "proto grpc threads files"},
-    {"common/http/", "common/base common/rpc", "http threads"},
+    {"common/http/", "common/base common/rpc common/tls", "http threads"},
     {"common/metrics/", "common proto", "proto files prometheus"},
     {"common/run/", "common proto", "proto files"},
     {"common/process/", "common proto", "proto threads files"},

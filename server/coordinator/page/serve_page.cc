@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/status.h"
 #include "common/data/small_file.h"
+#include "common/tls/token.h"
 
 namespace sdp {
 namespace {
@@ -19,7 +20,7 @@ absl::StatusOr<std::string> ReadToken(const PageOptions& options) {
                      ": beyond this machine's loopback it wants a token: give --page-token FILE"));
   }
   absl::StatusOr<std::string> token = ReadSmallFile(options.token_file, kMostFileBytes);
-  if (token.ok()) token = TokenIn(*token);
+  if (token.ok()) token = ParseToken(*token);
   if (!token.ok())
     return Context(token.status(), absl::StrCat("--page-token ", options.token_file));
   return token;
