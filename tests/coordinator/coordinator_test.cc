@@ -1,11 +1,9 @@
 #include "server/coordinator/logic/coordinator.h"
 
 #include <cmath>
-#include <limits>
 #include <string>
 #include <vector>
 
-#include "common/model/llama.h"
 #include "common/plan/coverage.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -271,119 +269,6 @@ TEST_F(CoordinatorTest, Clipping_ScaleIsSentOnceItIsStored) {
                    0.5 / (2 * std::sqrt(static_cast<double>(layout_.fragments())) + 1e-6));
 }
 
-TEST_F(CoordinatorTest, NotFinite_EndsTheRunNamingStepAndWorker) {
-  Coordinator c(options_);
-  Gather(c);
-  Begin(c, 1, 0);
-  const CoordinatorActions actions =
-      c.OnNotFinite({"worker-1", 0, "the loss", Incarnation(1)}, now_);
-  ASSERT_TRUE(actions.stop.has_value());
-  EXPECT_TRUE(absl::IsOutOfRange(*actions.stop));
-  EXPECT_THAT(std::string(actions.stop->message()), HasSubstr("step 0: the loss of worker-1"));
-}
-
-class SkipTest : public CoordinatorTest {
- protected:
-  SkipTest() {
-    options_.clip_norm = 0.5;
-    options_.eval_every = 0;
-    options_.steps = 100;
-  }
-  // Step t, of which the shard has seen that a loss is not finite, but for its commit.
-  CoordinatorActions Reduce(Coordinator& c, Step t, bool finite) {
-    Begin(c, 1, t);
-    Reduced reduced{
-        ShardId(0), t, std::vector<double>(static_cast<size_t>(layout_.fragments()), 1.0), {}};
-    if (!finite) reduced.not_finite = NotFiniteReport{"shard-0", t, "the loss", Incarnation(1)};
-    return Settle(c, c.OnReduced(reduced, now_));
-  }
-};
-
-TEST_F(SkipTest, SeenByAShard_TheStepChangesNothing_AndIsNamed) {
-  Coordinator c(options_);
-  Gather(c);
-  const auto step = [&](Step t, bool finite) {
-    CoordinatorActions all = Reduce(c, t, finite);
-    all.Append(CommitStep(c, t));
-    return all;
-  };
-  const CoordinatorActions good = step(0, true);
-  EXPECT_GT(good.scales.at(0).scale.scale, 0);
-  EXPECT_EQ(good.metrics.at(0).skipped, "");
-  for (Step t = 1; t < 50; ++t) {
-    const CoordinatorActions bad = step(t, false);
-    ASSERT_EQ(bad.scales.size(), 1u);
-    EXPECT_EQ(bad.scales[0].scale.scale, 0);
-    ASSERT_EQ(bad.events.size(), 1u);
-    EXPECT_EQ(bad.events[0].kind, RunEvent::Kind::kSkip);
-    EXPECT_EQ(bad.events[0].step, t);
-    EXPECT_THAT(bad.metrics.at(0).skipped, HasSubstr("the loss of worker-1"));
-    EXPECT_FALSE(bad.stop.has_value());
-  }
-  step(50, true);  // begins the count again
-  for (Step t = 51; t < 100; ++t) EXPECT_FALSE(step(t, false).stop.has_value()) << t;
-}
-
-TEST_F(SkipTest, FiftyStepsInARow_EndTheRun) {
-  Coordinator c(options_);
-  Gather(c);
-  for (Step t = 0; t < 50; ++t) {
-    const CoordinatorActions actions = Reduce(c, t, /*finite=*/false);
-    ASSERT_EQ(actions.stop.has_value(), t == 49) << t;
-    if (t == 49) {
-      EXPECT_THAT(std::string(actions.stop->message()), HasSubstr("steps 0 to 49"));
-    } else {
-      CommitStep(c, t);
-    }
-  }
-}
-
-TEST_F(CoordinatorTest, FullLossNotFinite_EndsTheRun) {
-  Coordinator c(options_);
-  Gather(c);
-  for (Step t = 0; t < 2; ++t) {
-    Begin(c, 1, t);
-    CommitStep(c, t);
-  }
-  Begin(c, 1, 2);
-  c.OnEvaluation(Evaluated(1, 2, std::numeric_limits<double>::infinity(), 5), now_);
-  EXPECT_TRUE(c.OnEvaluation(Evaluated(2, 2, 1, 5), now_).stop.has_value());
-}
-
-// Everybody waits: nobody is to blame, and the run says for what it waits.
-TEST_F(CoordinatorTest, NoProgress_EndsTheRunSayingWhoIsAwaited) {
-  Coordinator c(options_);
-  Gather(c);
-  Begin(c, 1, 0);
-  Begin(c, 2, 0);
-  const absl::Time begin = now_;
-  CoordinatorActions actions;
-  while (!actions.stop.has_value() && now_ < begin + absl::Hours(2)) {
-    now_ += absl::Seconds(10);
-    Alive(c);
-    c.ShardHeartbeat(ShardId(0), "", 1, now_);
-    actions = c.Tick(now_);
-  }
-  ASSERT_TRUE(actions.stop.has_value());
-  EXPECT_LE(now_ - begin, options_.first_step_timeout + absl::Seconds(30));
-  EXPECT_THAT(std::string(actions.stop->message()), HasSubstr("step 0 waits for worker-"));
-}
-
-TEST_F(CoordinatorTest, Stop_BeforeTheFirstStep_IsAtOnce) {
-  Coordinator c(options_);
-  Gather(c);
-  EXPECT_TRUE(absl::IsCancelled(*c.Stop("Ctrl-C", now_).stop));
-}
-
-TEST_F(CoordinatorTest, Stop_ThatTakesTooLong_EndsByItsDeadline) {
-  Coordinator c(options_);
-  Gather(c);
-  Begin(c, 1, 0);
-  EXPECT_FALSE(c.Stop("Ctrl-C", now_).stop.has_value());
-  now_ += options_.first_step_timeout + absl::Seconds(1);
-  EXPECT_TRUE(c.Tick(now_).stop.has_value());
-}
-
 TEST_F(CoordinatorTest, Status_SaysWhatIsAwaited) {
   Coordinator c(options_);
   c.Start(now_);
@@ -531,22 +416,6 @@ TEST_F(CoordinatorTest, Resumed_OtherData_IsRefused) {
   EXPECT_TRUE(absl::IsFailedPrecondition(Ready(c, 1, {100, 6, 20, 8})));
 }
 
-TEST_F(CoordinatorTest, Gathering_ThatNobodyJoins_EndsSayingWhoIsMissing) {
-  Coordinator c(options_);
-  c.Start(now_);
-  now_ += options_.gather_timeout - absl::Seconds(1);
-  Settle(c, c.RegisterShard({"shard-0", "here:1", "cafe", 5}, now_));
-  Settle(c, c.OnStepDone({ShardId(0), -1, 0}, now_));
-  now_ += options_.gather_timeout - absl::Seconds(1);
-  c.ShardHeartbeat(ShardId(0), "", 1, now_);
-  EXPECT_FALSE(c.Tick(now_).stop.has_value());
-  now_ += absl::Seconds(2);
-  c.ShardHeartbeat(ShardId(0), "", 1, now_);
-  const CoordinatorActions actions = c.Tick(now_);
-  ASSERT_TRUE(actions.stop.has_value());
-  EXPECT_THAT(std::string(actions.stop->message()), HasSubstr("0 of 2 workers are ready"));
-}
-
 // A second process under the name of one that is ready and has asked: it takes the place, and the
 // question is forgotten with the one who asked.
 TEST_F(CoordinatorTest, Register_ReplacesAWorkerThatHasAsked) {
@@ -585,54 +454,6 @@ TEST_F(CoordinatorTest, Register_RefusedShard_DoesNotChangeTheAddress) {
   const CoordinatorActions admitted =
       Settle(c, c.RegisterShard({"shard-0", "here:1", "cafe", 5}, now_));
   EXPECT_EQ(admitted.admit_shards.at(0).address, "here:1");
-}
-
-// The whole machine slept, or the coordinator alone: nobody is to blame for the silence.
-TEST_F(CoordinatorTest, Stall_OfTheCoordinator_BlamesNobody) {
-  Coordinator c(options_);
-  Gather(c);
-  Begin(c, 1, 0);
-  EXPECT_FALSE(c.Tick(now_).stop.has_value());
-  now_ += absl::Hours(9);
-  EXPECT_FALSE(c.Tick(now_).stop.has_value());
-  // But then silence counts again: of everybody, so that it takes three leases.
-  for (int i = 0; i < 70 && !c.Tick(now_).stop.has_value(); ++i) now_ += absl::Seconds(1);
-  EXPECT_EQ(c.status(now_).phase, "over");
-}
-
-TEST_F(CoordinatorTest, Stop_WhenAllStepsAreDone_IsNotNeeded) {
-  options_.steps = 1;
-  options_.validation = false;
-  Coordinator c(options_);
-  Gather(c);
-  Train(c, 0, 1);
-  Begin(c, 1, 1);  // the closing binding
-  EXPECT_FALSE(c.Stop("Ctrl-C", now_).stop.has_value());
-  c.OnCheckpointPart({ShardId(0), 1, "", {}}, now_);
-  c.CheckpointStored(1, absl::OkStatus(), now_);
-  Begin(c, 1, 2);
-  Begin(c, 2, 2);
-  c.OnStateHashes({ShardId(0), 1, std::vector<uint64_t>(static_cast<size_t>(layout_.fragments()))},
-                  now_);
-  const CoordinatorActions end = c.ShardFinished(ShardId(0), now_);
-  ASSERT_TRUE(end.stop.has_value());
-  EXPECT_EQ(*end.stop, absl::OkStatus());
-}
-
-TEST_F(CoordinatorTest, Stop_DuringTheFirstStep_WaitsAsLongAsAFirstStepMayTake) {
-  Coordinator c(options_);
-  Gather(c);
-  Begin(c, 1, 0);
-  EXPECT_FALSE(c.Stop("Ctrl-C", now_).stop.has_value());
-  const auto alive = [&] {
-    Alive(c);
-    c.ShardHeartbeat(ShardId(0), "", 1, now_);
-  };
-  for (int i = 0; i < 30; ++i) {
-    now_ += absl::Seconds(9);
-    alive();
-    ASSERT_FALSE(c.Tick(now_).stop.has_value()) << i;
-  }
 }
 
 }  // namespace
