@@ -34,6 +34,7 @@ namespace fs = std::filesystem;
 constexpr int kStoppedOnRequest = 130;  // Exit status of a role whose run was stopped.
 constexpr int kMostFailuresShown = 3;
 constexpr char kWorkerName[] = "worker-", kShardName[] = "shard-";
+constexpr absl::Duration kAskAgain = absl::Milliseconds(100);
 constexpr absl::Duration kRestartsAreCounted = absl::Minutes(10);
 
 bool LeftInOrder(ExitStatus status) {
@@ -92,7 +93,7 @@ class ClusterRun {
   std::optional<absl::Status> OnCoordinatorEnd(ExitStatus status);
   absl::Status OnDeadline();
   std::vector<Process*> NewlyEnded();
-  bool GoesOnWithout(const Process& member, ExitStatus status);
+  absl::StatusOr<bool> GoesOnWithout(const Process& member, ExitStatus status);
   bool MayRestart(const std::string& server);
   absl::Status Failed();
   void AwaitLeaving();
@@ -105,6 +106,7 @@ class ClusterRun {
   // Of the state the run is in. None while it trains: how long that takes is the user's choice, and
   // each process watches its peers.
   absl::Time deadline_ = absl::InfiniteFuture();
+  absl::Time unheard_since_ = absl::InfiniteFuture();  // The coordinator, when it was asked.
   std::set<const Process*> left_;     // In order, and noticed. Not waited for any more.
   std::set<const Process*> stopped_;  // Of these, on request.
   std::set<const Process*> gone_;     // Without these the run goes on.
@@ -347,7 +349,14 @@ std::optional<absl::Status> ClusterRun::OnProcessEnd() {
   for (Process* const process : NewlyEnded()) {
     const auto status = process->Ended();
     const bool stopped = LeftInOrder(*status) && status->code == kStoppedOnRequest;
-    if (!stopped && GoesOnWithout(*process, *status)) {
+    const absl::StatusOr<bool> goes_on = stopped ? false : GoesOnWithout(*process, *status);
+    unheard_since_ = goes_on.ok() ? absl::InfiniteFuture() : std::min(unheard_since_, absl::Now());
+    if (!goes_on.ok() && absl::Now() - unheard_since_ < options_.start_timeout) {
+      // This end is still there to be noticed, as is that of the coordinator, if that is why.
+      coordinator().WaitUntil(absl::Now() + kAskAgain);
+      return std::nullopt;
+    }
+    if (goes_on.value_or(false)) {
       gone_.insert(process);
       const bool shard = absl::StartsWith(process->name(), kShardName);
       Say() << process->name()
@@ -361,8 +370,7 @@ std::optional<absl::Status> ClusterRun::OnProcessEnd() {
       continue;
     }
     if (!LeftInOrder(*status)) {
-      // The coordinator decides whether the run was over, and may know why this one failed. If it
-      // was killed as well, the next one is asked: this end is still there to be noticed.
+      // The coordinator decides whether the run was over, and may know why this one failed.
       const auto word = coordinator().WaitUntil(absl::Now() + options_.settle_timeout);
       if (word) return OnCoordinatorEnd(*word);
       return Failed();
@@ -375,22 +383,24 @@ std::optional<absl::Status> ClusterRun::OnProcessEnd() {
   return std::nullopt;
 }
 
-bool ClusterRun::GoesOnWithout(const Process& member, ExitStatus status) {
+absl::StatusOr<bool> ClusterRun::GoesOnWithout(const Process& member, ExitStatus status) {
   const bool killed = status.signal != 0;
+  if (!killed && !LeftInOrder(status)) return false;
   if (absl::StartsWith(member.name(), kShardName)) {
-    return (killed || LeftInOrder(status)) && !stop_.started() &&
-           options_.goes_on_without(address_, member.name(), killed) &&
-           (!killed || MayRestart(member.name()));
+    if (stop_.started()) return false;
+    SDP_ASSIGN_OR_RETURN(const bool goes_on,
+                         options_.goes_on_without(address_, member.name(), killed));
+    return goes_on && (!killed || MayRestart(member.name()));
   }
   const auto works = [&](Process& process) {
     return absl::StartsWith(process.name(), kWorkerName) && &process != &member &&
            !process.Ended().has_value();
   };
   // What one of them could not do, such as reading a damaged file, would be given to the others.
-  return (killed || LeftInOrder(status)) &&
-         std::any_of(processes_.begin(), processes_.end(),
-                     [&](const auto& process) { return works(*process); }) &&
-         options_.goes_on_without(address_, member.name(), killed);
+  if (std::none_of(processes_.begin(), processes_.end(),
+                   [&](const auto& process) { return works(*process); }))
+    return false;
+  return options_.goes_on_without(address_, member.name(), killed);
 }
 
 bool ClusterRun::MayRestart(const std::string& server) {

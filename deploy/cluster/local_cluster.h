@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "deploy/cluster/stop_signals.h"
 
@@ -31,9 +32,11 @@ struct LocalClusterOptions {
   // on a thread of its own.
   std::function<absl::Status(const std::string& address, const std::string& reason)> request_stop;
   // The process of a worker or shard has ended; `killed`: by a signal, not by itself. Whether the
-  // run goes on; then the coordinator knows now that it is gone. Returns within a deadline of its
-  // own. Called on the calling thread.
-  std::function<bool(const std::string& address, const std::string& member, bool killed)>
+  // run goes on; then the coordinator knows now that it is gone. An error - it cannot be asked now:
+  // it may have been started again just now, and is asked again for as long as a start may take.
+  // Returns within a deadline of its own. Called on the calling thread.
+  std::function<absl::StatusOr<bool>(const std::string& address, const std::string& member,
+                                     bool killed)>
       goes_on_without;
   std::ostream* messages = nullptr;  // What is happening, for people. Required.
 

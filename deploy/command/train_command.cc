@@ -100,16 +100,19 @@ absl::Status RunCluster(const TrainCommand& command, const RunConfig& config,
     return RequestStop(address, reason, security, absl::Now() + kStopCallTimeout);
   };
   options.goes_on_without = [security](const std::string& address, const std::string& member,
-                                       bool killed) {
+                                       bool killed) -> absl::StatusOr<bool> {
     const absl::Time deadline = absl::Now() + kStopCallTimeout;
-    const auto status = FetchRunStatus(address, security, deadline);
-    if (!status.ok() || status->phase() == "over" || status->phase() == "ending") return false;
+    SDP_ASSIGN_OR_RETURN(const proto::RunStatus status,
+                         FetchRunStatus(address, security, deadline));
+    if (status.phase() == "over" || status.phase() == "ending") return false;
     // A shard that leaves was let go by the coordinator, which goes back by itself.
     if (!killed && absl::StartsWith(member, "shard-")) return true;
     // No worker leaves before anything is trained.
-    if (!killed && status->phase() != "training" && status->phase() != "paused") return false;
+    if (!killed && status.phase() != "training" && status.phase() != "paused") return false;
     const absl::Status told = RequestDrain(address, member, Drain::kIsGone, security, deadline);
-    return told.ok() || absl::IsNotFound(told);
+    if (absl::IsNotFound(told)) return true;
+    SDP_RETURN_IF_ERROR(told);
+    return true;
   };
   options.messages = &messages;
   std::unique_ptr<SocketFolder> sockets;

@@ -247,32 +247,45 @@ TEST_F(LocalClusterTest, Run_ShardIsKilled_NamedWithSignal) {
                     HasSubstr("logged nothing")));
 }
 
-// The coordinator ends while it is asked about the shard, so its answer is none.
+// The coordinator ends while it is asked about the shard; the next one does not listen yet.
 TEST_F(LocalClusterTest, Run_ShardAndThenTheCoordinatorAreKilled_BothAreStartedAgain) {
-  options_.settle_timeout = absl::Seconds(30);
   options_.leave_timeout = absl::Milliseconds(100);
   const std::string first = Fifo("first"), second = Fifo("second");
   int asked = 0;
-  options_.goes_on_without = [&](const std::string&, const std::string& member, bool killed) {
+  options_.goes_on_without = [&](const std::string&, const std::string& member,
+                                 bool killed) -> absl::StatusOr<bool> {
     EXPECT_EQ(member, "shard-0");
     EXPECT_TRUE(killed);
-    if (++asked == 2) {
+    if (++asked == 4) {
       Tell(second);
       return true;
     }
+    if (asked > 1) return absl::UnavailableError("it does not listen");
     // What they do when they are started again; the workers may not have read theirs yet.
     WriteAll(options_.config_path, absl::StrCat("#! coordinator: await ", second,
                                                 "\n#! worker-0: pause\n#! worker-1: pause\n"));
     Tell(first);
-    return false;
+    return absl::UnavailableError("it is gone");
   };
   EXPECT_EQ(Run({"coordinator: await " + first, "coordinator: raise 9", "shard-0: raise 9",
                  "worker-0: pause", "worker-1: pause"}),
             absl::OkStatus());
-  EXPECT_EQ(asked, 2);
+  EXPECT_EQ(asked, 4);
   EXPECT_THAT(messages_.str(),
               AllOf(HasSubstr("coordinator ended: signal 9 (Killed); it is started again"),
                     HasSubstr("shard-0 ended: signal 9 (Killed); it is started again")));
+}
+
+TEST_F(LocalClusterTest, Run_ShardIsKilled_AndTheCoordinatorIsNeverHeard_EndsByItsDeadline) {
+  options_.start_timeout = absl::Seconds(1);  // Also of its start.
+  options_.goes_on_without = [](const std::string&, const std::string&, bool) {
+    return absl::UnavailableError("it does not listen");
+  };
+  options_.settle_timeout = absl::Milliseconds(1);
+  const absl::Status status =
+      Run({"coordinator: pause", "worker-0: pause", "worker-1: pause", "shard-0: raise 9"});
+  EXPECT_THAT(std::string(status.message()),
+              HasSubstr("shard-0 ended before the run was over: signal 9 (Killed)"));
 }
 
 TEST_F(LocalClusterTest, Run_WorkerEndsFirst_WhatTheCoordinatorKnowsIsShown) {
