@@ -273,7 +273,8 @@ class Coordinator {
   absl::Status RestoreShard(const ShardRecord& record, absl::Time now);
   absl::Status RestoreLeave(const ShardLeaveRecord& record, absl::Time now);
   bool HasShards() const;
-  void RestoreWorker(const MemberRecord& record, absl::Time now);
+  void RestoreWorker(const MemberRecord& record, absl::Time now, CoordinatorActions* actions);
+  void RestoreLeft(Incarnation worker, CoordinatorActions* actions);
   absl::Status RestoreView(const ViewRecord& record, Restoring& restoring);
   void EnterRestoredView(Step step);
   absl::Status MakeRestoredPlan(const Restoring& restoring);

@@ -46,6 +46,7 @@ CoordinatorActions Coordinator::OnEvaluation(const EvaluationReport& report, abs
 }
 
 void Coordinator::FinishEvaluation(StepState& step, CoordinatorActions* actions) {
+  if (step.evaluation_given_up()) return;
   EvaluationReport total;
   for (const Evaluation& one : step.evaluations) {  // whatever order they came in
     total.loss_sum += one.report->loss_sum;
@@ -95,17 +96,20 @@ void Coordinator::GiveEvaluationsAway(StepState& step, Incarnation lost,
   for (auto own = step.UndoneBy(lost); own != step.undone.end() && own->first == lost; ++own)
     left.push_back(own->second);
   if (left.empty()) return;
+  const bool given_up = step.evaluation_given_up();
   WorkerState* heir = nullptr;
   for (const Incarnation member : step.view->members()) {  // who may read that version
     WorkerState* const worker = workers_.Find(member);
-    if (worker == nullptr || worker->leaving || worker->told_finished) continue;
+    if (given_up || worker == nullptr || worker->leaving || worker->told_finished) continue;
     heir = worker;
     break;
   }
   if (heir == nullptr) {
-    for (const auto& [evaluator, place] : step.undone) perhaps_left_.push_back(evaluator);
-    step.evaluations.clear();
-    step.undone.clear();
+    for (const size_t place : left) {
+      step.evaluations[place].lost = true;
+      step.undone.erase({lost, place});
+    }
+    if (given_up) return;
     Tell({.kind = RunEvent::Kind::kEvaluationGivenUp,
           .step = step.binding.step,
           .reason = "nobody is left who could read it"},

@@ -108,7 +108,7 @@ absl::Status Coordinator::RestoreRecord(const Record& record, Restoring& restori
   } else if (const auto* shard = std::get_if<ShardRecord>(&record)) {
     return RestoreShard(*shard, restoring.now);
   } else if (const auto* member = std::get_if<MemberRecord>(&record)) {
-    RestoreWorker(*member, restoring.now);
+    RestoreWorker(*member, restoring.now, actions);
   } else if (const auto* view = std::get_if<ViewRecord>(&record)) {
     return RestoreView(*view, restoring);
   } else if (const auto* binding = std::get_if<BindingRecord>(&record)) {
@@ -158,10 +158,20 @@ bool Coordinator::HasShards() const {
                       [](const ShardState& shard) { return shard.registration.name.empty(); });
 }
 
-void Coordinator::RestoreWorker(const MemberRecord& record, absl::Time now) {
+// It has left, else it would have been excluded: all it was bound to it had done, and reported.
+void Coordinator::RestoreLeft(Incarnation worker, CoordinatorActions* actions) {
+  workers_.Erase(NameOf(worker));
+  for (auto& [number, step] : steps_) {
+    if (step.expect_reports.erase(worker) > 0) step.reports_gone.insert(worker);
+    GiveEvaluationsAway(step, worker, actions);
+  }
+}
+
+void Coordinator::RestoreWorker(const MemberRecord& record, absl::Time now,
+                                CoordinatorActions* actions) {
   if (const WorkerState* const before = workers_.Find(record.name); before != nullptr) {
     if (before->incarnation == record.incarnation) return;  // it asked again to be let in
-    workers_.Erase(record.name);
+    RestoreLeft(before->incarnation, actions);
   }
   workers_.Add({record.name, options_.config_hash, record.instance, 0, record.memory_bytes},
                record.incarnation, now);

@@ -45,7 +45,7 @@ void Coordinator::NoticeCut(absl::Time now, CoordinatorActions* actions) {
     if (NearlySilent(worker.heard, now)) worker.heard = now;
   }
   for (ShardState& shard : shards_) {
-    if (NearlySilent(shard.heard, now)) shard.heard = now;
+    if (NearlySilent(shard.heard, now)) shard.heard = shard.succeeds_since = now;
   }
 }
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <map>
@@ -73,6 +74,7 @@ struct Evaluation {
   EvaluationPart part;
   Incarnation evaluator;
   std::optional<EvaluationReport> report;
+  bool lost = false;  // nobody is left who could do it
 };
 
 struct StepState {
@@ -104,6 +106,12 @@ struct StepState {
   absl::Time committed_at = absl::InfiniteFuture();
 
   bool evaluated() const { return undone.empty(); }
+  // Then there is no loss of the full model. Who computes a part of it goes on all the same: what
+  // it reads stays until all are done.
+  bool evaluation_given_up() const {
+    return std::any_of(evaluations.begin(), evaluations.end(),
+                       [](const Evaluation& one) { return one.lost; });
+  }
   // The first of a worker's in `undone`; those that follow have its incarnation.
   auto UndoneBy(Incarnation worker) const { return undone.lower_bound({worker, 0}); }
 };

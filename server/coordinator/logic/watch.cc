@@ -137,7 +137,10 @@ std::vector<BlockDiagnostics> Coordinator::BlocksOf(const StepState& step) const
 void Coordinator::ForgiveStall(absl::Time now, CoordinatorActions* actions) {
   const absl::Duration stall = now - std::exchange(last_tick_, now);
   if (stall <= options_.lease / 2 || stall == absl::InfiniteDuration()) return;
-  for (ShardState& shard : shards_) shard.heard += stall;
+  for (ShardState& shard : shards_) {
+    shard.heard += stall;
+    shard.succeeds_since += stall;
+  }
   for (auto& [name, worker] : workers_) worker.heard += stall;
   last_progress_ += stall;
   end_by_ += stall;
