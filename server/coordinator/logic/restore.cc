@@ -262,6 +262,7 @@ absl::Status Coordinator::RestoreExclusion(const ExclusionRecord& record,
                                            const Restoring& restoring,
                                            CoordinatorActions* actions) {
   exclusions_ = record.number;
+  committed_ = std::max(committed_, record.committed);
   if (const WorkerState* const worker = workers_.Find(record.worker); worker != nullptr)
     workers_.Erase(std::string(worker->registration.name));
   for (const Step returned : record.returned) {
