@@ -18,7 +18,8 @@ std::filesystem::path TestDataFolder() {
 
 std::filesystem::path NetworkLabTool() {
   const char* given = std::getenv("SDP_NETLAB");
-  return given != nullptr ? std::filesystem::path(given) : std::filesystem::path("$SDP_NETLAB");
+  return given != nullptr ? std::filesystem::path(given)
+                          : SourceFolder().parent_path() / "shared" / "netlab" / "netlab";
 }
 
 }  // namespace sdp

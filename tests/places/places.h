@@ -18,8 +18,8 @@ std::filesystem::path TestBinFolder();
 // May not exist: then a test skips.
 std::filesystem::path TestDataFolder();
 
-// The tool that makes hosts and bad links on one machine: $SDP_NETLAB. May not be given: then a
-// test skips.
+// The tool that makes hosts and bad links on one machine: $SDP_NETLAB, else ../shared/netlab beside
+// the clone. May not exist: then a test skips.
 std::filesystem::path NetworkLabTool();
 
 }  // namespace sdp
