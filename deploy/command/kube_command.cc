@@ -114,6 +114,23 @@ std::string Kustomization(const KubeSizes& sizes, const std::string& on) {
       Resources(kShardCpus, Cpu::kRequest, sizes.shard_memory_bytes));
 }
 
+// The same for the chart, which has the numbers of workers and shards from the configuration.
+std::string Values(const KubeSizes& sizes) {
+  const auto role = [](const std::string& name, int64_t cpus, Cpu cpu, int64_t memory_bytes) {
+    const std::string memory = memory_bytes == 0 ? "" : absl::StrCat("memory: ", MiB(memory_bytes));
+    const std::string both =
+        absl::StrCat("cpu: \"", cpus, "\"", memory.empty() ? "" : ", ", memory);
+    return absl::StrCat(name, ":\n  resources:\n    requests: {", both, "}\n    limits: {",
+                        cpu == Cpu::kLimit ? both : memory, "}\n");
+  };
+  return absl::StrCat(
+      "# Made by `sdp kube render`, for the chart deploy/kubernetes, with the configuration beside "
+      "it:\n# helm install NAME deploy/kubernetes --values values.yaml --set-file "
+      "config=run.toml\n",
+      role("workers", sizes.worker_cpus, Cpu::kLimit, sizes.worker_memory_bytes),
+      role("shards", kShardCpus, Cpu::kRequest, sizes.shard_memory_bytes));
+}
+
 absl::StatusOr<std::string> PathTo(const std::string& on, const std::string& from) {
   std::error_code error;
   if (!fs::exists(fs::path(on) / "kustomization.yaml", error)) {
@@ -139,6 +156,7 @@ absl::Status RunKubeRenderCommand(const KubeRenderCommand& command, std::ostream
   SDP_RETURN_IF_ERROR(WriteResolved(planned.config.loaded, absl::StrCat(command.out, "/run.toml")));
   SDP_RETURN_IF_ERROR(
       WriteTextFile(absl::StrCat(command.out, "/kustomization.yaml"), Kustomization(sizes, on)));
+  SDP_RETURN_IF_ERROR(WriteTextFile(absl::StrCat(command.out, "/values.yaml"), Values(sizes)));
   for (const std::string& warning : planned.report.warnings)
     warnings << "warning: " << warning << "\n";
   const auto memory = [](int64_t bytes) { return bytes == 0 ? "the base's memory" : MiB(bytes); };

@@ -24,10 +24,10 @@ struct KubeRenderCommand {
   std::string shard_bandwidth;     // of a shard's; "": that of a worker
 };
 
-// Writes DIR/kustomization.yaml and DIR/run.toml anew, says on `out` what the run asks for, and
-// warnings of the plan on `warnings`. InvalidArgument, NotFound - of the config, the plan, a
-// bandwidth, the folder that it is made on, or data outside the volume that Pods see; others - the
-// file system's.
+// Writes DIR/kustomization.yaml, DIR/values.yaml (of the chart deploy/kubernetes) and DIR/run.toml
+// anew, says on `out` what the run asks for, and warnings of the plan on `warnings`.
+// InvalidArgument, NotFound - of the config, the plan, a bandwidth, the folder that it is made on,
+// or data outside the volume that Pods see; others - the file system's.
 absl::Status RunKubeRenderCommand(const KubeRenderCommand& command, std::ostream& out,
                                   std::ostream& warnings);
 

@@ -73,6 +73,7 @@ TEST_F(KubeCommandTest, WritesTheConfigAndWhatItAsksFor) {
   EXPECT_THAT(text, HasSubstr("{name: sdp-shard, count: 3}"));
   EXPECT_THAT(text, HasSubstr("path: /spec/parallelism, value: 8}"));
   EXPECT_THAT(text, HasSubstr("limits/cpu, value: \"4\"}"));
+  EXPECT_THAT(Text("values.yaml"), HasSubstr("limits: {cpu: \"4\", memory: "));
   EXPECT_THAT(out_.str(), HasSubstr("8 workers of 4 CPUs and "));
   EXPECT_THAT(out_.str(), HasSubstr("kubectl apply -k "));
 }
