@@ -53,6 +53,14 @@ class RestoreTest : public CoordinatorTest {
     }
   }
 
+  std::vector<std::string> Workers(const Coordinator& c) const {
+    std::vector<std::string> names;
+    for (const RunStatus::Member& member : c.status(now_).members) {
+      if (member.role == "worker") names.push_back(member.name);
+    }
+    return names;
+  }
+
   std::vector<Record> records_;
 };
 
@@ -84,6 +92,79 @@ TEST_F(RestoreTest, WhoseReportIsGone_IsLostOnlyIfItsSamplesCameBack) {
     ASSERT_EQ(all.metrics.size(), 1u);
     EXPECT_EQ(all.metrics[0].lost.size(), returned.size() - 1);
   }
+}
+
+// Two of three have left in order, which is not stored, and the third is lost with the coordinator:
+// its lease is the ordinary one, and the two are neither a sign that this host is cut off nor lost.
+TEST_F(RestoreTest, WhoHasLeft_KeepsNobodyWaiting_AndIsNotLost) {
+  options_.workers = 3;
+  options_.coverage = *ResolveCoverage(catalog_, {.coverage = 1.0}, 3);
+  options_.validation = false;
+  records_.clear();
+  Coordinator c(options_);
+  absl::Status error;
+  Store(c, c.Start(now_));
+  Store(c, c.RegisterShard({"shard-0", "here:1", "cafe", 5}, now_));
+  Store(c, c.OnStepDone({ShardId(0), -1, 0}, now_));
+  for (const int64_t worker : {1, 2, 3})
+    Store(c,
+          c.RegisterWorker(
+              {absl::StrCat("worker-", worker), "cafe", 10 + static_cast<uint64_t>(worker)}, now_));
+  for (const int64_t worker : {1, 2, 3})
+    Store(c, c.Ready(Incarnation(worker), {100, 7, 20, 8}, now_, &error));
+  const std::vector<double> squares(static_cast<size_t>(layout_.fragments()), 1.0);
+  const auto step = [&](Step t, const std::vector<int64_t>& workers) {
+    Store(c, c.BeginStep(Incarnation(3), t, -1, now_, &error));
+    for (const int64_t worker : workers) {
+      StepReport report;
+      report.worker = Incarnation(worker);
+      report.step = t;
+      report.terms = 4;
+      Store(c, c.OnStepReport(report, now_));
+    }
+    Store(c, c.OnReduced({ShardId(0), t, squares, {}}, now_));
+    Store(c, c.OnStepDone({ShardId(0), t, 0}, now_));
+  };
+  step(0, {1, 2, 3});
+  for (const int64_t worker : {1, 2}) Store(c, c.Leave(Incarnation(worker), now_));
+  for (const int64_t worker : {1, 2})  // they are told that they may go, and do
+    Store(c, c.BeginStep(Incarnation(worker), 1, -1, now_, &error));
+  step(1, {3});
+  ASSERT_EQ(Workers(c), std::vector<std::string>{"worker-3"});
+  Store(c, c.BeginStep(Incarnation(3), 2, -1, now_, &error));
+
+  Coordinator next(options_);
+  Settle(next, next.Restore(records_, {.line = 1, .checkpoints = {}}, now_));
+  Settle(next, next.OnStepDone({ShardId(0), 1, 0}, now_));
+  std::vector<std::string> excluded;
+  for (int second = 0; second < 22; ++second) {
+    now_ += absl::Seconds(1);
+    next.ShardHeartbeat(ShardId(0), "", 0, now_);
+    const CoordinatorActions actions = Settle(next, next.Tick(now_));
+    for (const RunEvent& event : actions.events) {
+      if (event.kind == RunEvent::Kind::kExclude) excluded.push_back(event.worker);
+    }
+    EXPECT_THAT(actions.log, testing::Not(testing::Contains(HasSubstr("cut off"))));
+  }
+  EXPECT_THAT(excluded, testing::ElementsAre("worker-3"));
+  EXPECT_EQ(Workers(next), std::vector<std::string>{});
+}
+
+// One that leaves, but was bound to a step that is not committed, is lost as any other.
+TEST_F(RestoreTest, WhoLeaves_WithAStepUndone_IsExcluded) {
+  Coordinator c(options_);
+  Settle(c, c.Restore(records_, {}, now_));
+  Settle(c, c.Leave(Incarnation(1), now_));
+  std::vector<std::string> excluded;
+  for (int second = 0; second < 22; ++second) {
+    now_ += absl::Seconds(1);
+    c.ShardHeartbeat(ShardId(0), "", 0, now_);
+    Alive(c, {2});
+    for (const RunEvent& event : Settle(c, c.Tick(now_)).events) {
+      if (event.kind == RunEvent::Kind::kExclude) excluded.push_back(event.worker);
+    }
+  }
+  EXPECT_THAT(excluded, testing::ElementsAre("worker-1"));
 }
 
 // The shard could have said that step 0 is committed, but is lost. The next generation begins with

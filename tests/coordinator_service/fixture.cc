@@ -176,7 +176,7 @@ absl::Status Member::Report(const std::function<void(CoordinatorClient&)>& repor
   });
 }
 
-TestCoordinator::TestCoordinator(StateStore* store) {
+TestCoordinator::TestCoordinator(StateStore* store, Begin begin) {
   catalog_.tensors = {{"a", {64}, {}, true}, {"b", {32}, {}, true}};
   catalog_.units = {Unit("a", 0, 64), Unit("b", 1, 32)};
   layout_ = std::make_unique<Layout>(catalog_);
@@ -213,7 +213,7 @@ TestCoordinator::TestCoordinator(StateStore* store) {
   auto server = RpcServer::Start("127.0.0.1:0", {}, {service_->rpc()});
   if (!server.ok()) ADD_FAILURE() << server.status();
   server_ = *std::move(server);
-  service_->Start();
+  if (begin == Begin::kNow) service_->Start();
 }
 
 TestCoordinator::~TestCoordinator() {

@@ -98,7 +98,8 @@ class Member {
 // One shard with two fragments, two workers, all units held by both, two steps.
 class TestCoordinator {
  public:
-  explicit TestCoordinator(StateStore* store = nullptr);
+  enum class Begin { kNow, kLater };  // later: by service().Start()
+  explicit TestCoordinator(StateStore* store = nullptr, Begin begin = Begin::kNow);
   ~TestCoordinator();
 
   const std::string& address() const { return server_->address(); }

@@ -120,6 +120,45 @@ class CoordinatorServiceTest : public ::testing::Test {
   }
 };
 
+// A process that takes a run up listens before it has read who its members are. To a member
+// anything but "come again" would be the end of its part in the run.
+TEST(CoordinatorBeginsTest, BeforeItKnowsItsRun_MembersAreAskedToComeAgain) {
+  TestCoordinator coordinator(nullptr, TestCoordinator::Begin::kLater);
+  using Stub = proto::Coordinator::Stub;
+  const auto beat = [&](bool worker) {
+    proto::HeartbeatRequest request;
+    request.set_generation(1);
+    if (worker) {
+      request.set_worker(1);
+    } else {
+      request.set_shard(0);
+    }
+    proto::HeartbeatResponse response;
+    return Call(coordinator.address(), &Stub::Heartbeat, request, &response);
+  };
+  EXPECT_TRUE(absl::IsUnavailable(beat(true))) << beat(true);
+  EXPECT_TRUE(absl::IsUnavailable(beat(false))) << beat(false);
+  proto::BeginStepRequest step;
+  step.set_generation(1);
+  step.set_worker(1);
+  proto::BeginStepResponse binding;
+  const absl::Status asked = Call(coordinator.address(), &Stub::BeginStep, step, &binding);
+  EXPECT_TRUE(absl::IsUnavailable(asked)) << asked;
+  proto::RegisterWorkerRequest registration;
+  registration.set_name("worker-0");
+  registration.set_config_hash(kConfigHash);
+  registration.set_instance(1);
+  proto::RegisterWorkerResponse admission;
+  const absl::Status early =
+      Call(coordinator.address(), &Stub::RegisterWorker, registration, &admission);
+  EXPECT_TRUE(absl::IsUnavailable(early)) << early;
+  coordinator.service().Start();
+  EXPECT_TRUE(absl::IsAborted(beat(true))) << beat(true);  // of a generation that is not this one
+  FakeShard fake;
+  EXPECT_TRUE(Member(coordinator.address()).RegisterShard("shard-0", fake.address()).ok());
+  EXPECT_TRUE(Member(coordinator.address()).RegisterWorker("worker-0").ok());
+}
+
 TEST_F(CoordinatorServiceTest, Register_OtherConfig_FailedPreconditionWithBothHashes) {
   const absl::Status worker =
       workers_[0]->RegisterWorker("worker-0", 1, "00000000000000bb").status();

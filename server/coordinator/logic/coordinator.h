@@ -218,6 +218,7 @@ class Coordinator {
   void LevelPortions(Step step, CoordinatorActions* actions);
   void AdoptView(Step step, const std::string& reason, CoordinatorActions* actions);
   void EnterView(Step step);
+  void ForgetQuestions(Incarnation worker);
   void Exclude(const std::string& name, const std::string& reason, CoordinatorActions* actions);
   void SendExclusion(Incarnation worker, CoordinatorActions* actions) const;
   bool TakeBack(StepState& step, Incarnation worker);  // true: its samples come back
@@ -228,6 +229,7 @@ class Coordinator {
 
   // silence.cc
   bool NearlySilent(absl::Time heard, absl::Time now) const;
+  bool MayHaveLeft(const WorkerState& worker) const;
   void NoticeCut(absl::Time now, CoordinatorActions* actions);
   void ExcludeSilent(absl::Time now, CoordinatorActions* actions);
   void ExcludeStuck(absl::Duration idle, CoordinatorActions* actions);

@@ -218,14 +218,18 @@ void Coordinator::EnterView(Step step) {
   }
 }
 
-void Coordinator::Exclude(const std::string& name, const std::string& reason,
-                          CoordinatorActions* actions) {
-  const WorkerState lost = workers_.Erase(name);  // `name` may have been its own
-  const Incarnation worker = lost.incarnation;
+void Coordinator::ForgetQuestions(Incarnation worker) {
   for (auto asked = asked_.begin(); asked != asked_.end();) {
     asked->second.erase(worker);
     asked = asked->second.empty() ? asked_.erase(asked) : std::next(asked);
   }
+}
+
+void Coordinator::Exclude(const std::string& name, const std::string& reason,
+                          CoordinatorActions* actions) {
+  const WorkerState lost = workers_.Erase(name);  // `name` may have been its own
+  const Incarnation worker = lost.incarnation;
+  ForgetQuestions(worker);
   if (!lost.first_step.has_value()) {  // no step and no shard knows it
     Tell({.kind = RunEvent::Kind::kLetGo,
           .worker = lost.registration.name,

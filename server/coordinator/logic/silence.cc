@@ -29,13 +29,17 @@ bool Coordinator::NearlySilent(absl::Time heard, absl::Time now) const {
 // Of more than half of the workers, and of more than one member, nothing is heard. When they are
 // heard again, those of whom this is not yet so get a new lease: all were cut off.
 void Coordinator::NoticeCut(absl::Time now, CoordinatorActions* actions) {
-  size_t workers = 0, shards = 0;
-  for (const auto& [name, worker] : workers_) workers += NearlySilent(worker.heard, now) ? 1 : 0;
+  size_t workers = 0, all_workers = 0, shards = 0;
+  for (const auto& [name, worker] : workers_) {
+    if (MayHaveLeft(worker)) continue;
+    ++all_workers;
+    workers += NearlySilent(worker.heard, now) ? 1 : 0;
+  }
   for (const ShardState& shard : shards_) shards += NearlySilent(shard.heard, now) ? 1 : 0;
-  const bool cut_off = shards + workers > 1 && 2 * workers > workers_.size();
+  const bool cut_off = shards + workers > 1 && 2 * workers > all_workers;
   if (std::exchange(cut_off_, cut_off) == cut_off) return;
   if (cut_off) {
-    actions->log.push_back(absl::StrCat("of ", workers, " of ", workers_.size(), " workers and ",
+    actions->log.push_back(absl::StrCat("of ", workers, " of ", all_workers, " workers and ",
                                         shards, " of ", shards_.size(),
                                         " shards nothing is heard: is this host cut off?"));
     return;
@@ -49,12 +53,33 @@ void Coordinator::NoticeCut(absl::Time now, CoordinatorActions* actions) {
   }
 }
 
+// Who leaves and has done all that it was bound to. Most have gone when they were told that they
+// may, which is not stored: a coordinator that takes a run up knows everybody who has left in
+// order.
+bool Coordinator::MayHaveLeft(const WorkerState& worker) const {
+  if (!worker.leaving || Busy(worker.incarnation)) return false;
+  const auto bound = [&](const auto& step) {
+    return step.first > committed_ && step.second.view->RankOf(worker.incarnation).has_value();
+  };
+  return std::none_of(steps_.begin(), steps_.end(), bound);
+}
+
 // Members that were not heard of for longer than their lease.
 void Coordinator::ExcludeSilent(absl::Time now, CoordinatorActions* actions) {
   const absl::Duration allowed = cut_off_ ? kLeasesOfPatience * options_.lease : options_.lease;
+  std::vector<std::string> left;
   std::vector<std::pair<std::string, absl::Duration>> silent;
   for (const auto& [name, worker] : workers_) {
-    if (now - worker.heard > allowed) silent.emplace_back(name, now - worker.heard);
+    if (now - worker.heard <= options_.lease) continue;
+    if (MayHaveLeft(worker)) {
+      left.push_back(name);
+    } else if (now - worker.heard > allowed) {
+      silent.emplace_back(name, now - worker.heard);
+    }
+  }
+  for (const std::string& name : left) {
+    ForgetQuestions(workers_.Erase(name).incarnation);
+    actions->log.push_back(absl::StrCat(name, " has left"));
   }
   for (const auto& [name, silence] : silent) {
     Exclude(name,

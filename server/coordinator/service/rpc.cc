@@ -24,6 +24,11 @@ void ClearAges(proto::RunStatus* status) {
   }
 }
 
+grpc::Status NotYet() {
+  return grpc::Status(grpc::StatusCode::UNAVAILABLE,
+                      "the coordinator has not read yet what it knows of its run");
+}
+
 }  // namespace
 
 CoordinatorService::Rpc::Rpc(CoordinatorService* service)
@@ -38,7 +43,9 @@ grpc::ServerUnaryReactor* CoordinatorService::Rpc::OnLoop(Context* context,
     reactor->Finish(ToGrpc(valid));
     return reactor;
   }
-  service_->loop_->Post([reactor, answer] { reactor->Finish(ToGrpc(answer())); });
+  service_->loop_->Post([service = service_, reactor, answer] {
+    reactor->Finish(service->begun_ ? ToGrpc(answer()) : NotYet());
+  });
   return reactor;
 }
 
@@ -58,6 +65,7 @@ grpc::ServerUnaryReactor* CoordinatorService::Rpc::LongPoll(
       now + 0.8 * std::min(absl::FromChrono(context->deadline()) - now, kLongest);
   const Pending<Response> pending = {context->DefaultReactor(), response, answer_by};
   service_->loop_->Post([service = service_, pending, ask] {
+    if (!service->begun_) return pending.reactor->Finish(NotYet());
     ask(pending);
     service->loop_->PostAt(pending.answer_by, [service] { service->AnswerDue(); });
   });

@@ -35,6 +35,7 @@ grpc::Service* CoordinatorService::rpc() { return rpc_.get(); }
 
 void CoordinatorService::Start() {
   loop_->Post([this] {
+    begun_ = true;
     Execute(logic_->Start(absl::Now()));
     Tick();
   });
@@ -43,6 +44,7 @@ void CoordinatorService::Start() {
 void CoordinatorService::Restore(std::vector<sdp::Record> records, Coordinator::Written written) {
   loop_->Post([this, records = std::move(records), written = std::move(written)] {
     restored_ = written;
+    begun_ = true;
     Execute(logic_->Restore(records, written, absl::Now()));
     Tick();
   });

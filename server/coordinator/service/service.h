@@ -70,6 +70,7 @@ class CoordinatorService {
 
   grpc::Service* rpc();  // for the RpcServer
 
+  // Who calls before one of these is asked to come again: who the members are is not known yet.
   void Start();
   // Instead of Start, as Coordinator::Restore.
   void Restore(std::vector<sdp::Record> records, Coordinator::Written written);
@@ -173,6 +174,7 @@ class CoordinatorService {
   RunFolder* const folder_;
   const std::unique_ptr<Rpc> rpc_;
 
+  bool begun_ = false;                          // by Start or Restore
   std::unique_ptr<Coordinator> logic_;          // of one generation
   Generation generation_;                       // 0 until shards are admitted
   bool going_back_ = false;                     // between two generations
