@@ -80,7 +80,8 @@ TEST_F(KubeCommandTest, WritesTheConfigAndWhatItAsksFor) {
   EXPECT_THAT(text, HasSubstr("{name: sdp-shard, count: 3}"));
   EXPECT_THAT(text, HasSubstr("path: /spec/parallelism, value: 8}"));
   EXPECT_THAT(text, HasSubstr("limits/cpu, value: \"4\"}"));
-  EXPECT_THAT(Text("values.yaml"), HasSubstr("limits: {cpu: \"4\", memory: "));
+  EXPECT_THAT(Text("values.yaml"),
+              AllOf(HasSubstr("tls: true\n"), HasSubstr("limits: {cpu: \"4\", memory: ")));
   EXPECT_THAT(out_.str(), HasSubstr("8 workers of 4 CPUs and "));
   EXPECT_THAT(out_.str(), HasSubstr("kubectl apply -k "));
 }
@@ -98,6 +99,7 @@ TEST_F(KubeCommandTest, Tls_UnlessAskedForNone_WithFilesOfTheSecretAlone) {
   command_.tls = "none";
   ASSERT_EQ(Run(), absl::OkStatus());
   EXPECT_THAT(Text("kustomization.yaml"), Not(HasSubstr("components")));
+  EXPECT_THAT(Text("values.yaml"), HasSubstr("tls: false\n"));
   EXPECT_THAT(out_.str(), AllOf(HasSubstr("without TLS"), Not(HasSubstr("certs"))));
   command_.tls = folder_ / "nowhere";
   EXPECT_THAT(std::string(Run().message()),

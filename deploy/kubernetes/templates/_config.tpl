@@ -28,6 +28,6 @@
   {{- end }}
 {{- end }}
 {{- $device := dig "worker" "device" "cpu" $config }}
-{{- if ne $device "cpu" }}{{ fail (printf "config: worker.device = %q: allowed is \"cpu\"" $device) }}{{ end }}
+{{- if not (has $device (list "cpu" "cuda")) }}{{ fail (printf "config: worker.device = %q: allowed are \"cpu\" and \"cuda\"" $device) }}{{ end }}
 {{- toYaml $config }}
 {{- end }}
