@@ -170,6 +170,9 @@ void CheckSecurity(const RunConfig::Security& security, Checks* checks) {
   if (given != 0 && given != 4) {
     checks->Fail({"security.ca", "security.cert", "security.key", "security.token"},
                  "give all four, or none for plaintext");
+  } else if (given == 0 && !security.server_name().empty()) {
+    checks->Fail({"security.server_name", "security.ca"},
+                 "a name of certificates goes with all of security.ca, cert, key and token");
   }
 }
 

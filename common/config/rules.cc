@@ -192,6 +192,7 @@ std::vector<Rule> MakeRules() {
       String("security.cert", "''", kOut, Text::kAny, "file with the certificate of this process, for the host that others dial"),
       String("security.key", "''", kOut, Text::kAny, "file with the key of security.cert"),
       String("security.token", "''", kOut, Text::kAny, "file with the join token, a secret that the processes of a cluster share"),
+      String("security.server_name", "''", kOut, Text::kAny, "name that every server's certificate must have, for servers whose addresses no certificate knows; empty: the host that was dialled"),
   };
 }
 // clang-format on

@@ -30,9 +30,9 @@ absl::Status CheckHttpAddress(const std::string& address, const SecurityOptions&
       !absl::SimpleAtoi(absl::string_view(address).substr(colon + 1), &port) || port < 0 ||
       port > 65535)
     return absl::InvalidArgumentError("not HOST:PORT with a port from 0 to 65535");
-  if (security.insecure || IsLocalAddress(address)) return absl::OkStatus();
+  if (security.insecure || security.plain_http || IsLocalAddress(address)) return absl::OkStatus();
   return absl::FailedPreconditionError(
-      "this is plain HTTP, which others can read beyond this machine's loopback; give --insecure "
+      "this is plain HTTP, which others can read beyond this machine's loopback; give --plain-http "
       "to allow that, or listen on 127.0.0.1 and reach it through ssh -L or kubectl port-forward");
 }
 

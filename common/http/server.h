@@ -23,13 +23,13 @@ class HttpServer {
   struct Options {
     std::string address;            // HOST:PORT, HOST a number or localhost; port 0: any free one
     std::string token = "";         // HttpAccess::token
-    SecurityOptions security = {};  // only `insecure` counts: TLS is of gRPC's connections alone
+    SecurityOptions security = {};  // but for its TLS, which is of gRPC's connections alone
     absl::Duration patience = absl::Seconds(10);  // whole seconds
   };
   using Answer = std::function<HttpResponse(const HttpRequest&)>;
 
   // InvalidArgument - it is no such address. FailedPrecondition - it is beyond this machine's
-  // loopback, and --insecure was not given. Unavailable - cannot listen there.
+  // loopback, and neither --plain-http nor --insecure was given. Unavailable - cannot listen there.
   static absl::StatusOr<std::unique_ptr<HttpServer>> Start(const Options& options, Answer answer);
   ~HttpServer();
   HttpServer(const HttpServer&) = delete;

@@ -53,6 +53,8 @@ void AddRoleFlags(CLI::App& app, RoleFlags* flags) {
                  "free one)")
       ->type_name("ADDR");
   app.add_flag("--insecure", flags->insecure, "allow plaintext beyond this machine's loopback");
+  app.add_flag("--plain-http", flags->plain_http,
+               "allow that for what is served in plain HTTP, and for nothing else");
   app.add_flag("--die-with-parent", flags->die_with_parent,
                "end when the parent process is gone; leave Ctrl-C to it");
   app.add_flag("--supervised", flags->supervised,

@@ -22,6 +22,7 @@ struct RoleFlags {
   std::string name;
   std::string metrics;  // address of /metrics; "": none
   bool insecure = false;
+  bool plain_http = false;
   bool die_with_parent = false;
   bool supervised = false;
 };

@@ -11,9 +11,10 @@ namespace sdp {
 
 absl::StatusOr<SecurityOptions> RoleSecurity(const RoleFlags& flags,
                                              const RunConfig::Security& files) {
-  SDP_ASSIGN_OR_RETURN(SecurityOptions security,
-                       LoadSecurity(files, {.insecure = flags.insecure},
-                                    [](const std::string& line) { spdlog::warn("{}", line); }));
+  SDP_ASSIGN_OR_RETURN(
+      SecurityOptions security,
+      LoadSecurity(files, {.insecure = flags.insecure, .plain_http = flags.plain_http},
+                   [](const std::string& line) { spdlog::warn("{}", line); }));
   if (security.identity != nullptr) spdlog::info("{}", security.identity->description());
   return security;
 }

@@ -16,6 +16,11 @@ void AddSecurityFlags(CLI::App& app,
         ->type_name("FILE")
         ->envname(absl::StrCat("SDP_", absl::AsciiStrToUpper(key), "_FILE"));
   }
+  app.add_option_function<std::string>(
+         "--server-name", [take](const std::string& name) { take("server_name", name); },
+         "instead of security.server_name")
+      ->type_name("NAME")
+      ->envname("SDP_SERVER_NAME");
 }
 
 }  // namespace sdp

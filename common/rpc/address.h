@@ -13,7 +13,8 @@ class Identity;
 // How the connections of a process are protected: by TLS, all of them, or not at all
 // (LoadSecurity, common/rpc/identity.h).
 struct SecurityOptions {
-  bool insecure = false;  // flag --insecure: plaintext to and on other machines
+  bool insecure = false;    // flag --insecure: plaintext to and on other machines
+  bool plain_http = false;  // flag --plain-http: of /metrics and pages alone
   std::shared_ptr<const Identity> identity = nullptr;  // null: plaintext
 };
 

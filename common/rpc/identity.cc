@@ -30,8 +30,10 @@ constexpr size_t kMostRemembered = 100;  // lines; strangers choose what is in t
 constexpr char kTokenKey[] = "authorization", kTokenPrefix[] = "Bearer ";
 
 std::string Description(const RunConfig::Security& files) {
-  return absl::StrCat("TLS with security.ca = ", files.ca(), ", cert = ", files.cert(),
-                      ", key = ", files.key(), ", token = ", files.token());
+  return absl::StrCat(
+      "TLS with security.ca = ", files.ca(), ", cert = ", files.cert(), ", key = ", files.key(),
+      ", token = ", files.token(),
+      files.server_name().empty() ? "" : absl::StrCat(", server_name = ", files.server_name()));
 }
 
 // For channels or for one server, not for both: in gRPC 1.51 a server hears of no new certificate
@@ -43,6 +45,18 @@ std::shared_ptr<grpc::experimental::CertificateProviderInterface> WatchFiles(
 }
 
 absl::string_view View(grpc::string_ref text) { return {text.data(), text.size()}; }
+
+// What every client would find, each in its own log, a server finds as it starts.
+absl::Status CheckOwnName(const RunConfig::Security& files) {
+  if (files.server_name().empty()) return absl::OkStatus();
+  SDP_ASSIGN_OR_RETURN(const std::string authorities, ReadSmallFile(files.ca(), kLargestFile));
+  SDP_ASSIGN_OR_RETURN(const std::string chain, ReadSmallFile(files.cert(), kLargestFile));
+  const absl::Status status = VerifyCertificate(
+      authorities, {chain, chain}, {PeerSide::kServer, files.server_name(), absl::Now()});
+  if (status.ok()) return status;
+  return absl::FailedPreconditionError(
+      absl::StrCat("clients would refuse this server: ", status.message()));
+}
 
 }  // namespace
 
@@ -95,9 +109,12 @@ class Identity::Verifier final : public grpc::experimental::ExternalCertificateV
 
  private:
   absl::Status Check(const grpc::experimental::TlsCustomVerificationCheckRequest& request) const {
-    const std::string host(View(request.target_name()));
-    const std::string who =
-        side_ == PeerSide::kServer ? absl::StrCat("refused the server ", host) : "refused a client";
+    const std::string dialled(View(request.target_name())), name = guard_->files.server_name();
+    const std::string host = side_ == PeerSide::kClient ? "" : name.empty() ? dialled : name;
+    const std::string who = side_ == PeerSide::kClient
+                                ? "refused a client"
+                                : absl::StrCat("refused the server ", dialled,
+                                               name.empty() ? "" : " (security.server_name)");
     const absl::StatusOr<std::string> authorities = ReadSmallFile(guard_->files.ca(), kLargestFile);
     if (!authorities.ok()) {
       return Context(authorities.status(), absl::StrCat(who, ": security.ca"));
@@ -182,6 +199,7 @@ absl::StatusOr<std::shared_ptr<const Identity>> Identity::Load(const RunConfig::
     if (!text.ok()) return Context(text.status(), absl::StrCat("security.", key));
     texts[key] = *std::move(text);
   }
+  if (!files.server_name().empty()) SDP_RETURN_IF_ERROR(CheckServerName(files.server_name()));
   const std::string names = Description(files);
   SDP_RETURN_IF_ERROR(
       Context(CheckOwnCertificate(texts["ca"], texts["cert"], texts["key"], absl::Now()), names));
@@ -208,7 +226,8 @@ Identity::Identity(std::shared_ptr<Guard> guard) : guard_(std::move(guard)) {
 
 const std::string& Identity::description() const { return guard_->description; }
 
-std::shared_ptr<grpc::ServerCredentials> Identity::NewServerCredentials() const {
+absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> Identity::NewServerCredentials() const {
+  SDP_RETURN_IF_ERROR(Context(CheckOwnName(guard_->files), guard_->description));
   grpc::experimental::TlsServerCredentialsOptions options(WatchFiles(guard_->files));
   options.watch_identity_key_cert_pairs();
   // Required and proved by the handshake, verified by the verifier.
@@ -223,7 +242,8 @@ std::shared_ptr<grpc::ServerCredentials> Identity::NewServerCredentials() const 
 
 absl::StatusOr<SecurityOptions> LoadSecurity(const RunConfig::Security& files,
                                              const SecurityOptions& plaintext, Identity::Log log) {
-  if (files.ca().empty() && files.cert().empty() && files.key().empty() && files.token().empty())
+  if (files.ca().empty() && files.cert().empty() && files.key().empty() && files.token().empty() &&
+      files.server_name().empty())
     return plaintext;
   SecurityOptions security = plaintext;  // of what has no TLS, such as /metrics
   SDP_ASSIGN_OR_RETURN(security.identity, Identity::Load(files, std::move(log)));

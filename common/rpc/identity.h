@@ -15,7 +15,7 @@ namespace sdp {
 
 // Identity is what a process shows its peers, and asks of them, where [security] is set: on every
 // connection a certificate of the authority on both sides, which of a server is for the host that
-// was dialled, and with every call the join token.
+// was dialled, or for security.server_name, and with every call the join token.
 // The authority's file is read at each handshake, certificate and key once a second, so that new
 // ones count from the next connection on; the token is read once.
 // Refusals: the verification is ours (common/tls/verify.h), in the last step of gRPC's handshake
@@ -28,8 +28,8 @@ class Identity {
   using Log = std::function<void(const std::string&)>;
 
   // FailedPrecondition - certificate, key or token are none, or peers would refuse them;
-  // InvalidArgument - a path is missing; others - the file system's. They name the key and the
-  // file.
+  // InvalidArgument - a path is missing, or the server's name is none; others - the file system's.
+  // They name the key and the file.
   static absl::StatusOr<std::shared_ptr<const Identity>> Load(const RunConfig::Security& files,
                                                               Log log);
 
@@ -37,8 +37,8 @@ class Identity {
   const std::string& description() const;
   // The same object each time: gRPC gives channels with equal credentials one socket.
   const std::shared_ptr<grpc::ChannelCredentials>& channel() const { return channel_; }
-  // For one server.
-  std::shared_ptr<grpc::ServerCredentials> NewServerCredentials() const;
+  // For one server. FailedPrecondition - its certificate is not for security.server_name.
+  absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> NewServerCredentials() const;
 
  private:
   class Guard;
@@ -51,7 +51,8 @@ class Identity {
   std::shared_ptr<grpc::ChannelCredentials> channel_;
 };
 
-// TLS by `files`; where all are empty, `plaintext`. Errors: Identity::Load's.
+// TLS by `files`; where they are empty, and no server's name is given, `plaintext`. Errors:
+// Identity::Load's.
 absl::StatusOr<SecurityOptions> LoadSecurity(const RunConfig::Security& files,
                                              const SecurityOptions& plaintext, Identity::Log log);
 

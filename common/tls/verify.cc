@@ -5,9 +5,11 @@
 #include <algorithm>
 #include <vector>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
 #include "absl/strings/string_view.h"
 #include "common/base/status.h"
 #include "common/tls/openssl.h"
@@ -129,6 +131,20 @@ absl::Status VerifyCertificate(const std::string& authorities, const ShownCertif
   sk_X509_free(untrusted);
   ERR_clear_error();
   return good ? absl::OkStatus() : absl::UnauthenticatedError(reason);
+}
+
+absl::Status CheckServerName(const std::string& name) {
+  const std::vector<absl::string_view> labels = absl::StrSplit(name, '.');
+  const bool good =
+      name.size() <= 253 && std::all_of(labels.begin(), labels.end(), [](absl::string_view label) {
+        return !label.empty() && label.size() <= 63 &&
+               std::all_of(label.begin(), label.end(),
+                           [](char c) { return absl::ascii_isalnum(c) || c == '-' || c == '_'; });
+      });
+  if (good) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(
+      "security.server_name = \"", Shown(name),
+      "\": a DNS name is allowed, such as sdp or shard-0.example.org, without port or wildcard"));
 }
 
 absl::Status CheckOwnCertificate(const std::string& authorities, const std::string& chain,

@@ -29,6 +29,10 @@ struct CertificateDemand {
 absl::Status VerifyCertificate(const std::string& authorities, const ShownCertificate& shown,
                                const CertificateDemand& demand);
 
+// Whether certificates can be asked for this DNS name. InvalidArgument - it is none, or a wildcard,
+// which only certificates have; OpenSSL would take a leading dot for one.
+absl::Status CheckServerName(const std::string& name);
+
 // Whether a process can show `chain` (its certificate first) with `key`, to servers and to clients.
 // FailedPrecondition - they cannot be read, do not belong together, or peers with the same
 // `authorities` would refuse them.

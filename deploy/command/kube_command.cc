@@ -23,6 +23,9 @@ namespace fs = std::filesystem;
 // Where Pods see the shared volume (deploy/kubernetes/base/).
 constexpr char kShared[] = "/shared/";
 
+// `--tls` and `--page` have the same word for it.
+constexpr char kNone[] = "none";
+
 absl::Status CheckData(const RunConfig& config) {
   for (const auto* paths : {&config.data().train(), &config.data().validation()}) {
     for (const std::string& path : *paths) {
@@ -33,10 +36,7 @@ absl::Status CheckData(const RunConfig& config) {
           "data/", fs::path(path).filename().string()));
     }
   }
-  if (config.worker().device() == "cpu") return absl::OkStatus();
-  return absl::InvalidArgumentError(
-      absl::StrCat("worker.device = \"", config.worker().device(),
-                   "\": in Kubernetes only \"cpu\" is built, there is no image for others yet"));
+  return absl::OkStatus();
 }
 
 // The configuration with which Pods start, and its plan.
@@ -59,6 +59,9 @@ absl::StatusOr<Planned> PlanFor(const KubeRenderCommand& command) {
   // The volumes of deploy/kubernetes/base/.
   sets.push_back("run.dir=/state/run");
   sets.push_back(absl::StrCat("checkpoint.dir=", kShared, "checkpoints"));
+  // Files of this machine; Pods have those of a Secret.
+  for (const char* const key : {"ca", "cert", "key", "token", "server_name"})
+    sets.push_back(absl::StrCat("security.", key, "=''"));
   if (command.workers.has_value())
     sets.push_back(absl::StrCat("cluster.workers=", *command.workers));
   if (command.bandwidth.empty()) {
@@ -96,13 +99,37 @@ std::string Resources(int64_t cpus, Cpu cpu, int64_t memory_bytes) {
 
 constexpr int64_t kShardCpus = 1;
 
-std::string Kustomization(const KubeSizes& sizes, const std::string& on) {
+// The same for the chart, which has the numbers of workers and shards from the configuration.
+std::string Values(const KubeSizes& sizes, bool tls) {
+  const auto role = [](const std::string& name, int64_t cpus, Cpu cpu, int64_t memory_bytes) {
+    const std::string memory = memory_bytes == 0 ? "" : absl::StrCat("memory: ", MiB(memory_bytes));
+    const std::string both =
+        absl::StrCat("cpu: \"", cpus, "\"", memory.empty() ? "" : ", ", memory);
+    return absl::StrCat(name, ":\n  resources:\n    requests: {", both, "}\n    limits: {",
+                        cpu == Cpu::kLimit ? both : memory, "}\n");
+  };
+  return absl::StrCat(
+      "# Made by `sdp kube render`, for the chart deploy/kubernetes, with the configuration beside "
+      "it:\n# helm install NAME deploy/kubernetes --values values.yaml --set-file "
+      "config=run.toml\n",
+      "tls: ", tls ? "true" : "false", "\n",
+      role("workers", sizes.worker_cpus, Cpu::kLimit, sizes.worker_memory_bytes),
+      role("shards", kShardCpus, Cpu::kRequest, sizes.shard_memory_bytes));
+}
+
+// What it is made on, as paths from its folder.
+struct Parts {
+  std::string on;
+  std::string tls;  // "": none
+};
+
+std::string Kustomization(const KubeSizes& sizes, const Parts& parts) {
   return absl::StrCat(
       "# Made by `sdp kube render`, which makes it anew: put changes into a kustomization of your "
       "own on top of it.\n"
       "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources: [",
-      on,
-      "]\nconfigMapGenerator:\n  - {name: sdp-config, behavior: replace, files: [run.toml]}\n"
+      parts.on, "]\n", parts.tls.empty() ? "" : absl::StrCat("components: [", parts.tls, "]\n"),
+      "configMapGenerator:\n  - {name: sdp-config, behavior: replace, files: [run.toml]}\n"
       "generatorOptions: {disableNameSuffixHash: true}\n"
       "replicas:\n  - {name: sdp-shard, count: ",
       sizes.shards,
@@ -114,16 +141,45 @@ std::string Kustomization(const KubeSizes& sizes, const std::string& on) {
       Resources(kShardCpus, Cpu::kRequest, sizes.shard_memory_bytes));
 }
 
-absl::StatusOr<std::string> PathTo(const std::string& on, const std::string& from) {
+// `flag`: "--on" or "--tls", by which `folder` was given, or not.
+absl::StatusOr<std::string> PathTo(const std::string& flag, const std::string& folder,
+                                   const std::string& from) {
   std::error_code error;
-  if (!fs::exists(fs::path(on) / "kustomization.yaml", error)) {
+  if (!fs::exists(fs::path(folder) / "kustomization.yaml", error)) {
     return absl::NotFoundError(absl::StrCat(
-        "--on ", on,
-        ": no kustomization.yaml there; it is deploy/kubernetes/cpu of sdp's sources"));
+        flag, " ", folder, ": no kustomization.yaml there; it is ",
+        flag == "--on" ? "cpu or gpu" : "tls", " of deploy/kubernetes of sdp's sources"));
   }
-  const fs::path path = fs::relative(on, from, error);
-  if (error) return absl::ErrnoToStatus(error.value(), absl::StrCat("--on ", on));
+  const fs::path path = fs::relative(folder, from, error);
+  if (error) return absl::ErrnoToStatus(error.value(), absl::StrCat(flag, " ", folder));
   return path.string();
+}
+
+absl::StatusOr<Parts> PartsOf(const KubeRenderCommand& command, const KubeSizes& sizes) {
+  Parts parts;
+  const std::string on = !command.on.empty()     ? command.on
+                         : sizes.worker_gpus > 0 ? "deploy/kubernetes/gpu"
+                                                 : "deploy/kubernetes/cpu";
+  SDP_ASSIGN_OR_RETURN(parts.on, PathTo("--on", on, command.out));
+  if (command.tls == kNone) return parts;
+  SDP_ASSIGN_OR_RETURN(parts.tls, PathTo("--tls", command.tls, command.out));
+  return parts;
+}
+
+void Say(const KubeRenderCommand& command, const KubeSizes& sizes, std::ostream& out) {
+  const auto memory = [](int64_t bytes) { return bytes == 0 ? "the base's memory" : MiB(bytes); };
+  out << sizes.workers << " workers of " << (sizes.worker_gpus > 0 ? "1 GPU, " : "")
+      << sizes.worker_cpus << " CPUs and " << memory(sizes.worker_memory_bytes) << ", "
+      << sizes.shards << " shards of " << kShardCpus << " CPU and "
+      << memory(sizes.shard_memory_bytes) << "\n";
+  if (command.tls == kNone) {
+    out << "without TLS, but for what it is made on\n";
+  } else {
+    out << "sdp certs --out certs --host sdp\nkubectl create secret generic sdp-tls "
+           "--from-file=certs/ca.crt --from-file=certs/sdp.crt --from-file=certs/sdp.key "
+           "--from-file=certs/token\n";
+  }
+  out << "kubectl apply -k " << command.out << std::endl;
 }
 
 }  // namespace
@@ -131,21 +187,20 @@ absl::StatusOr<std::string> PathTo(const std::string& on, const std::string& fro
 absl::Status RunKubeRenderCommand(const KubeRenderCommand& command, std::ostream& out,
                                   std::ostream& warnings) {
   SDP_ASSIGN_OR_RETURN(const Planned planned, PlanFor(command));
-  SDP_ASSIGN_OR_RETURN(const std::string on, PathTo(command.on, command.out));
   const KubeSizes sizes = SizesOf(planned.setup, planned.report);
+  SDP_ASSIGN_OR_RETURN(const Parts parts, PartsOf(command, sizes));
   std::error_code error;
   fs::create_directories(command.out, error);
   if (error) return absl::ErrnoToStatus(error.value(), absl::StrCat("make ", command.out));
   SDP_RETURN_IF_ERROR(WriteResolved(planned.config.loaded, absl::StrCat(command.out, "/run.toml")));
   SDP_RETURN_IF_ERROR(
-      WriteTextFile(absl::StrCat(command.out, "/kustomization.yaml"), Kustomization(sizes, on)));
+      WriteTextFile(absl::StrCat(command.out, "/kustomization.yaml"), Kustomization(sizes, parts)));
+  SDP_RETURN_IF_ERROR(WriteTextFile(absl::StrCat(command.out, "/values.yaml"),
+                                    Values(sizes, command.tls != kNone)));
   for (const std::string& warning : planned.report.warnings)
     warnings << "warning: " << warning << "\n";
-  const auto memory = [](int64_t bytes) { return bytes == 0 ? "the base's memory" : MiB(bytes); };
-  out << planned.config.weighed << sizes.workers << " workers of " << sizes.worker_cpus
-      << " CPUs and " << memory(sizes.worker_memory_bytes) << ", " << sizes.shards << " shards of "
-      << kShardCpus << " CPU and " << memory(sizes.shard_memory_bytes) << "\nkubectl apply -k "
-      << command.out << std::endl;
+  out << planned.config.weighed;
+  Say(command, sizes, out);
   return absl::OkStatus();
 }
 

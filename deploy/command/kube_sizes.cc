@@ -12,6 +12,8 @@ constexpr int64_t kMiB = int64_t{1} << 20;
 // LibTorch's libraries and heaps, gRPC's buffers: VmHWM less the ledger's peak is 210 MiB in the
 // smallest models and 370 MiB in larger ones (README.md, Measured).
 constexpr int64_t kBesideWorker = 512 * kMiB;
+// CUDA's libraries and context, too. An estimate: not measured yet.
+constexpr int64_t kBesideGpuWorker = 4096 * kMiB;
 // 32 MiB in small runs; contributions on their way and records of many fragments come on top.
 constexpr int64_t kBesideShard = 256 * kMiB;
 constexpr int64_t kDefaultCpus = 2;
@@ -44,9 +46,14 @@ KubeSizes SizesOf(const RunSetup& setup, const PlanReport& report) {
   KubeSizes sizes;
   sizes.workers = config.cluster().workers();
   sizes.worker_cpus = config.worker().threads() > 0 ? config.worker().threads() : kDefaultCpus;
-  int64_t worker = 0;
-  for (const auto& each : report.workers) worker = std::max(worker, each.memory_bytes);
-  sizes.worker_memory_bytes = WithMargin(worker, kBesideWorker);
+  sizes.worker_gpus = config.worker().device() == "cuda" ? 1 : 0;
+  int64_t worker = 0, carried = 0;
+  for (const auto& each : report.workers) {
+    worker = std::max(worker, each.memory_bytes);
+    carried = std::max(carried, each.pull_bytes + each.push_bytes);
+  }
+  sizes.worker_memory_bytes = sizes.worker_gpus > 0 ? WithMargin(carried, kBesideGpuWorker)
+                                                    : WithMargin(worker, kBesideWorker);
   sizes.shards = config.cluster().shards();
   int64_t shard = 0;
   for (const auto& each : report.shards) shard = std::max(shard, each.memory_bytes);

@@ -11,7 +11,8 @@ namespace sdp {
 struct KubeSizes {
   int64_t workers = 0;
   int64_t worker_cpus = 0;
-  int64_t worker_memory_bytes = 0;  // 0: the plan predicts none
+  int64_t worker_gpus = 0;          // 1 with worker.device = "cuda"
+  int64_t worker_memory_bytes = 0;  // of the host; 0: the plan predicts none
   int64_t shards = 0;
   int64_t shard_memory_bytes = 0;  // likewise
 };
@@ -24,7 +25,8 @@ int64_t ShardsForLinks(const PlanReport& report, double worker_bandwidth, double
 
 // Memory is the predicted peak, a tenth more for what only a run shows, and what a process takes
 // beside its tensors and buffers; of a shard also what `checkpoint.buffer` lets it keep. Rounded up
-// to 64 MiB.
+// to 64 MiB. The predicted peak of a worker on a GPU is the GPU's; of the host it takes what a step
+// brings and sends.
 KubeSizes SizesOf(const RunSetup& setup, const PlanReport& report);
 
 }  // namespace sdp

@@ -147,8 +147,15 @@ CLI::App* AddKubeRender(CLI::App& app, Commands& commands) {
   sdp::KubeRenderCommand& command = commands.kube_render;
   AddConfig(render, &command.config_path, &command.sets);
   render->add_option("--out", command.out, "The folder to write")->type_name("DIR")->required();
-  render->add_option("--on", command.on, "The kustomization that has the objects")
-      ->type_name("DIR")
+  render
+      ->add_option("--on", command.on,
+                   "The kustomization that has the objects; deploy/kubernetes/cpu, or gpu with "
+                   "worker.device = \"cuda\"")
+      ->type_name("DIR");
+  render
+      ->add_option("--tls", command.tls,
+                   "The component that protects connections; none: plaintext, or --on has it")
+      ->type_name("DIR|none")
       ->capture_default_str();
   render->add_option("--workers", command.workers, "Instead of cluster.workers")->type_name("N");
   render

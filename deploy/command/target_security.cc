@@ -25,6 +25,7 @@ absl::StatusOr<SecurityOptions> SecurityOfTarget(const std::string& target,
   if (!given.cert().empty()) files.set_cert(given.cert());
   if (!given.key().empty()) files.set_key(given.key());
   if (!given.token().empty()) files.set_token(given.token());
+  if (!given.server_name().empty()) files.set_server_name(given.server_name());
   // Refusals come back as the call's error, which the user reads.
   return LoadSecurity(files, plaintext, /*log=*/nullptr);
 }

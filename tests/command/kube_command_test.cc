@@ -3,19 +3,25 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <filesystem>
 #include <fstream>
 #include <sstream>
 #include <string>
 
 #include "absl/strings/str_cat.h"
 #include "common/config/config.h"
+#include "common/run/run_setup.h"
 #include "deploy/command/kube_sizes.h"
+#include "deploy/command/plan_command.h"
 #include "tests/cluster_process/temp_folder.h"
 #include "tests/places/places.h"
 
 namespace sdp {
 namespace {
 
+namespace fs = std::filesystem;
+using ::testing::AllOf;
+using ::testing::ContainsRegex;
 using ::testing::HasSubstr;
 using ::testing::Not;
 
@@ -48,6 +54,7 @@ class KubeCommandTest : public ::testing::Test {
     command_.config_path = folder_ / "run.toml";
     command_.out = folder_ / "kube";
     command_.on = SourceFolder() / "deploy/kubernetes/cpu";
+    command_.tls = SourceFolder() / "deploy/kubernetes/tls";
     Write(
         "[model]\npreset = \"llama-134m\"\n[data]\ntrain = [\"/shared/data/a.txt\"]\nseq_len = "
         "256\n"
@@ -73,8 +80,49 @@ TEST_F(KubeCommandTest, WritesTheConfigAndWhatItAsksFor) {
   EXPECT_THAT(text, HasSubstr("{name: sdp-shard, count: 3}"));
   EXPECT_THAT(text, HasSubstr("path: /spec/parallelism, value: 8}"));
   EXPECT_THAT(text, HasSubstr("limits/cpu, value: \"4\"}"));
+  EXPECT_THAT(Text("values.yaml"),
+              AllOf(HasSubstr("tls: true\n"), HasSubstr("limits: {cpu: \"4\", memory: ")));
   EXPECT_THAT(out_.str(), HasSubstr("8 workers of 4 CPUs and "));
   EXPECT_THAT(out_.str(), HasSubstr("kubectl apply -k "));
+}
+
+TEST_F(KubeCommandTest, Tls_UnlessAskedForNone_WithFilesOfTheSecretAlone) {
+  command_.sets = {"security.ca=a", "security.cert=b", "security.key=c", "security.token=d"};
+  ASSERT_EQ(Run(), absl::OkStatus());
+  EXPECT_THAT(Text("kustomization.yaml"),
+              ContainsRegex("components: \\[.*deploy/kubernetes/tls\\]"));
+  EXPECT_THAT(out_.str(), HasSubstr("sdp certs --out certs --host sdp\nkubectl create secret "
+                                    "generic sdp-tls --from-file=certs/ca.crt "));
+  EXPECT_THAT(out_.str(), Not(HasSubstr("ca.key")));
+  EXPECT_EQ(LoadConfig(command_.out + "/run.toml", {})->config.security().ca(), "");
+  out_.str("");
+  command_.tls = "none";
+  ASSERT_EQ(Run(), absl::OkStatus());
+  EXPECT_THAT(Text("kustomization.yaml"), Not(HasSubstr("components")));
+  EXPECT_THAT(Text("values.yaml"), HasSubstr("tls: false\n"));
+  EXPECT_THAT(out_.str(), AllOf(HasSubstr("without TLS"), Not(HasSubstr("certs"))));
+  command_.tls = folder_ / "nowhere";
+  EXPECT_THAT(std::string(Run().message()),
+              AllOf(HasSubstr("--tls "), HasSubstr("no kustomization.yaml there; it is tls")));
+}
+
+TEST_F(KubeCommandTest, Cuda_AsksForTheHostsMemoryAndIsMadeOnGpu) {
+  command_.sets = {"worker.device=cuda"};
+  command_.on = "";
+  fs::current_path(SourceFolder());
+  ASSERT_EQ(Run(), absl::OkStatus());
+  EXPECT_THAT(Text("kustomization.yaml"),
+              ContainsRegex("resources: \\[.*deploy/kubernetes/gpu\\]"));
+  EXPECT_THAT(out_.str(), HasSubstr("8 workers of 1 GPU, 4 CPUs and "));
+  const absl::StatusOr<LoadedConfig> loaded = LoadConfig(command_.out + "/run.toml", {});
+  EXPECT_EQ(loaded->config.worker().device(), "cuda");
+  const RunSetup setup = MakeRunSetup(loaded->config).value();
+  const PlanReport plan = ReportOf(setup, /*step=*/0).value();
+  // Weights in and gradients out, not the peak of the GPU.
+  const int64_t carried = plan.workers[0].pull_bytes + plan.workers[0].push_bytes;
+  const int64_t asked = SizesOf(setup, plan).worker_memory_bytes;
+  EXPECT_GE(asked, carried + (int64_t{4} << 30));
+  EXPECT_LE(asked, carried + carried / 5 + (int64_t{4} << 30) + (int64_t{64} << 20));
 }
 
 TEST_F(KubeCommandTest, Bandwidth_NumberOfShards) {
@@ -94,9 +142,7 @@ TEST_F(KubeCommandTest, Bandwidth_NumberOfShards) {
 TEST_F(KubeCommandTest, WhatPodsCannotHave_IsRefused) {
   Write("[model]\npreset = \"llama-tiny\"\n[data]\ntrain = [\"a.txt\"]\n");
   EXPECT_THAT(std::string(Run().message()), HasSubstr("data.train = \"a.txt\""));
-  command_.sets = {R"(data.train=["/shared/data/a.txt"])", "worker.device=cuda"};
-  EXPECT_THAT(std::string(Run().message()), HasSubstr("worker.device = \"cuda\""));
-  command_.sets.pop_back();
+  command_.sets = {R"(data.train=["/shared/data/a.txt"])"};
   command_.on = folder_ / "nowhere";
   const absl::Status nowhere = Run();
   EXPECT_EQ(nowhere.code(), absl::StatusCode::kNotFound);

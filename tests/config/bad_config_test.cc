@@ -241,6 +241,9 @@ INSTANTIATE_TEST_SUITE_P(
         {"HalfASecurity",
          Plus("[security]\nca = 'ca.crt'\ncert = 'sdp.crt'\nkey = 'sdp.key'"),
          {"security.token = \"\"", "give all four, or none"}},
+        {"ServerNameWithoutTls",
+         Plus("[security]\nserver_name = 'sdp'"),
+         {"security.server_name = \"sdp\"", "goes with all of security.ca"}},
         {"EmptyRunFolder", Plus("[run]\ndir = ''"), {"run.dir = \"\"", "not empty"}},
     }),
     NameOf);

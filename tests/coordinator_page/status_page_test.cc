@@ -153,9 +153,9 @@ TEST(ServePageTest, BeyondLoopback_WantsAToken) {
   const auto bad = ServePage({"0.0.0.0:0", file, {.insecure = true}}, nothing);
   EXPECT_THAT(std::string(bad.status().message()), HasSubstr(file));
   std::ofstream(file) << "0123456789abcdef\n";
-  EXPECT_TRUE(ServePage({"0.0.0.0:0", file, {.insecure = true}}, nothing).ok());
+  EXPECT_TRUE(ServePage({"0.0.0.0:0", file, {.plain_http = true}}, nothing).ok());
   const auto plain = ServePage({"0.0.0.0:0", file, {}}, nothing);
-  EXPECT_THAT(std::string(plain.status().message()), HasSubstr("--insecure"));
+  EXPECT_THAT(std::string(plain.status().message()), HasSubstr("--plain-http"));
   EXPECT_FALSE(ServePage({"", file, {}}, nothing).ok());
 }
 

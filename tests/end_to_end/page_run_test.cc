@@ -128,7 +128,8 @@ int Count(const std::string& text, const std::string& what) {
 }
 
 TEST_F(PageRunTest, ShowsTheRun_InABrowser) {
-  if (Browser().empty()) GTEST_SKIP() << "there is no chromium-headless-shell (Debian package)";
+  if (Browser().empty())
+    GTEST_SKIP() << "no chromium-headless-shell on PATH (deploy/dependencies/install --tests)";
   StartTraining();
   const std::string page = PageAddress();
   Json data;

@@ -139,6 +139,31 @@ TEST_F(SecureRunTest, Strangers_AreRefused_AndTheRunGoesOn) {
                                     Not(HasSubstr("plain=0"))));
 }
 
+// As on Kubernetes, where no certificate knows a Pod's address.
+TEST_F(SecureRunTest, ServersOfAName_TrainWhateverTheirAddresses) {
+  Secure("certs");
+  const auto text = [&](const char* name) {
+    std::ifstream file(folder_ / "certs" / name);
+    return std::string{std::istreambuf_iterator<char>(file), {}};
+  };
+  CertificateOptions pod = ForLoopback("pod");
+  pod.hosts = {"sdp"};
+  const CertifiedKey made = MakeCertificate({text("ca.crt"), text("ca.key")}, pod).value();
+  Replace(folder_ / "certs/sdp.crt", made.certificate);
+  Replace(folder_ / "certs/sdp.key", made.key);
+  std::ofstream(Config(), std::ios::app) << "server_name = \"sdp\"\n";
+  const std::string status =
+      absl::StrCat(Program("sdp"), " status $(cat $run/coordinator.address) > /dev/null; ");
+  const Outcome outcome =
+      During(absl::StrCat("lines 2; ", Program("sdp"), " probe $run --ready; echo probed=$?; ",
+                          With("certs"), "SDP_SERVER_NAME=sdp ", status, "echo named=$?; ",
+                          With("certs"), status, "echo nameless=$?; ", kGoOnAndStop),
+             kUntilStopped);
+  EXPECT_THAT(outcome.output,
+              AllOf(HasSubstr("exit=130"), HasSubstr("probed=0"), HasSubstr("named=0"),
+                    HasSubstr("nameless=1"), HasSubstr("is for sdp, not for 127.0.0.1")));
+}
+
 // Another authority takes over while the run trains, and then everybody connects anew.
 TEST_F(SecureRunTest, RotatedCertificates_LoseNoStep) {
   Secure("live");

@@ -47,15 +47,18 @@ TEST(HttpServerTest, Address_ThatIsNone_IsRefusedByName) {
   }
 }
 
-TEST(HttpServerTest, BeyondLoopback_WantsInsecure) {
+TEST(HttpServerTest, BeyondLoopback_WantsPlainHttp) {
   const auto refused = HttpServer::Start({.address = "0.0.0.0:0"}, nullptr);
   EXPECT_EQ(refused.status().code(), absl::StatusCode::kFailedPrecondition);
-  EXPECT_THAT(std::string(refused.status().message()), HasSubstr("--insecure"));
-  const auto taken =
-      HttpServer::Start({.address = "0.0.0.0:0", .security = {.insecure = true}},
-                        [](const HttpRequest&) { return HttpResponse{.body = "here"}; });
-  ASSERT_TRUE(taken.ok()) << taken.status();
-  EXPECT_EQ(HttpBody(HttpGet((*taken)->address(), "/", "Host: some.name\r\n")), "here");
+  EXPECT_THAT(std::string(refused.status().message()), HasSubstr("--plain-http"));
+  for (const SecurityOptions& allowed :
+       {SecurityOptions{.plain_http = true}, SecurityOptions{.insecure = true}}) {
+    const auto taken =
+        HttpServer::Start({.address = "0.0.0.0:0", .security = allowed},
+                          [](const HttpRequest&) { return HttpResponse{.body = "here"}; });
+    ASSERT_TRUE(taken.ok()) << taken.status();
+    EXPECT_EQ(HttpBody(HttpGet((*taken)->address(), "/", "Host: some.name\r\n")), "here");
+  }
 }
 
 TEST(HttpServerTest, PortInUse_IsUnavailable) {

@@ -63,7 +63,7 @@ std::string TextOf(const std::vector<prometheus::MetricFamily>& families) {
 
 bool HasPromtool() { return std::system("command -v promtool > /dev/null") == 0; }
 #define SKIP_WITHOUT_PROMTOOL() \
-  if (!HasPromtool()) GTEST_SKIP() << "promtool is not installed (Debian package prometheus)"
+  if (!HasPromtool()) GTEST_SKIP() << "no promtool on PATH (deploy/dependencies/install --tests)"
 
 std::string ReadAll(const std::filesystem::path& path) {
   std::ifstream file(path);

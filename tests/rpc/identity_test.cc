@@ -229,6 +229,69 @@ TEST_F(IdentityTest, ServerThatIsNotYetValid_OrForAnotherHost_IsRefused) {
   EXPECT_THAT(client_lines_.All(), Contains(HasSubstr("not for 127.0.0.1")));
 }
 
+// A server whose addresses no certificate knows.
+TEST_F(IdentityTest, ServerName_IsAskedFor_WhateverTheAddress) {
+  CertificateOptions pod = ForLoopback("pod");
+  pod.hosts = {"sdp"};
+  ours_.Certify(pod);
+  RunConfig::Security files = ours_.For("pod");
+  EXPECT_THAT(Ask(Serve(Load(files, &server_lines_)), Client()).message(),
+              HasSubstr("is for sdp, not for 127.0.0.1"));
+  files.set_server_name("sdp");
+  const SecurityOptions named = Load(files, &client_lines_);
+  std::string address = Serve(named, "0.0.0.0:0");
+  address.replace(0, address.rfind(':'), "127.0.0.1");
+  EXPECT_EQ(Ask(address, named), kServed);
+  address.replace(0, address.rfind(':'), "localhost");
+  EXPECT_EQ(Ask(address, named), kServed);
+  // A client's own certificate needs no name.
+  RunConfig::Security of_client = ours_.For("worker-0");
+  of_client.set_server_name("sdp");
+  EXPECT_EQ(Ask(address, Load(of_client, &client_lines_)), kServed);
+}
+
+TEST_F(IdentityTest, ServerOfAnotherName_IsRefused_EvenIfForItsAddress) {
+  RunConfig::Security files = ours_.For("worker-0");
+  files.set_server_name("sdp");
+  const absl::Status status = Ask(ServeOurs(), Load(files, &client_lines_));
+  EXPECT_TRUE(absl::IsUnavailable(status)) << status;
+  const std::string why =
+      "refused the server 127.0.0.1 (security.server_name): its certificate, of \"server\", is for "
+      "localhost, 127.0.0.1, ::1, not for sdp";
+  EXPECT_THAT(status.message(), HasSubstr(why));
+  EXPECT_THAT(client_lines_.All(), Contains(why));
+  // A stranger's certificate has whatever name he likes.
+  CertificateOptions same_name = ForLoopback("worker-0");
+  same_name.hosts = {"sdp"};
+  theirs_.Certify(same_name);
+  const absl::Status strange =
+      Ask(Serve(Load(theirs_.For("worker-0"), &server_lines_)), Load(files, &client_lines_));
+  EXPECT_THAT(strange.message(), HasSubstr("signed by \"theirs\""));
+}
+
+TEST_F(IdentityTest, ServerName_ThatItsOwnCertificateLacks_DoesNotListen) {
+  RunConfig::Security files = ours_.For("server");
+  files.set_server_name("sdp");
+  const absl::Status status =
+      RpcServer::Start("127.0.0.1:0", Load(files, &server_lines_), {&shard_}).status();
+  EXPECT_TRUE(absl::IsFailedPrecondition(status)) << status;
+  EXPECT_THAT(status.message(),
+              AllOf(HasSubstr("clients would refuse this server"), HasSubstr("server_name = sdp"),
+                    HasSubstr("is for localhost, 127.0.0.1, ::1, not for sdp")));
+}
+
+TEST_F(IdentityTest, ServerName_ThatIsNone_OrWithoutTls_IsRefused) {
+  RunConfig::Security files = ours_.For("server");
+  files.set_server_name("*.example.org");
+  const absl::Status status = LoadSecurity(files, {}, nullptr).status();
+  EXPECT_TRUE(absl::IsInvalidArgument(status)) << status;
+  EXPECT_THAT(status.message(), HasSubstr("security.server_name = \"*.example.org\""));
+  RunConfig::Security alone;
+  alone.set_server_name("sdp");
+  EXPECT_THAT(LoadSecurity(alone, {}, nullptr).status().message(),
+              HasSubstr("security.ca is missing"));
+}
+
 TEST_F(IdentityTest, AnotherToken_IsUnauthenticated_AndNobodySaysIt) {
   const std::string before = "another-token-of-a-cluster";
   Replace(folder_ / "token", before);
@@ -324,6 +387,49 @@ TEST_F(IdentityTest, NewFiles_CountFromTheNextConnectionOn) {
   Lines lines;
   const SecurityOptions trusts_the_new_one = Load(theirs_.For("worker-1"), &lines);
   EXPECT_EQ(AskUntilNot(absl::StatusCode::kUnavailable, address, trusts_the_new_one), kServed);
+  EXPECT_EQ(AskOn(channel), kServed);  // on the connection from before
+}
+
+// As Kubernetes updates a Secret's volume: the files are links through `..data`, a link to a
+// folder, and another link takes its place.
+TEST_F(IdentityTest, NewFilesBehindLinks_CountFromTheNextConnectionOn) {
+  const fs::path volume = folder_ / "volume";
+  fs::create_directories(volume);
+  const auto publish = [&](const std::string& version, ClusterFiles& of, const std::string& ca) {
+    const fs::path data = volume / version;
+    fs::create_directories(data);
+    fs::copy_file(of.folder() / "server.key", data / "sdp.key");
+    fs::copy_file(of.folder() / "server.crt", data / "sdp.crt");
+    fs::copy_file(ours_.folder() / "token", data / "token");
+    std::ofstream(data / "ca.crt") << ca;
+    fs::create_directory_symlink(version, volume / "..data_tmp");
+    fs::rename(volume / "..data_tmp", volume / "..data");
+  };
+  publish("..1", ours_, ours_.authority().certificate);
+  RunConfig::Security files;
+  const auto link = [&](const char* name) {
+    fs::create_symlink(fs::path("..data") / name, volume / name);
+    return (volume / name).string();
+  };
+  files.set_ca(link("ca.crt"));
+  files.set_cert(link("sdp.crt"));
+  files.set_key(link("sdp.key"));
+  files.set_token(link("token"));
+  const SecurityOptions pod = Load(files, &server_lines_);
+  const std::string address = Serve(pod);
+  const auto channel = MakeChannel(address, pod).value();
+  ASSERT_EQ(AskOn(channel), kServed);
+
+  theirs_.Certify(ForLoopback("server"));
+  theirs_.Certify(ForLoopback("worker-1"));
+  fs::copy_file(ours_.folder() / "token", theirs_.folder() / "token",
+                fs::copy_options::overwrite_existing);
+  publish("..2", theirs_, theirs_.authority().certificate);
+  fs::remove_all(volume / "..1");
+  Lines lines;
+  const SecurityOptions trusts_the_new_one = Load(theirs_.For("worker-1"), &lines);
+  EXPECT_EQ(AskUntilNot(absl::StatusCode::kUnavailable, address, trusts_the_new_one), kServed);
+  EXPECT_EQ(AskUntilNot(absl::StatusCode::kUnavailable, address, pod), kServed);  // as a client
   EXPECT_EQ(AskOn(channel), kServed);  // on the connection from before
 }
 

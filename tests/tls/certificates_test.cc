@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "absl/strings/str_cat.h"
 #include "common/tls/verify.h"
 
 namespace sdp {
@@ -54,6 +55,24 @@ TEST_F(CertificatesTest, AnotherHost_SaysForWhichItIs) {
     EXPECT_THAT(status.message(),
                 AllOf(HasSubstr("\"worker-0\", is for shard-0.sdp.svc, 127.0.0.1, fd00::1"),
                       HasSubstr(absl::StrCat("not for ", host))));
+  }
+}
+
+TEST_F(CertificatesTest, ServerNames_AreDnsNames_WithoutWildcard) {
+  for (const char* name : {"sdp", "shard-0.sdp.svc", "a_b.example.org", "10.0.0.1"})
+    EXPECT_TRUE(CheckServerName(name).ok()) << name;
+  const std::string label(60, 'a'), long_label = absl::StrCat(label, label);
+  const std::string long_name =
+      absl::StrCat(label, ".", label, ".", label, ".", label, ".b.cdef.ghij");
+  for (const std::string& name :
+       {std::string(""), std::string("*"), std::string("*.sdp"), std::string(".sdp"),
+        std::string("sdp."), std::string("a..b"), std::string("sdp:7000"), std::string("sd p"),
+        std::string("sdp\n"), std::string("::1"), std::string("sdp\0x", 5), long_label,
+        long_name}) {
+    const absl::Status status = CheckServerName(name);
+    EXPECT_TRUE(absl::IsInvalidArgument(status)) << name;
+    EXPECT_THAT(status.message(),
+                AllOf(HasSubstr("security.server_name = \""), HasSubstr("a DNS name is allowed")));
   }
 }
 
