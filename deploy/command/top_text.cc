@@ -22,6 +22,7 @@ using Lines = std::vector<std::string>;
 constexpr int kWidestBar = 60;
 constexpr double kSilentSec = 5;  // five heartbeats
 constexpr size_t kMostEvents = 6;
+constexpr size_t kLow = 16;  // a screen of fewer lines is for members rather than for what they do
 
 // Items beside each other, as many as fit into a line; those that follow begin further right.
 void AddWrapped(const std::vector<std::string>& items, const char* between, size_t width,
@@ -85,32 +86,34 @@ std::string Waiting(const proto::RunStatus& run) {
   const bool timed = run.waits_size() > 0 && run.waits(0).who() == "the run";
   const double since = timed ? run.waits(0).since_sec() : 0;
   if (run.waiting_for().empty() || (run.phase() == "training" && since < 2)) return "";
-  const char* const label = run.phase() == "over" ? "" : "WAITS ";
-  return absl::StrCat(label, since >= 2 ? absl::StrCat(SecondsText(since), ": ") : "",
-                      run.waiting_for());
+  return since >= 2 ? absl::StrCat(run.waiting_for(), ", for ", SecondsText(since))
+                    : run.waiting_for();
 }
 
-void AddHead(const proto::RunStatus& run, size_t width, Lines* lines) {
+void AddHead(const proto::RunStatus& run, size_t width, bool low, Lines* lines) {
   const double done = static_cast<double>(run.committed() + 1);
   const double share = run.steps() > 0 ? done / static_cast<double>(run.steps()) : 0;
   AddWrapped(
       {run.run_dir(), run.phase(), absl::StrFormat("%d/%d steps", run.committed() + 1, run.steps()),
        absl::StrFormat("%.0f%%", 100 * share),
-       run.has_eta_sec() ? absl::StrCat("eta ", SecondsText(run.eta_sec())) : ""},
+       run.has_eta_sec() && run.phase() != "paused"
+           ? absl::StrCat("eta ", SecondsText(run.eta_sec()))
+           : ""},
       "  ", width, lines);
-  lines->push_back(Bar(share, width));
+  if (!low) lines->push_back(Bar(share, width));
   AddText(Waiting(run), width, lines);
   for (const std::string& error :
        {run.checkpoint_error(), run.events_error(), run.curves_error()}) {
-    if (!error.empty()) AddText(absl::StrCat("ERROR ", error), width, lines);
+    if (!error.empty()) AddText(absl::StrCat("ERROR: ", error), width, lines);
   }
-  AddWrapped({run.has_loss() ? absl::StrFormat("loss %.4f", run.loss()) : "",
-              run.has_full_loss() ? absl::StrFormat("full model's %.4f (step %d)", run.full_loss(),
-                                                    run.full_loss_step())
-                                  : "",
-              run.tokens_per_sec() > 0 ? absl::StrFormat("%.0f tok/s", run.tokens_per_sec()) : ""},
-             "  ", width, lines);
-  AddWrapped(Split(run.step_times()), "  ", width, lines);
+  AddWrapped(
+      {run.has_loss() ? absl::StrFormat("loss %.4f", run.loss()) : "",
+       run.has_full_loss()
+           ? absl::StrFormat("full model %.4f at step %d", run.full_loss(), run.full_loss_step())
+           : "",
+       run.tokens_per_sec() > 0 && !low ? absl::StrFormat("%.0f tok/s", run.tokens_per_sec()) : ""},
+      "  ", width, lines);
+  if (!low) AddWrapped(Split(run.step_times()), "  ", width, lines);
   AddWrapped({States("workers", run.all_workers()), States("shards", run.all_shards()),
               run.has_checkpoint() ? absl::StrCat("checkpoint of step ", run.checkpoint(), ", ",
                                                   SecondsText(run.checkpoint_age_sec()), " ago")
@@ -223,7 +226,7 @@ std::string TopText(const proto::RunStatus& run, int width, int height) {
   const auto wide = static_cast<size_t>(std::max(width, 12));
   const auto high = static_cast<size_t>(std::max(height, 1));
   Lines lines;
-  AddHead(run, wide, &lines);
+  AddHead(run, wide, high < kLow, &lines);
   AddMembers(run, wide, &lines);
   const size_t hidden = static_cast<size_t>(run.members_left_out()) +
                         (lines.size() > high ? lines.size() - high + 1 : 0);

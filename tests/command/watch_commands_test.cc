@@ -125,13 +125,14 @@ TEST(TopTextTest, Paused_SaysWhyAtOnce_TrainingOnlyOnceItWaits) {
   run.mutable_waits(0)->set_since_sec(0.5);
   EXPECT_THAT(TopText(run, 80, 100), Not(HasSubstr("waits for worker-7")));
   run.mutable_waits(0)->set_since_sec(5);
-  EXPECT_THAT(TopText(run, 80, 100), HasSubstr("\nWAITS 5.0s: step 50 waits for worker-7\n"));
+  EXPECT_THAT(TopText(run, 80, 100), HasSubstr("\nstep 50 waits for worker-7, for 5.0s\n"));
   run.set_phase("paused");
   run.set_waiting_for("paused before step 50: 2 workers, at least 3 are needed");
   run.mutable_waits(0)->set_since_sec(0.5);
   EXPECT_THAT(TopText(run, 80, 100),
-              HasSubstr("\nWAITS paused before step 50: 2 workers, at least 3 are needed\n"));
-  EXPECT_THAT(TopText(run, 40, 100), HasSubstr("\n  at least 3 are needed\n")) << "broken, not cut";
+              HasSubstr("\npaused before step 50: 2 workers, at least 3 are needed\n"));
+  EXPECT_THAT(TopText(run, 40, 100), HasSubstr("workers, at\n  least 3 are needed\n"))
+      << "broken, not cut";
 }
 
 TEST(TopTextTest, SaysWhatHappened_WhereThereIsRoom) {
@@ -150,6 +151,8 @@ TEST(TopTextTest, FitsTheScreen_AndSaysWhatDoesNot) {
   proto::RunStatus run = TrainingRun();
   run.set_members_left_out(5);
   const std::string text = TopText(run, 40, 10);
+  EXPECT_THAT(text, AllOf(HasSubstr("50/100 steps"), HasSubstr("worker-7 "), Not(HasSubstr("[#"))))
+      << "a low screen is for members";
   const std::vector<std::string> lines = absl::StrSplit(text, '\n');
   EXPECT_EQ(lines.size(), 11u);  // and the empty one behind the last newline
   for (const std::string& line : lines) EXPECT_LE(line.size(), 40u);
