@@ -6,9 +6,9 @@
 #include <cstdio>
 #include <cstdlib>
 #include <limits>
-#include <string>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
 #include "absl/time/clock.h"
 #include "common/base/mutex.h"
 
@@ -29,6 +29,7 @@ struct FrameInfo {
 #define SDP_HPACK_PARSE                                                                    \
   "_Z31grpc_chttp2_header_parser_parsePvP21grpc_chttp2_transportP18grpc_chttp2_streamRK10" \
   "grpc_slicei"
+#define SDP_RESET "_Z41grpc_chttp2_rst_stream_parser_begin_frameP29grpc_chttp2_rst_stream_parserjh"
 #define SDP_STREAM_MAP_SIZE "_Z27grpc_chttp2_stream_map_sizeP22grpc_chttp2_stream_map"
 
 // Ours, which take the place of those.
@@ -37,34 +38,56 @@ void BeginFrame(void* parser, void* metadata, uint32_t limit, uint8_t boundary, 
                 FrameInfo info) SDP_INSTEAD_OF(SDP_HPACK_BEGIN_FRAME);
 absl::Status Parse(void* parser, grpc_chttp2_transport* transport, grpc_chttp2_stream* stream,
                    const grpc_slice& slice, int is_last) SDP_INSTEAD_OF(SDP_HPACK_PARSE);
+absl::Status BeginReset(void* parser, uint32_t length, uint8_t flags) SDP_INSTEAD_OF(SDP_RESET);
 size_t StreamMapSize(grpc_chttp2_stream_map* map) SDP_INSTEAD_OF(SDP_STREAM_MAP_SIZE);
 
 namespace sdp {
 
+namespace {
+
+constexpr size_t kMostPeers = 1 << 16;
+
+absl::Status TooMuch(int64_t most, absl::string_view what) {
+  return absl::ResourceExhaustedError(absl::StrCat("a peer sent more than ", most, " ", what));
+}
+
+}  // namespace
+
+void Http2Limits::Second::Add(absl::Time now) {
+  const int64_t second = absl::ToUnixSeconds(now);
+  if (number != second) count = 0;
+  number = second;
+  ++count;
+}
+
 void Http2Limits::BeginFrame(const void* connection, const Frame& frame, absl::Time now) {
-  constexpr size_t kMostPeers = 1 << 16;
   if (peers_.size() >= kMostPeers) peers_.clear();
   Peer& peer = peers_[connection];
   const bool begins = frame.of_known_call && !peer.open;
   if (begins) peer.bytes = 0;
   peer.open = frame.of_known_call && !frame.ends_headers;
   peer.late = !frame.of_known_call;
-  const int64_t second = absl::ToUnixSeconds(now);
-  if (peer.second != second) peer.calls = 0;
-  peer.second = second;
-  if (begins && frame.on_server) ++peer.calls;
+  if (begins && frame.on_server) peer.calls.Add(now);
 }
 
 absl::Status Http2Limits::Count(const void* connection, size_t bytes) {
   Peer& peer = peers_[connection];
   peer.bytes += bytes;
   const size_t most = peer.late ? kMostLateBytes : kMostHeaderBytes;
-  std::string what;
-  if (peer.bytes > most) what = absl::StrCat(most, " bytes of headers");
-  if (peer.calls > kMostCalls) what = absl::StrCat(kMostCalls, " calls in a second");
-  if (what.empty()) return absl::OkStatus();
-  peers_.erase(connection);
-  return absl::ResourceExhaustedError(absl::StrCat("a peer sent more than ", what));
+  absl::Status status;
+  if (peer.bytes > most) status = TooMuch(static_cast<int64_t>(most), "bytes of headers");
+  if (peer.calls.count > kMostCalls) status = TooMuch(kMostCalls, "calls in a second");
+  if (!status.ok()) peers_.erase(connection);
+  return status;
+}
+
+absl::Status Http2Limits::Reset(const void* resets, absl::Time now) {
+  if (resets_.size() >= kMostPeers) resets_.clear();
+  Second& second = resets_[resets];
+  second.Add(now);
+  if (second.count <= kMostResets) return absl::OkStatus();
+  resets_.erase(resets);
+  return TooMuch(kMostResets, "resets of calls in a second");
 }
 
 namespace {
@@ -86,6 +109,7 @@ Function* GrpcsOwn(const char* name) {
 struct Own {
   decltype(BeginFrame)* begin_frame = GrpcsOwn<decltype(BeginFrame)>(SDP_HPACK_BEGIN_FRAME);
   decltype(Parse)* parse = GrpcsOwn<decltype(Parse)>(SDP_HPACK_PARSE);
+  decltype(BeginReset)* begin_reset = GrpcsOwn<decltype(BeginReset)>(SDP_RESET);
   decltype(StreamMapSize)* map_size = GrpcsOwn<decltype(StreamMapSize)>(SDP_STREAM_MAP_SIZE);
 };
 const Own& Grpc() {
@@ -96,7 +120,7 @@ const Own& Grpc() {
 }  // namespace
 
 void LimitHttp2() {
-  if (Grpc().begin_frame && Grpc().parse && Grpc().map_size) return;
+  if (Grpc().begin_frame && Grpc().parse && Grpc().begin_reset && Grpc().map_size) return;
   std::fputs("libgrpc lacks functions of gRPC 1.51 that bound what peers send\n", stderr);
   std::abort();
 }
@@ -124,6 +148,15 @@ absl::Status Parse(void* parser, grpc_chttp2_transport* transport, grpc_chttp2_s
     if (!status.ok()) return status;
   }
   return sdp::Grpc().parse(parser, transport, stream, slice, is_last);
+}
+
+absl::Status BeginReset(void* parser, uint32_t length, uint8_t flags) {
+  {
+    sdp::MutexLock lock(&sdp::Connections().mutex);
+    const absl::Status status = sdp::Connections().limits.Reset(parser, absl::Now());
+    if (!status.ok()) return status;
+  }
+  return sdp::Grpc().begin_reset(parser, length, flags);
 }
 
 // Of calls under way on a connection, which gRPC compares with what the peer has acknowledged: no

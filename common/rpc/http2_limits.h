@@ -26,8 +26,10 @@ class Http2Limits {
   static constexpr size_t kMostHeaderBytes = 16 << 10;
   // Of calls that are over on this side, one after the other: who gave many up hears of them late.
   static constexpr size_t kMostLateBytes = 1 << 20;
-  // On one connection, in a second. A step takes a member three.
-  static constexpr int kMostCalls = 3000;
+  // On one connection, in a second. Calls one after the other come to 4,000, by what a round trip
+  // takes; who gives so many up is no member.
+  static constexpr int kMostCalls = 10'000;
+  static constexpr int kMostResets = 1000;
 
   struct Frame {
     bool ends_headers = true;
@@ -38,19 +40,27 @@ class Http2Limits {
   // A piece of the newest frame. ResourceExhausted - that is too much: the connection has to end,
   // and is forgotten.
   absl::Status Count(const void* connection, size_t bytes);
+  // A call is taken back. `resets` stands for the connection, and differs from `connection` above.
+  absl::Status Reset(const void* resets, absl::Time now);
 
  private:
+  struct Second {
+    int64_t number = 0;
+    int count = 0;
+
+    void Add(absl::Time now);
+  };
   struct Peer {
     size_t bytes = 0;   // of the headers that come now
     bool open = false;  // they go on in the next frame
     bool late = false;
-    int64_t second = 0;
-    int calls = 0;  // in it
+    Second calls;
   };
 
   // Of connections that ended in order nobody says so: all are forgotten once there are more than a
   // process may have.
   absl::flat_hash_map<const void*, Peer> peers_;
+  absl::flat_hash_map<const void*, Second> resets_;
 };
 
 // Puts these limits in front of gRPC's reader, for all connections of the process. gRPC's interface

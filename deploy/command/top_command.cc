@@ -3,6 +3,9 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include <filesystem>
+#include <string>
+
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
 #include "common/base/status.h"
@@ -48,19 +51,27 @@ absl::Status RunTopCommand(const TopCommand& command, std::ostream& out) {
   request.mutable_options()->set_interval_sec(command.interval_sec);
   int frames = 0;
   if (ScreenNow().terminal) out << kClear;
-  return WatchRunStatus(address, command.security, request, [&](const proto::RunStatus& run) {
-    const Screen screen = ScreenNow();
-    const std::string text = TopText(run, screen.width, screen.height);
-    const bool last = run.phase() == "over" || ++frames == command.frames;
-    if (screen.terminal) {
-      Draw(text, out);
-      if (!last) out << kHowToLeave;
-    } else {
-      out << text << '\n';
-    }
-    out << std::flush;
-    return !last;
-  });
+  const absl::Status watched =
+      WatchRunStatus(address, command.security, request, [&](const proto::RunStatus& run) {
+        const Screen screen = ScreenNow();
+        const std::string text = TopText(run, screen.width, screen.height);
+        const bool last = run.phase() == "over" || ++frames == command.frames;
+        if (screen.terminal) {
+          Draw(text, out);
+          if (!last) out << kHowToLeave;
+        } else {
+          out << text << '\n';
+        }
+        out << std::flush;
+        return !last;
+      });
+  if (!absl::IsUnavailable(watched) || !std::filesystem::is_directory(command.target))
+    return watched;
+  const auto owner = RunOwner(command.target);
+  if (!owner.ok() || *owner) return watched;
+  return absl::FailedPreconditionError(
+      absl::StrCat("no process has the run in ", command.target, " any more: sdp status ",
+                   command.target, " says how it ended (", watched.message(), ")"));
 }
 
 }  // namespace sdp

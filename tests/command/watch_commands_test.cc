@@ -175,5 +175,17 @@ TEST(TopCommandTest, DrawsUntilTheRunIsOver_OrEnoughIsDrawn) {
   EXPECT_THAT(out.str(), AllOf(HasSubstr("50/100"), Not(HasSubstr("51/100"))));
 }
 
+TEST(TopCommandTest, OfARunThatIsOver_SaysWhereToLook) {
+  TempFolder folder;
+  WriteAll(folder / "coordinator.address", absl::StrCat("unix:", folder / "nobody", "\n"));
+  WriteAll(folder / "lock", "");
+  std::ostringstream out;
+  TopCommand command;
+  command.target = folder.path();
+  const absl::Status status = RunTopCommand(command, out);
+  EXPECT_TRUE(absl::IsFailedPrecondition(status)) << status;
+  EXPECT_THAT(status.message(), HasSubstr(absl::StrCat("sdp status ", folder.path())));
+}
+
 }  // namespace
 }  // namespace sdp

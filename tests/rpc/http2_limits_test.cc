@@ -7,6 +7,7 @@
 #include <string>
 
 #include "absl/time/clock.h"
+#include "common/rpc/channel.h"
 #include "common/rpc/server.h"
 #include "proto/shard.grpc.pb.h"
 #include "tests/rpc/http2_peer.h"
@@ -73,6 +74,15 @@ TEST(Http2LimitsTest, TooManyCallsInASecond_OfServersOnly) {
   EXPECT_TRUE(absl::IsResourceExhausted(calls(1, true)));
 }
 
+TEST(Http2LimitsTest, TooManyResetsInASecond) {
+  Http2Limits limits;
+  for (int i = 0; i < Http2Limits::kMostResets; ++i) {
+    ASSERT_TRUE(limits.Reset(Connection(1), kNow).ok());
+    ASSERT_TRUE(limits.Reset(Connection(2), kNow + absl::Seconds(i)).ok());
+  }
+  EXPECT_TRUE(absl::IsResourceExhausted(limits.Reset(Connection(1), kNow)));
+}
+
 // That the limits are in gRPC's way.
 class Http2ServerTest : public testing::Test {
  protected:
@@ -103,11 +113,21 @@ TEST_F(Http2ServerTest, HeadersWithoutEnd_EndTheConnection) {
 TEST_F(Http2ServerTest, CallsBegunAndTakenBack_EndTheConnection) {
   bool open = true;
   int calls = 0;
-  for (; open && calls < 100'000; ++calls) {
+  for (; open && calls < Http2Limits::kMostCalls; ++calls) {
     const uint32_t stream = 2 * static_cast<uint32_t>(calls) + 1;
     open = peer_.Send(Headers(stream, CallHeaders(kMethod)) + Reset(stream));
   }
   EXPECT_TRUE(peer_.AwaitEnd());
+}
+
+TEST_F(Http2ServerTest, CallsOneAfterTheOther_MayBeAsManyAsThereIsTimeFor) {
+  const auto stub = proto::Shard::NewStub(MakeChannel(server_->address(), {}).value());
+  for (const absl::Time end = absl::Now() + absl::Milliseconds(1500); absl::Now() < end;) {
+    grpc::ClientContext context;
+    proto::ControlResponse response;
+    const grpc::Status status = stub->Finish(&context, {}, &response);
+    ASSERT_EQ(status.error_code(), grpc::StatusCode::UNIMPLEMENTED) << status.error_message();
+  }
 }
 
 // Who does not acknowledge the server's settings, as this peer, has no limit of gRPC's.
