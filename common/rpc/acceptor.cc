@@ -20,6 +20,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
+#include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "common/base/status.h"
 #include "common/rpc/channel.h"
@@ -29,7 +30,9 @@ namespace {
 
 // Descriptors that connections from outside leave free, if the process may have four times as many.
 constexpr int kDescriptorsKept = 64;
-// Until descriptors may be free again.
+// Connections that wait for their turn: at the default pace for 2.6 s.
+constexpr int kBacklog = 512;
+// Until descriptors may be free again, or more connections may begin.
 constexpr absl::Duration kPause = absl::Milliseconds(100);
 
 using Addresses = std::unique_ptr<addrinfo, void (*)(addrinfo*)>;
@@ -73,7 +76,7 @@ int ListenOn(const addrinfo& to, bool is_only) {
   Set(fd, IPPROTO_TCP, TCP_USER_TIMEOUT,
       static_cast<int>(absl::ToInt64Milliseconds(kKeepaliveTimeout)));
   socklen_t size = to.ai_addrlen;
-  if (bind(fd, to.ai_addr, size) == 0 && listen(fd, SOMAXCONN) == 0 &&
+  if (bind(fd, to.ai_addr, size) == 0 && listen(fd, kBacklog) == 0 &&
       getsockname(fd, to.ai_addr, &size) == 0)
     return fd;
   const int error = errno;
@@ -95,11 +98,28 @@ bool IsOneTooMany(int descriptor) {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Acceptor>> Acceptor::Listen(const std::string& address) {
+ConnectionPace::Limits ConnectionPace::OfThisMachine() {
+  Limits limits;
+  limits.per_sec *= std::max(1u, std::thread::hardware_concurrency());
+  return limits;
+}
+
+bool ConnectionPace::Take(absl::Time now) {
+  // A clock that was set back adds nothing.
+  const double passed = absl::ToDoubleSeconds(std::max(now - then_, absl::ZeroDuration()));
+  left_ = std::min(limits_.burst, left_ + passed * limits_.per_sec);
+  then_ = now;
+  if (left_ < 1) return false;
+  left_ -= 1;
+  return true;
+}
+
+absl::StatusOr<std::unique_ptr<Acceptor>> Acceptor::Listen(const std::string& address,
+                                                           const ConnectionPace::Limits& pace) {
   SDP_ASSIGN_OR_RETURN(const Addresses found, Resolve(address));
   const int wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   if (wake < 0) return CannotListen(address, strerror(errno));
-  std::unique_ptr<Acceptor> acceptor(new Acceptor(wake));
+  std::unique_ptr<Acceptor> acceptor(new Acceptor(wake, pace));
   in_port_t port = *PortOf(found->ai_addr);
   int error = 0;
   for (addrinfo* one = found.get(); one != nullptr; one = one->ai_next) {
@@ -156,6 +176,11 @@ void Acceptor::Run() {
 }
 
 bool Acceptor::AcceptOne(int listener) {
+  if (!pace_.Take(absl::Now())) {
+    gpr_log(GPR_ERROR, "new connections wait: too many come, %s takes %.0f of them a second",
+            address_.c_str(), pace_.limits().per_sec);
+    return false;
+  }
   const int connection = accept4(listener, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
   if (connection < 0) {
     // Else it was gone before it was taken.

@@ -5,6 +5,7 @@
 
 #include "common/base/status.h"
 #include "common/rpc/grpc_log.h"
+#include "common/rpc/http2_limits.h"
 #include "common/rpc/identity.h"
 
 namespace sdp {
@@ -19,6 +20,7 @@ int Millis(absl::Duration duration) {
 void KeepGrpc() {
   [[maybe_unused]] static const bool kept = [] {
     LimitGrpcLog();
+    LimitHttp2();
     grpc_init();
     return true;
   }();

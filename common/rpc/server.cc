@@ -11,14 +11,13 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/status.h"
 #include "common/rpc/channel.h"
+#include "common/rpc/http2_limits.h"
 
 namespace sdp {
 namespace {
 
 // What gRPC may buffer for all connections of a server together; beyond it, it stops reading.
 constexpr size_t kBufferBytes = size_t{1} << 30;
-// A member has two streams and a few calls under way; who wants more waits.
-constexpr int kMaxCallsPerConnection = 128;
 // Of gRPC's reflection, the only service that takes a thread for each call: who wants more is
 // refused.
 constexpr int kMaxSyncThreads = 8;

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
-#include <nlohmann/json.hpp>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -12,12 +11,11 @@
 #include "common/base/allocated.h"
 #include "common/base/hash.h"
 #include "common/control/convert.h"
+#include "deploy/command/event_line.h"
 #include "deploy/command/text_table.h"
 
 namespace sdp {
 namespace {
-
-using Json = nlohmann::ordered_json;
 
 std::string Header(const proto::RunStatus& run) {
   std::string text = absl::StrFormat("run %s: %s, %d/%d steps complete, generation %d, plan %s\n",
@@ -205,24 +203,13 @@ std::string Shards(const std::vector<ShardAnswer>& shards) {
   return absl::StrCat(rows.size() == 1 ? "" : TableText(rows), silent);
 }
 
-// An event as it stands in events.jsonl. A line of another version may lack a key.
-Json EventOf(const std::string& line) {
-  Json json = Json::parse(line, /*cb=*/nullptr, /*allow_exceptions=*/false);
-  return json.is_object() ? json : Json::object();
-}
-
-std::string TextOf(const Json& event, const char* key) {
-  const auto value = event.find(key);
-  return value != event.end() && value->is_string() ? value->get<std::string>() : "-";
-}
-
 // The newest ones; --json has more of them.
 std::string Events(const proto::RunStatus& run) {
   constexpr int kShown = 10;
   std::vector<Row> rows;
   for (int i = std::max(0, run.events_size() - kShown); i < run.events_size(); ++i) {
-    const Json event = EventOf(run.events(i));
-    rows.push_back({TextOf(event, "time"), TextOf(event, "text")});
+    const EventLine event = ReadEventLine(run.events(i));
+    rows.push_back({event.time, event.text});
   }
   return absl::StrCat(rows.empty() ? "" : "\nnewest events\n", TableText(rows),
                       run.events_error().empty() ? "" : "ERROR: ", run.events_error(),

@@ -3,6 +3,11 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include <filesystem>
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
 #include "common/base/status.h"
 #include "deploy/command/run_calls.h"
 #include "deploy/command/run_files.h"
@@ -11,7 +16,10 @@
 namespace sdp {
 namespace {
 
-constexpr char kHomeAndClear[] = "\x1b[H\x1b[2J";
+// Codes of terminals. What is drawn over what was there does not flicker.
+constexpr char kClear[] = "\x1b[2J", kHome[] = "\x1b[H", kClearLine[] = "\x1b[K",
+               kClearBelow[] = "\x1b[J";
+constexpr char kHowToLeave[] = "Ctrl-C leaves; the run goes on";
 
 struct Screen {
   bool terminal = false;
@@ -24,9 +32,15 @@ Screen ScreenNow() {
   screen.terminal = isatty(STDOUT_FILENO) != 0;
   if (screen.terminal && ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0) {
     screen.width = size.ws_col;
-    screen.height = size.ws_row - 1;  // the cursor's line
+    screen.height = size.ws_row - 1;  // the last line says how to leave
   }
   return screen;
+}
+
+void Draw(const std::string& text, std::ostream& out) {
+  out << kHome;
+  out << absl::StrReplaceAll(text, {{"\n", absl::StrCat(kClearLine, "\n")}});
+  out << kClearBelow;
 }
 
 }  // namespace
@@ -36,13 +50,28 @@ absl::Status RunTopCommand(const TopCommand& command, std::ostream& out) {
   proto::WatchStatusRequest request;
   request.mutable_options()->set_interval_sec(command.interval_sec);
   int frames = 0;
-  return WatchRunStatus(address, command.security, request, [&](const proto::RunStatus& run) {
-    const Screen screen = ScreenNow();
-    if (screen.terminal) out << kHomeAndClear;
-    out << TopText(run, screen.width, screen.height) << (screen.terminal ? "" : "\n") << std::flush;
-    ++frames;
-    return run.phase() != "over" && frames != command.frames;
-  });
+  if (ScreenNow().terminal) out << kClear;
+  const absl::Status watched =
+      WatchRunStatus(address, command.security, request, [&](const proto::RunStatus& run) {
+        const Screen screen = ScreenNow();
+        const std::string text = TopText(run, screen.width, screen.height);
+        const bool last = run.phase() == "over" || ++frames == command.frames;
+        if (screen.terminal) {
+          Draw(text, out);
+          if (!last) out << kHowToLeave;
+        } else {
+          out << text << '\n';
+        }
+        out << std::flush;
+        return !last;
+      });
+  if (!absl::IsUnavailable(watched) || !std::filesystem::is_directory(command.target))
+    return watched;
+  const auto owner = RunOwner(command.target);
+  if (!owner.ok() || *owner) return watched;
+  return absl::FailedPreconditionError(
+      absl::StrCat("no process has the run in ", command.target, " any more: sdp status ",
+                   command.target, " says how it ended (", watched.message(), ")"));
 }
 
 }  // namespace sdp

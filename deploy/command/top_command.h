@@ -19,7 +19,8 @@ struct TopCommand {
   int frames = 0;  // 0: until the run is over
 };
 
-// OK - the run is over, or `frames` were drawn. Errors: run_calls.h.
+// OK - the run became over, or `frames` were drawn. FailedPrecondition - it was over before, as far
+// as can be seen from here. Other errors: run_calls.h.
 absl::Status RunTopCommand(const TopCommand& command, std::ostream& out);
 
 }  // namespace sdp

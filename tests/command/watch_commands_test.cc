@@ -78,6 +78,7 @@ proto::RunStatus TrainingRun() {
   run.set_steps(100);
   run.mutable_step_times()->set_elapsed_sec(0.5);
   run.mutable_step_times()->set_forward_sec(0.25);
+  run.mutable_step_times()->set_pull_sec(0.75);  // from before the last step ended
   (*run.mutable_all_workers()->mutable_states())["training"] = 12;
   for (int i = 0; i < 12; ++i) {
     proto::RunStatus::Member* const worker = run.add_members();
@@ -94,9 +95,9 @@ proto::RunStatus TrainingRun() {
 
 TEST(TopTextTest, HasHeadSplitAndTheWorstMembersFirst) {
   const std::string text = TopText(TrainingRun(), 200, 100);
-  EXPECT_THAT(text, AllOf(HasSubstr("training  [############............] 50/100 steps"),
-                          HasSubstr("step    0.500 s: pull-wait 0%  forward 50%"),
-                          HasSubstr("workers 12 training")));
+  EXPECT_THAT(text, AllOf(HasSubstr("runs/a  training  50/100 steps  50%\n[#####"),
+                          HasSubstr("a step takes 0.500 s  waiting for values 75%  forward 25%"),
+                          HasSubstr("workers: 12 training"), Not(HasSubstr("newest events"))));
   const size_t silent = text.find("worker-7 "), waiting = text.find("worker-3 "),
                first = text.find("worker-0 "), second = text.find("worker-2 "),
                tenth = text.find("worker-10 ");
@@ -106,10 +107,52 @@ TEST(TopTextTest, HasHeadSplitAndTheWorstMembersFirst) {
   EXPECT_LT(second, tenth) << "by number, not by letters";
 }
 
+// Which step it is and who does what matter most.
+TEST(TopTextTest, Narrow_LeavesOutColumns_AndBreaksLines) {
+  const std::string whole = TopText(TrainingRun(), 120, 100),
+                    half = TopText(TrainingRun(), 60, 100),
+                    narrow = TopText(TrainingRun(), 40, 100);
+  EXPECT_THAT(whole, AllOf(HasSubstr("units"), HasSubstr("samples/s"), HasSubstr("predicted")));
+  EXPECT_THAT(half, AllOf(HasSubstr("doing"), HasSubstr("computing"), Not(HasSubstr("units"))));
+  EXPECT_THAT(narrow, AllOf(HasSubstr("50/100 steps"), HasSubstr("forward 25%"),
+                            HasSubstr("member     state     step")));
+}
+
+TEST(TopTextTest, Paused_SaysWhyAtOnce_TrainingOnlyOnceItWaits) {
+  proto::RunStatus run = TrainingRun();
+  run.set_waiting_for("step 50 waits for worker-7");
+  run.add_waits()->set_who("the run");
+  run.mutable_waits(0)->set_since_sec(0.5);
+  EXPECT_THAT(TopText(run, 80, 100), Not(HasSubstr("waits for worker-7")));
+  run.mutable_waits(0)->set_since_sec(5);
+  EXPECT_THAT(TopText(run, 80, 100), HasSubstr("\nstep 50 waits for worker-7, for 5.0s\n"));
+  run.set_phase("paused");
+  run.set_waiting_for("paused before step 50: 2 workers, at least 3 are needed");
+  run.mutable_waits(0)->set_since_sec(0.5);
+  EXPECT_THAT(TopText(run, 80, 100),
+              HasSubstr("\npaused before step 50: 2 workers, at least 3 are needed\n"));
+  EXPECT_THAT(TopText(run, 40, 100), HasSubstr("workers, at\n  least 3 are needed\n"))
+      << "broken, not cut";
+}
+
+TEST(TopTextTest, SaysWhatHappened_WhereThereIsRoom) {
+  proto::RunStatus run = TrainingRun();
+  run.add_events(
+      R"({"time":"2026-01-02T03:04:05.678Z","event":"lost","text":"worker-7 is lost: killed"})");
+  run.add_events(
+      R"({"time":"2026-01-02T03:04:06.678Z","event":"checkpoint","text":"checkpoint 40"})");
+  EXPECT_THAT(TopText(run, 80, 100),
+              AllOf(HasSubstr("\n\nnewest events (UTC)\n03:04:05  worker-7 is lost: killed\n"),
+                    Not(HasSubstr("checkpoint 40"))));
+  EXPECT_THAT(TopText(run, 80, 18), Not(HasSubstr("newest events")));
+}
+
 TEST(TopTextTest, FitsTheScreen_AndSaysWhatDoesNot) {
   proto::RunStatus run = TrainingRun();
   run.set_members_left_out(5);
   const std::string text = TopText(run, 40, 10);
+  EXPECT_THAT(text, AllOf(HasSubstr("50/100 steps"), HasSubstr("worker-7 "), Not(HasSubstr("[#"))))
+      << "a low screen is for members";
   const std::vector<std::string> lines = absl::StrSplit(text, '\n');
   EXPECT_EQ(lines.size(), 11u);  // and the empty one behind the last newline
   for (const std::string& line : lines) EXPECT_LE(line.size(), 40u);
@@ -130,6 +173,18 @@ TEST(TopCommandTest, DrawsUntilTheRunIsOver_OrEnoughIsDrawn) {
   command.frames = 1;
   EXPECT_EQ(RunTopCommand(command, out), absl::OkStatus());
   EXPECT_THAT(out.str(), AllOf(HasSubstr("50/100"), Not(HasSubstr("51/100"))));
+}
+
+TEST(TopCommandTest, OfARunThatIsOver_SaysWhereToLook) {
+  TempFolder folder;
+  WriteAll(folder / "coordinator.address", absl::StrCat("unix:", folder / "nobody", "\n"));
+  WriteAll(folder / "lock", "");
+  std::ostringstream out;
+  TopCommand command;
+  command.target = folder.path();
+  const absl::Status status = RunTopCommand(command, out);
+  EXPECT_TRUE(absl::IsFailedPrecondition(status)) << status;
+  EXPECT_THAT(status.message(), HasSubstr(absl::StrCat("sdp status ", folder.path())));
 }
 
 }  // namespace
