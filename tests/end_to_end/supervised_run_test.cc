@@ -73,6 +73,25 @@ TEST_F(SupervisedRunTest, SignalsEndProcesses_TheRunEndsWhenItIsDone) {
   EXPECT_EQ(audit.exit_status, 0) << audit.output;
 }
 
+// As deploy/README.md says: the run folder while the coordinator is away, and what was done after
+// that is done again, by members that know nothing of it.
+TEST_F(SupervisedRunTest, ABackupTakesThePlaceOfALostRun_ItGoesOn) {
+  const Outcome outcome = Bash(absl::StrCat(
+      "all() { start coordinator c; for i in 0 1; do start shard shard-$i; done; "
+      "start worker w-a; start worker w-b; }; all; lines 60; ",
+      "kill -TERM ${pid[c]}; ends c; cp -r run backup; start coordinator c; lines 120; ",
+      "kill -KILL ${pid[@]}; wait; ",
+      "[ $(wc -l < backup/metrics.jsonl) -lt $(wc -l < run/metrics.jsonl) ] && echo steps are "
+      "lost; ",
+      "rm -rf run; mv backup run; all; ends w-a; ends w-b; kill -TERM ${pid[c]}; ends c; "));
+  EXPECT_THAT(outcome.output, HasSubstr("steps are lost"));
+  EXPECT_THAT(outcome.output, HasSubstr("w-a ended with 0")) << outcome.output;
+  EXPECT_EQ(Metrics("run").back().value("step", 0), 800) << outcome.output;
+  EXPECT_NE(StateHash("run"), "") << outcome.output;
+  const Outcome audit = Shell(absl::StrCat(Program("sdp"), " audit run"));
+  EXPECT_EQ(audit.exit_status, 0) << audit.output << outcome.output;
+}
+
 TEST_F(SupervisedRunTest, Resume_IsForPeople) {
   const Outcome outcome = Shell(
       absl::StrCat(Program("sdp-coordinator"), " --config run.toml --supervised --resume latest"));
