@@ -84,9 +84,11 @@ absl::Status Http2Limits::Reset(const void* resets, absl::Time now) {
   if (resets_.size() >= kMostPeers) resets_.clear();
   Second& second = resets_[resets];
   second.Add(now);
-  if (second.count <= kMostResets) return absl::OkStatus();
+  all_resets_.Add(now);
+  const bool too_many_of_all = all_resets_.count > kMostResetsOfAll;
+  if (second.count <= kMostResets && !too_many_of_all) return absl::OkStatus();
   resets_.erase(resets);
-  return TooMuch(kMostResets, "resets of calls in a second");
+  return TooMuch(too_many_of_all ? kMostResetsOfAll : kMostResets, "resets of calls in a second");
 }
 
 namespace {

@@ -29,7 +29,9 @@ class Http2Limits {
   // On one connection, in a second. Calls one after the other come to 4,000, by what a round trip
   // takes; who gives so many up is no member.
   static constexpr int kMostCalls = 10'000;
-  static constexpr int kMostResets = 1000;
+  static constexpr int kMostResets = 100;
+  // On all connections: who gives calls up opens new ones too.
+  static constexpr int kMostResetsOfAll = 1000;
 
   struct Frame {
     bool ends_headers = true;
@@ -61,6 +63,7 @@ class Http2Limits {
   // process may have.
   absl::flat_hash_map<const void*, Peer> peers_;
   absl::flat_hash_map<const void*, Second> resets_;
+  Second all_resets_;
 };
 
 // Puts these limits in front of gRPC's reader, for all connections of the process. gRPC's interface

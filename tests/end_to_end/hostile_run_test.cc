@@ -35,11 +35,11 @@ namespace {
 using Speaks = Http2Peer::Speaks;
 
 constexpr int kPasses = 2;
-constexpr int kStretch = 20;  // steps of an attack, or of quiet
+constexpr int kStretch = 15;  // steps of an attack, or of quiet
 // A step of a stretch of attack may take, in the median, kSlower times what a quiet one takes and
 // kPause more: attackers and what they cost share two cores with the run. One that waits for an
 // attacker would take seconds: the shortest deadline of a connection is 5 s.
-constexpr double kSlower = 3, kPauseSec = 0.03, kLongestSec = 4;
+constexpr double kSlower = 3, kPauseSec = 0.15, kLongestSec = 4;
 // Of a role, in a stretch: a huge message and what becomes of it. Without limits it would be
 // hundreds.
 constexpr int64_t kMostGrowth = int64_t{64} << 20;

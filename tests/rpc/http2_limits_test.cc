@@ -74,13 +74,21 @@ TEST(Http2LimitsTest, TooManyCallsInASecond_OfServersOnly) {
   EXPECT_TRUE(absl::IsResourceExhausted(calls(1, true)));
 }
 
-TEST(Http2LimitsTest, TooManyResetsInASecond) {
+TEST(Http2LimitsTest, TooManyResetsInASecond_OfOneConnection) {
   Http2Limits limits;
-  for (int i = 0; i < Http2Limits::kMostResets; ++i) {
+  for (int i = 0; i < Http2Limits::kMostResets; ++i)
     ASSERT_TRUE(limits.Reset(Connection(1), kNow).ok());
-    ASSERT_TRUE(limits.Reset(Connection(2), kNow + absl::Seconds(i)).ok());
-  }
   EXPECT_TRUE(absl::IsResourceExhausted(limits.Reset(Connection(1), kNow)));
+  EXPECT_TRUE(limits.Reset(Connection(2), kNow).ok());
+  EXPECT_TRUE(limits.Reset(Connection(1), kNow + absl::Seconds(1)).ok());
+}
+
+TEST(Http2LimitsTest, TooManyResetsInASecond_OfAll) {
+  Http2Limits limits;
+  for (uintptr_t i = 1; i <= Http2Limits::kMostResetsOfAll; ++i)
+    ASSERT_TRUE(limits.Reset(Connection(i), kNow).ok());
+  EXPECT_TRUE(absl::IsResourceExhausted(limits.Reset(Connection(5000), kNow)));
+  EXPECT_TRUE(limits.Reset(Connection(1), kNow + absl::Seconds(1)).ok());
 }
 
 // That the limits are in gRPC's way.
