@@ -56,11 +56,8 @@ std::string Bar(double share, size_t width) {
 // "workers: 1 joining, 3 training".
 std::string States(const char* what, const proto::RunStatus::RoleCount& count) {
   std::vector<std::string> states;
-  int64_t all = 0;
-  for (const auto& [state, members] : count.states()) {
+  for (const auto& [state, members] : count.states())
     states.push_back(absl::StrCat(members, " ", state));
-    all += members;
-  }
   std::sort(states.begin(), states.end());
   return absl::StrCat(what, ": ", states.empty() ? "none" : absl::StrJoin(states, ", "));
 }

@@ -221,6 +221,25 @@ TEST(SampleAuditTest, ViewsThatCannotBe) {
   ExpectFirst(Check(records), 3, Incarnation(), {}, "view 2 is not the newest one");
 }
 
+// The coordinator was lost in between, and the next one has changed its mind.
+TEST(SampleAuditTest, AViewThatNoStepIsBoundTo_DoesNotCount) {
+  std::vector<Record> records = {Start(kFirst, 0),
+                                 View(1, {kWorker1, kWorker2}),
+                                 Bind(0, 1, 0),
+                                 Line(0),
+                                 View(2, {kWorker1}),
+                                 Bind(1, 1, 4),
+                                 Line(1),
+                                 View(3, {kWorker1}),
+                                 Bind(2, 3, 8),
+                                 Close(3, 3, 12),
+                                 Line(2),
+                                 Line(3)};
+  EXPECT_THAT(Check(records).first_findings, IsEmpty());
+  records[8] = Bind(2, 2, 8);
+  ExpectFirst(Check(records), 2, Incarnation(), {}, "view 2 is not the newest one");
+}
+
 TEST(SampleAuditTest, ExclusionsThatCannotBe) {
   std::vector<Record> records = ARunWithALoss();
   std::get<ExclusionRecord>(records[6]).number = 2;

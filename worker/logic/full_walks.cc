@@ -82,7 +82,10 @@ WorkerActions Worker::OnEvaluated(Step step, const absl::StatusOr<LossSum>& resu
   actions.evaluations.push_back({admission_.incarnation, step, result->loss_sum, result->terms,
                                  result->correct, *walk_->first_sample});
   last_evaluations_.push_back(actions.evaluations.back());
-  if (last_evaluations_.size() > kRepeatedReports) last_evaluations_.pop_front();
+  newest_evaluated_ = std::max(newest_evaluated_, step);
+  std::erase_if(last_evaluations_, [this](const EvaluationReport& report) {
+    return report.step + kStepsRepeated <= newest_evaluated_;
+  });
   StepState& state = steps_.at(walk_->step);
   walk_.reset();
   WalkOrBegin(state, &actions);

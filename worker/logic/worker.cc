@@ -255,7 +255,7 @@ void Worker::TryComplete(StepState& state, absl::Time now, WorkerActions* action
   report.pushed_bytes = state.pushed_bytes;
   actions->reports.push_back(report);
   last_reports_.push_back(report);
-  if (last_reports_.size() > kRepeatedReports) last_reports_.pop_front();
+  if (last_reports_.size() > size_t{kStepsRepeated}) last_reports_.pop_front();
   steps_.erase(report.step);
   if (end_.has_value() && steps_.empty()) actions->exit = end_;
 }

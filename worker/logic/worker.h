@@ -202,7 +202,7 @@ class Worker {
 
   // A step's line is written when all have reported and evaluated it; an evaluation that is done
   // again for a lost worker may take some steps.
-  static constexpr size_t kRepeatedReports = 8;
+  static constexpr Step kStepsRepeated = 8;
 
   const Options options_;
   const WorkerAdmission admission_;
@@ -216,7 +216,8 @@ class Worker {
   std::optional<FullWalk> walk_;       // under way
   std::optional<absl::Status> end_;    // there will be no more steps
   std::deque<StepReport> last_reports_;
-  std::deque<EvaluationReport> last_evaluations_;
+  std::vector<EvaluationReport> last_evaluations_;  // of these steps, whosever part it was
+  Step newest_evaluated_ = 0;
 };
 
 }  // namespace sdp

@@ -178,6 +178,7 @@ void WorkerService::SayReady() {
   client_->Ready(admission_.incarnation, options_.data, [this](const absl::Status& status) {
     if (!status.ok()) return End(Context(status, "ready"));
     started_ = true;
+    if (options_.board != nullptr) options_.board->HangUp(Status(absl::Now()), absl::Now());
     spdlog::info("ready");
     Do(worker_->Start());
   });

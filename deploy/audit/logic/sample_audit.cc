@@ -59,7 +59,7 @@ void SampleAudit::Take(const StartRecord& start) {
   committed_ = start.step - 1;
   closed_ = false;
   exclusions_ = 0;
-  view_ = {};
+  view_ = bound_view_ = {};
   excluded_.clear();
   since_the_binding_.clear();
   // Of what was done from here on nothing is left.
@@ -115,6 +115,8 @@ void SampleAudit::Take(const BindingRecord& binding) {
   if (t < next_step_) return at("it is bound a second time in its generation");
   if (t > next_step_) at(absl::StrCat("the step before it, ", next_step_, ", was never bound"));
   if (closed_) at("it is bound after the closing step");
+  // The coordinator that made a newer one was lost before it bound a step to it.
+  if (binding.view == bound_view_.view) view_ = bound_view_;
   if (binding.view != view_.view || view_.members.empty())
     at(absl::StrCat("view ", binding.view.value(), " is not the newest one"));
   const int64_t portions =
@@ -124,7 +126,7 @@ void SampleAudit::Take(const BindingRecord& binding) {
   CheckCursor(binding);
   OpenStep& step = open_[t];
   step.binding = binding;
-  step.view = view_;
+  step.view = bound_view_ = view_;
   step.before = state_;
   step.positions = state_.free.TakeLowest(binding.samples);
   for (const Range& range : step.positions) {

@@ -120,10 +120,10 @@ class SampleAudit {
   Step committed_ = -1;  // at least
   bool closed_ = false;
   int64_t exclusions_ = 0;
-  bool known_ = false;  // the state
-  State state_;         // before the next step
-  ViewRecord view_;
-  std::set<Incarnation> excluded_;         // that were members of the view or of an open step
+  bool known_ = false;              // the state
+  State state_;                     // before the next step
+  ViewRecord view_, bound_view_;    // the newest record, and what the newest step was bound to
+  std::set<Incarnation> excluded_;  // that were members of the view or of an open step
   std::vector<Return> since_the_binding_;  // came back
   std::map<Step, OpenStep> open_;
 
