@@ -230,6 +230,18 @@ TEST_F(CoordinatorServiceTest, Requests_OtherGenerationOrStranger_Refused) {
   EXPECT_EQ(
       Call(coordinator_.address(), &proto::Coordinator::Stub::BeginStep, begin, &binding).code(),
       absl::StatusCode::kFailedPrecondition);
+  proto::NotFinite lie;
+  lie.set_generation(1);
+  lie.set_worker(99);
+  lie.set_what("everything");
+  EXPECT_EQ(
+      Call(coordinator_.address(), &proto::Coordinator::Stub::ReportNotFinite, lie, &ack).code(),
+      absl::StatusCode::kFailedPrecondition);
+  proto::ReadyRequest ready;
+  ready.set_generation(1);
+  ready.set_worker(99);
+  EXPECT_EQ(Call(coordinator_.address(), &proto::Coordinator::Stub::Ready, ready, &ack).code(),
+            absl::StatusCode::kFailedPrecondition);
   proto::HeartbeatRequest beat;
   beat.set_generation(1);
   proto::HeartbeatResponse answer;
