@@ -28,7 +28,9 @@ struct FrameInfo {
 #define SDP_HPACK_PARSE                                                                    \
   "_Z31grpc_chttp2_header_parser_parsePvP21grpc_chttp2_transportP18grpc_chttp2_streamRK10" \
   "grpc_slicei"
-#define SDP_RESET "_Z41grpc_chttp2_rst_stream_parser_begin_frameP29grpc_chttp2_rst_stream_parserjh"
+#define SDP_RESET_PARSE                                                                      \
+  "_Z35grpc_chttp2_rst_stream_parser_parsePvP21grpc_chttp2_transportP18grpc_chttp2_streamRK" \
+  "10grpc_slicei"
 #define SDP_STREAM_MAP_SIZE "_Z27grpc_chttp2_stream_map_sizeP22grpc_chttp2_stream_map"
 
 // Ours, which take the place of those.
@@ -37,7 +39,8 @@ void BeginFrame(void* parser, void* metadata, uint32_t limit, uint8_t boundary, 
                 FrameInfo info) SDP_INSTEAD_OF(SDP_HPACK_BEGIN_FRAME);
 absl::Status Parse(void* parser, grpc_chttp2_transport* transport, grpc_chttp2_stream* stream,
                    const grpc_slice& slice, int is_last) SDP_INSTEAD_OF(SDP_HPACK_PARSE);
-absl::Status BeginReset(void* parser, uint32_t length, uint8_t flags) SDP_INSTEAD_OF(SDP_RESET);
+absl::Status ParseReset(void* parser, grpc_chttp2_transport* transport, grpc_chttp2_stream* stream,
+                        const grpc_slice& slice, int is_last) SDP_INSTEAD_OF(SDP_RESET_PARSE);
 size_t StreamMapSize(grpc_chttp2_stream_map* map) SDP_INSTEAD_OF(SDP_STREAM_MAP_SIZE);
 
 namespace sdp {
@@ -59,35 +62,43 @@ void Http2Limits::Second::Add(absl::Time now) {
   ++count;
 }
 
-void Http2Limits::BeginFrame(const void* connection, const Frame& frame, absl::Time now) {
+void Http2Limits::BeginFrame(const void* parser, const Frame& frame, absl::Time now) {
   if (peers_.size() >= kMostPeers) peers_.clear();
-  Peer& peer = peers_[connection];
+  Peer& peer = peers_[parser];
   const bool begins = frame.of_known_call && !peer.open;
   if (begins) peer.bytes = 0;
   peer.open = frame.of_known_call && !frame.ends_headers;
   peer.late = !frame.of_known_call;
+  peer.on_server = frame.on_server;
   if (begins && frame.on_server) peer.calls.Add(now);
 }
 
-absl::Status Http2Limits::Count(const void* connection, size_t bytes) {
-  Peer& peer = peers_[connection];
+absl::Status Http2Limits::Count(const Connection& connection, size_t bytes) {
+  Peer& peer = peers_[connection.parser];
   peer.bytes += bytes;
+  if (resets_.size() >= kMostPeers) resets_.clear();
+  if (peer.on_server) {
+    resets_.try_emplace(connection.transport);
+  } else {
+    resets_.erase(connection.transport);
+  }
   const size_t most = peer.late ? kMostLateBytes : kMostHeaderBytes;
   absl::Status status;
   if (peer.bytes > most) status = TooMuch(static_cast<int64_t>(most), "bytes of headers");
   if (peer.calls.count > kMostCalls) status = TooMuch(kMostCalls, "calls in a second");
-  if (!status.ok()) peers_.erase(connection);
+  if (!status.ok()) peers_.erase(connection.parser);
   return status;
 }
 
-absl::Status Http2Limits::Reset(const void* resets, absl::Time now) {
-  if (resets_.size() >= kMostPeers) resets_.clear();
-  Second& second = resets_[resets];
+absl::Status Http2Limits::Reset(const void* transport, absl::Time now) {
+  const auto found = resets_.find(transport);
+  if (found == resets_.end()) return absl::OkStatus();
+  Second& second = found->second;
   second.Add(now);
   all_resets_.Add(now);
-  const bool too_many_of_all = all_resets_.count > kMostResetsOfAll;
+  const bool too_many_of_all = all_resets_.count > kMostResetsOfAll && second.count > kFewResets;
   if (second.count <= kMostResets && !too_many_of_all) return absl::OkStatus();
-  resets_.erase(resets);
+  resets_.erase(found);
   return TooMuch(too_many_of_all ? kMostResetsOfAll : kMostResets, "resets of calls in a second");
 }
 
@@ -110,7 +121,7 @@ Function* GrpcsOwn(const char* name) {
 struct Own {
   decltype(BeginFrame)* begin_frame = GrpcsOwn<decltype(BeginFrame)>(SDP_HPACK_BEGIN_FRAME);
   decltype(Parse)* parse = GrpcsOwn<decltype(Parse)>(SDP_HPACK_PARSE);
-  decltype(BeginReset)* begin_reset = GrpcsOwn<decltype(BeginReset)>(SDP_RESET);
+  decltype(ParseReset)* parse_reset = GrpcsOwn<decltype(ParseReset)>(SDP_RESET_PARSE);
   decltype(StreamMapSize)* map_size = GrpcsOwn<decltype(StreamMapSize)>(SDP_STREAM_MAP_SIZE);
 };
 const Own& Grpc() {
@@ -121,7 +132,7 @@ const Own& Grpc() {
 }  // namespace
 
 void LimitHttp2() {
-  if (Grpc().begin_frame && Grpc().parse && Grpc().begin_reset && Grpc().map_size) return;
+  if (Grpc().begin_frame && Grpc().parse && Grpc().parse_reset && Grpc().map_size) return;
   gpr_log(GPR_ERROR, "this libgrpc is not 1.51: what peers may send is bounded by its own limits");
 }
 
@@ -144,19 +155,22 @@ absl::Status Parse(void* parser, grpc_chttp2_transport* transport, grpc_chttp2_s
                    const grpc_slice& slice, int is_last) {
   {
     sdp::MutexLock lock(&sdp::Connections().mutex);
-    const absl::Status status = sdp::Connections().limits.Count(parser, GRPC_SLICE_LENGTH(slice));
+    const absl::Status status = sdp::Connections().limits.Count(
+        {.parser = parser, .transport = transport}, GRPC_SLICE_LENGTH(slice));
     if (!status.ok()) return status;
   }
   return sdp::Grpc().parse(parser, transport, stream, slice, is_last);
 }
 
-absl::Status BeginReset(void* parser, uint32_t length, uint8_t flags) {
-  {
+// Called only for calls under way; those over are skipped.
+absl::Status ParseReset(void* parser, grpc_chttp2_transport* transport, grpc_chttp2_stream* stream,
+                        const grpc_slice& slice, int is_last) {
+  if (is_last) {
     sdp::MutexLock lock(&sdp::Connections().mutex);
-    const absl::Status status = sdp::Connections().limits.Reset(parser, absl::Now());
+    const absl::Status status = sdp::Connections().limits.Reset(transport, absl::Now());
     if (!status.ok()) return status;
   }
-  return sdp::Grpc().begin_reset(parser, length, flags);
+  return sdp::Grpc().parse_reset(parser, transport, stream, slice, is_last);
 }
 
 // Of calls under way on a connection, which gRPC compares with what the peer has acknowledged: no

@@ -30,20 +30,28 @@ class Http2Limits {
   // takes; who gives so many up is no member.
   static constexpr int kMostCalls = 10'000;
   static constexpr int kMostResets = 100;
-  // On all connections: who gives calls up opens new ones too.
+  // On all connections, as who gives calls up opens new ones too. Then those end that gave up more
+  // than the few of a member who leaves.
   static constexpr int kMostResetsOfAll = 1000;
+  static constexpr int kFewResets = 4;
 
+  // gRPC names a connection by its parser of headers, or by its transport.
+  struct Connection {
+    const void* parser;
+    const void* transport;
+  };
   struct Frame {
     bool ends_headers = true;
     bool of_known_call = true;
     bool on_server = true;
   };
-  void BeginFrame(const void* connection, const Frame& frame, absl::Time now);
+  void BeginFrame(const void* parser, const Frame& frame, absl::Time now);
   // A piece of the newest frame. ResourceExhausted - that is too much: the connection has to end,
   // and is forgotten.
-  absl::Status Count(const void* connection, size_t bytes);
-  // A call is taken back. `resets` stands for the connection, and differs from `connection` above.
-  absl::Status Reset(const void* resets, absl::Time now);
+  absl::Status Count(const Connection& connection, size_t bytes);
+  // A call is taken back by the peer. A server may do so, to say that it refuses the call's rest:
+  // only clients' count. ResourceExhausted as above.
+  absl::Status Reset(const void* transport, absl::Time now);
 
  private:
   struct Second {
@@ -56,13 +64,14 @@ class Http2Limits {
     size_t bytes = 0;   // of the headers that come now
     bool open = false;  // they go on in the next frame
     bool late = false;
+    bool on_server = false;
     Second calls;
   };
 
   // Of connections that ended in order nobody says so: all are forgotten once there are more than a
   // process may have.
-  absl::flat_hash_map<const void*, Peer> peers_;
-  absl::flat_hash_map<const void*, Second> resets_;
+  absl::flat_hash_map<const void*, Peer> peers_;     // by parser
+  absl::flat_hash_map<const void*, Second> resets_;  // by transport; of clients
   Second all_resets_;
 };
 

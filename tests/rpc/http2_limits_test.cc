@@ -18,7 +18,16 @@ namespace {
 using Frame = Http2Limits::Frame;
 using ::testing::HasSubstr;
 
-const void* Connection(uintptr_t number) { return reinterpret_cast<const void*>(8 * number); }
+const void* Parser(uintptr_t number) { return reinterpret_cast<const void*>(16 * number); }
+const void* Transport(uintptr_t number) { return reinterpret_cast<const void*>(16 * number + 8); }
+Http2Limits::Connection Connection(uintptr_t number) {
+  return {.parser = Parser(number), .transport = Transport(number)};
+}
+// A call begins, which may be taken back.
+void Begin(Http2Limits* limits, uintptr_t connection, bool on_server = true) {
+  limits->BeginFrame(Parser(connection), {.on_server = on_server}, absl::FromUnixSeconds(0));
+  ASSERT_TRUE(limits->Count(Connection(connection), 10).ok());
+}
 const absl::Time kNow = absl::FromUnixSeconds(1000);
 
 TEST(Http2LimitsTest, HeadersOfACall_HaveALimit_OverAllTheirFrames) {
@@ -26,21 +35,21 @@ TEST(Http2LimitsTest, HeadersOfACall_HaveALimit_OverAllTheirFrames) {
   absl::Status status;
   size_t bytes = 0;
   for (; status.ok() && bytes < (1 << 20); bytes += 1000) {
-    limits.BeginFrame(Connection(1), {.ends_headers = false}, kNow);
+    limits.BeginFrame(Parser(1), {.ends_headers = false}, kNow);
     status = limits.Count(Connection(1), 1000);
   }
   EXPECT_TRUE(absl::IsResourceExhausted(status)) << status;
   EXPECT_THAT(status.message(), HasSubstr("bytes of headers"));
   EXPECT_LE(bytes, Http2Limits::kMostHeaderBytes + 1000);
   // Another connection may be at the same place of memory.
-  limits.BeginFrame(Connection(1), {}, kNow);
+  limits.BeginFrame(Parser(1), {}, kNow);
   EXPECT_TRUE(limits.Count(Connection(1), 1000).ok());
 }
 
 TEST(Http2LimitsTest, CallsOneAfterTheOther_DoNotAddUp) {
   Http2Limits limits;
   for (int call = 0; call < 10 * Http2Limits::kMostCalls; ++call) {
-    limits.BeginFrame(Connection(1), {}, kNow + absl::Milliseconds(call));
+    limits.BeginFrame(Parser(1), {}, kNow + absl::Milliseconds(call));
     ASSERT_TRUE(limits.Count(Connection(1), 1000).ok()) << call;
   }
 }
@@ -51,8 +60,7 @@ TEST(Http2LimitsTest, OfCallsThatAreOver_ThousandsMayCome_NotWithoutEnd) {
   size_t bytes = 0;
   for (; status.ok() && bytes < (10 << 20); bytes += 100) {
     // gRPC takes such frames for unfinished ones, and unfinished ones for such.
-    limits.BeginFrame(Connection(1), {.ends_headers = bytes % 200 == 0, .of_known_call = false},
-                      kNow);
+    limits.BeginFrame(Parser(1), {.ends_headers = bytes % 200 == 0, .of_known_call = false}, kNow);
     status = limits.Count(Connection(1), 100);
   }
   EXPECT_TRUE(absl::IsResourceExhausted(status)) << status;
@@ -64,7 +72,7 @@ TEST(Http2LimitsTest, TooManyCallsInASecond_OfServersOnly) {
   const auto calls = [&limits](int number, bool on_server) {
     absl::Status status;
     for (int i = 0; i < number && status.ok(); ++i) {
-      limits.BeginFrame(Connection(1), {.on_server = on_server}, kNow);
+      limits.BeginFrame(Parser(1), {.on_server = on_server}, kNow);
       status = limits.Count(Connection(1), 10);
     }
     return status;
@@ -76,19 +84,35 @@ TEST(Http2LimitsTest, TooManyCallsInASecond_OfServersOnly) {
 
 TEST(Http2LimitsTest, TooManyResetsInASecond_OfOneConnection) {
   Http2Limits limits;
+  Begin(&limits, 1);
+  Begin(&limits, 2);
   for (int i = 0; i < Http2Limits::kMostResets; ++i)
-    ASSERT_TRUE(limits.Reset(Connection(1), kNow).ok());
-  EXPECT_TRUE(absl::IsResourceExhausted(limits.Reset(Connection(1), kNow)));
-  EXPECT_TRUE(limits.Reset(Connection(2), kNow).ok());
-  EXPECT_TRUE(limits.Reset(Connection(1), kNow + absl::Seconds(1)).ok());
+    ASSERT_TRUE(limits.Reset(Transport(1), kNow).ok());
+  EXPECT_TRUE(absl::IsResourceExhausted(limits.Reset(Transport(1), kNow)));
+  EXPECT_TRUE(limits.Reset(Transport(2), kNow).ok());
+  Begin(&limits, 1);
+  EXPECT_TRUE(limits.Reset(Transport(1), kNow + absl::Seconds(1)).ok());
 }
 
-TEST(Http2LimitsTest, TooManyResetsInASecond_OfAll) {
+// A thousand members may leave at once: each gives up what it has under way.
+TEST(Http2LimitsTest, TooManyResetsInASecond_OfAll_EndWhoGaveUpMoreThanAMemberHas) {
   Http2Limits limits;
-  for (uintptr_t i = 1; i <= Http2Limits::kMostResetsOfAll; ++i)
-    ASSERT_TRUE(limits.Reset(Connection(i), kNow).ok());
-  EXPECT_TRUE(absl::IsResourceExhausted(limits.Reset(Connection(5000), kNow)));
-  EXPECT_TRUE(limits.Reset(Connection(1), kNow + absl::Seconds(1)).ok());
+  for (uintptr_t i = 1; i <= Http2Limits::kMostResetsOfAll; ++i) {
+    Begin(&limits, i);
+    for (int reset = 0; reset < Http2Limits::kFewResets; ++reset)
+      ASSERT_TRUE(limits.Reset(Transport(i), kNow).ok()) << i;
+  }
+  EXPECT_TRUE(absl::IsResourceExhausted(limits.Reset(Transport(1), kNow)));
+  for (int reset = 0; reset <= Http2Limits::kFewResets; ++reset)
+    EXPECT_TRUE(limits.Reset(Transport(2), kNow + absl::Seconds(1)).ok());
+}
+
+TEST(Http2LimitsTest, ResetsOfServers_HaveNoLimit) {
+  Http2Limits limits;
+  Begin(&limits, 1, /*on_server=*/true);  // an earlier connection at the same place of memory
+  Begin(&limits, 1, /*on_server=*/false);
+  for (int i = 0; i < 10 * Http2Limits::kMostResetsOfAll; ++i)
+    ASSERT_TRUE(limits.Reset(Transport(1), kNow).ok());
 }
 
 // That the limits are in gRPC's way.
@@ -134,6 +158,19 @@ TEST_F(Http2ServerTest, CallsOneAfterTheOther_MayBeAsManyAsThereIsTimeFor) {
     grpc::ClientContext context;
     proto::ControlResponse response;
     const grpc::Status status = stub->Finish(&context, {}, &response);
+    ASSERT_EQ(status.error_code(), grpc::StatusCode::UNIMPLEMENTED) << status.error_message();
+  }
+}
+
+// A server that refuses calls resets those whose client has not finished sending: it may.
+TEST_F(Http2ServerTest, CallsThatTheServerEnds_MayBeAsManyAsThereIsTimeFor) {
+  const auto stub = proto::Shard::NewStub(MakeChannel(server_->address(), {}).value());
+  for (const absl::Time end = absl::Now() + absl::Milliseconds(1500); absl::Now() < end;) {
+    grpc::ClientContext context;
+    const auto stream = stub->Pull(&context);
+    proto::Frame frame;
+    EXPECT_FALSE(stream->Read(&frame));
+    const grpc::Status status = stream->Finish();
     ASSERT_EQ(status.error_code(), grpc::StatusCode::UNIMPLEMENTED) << status.error_message();
   }
 }
