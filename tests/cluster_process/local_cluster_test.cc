@@ -288,6 +288,19 @@ TEST_F(LocalClusterTest, Run_ShardIsKilled_AndTheCoordinatorIsNeverHeard_EndsByI
               HasSubstr("shard-0 ended before the run was over: signal 9 (Killed)"));
 }
 
+TEST_F(LocalClusterTest, Run_ShardIsKilled_AndTheCoordinatorRefusesToSay_IsAskedOnce) {
+  int asked = 0;
+  options_.goes_on_without = [&](const std::string&, const std::string&, bool) {
+    ++asked;
+    return absl::PermissionDeniedError("another run's token");
+  };
+  options_.settle_timeout = absl::Milliseconds(1);
+  const absl::Status status =
+      Run({"coordinator: pause", "worker-0: pause", "worker-1: pause", "shard-0: raise 9"});
+  EXPECT_THAT(std::string(status.message()), HasSubstr("shard-0 ended before the run was over"));
+  EXPECT_EQ(asked, 1);
+}
+
 TEST_F(LocalClusterTest, Run_WorkerEndsFirst_WhatTheCoordinatorKnowsIsShown) {
   options_.settle_timeout = absl::Seconds(30);
   const std::string fifo = Fifo("fifo");
