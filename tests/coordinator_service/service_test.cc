@@ -445,6 +445,14 @@ TEST_F(CoordinatorServiceTest, Heartbeat_TellsWhatAMemberWaitsFor_AndWhereItIsAs
   const proto::Wait& wait = *status.waits().rbegin();
   EXPECT_EQ(wait.who(), "worker-0");
   EXPECT_EQ(wait.for_what(), "step 0: waiting for 3 fragments");
+
+  proto::DrainRequest gone;
+  gone.set_name("worker-0");
+  gone.set_gone(true);
+  proto::Ack ack;
+  ASSERT_TRUE(Call(coordinator_.address(), &proto::Coordinator::Stub::Drain, gone, &ack).ok());
+  const proto::RunStatus without = GetStatus(coordinator_.address());
+  for (const proto::Wait& other : without.waits()) EXPECT_NE(other.who(), "worker-0");
 }
 
 TEST_F(CoordinatorServiceTest, Ledger_IsInStatusAndMetrics) {

@@ -73,6 +73,10 @@ void CoordinatorService::CountStep(const StepMetrics& metrics) {
 
 void CoordinatorService::CountEvent(const RunEvent& event) {
   ++(*totals_.mutable_events())[std::string(EventName(event.kind))];
+  const bool out = event.kind == RunEvent::Kind::kExclude || event.kind == RunEvent::Kind::kLetGo;
+  if (const auto member = members_.find({Role::kWorker, event.incarnation.value()});
+      out && member != members_.end())
+    member->second.waits = false;  // whatever it said last
   switch (event.kind) {
     case RunEvent::Kind::kReady:
     case RunEvent::Kind::kLeave:
