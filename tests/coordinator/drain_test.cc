@@ -197,6 +197,42 @@ TEST_F(DrainTest, AWorkerThatLeavesToo_NeedsNotSeeTheEnd) {
   EXPECT_TRUE(actions.bind_workers[0].binding.finished);
 }
 
+// Its process goes on with a new life, which nobody would ask again.
+TEST_F(DrainTest, TheGenerationEndsOtherwise_ItGoesAsTheNextBegins) {
+  options_.shards = 2;
+  Coordinator c(options_);
+  c.Start(now_);
+  Settle(c, c.RegisterShard({"shard-0", "here:1", "cafe", 5}, now_));
+  Settle(c, c.RegisterShard({"shard-1", "here:2", "cafe", 6}, now_));
+  for (const int shard : {0, 1}) Settle(c, c.OnStepDone({ShardId(shard), -1, 0}, now_));
+  Register(c, "worker-1", 11);
+  Register(c, "worker-0", 10);
+  for (const int64_t worker : {1, 2}) EXPECT_EQ(Ready(c, worker), absl::OkStatus());
+  Begin(c, 1, 0);
+  absl::Status error;
+  Settle(c, c.Drain("shard-1", now_, &error));
+  EXPECT_EQ(Settle(c, c.ProcessEnded("shard-0", now_, &error)).go_back,
+            "shard-0: its process has ended");
+
+  options_.start = c.NextStart();
+  Coordinator next(options_);
+  next.Start(now_);
+  CoordinatorActions all = Settle(next, next.RegisterShard({"shard-0", "here:3", "cafe", 7}, now_));
+  all.Append(Settle(next, next.RegisterShard({"shard-1", "here:2", "cafe", 8, 6}, now_)));
+  EXPECT_EQ(all.admit_shards.size(), 2u);
+  EXPECT_THAT(all.finish_shards, ElementsAre(ShardId(1)));
+  all = Settle(next, next.ShardFinished(ShardId(1), now_));
+  EXPECT_EQ(all.go_back, "shard-1 has left");
+  EXPECT_THAT(next.NextStart().leaving, IsEmpty());  // it was let go of
+
+  Coordinator other(options_);
+  other.Start(now_);
+  all = Settle(other, other.RegisterShard({"shard-0", "here:3", "cafe", 7}, now_));
+  all.Append(Settle(other, other.RegisterShard({"shard-1", "here:4", "cafe", 9}, now_)));
+  EXPECT_EQ(all.admit_shards.size(), 2u);
+  EXPECT_THAT(all.finish_shards, IsEmpty());  // another process
+}
+
 // Who asked for it need not ask again.
 TEST_F(DrainTest, TheCoordinatorIsLostMeanwhile_TheNextOneLetsItGo) {
   std::vector<Record> records;

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "common/base/ids.h"
@@ -43,6 +44,9 @@ struct GenerationStart {
   std::optional<DataSummary> data;  // that workers must have; none: the first worker's counts
   uint64_t init_checksum = 0;       // of state.init_path
   std::vector<std::string> notes;   // for people: what was found, and set aside for it
+  // Instances of shards that were to leave when the generation ended otherwise; they come back as
+  // others, and are let go of at once.
+  absl::flat_hash_set<uint64_t> leaving;
   // Numbers that earlier generations have used: never again.
   Incarnation last_incarnation;
   ViewId last_view;
@@ -190,7 +194,7 @@ class Coordinator {
   enum class Phase { kShards, kStarting, kWorkers, kTraining, kEnding, kOver };
 
   // registration.cc
-  void AdmitShards(CoordinatorActions* actions);
+  void AdmitShards(absl::Time now, CoordinatorActions* actions);
   void AdmitShard(ShardId shard, CoordinatorActions* actions);
   ShardAdmission AdmissionOf(ShardId shard) const;
   void FillAdmission(WorkerAdmission& admission) const;

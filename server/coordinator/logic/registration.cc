@@ -56,7 +56,7 @@ CoordinatorActions Coordinator::RegisterShard(const ShardRegistration& registrat
   shard.registration = registration;
   shard.heard = now;
   Progress(now);
-  if (static_cast<int>(registered_shards_.size()) == options_.shards) AdmitShards(&actions);
+  if (static_cast<int>(registered_shards_.size()) == options_.shards) AdmitShards(now, &actions);
   return actions;
 }
 
@@ -76,7 +76,7 @@ void Coordinator::RegisterSuccessor(ShardState& shard, const ShardRegistration& 
                                       absl::FormatDuration(now - shard.heard), " ago"));
 }
 
-void Coordinator::AdmitShards(CoordinatorActions* actions) {
+void Coordinator::AdmitShards(absl::Time now, CoordinatorActions* actions) {
   std::vector<std::string> names;
   for (const auto& [name, shard] : registered_shards_) names.push_back(name);
   std::sort(names.begin(), names.end(),
@@ -96,6 +96,10 @@ void Coordinator::AdmitShards(CoordinatorActions* actions) {
           {}, actions);
   for (size_t s = 0; s < shards_.size(); ++s) AdmitShard(ShardId(static_cast<int32_t>(s)), actions);
   for (const auto& [name, worker] : workers_) AdmitWorker(worker, actions);
+  for (size_t s = 0; s < shards_.size(); ++s) {
+    if (start.leaving.contains(shards_[s].registration.before))
+      actions->Append(LeaveShard(ShardId(static_cast<int32_t>(s)), now));
+  }
 }
 
 void Coordinator::AdmitShard(ShardId shard, CoordinatorActions* actions) {

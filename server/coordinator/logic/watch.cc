@@ -292,6 +292,9 @@ GenerationStart Coordinator::NextStart() const {
   next.last_incarnation = last_incarnation_;
   next.last_view = last_view_;
   next.first_bound = first_bound_;
+  for (const ShardState& shard : shards_) {
+    if (shard.leaving && !let_go_) next.leaving.insert(shard.registration.instance);
+  }
   return next;
 }
 
