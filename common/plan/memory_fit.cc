@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numeric>
 #include <optional>
 #include <set>
 #include <string>
@@ -19,19 +20,37 @@ std::string MiB(int64_t bytes) { return absl::StrFormat("%.1f MiB", std::ldexp(b
 
 class Fitting {
  public:
-  Fitting(const PlanInput& input, const std::vector<std::vector<int>>& holders) : input_(input) {
+  Fitting(const PlanInput& input, const std::vector<std::vector<int>>& holders) : input_(&input) {
     workers_.resize(input.ranks.size());
-    for (size_t j = 0; j < holders.size(); ++j) {
-      for (const int rank : holders[j]) At(rank).units.insert(UnitId(static_cast<int32_t>(j)));
-    }
     for (size_t rank = 0; rank < workers_.size(); ++rank) {
       const int64_t memory = input.ranks[rank].memory_bytes;
       if (memory > 0) workers_[rank].limit = memory;
-      for (const UnitId unit : workers_[rank].units) {
-        workers_[rank].macs += Spec(unit).macs;
-        if (!Spec(unit).shared) ++workers_[rank].own;
-      }
     }
+    for (size_t j = 0; j < holders.size(); ++j) {
+      for (const int rank : holders[j]) At(rank).units.insert(UnitId(static_cast<int32_t>(j)));
+    }
+    CountUnits();
+  }
+
+  // Whole subnetworks: the least memory gets the one that needs the least.
+  void DealBySize() {
+    std::vector<int> by_memory(workers_.size());
+    std::iota(by_memory.begin(), by_memory.end(), 0);
+    std::vector<int> by_need = by_memory;
+    std::stable_sort(by_memory.begin(), by_memory.end(),
+                     [this](int a, int b) { return At(a).limit < At(b).limit; });
+    std::vector<int64_t> needs;
+    std::vector<Units> units;
+    for (int rank = 0; rank < size(); ++rank) {
+      needs.push_back(Needs(rank, At(rank).units));
+      units.push_back(At(rank).units);
+    }
+    std::stable_sort(by_need.begin(), by_need.end(), [&needs](int a, int b) {
+      return needs[static_cast<size_t>(a)] < needs[static_cast<size_t>(b)];
+    });
+    for (size_t i = 0; i < workers_.size(); ++i)
+      At(by_memory[i]).units = std::move(units[static_cast<size_t>(by_need[i])]);
+    CountUnits();
   }
 
   absl::Status Run() {
@@ -53,7 +72,7 @@ class Fitting {
   }
 
   std::vector<std::vector<int>> Holders() const {
-    std::vector<std::vector<int>> holders(input_.catalog->units.size());
+    std::vector<std::vector<int>> holders(input_->catalog->units.size());
     for (int rank = 0; rank < size(); ++rank) {
       for (const UnitId unit : workers_[static_cast<size_t>(rank)].units)
         holders[static_cast<size_t>(unit.value())].push_back(rank);
@@ -71,15 +90,24 @@ class Fitting {
     bool gave = false;
   };
 
+  void CountUnits() {
+    for (Worker& worker : workers_) {
+      worker.macs = worker.own = 0;
+      for (const UnitId unit : worker.units) {
+        worker.macs += Spec(unit).macs;
+        if (!Spec(unit).shared) ++worker.own;
+      }
+    }
+  }
   int size() const { return static_cast<int>(workers_.size()); }
   Worker& At(int rank) { return workers_[static_cast<size_t>(rank)]; }
-  const UnitSpec& Spec(UnitId unit) const { return input_.catalog->unit(unit); }
+  const UnitSpec& Spec(UnitId unit) const { return input_->catalog->unit(unit); }
 
   int64_t Needs(int rank, const Units& units) const { return Peak(rank, units).bytes; }
   MemoryPeak Peak(int rank, const Units& units) const {
     const std::vector<UnitId> list(units.begin(), units.end());
-    return TrainingMemory(*input_.catalog, list, *input_.memory,
-                          PortionOf(*input_.memory, rank, size()));
+    return TrainingMemory(*input_->catalog, list, *input_->memory,
+                          PortionOf(*input_->memory, rank, size()));
   }
   static Units Without(Units units, UnitId out) {
     units.erase(out);
@@ -173,7 +201,7 @@ class Fitting {
   absl::Status TooSmall(int rank) {
     const MemoryPeak peak = Peak(rank, At(rank).units);
     return absl::InvalidArgumentError(
-        absl::StrCat(input_.ranks[static_cast<size_t>(rank)].name, " has ", MiB(At(rank).limit),
+        absl::StrCat(input_->ranks[static_cast<size_t>(rank)].name, " has ", MiB(At(rank).limit),
                      " of memory and would need ", MiB(peak.bytes), " (", peak.when, "), with ",
                      At(rank).own, " units that are not shared, and no other worker has room for ",
                      At(rank).own > 1 ? "one of them" : "its only one",
@@ -181,7 +209,7 @@ class Fitting {
                      "train.recompute"));
   }
 
-  const PlanInput& input_;
+  const PlanInput* input_;
   std::vector<Worker> workers_;  // [N]
 };
 
@@ -193,10 +221,13 @@ absl::StatusOr<std::vector<int>> MoveIntoMemory(const PlanInput& input,
                                    [](const Rank& rank) { return rank.memory_bytes > 0; });
   if (!limited) return std::vector<int>();
   Fitting fitting(input, holders);
-  if (absl::Status status = fitting.Run(); !status.ok()) return status;
-  std::vector<int> gave = fitting.Gave();
-  if (!gave.empty()) holders = fitting.Holders();
-  return gave;
+  if (absl::Status status = fitting.Run(); !status.ok()) {
+    fitting = Fitting(input, holders);
+    fitting.DealBySize();
+    if (!fitting.Run().ok()) return status;
+  }
+  holders = fitting.Holders();
+  return fitting.Gave();
 }
 
 }  // namespace sdp

@@ -100,6 +100,23 @@ TEST_F(MemoryFitTest, ASmallWorker_HoldsLess_OthersMore_AndItIsSaid) {
   EXPECT_LT(static_cast<double>(others[2]), (1 + 1.0 / 7 + 0.03) * static_cast<double>(others[0]));
 }
 
+// Of units between them nobody has room for one more: whole subnetworks change hands.
+TEST_F(MemoryFitTest, JustEnoughForTheSubnetworks_InAnotherOrder_TheyAreDealtBySize) {
+  input_ = FakeInput(catalog_, 4, 0.4,
+                     Assignment::kRandom);  // eight units with one holder, eight with two
+  input_.memory = &memory_;
+  equal_ = *MakePlan(input_);
+  for (int rank = 0; rank < 4; ++rank) need_[static_cast<size_t>(rank)] = Need(equal_, rank);
+  std::vector<int64_t> sorted = need_;
+  std::sort(sorted.begin(), sorted.end());
+  ASSERT_LT(sorted.front(), sorted.back());
+  for (size_t rank = 0; rank < 4; ++rank) input_.ranks[rank].memory_bytes = need_[(rank + 1) % 4];
+  const auto plan = MakePlan(input_);
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  ExpectFits(*plan);
+  EXPECT_EQ(plan->warnings, equal_.warnings);
+}
+
 TEST_F(MemoryFitTest, OthersAreNotFilledBeyondTheirs) {
   for (size_t rank = 0; rank < 4; ++rank) input_.ranks[rank].memory_bytes = need_[rank] * 5 / 4;
   input_.ranks[1].memory_bytes = need_[1] * 7 / 10;

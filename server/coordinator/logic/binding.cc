@@ -48,8 +48,18 @@ PlanKey Coordinator::PlanKeyAt(Step step) const {
           options_.rotate_every > 0 ? step / options_.rotate_every : 0};
 }
 
-absl::Status Coordinator::MakePlanAt(Step step) {
-  absl::StatusOr<Plan> plan = MakePlan(PlanInputAt(step));
+absl::StatusOr<Plan> Coordinator::PlanAt(Step step, int64_t draws) const {
+  PlanInput input = PlanInputAt(step);
+  absl::StatusOr<Plan> plan = MakePlan(input);
+  while (!plan.ok() && --draws > 0 && input.rotation > 0) {
+    --input.rotation;
+    if (absl::StatusOr<Plan> earlier = MakePlan(input); earlier.ok()) return earlier;
+  }
+  return plan;
+}
+
+absl::Status Coordinator::MakePlanAt(Step step, int64_t draws) {
+  absl::StatusOr<Plan> plan = PlanAt(step, draws);
   if (!plan.ok()) return plan.status();
   plan_ = std::make_shared<const Plan>(*std::move(plan));
   plan_key_ = PlanKeyAt(step);
@@ -60,6 +70,17 @@ absl::Status Coordinator::MakePlanAt(Step step) {
     holders.instances.push_back(worker == nullptr ? 0 : worker->registration.instance);
   }
   holders_ = std::make_shared<const HolderSets>(std::move(holders));
+  return absl::OkStatus();
+}
+
+// Another phase or rotation, in the same view. The subnetworks of the rotation before stay, if the
+// new one and kDraws before it do not fit: it is the newest of which there is a plan.
+absl::Status Coordinator::ChangePlan(Step step) {
+  const PlanKey key = PlanKeyAt(step);
+  const absl::Status status = MakePlanAt(step);
+  if (status.ok() || key.phase != plan_key_.phase) return status;
+  plan_key_ = key;
+  ++plan_number_;
   return absl::OkStatus();
 }
 
@@ -127,7 +148,7 @@ void Coordinator::BindStep(absl::Time now, CoordinatorActions* actions) {
   ++next_step_;
   if (PlanKeyAt(t) != plan_key_ && !closing) {
     const int phase = plan_key_.phase;
-    if (const absl::Status status = MakePlanAt(t); !status.ok()) return End(status, actions);
+    if (const absl::Status status = ChangePlan(t); !status.ok()) return End(status, actions);
     if (plan_key_.phase != phase) {
       TellPlan(t, absl::StrCat("sdp.phases: number ", plan_key_.phase), actions);
       for (auto& [name, worker] : workers_) worker.pace = Pace();  // there is more or less to do

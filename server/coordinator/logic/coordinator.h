@@ -189,6 +189,10 @@ class Coordinator {
   const Plan* plan() const { return plan_.get(); }
   // What the plan of a step is made of: its phase and rotation, and the ranks of the view.
   PlanInput PlanInputAt(Step step) const;
+  // The plan of a step. Where memories are tight, what one rotation's draw gives may not fit, and
+  // another's may: then it is that of the newest of `draws` rotations of which there is one.
+  static constexpr int64_t kDraws = 16;
+  absl::StatusOr<Plan> PlanAt(Step step, int64_t draws = kDraws) const;
 
  private:
   enum class Phase { kShards, kStarting, kWorkers, kTraining, kEnding, kOver };
@@ -255,7 +259,8 @@ class Coordinator {
   StepState& OpenStep(const BindingRecord& binding, std::vector<PositionRange> positions);
   void BindShards(const StepState& step, CoordinatorActions* actions);
   bool DiagnoseAt(Step step) const;
-  absl::Status MakePlanAt(Step step);  // for the view
+  absl::Status MakePlanAt(Step step, int64_t draws = kDraws);  // for the view
+  absl::Status ChangePlan(Step step);
   PlanKey PlanKeyAt(Step step) const;
   const std::vector<double>& CoverageAt(Step step) const;  // [units]
   void AnswerAll(CoordinatorActions* actions);

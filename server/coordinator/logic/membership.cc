@@ -193,7 +193,7 @@ void Coordinator::LevelPortions(Step step, CoordinatorActions* actions) {
   if (MakePlanAt(step).ok()) {
     AdoptView(step, level->reason, actions);
   } else {
-    view_ = before;  // what there is no plan for, BindStep finds too
+    view_ = before;
   }
 }
 

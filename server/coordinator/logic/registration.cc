@@ -281,7 +281,7 @@ void Coordinator::MakeView(absl::Time now, CoordinatorActions* actions) {
     return End(status, actions);
   for (const CoveragePhase& phase : options_.phases) {  // before hours are spent on those before it
     if (phase.from <= first || phase.from >= options_.steps) continue;
-    if (const absl::Status status = MakePlan(PlanInputAt(phase.from)).status(); !status.ok())
+    if (const absl::Status status = PlanAt(phase.from).status(); !status.ok())
       return End(status, actions);
   }
   phase_ = Phase::kTraining;

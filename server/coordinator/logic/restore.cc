@@ -3,6 +3,7 @@
 // and repeat what they reported last. What they reported before that and had acknowledged is
 // written, or concerns steps whose line is written.
 #include <algorithm>
+#include <limits>
 #include <optional>
 #include <string>
 #include <utility>
@@ -209,11 +210,12 @@ void Coordinator::EnterRestoredView(Step step) {
   }
 }
 
-// Of the number that it had: only plans of steps that are not over are made again.
+// Of the number that it had: only plans of steps that are not over are made again. That of the
+// newest rotation of which there is one, as ChangePlan has kept it.
 absl::Status Coordinator::MakeRestoredPlan(const Restoring& restoring) {
   if (plan_ != nullptr) return absl::OkStatus();
   --plan_number_;
-  return MakePlanAt(restoring.planned_at);
+  return MakePlanAt(restoring.planned_at, std::numeric_limits<int64_t>::max());
 }
 
 absl::Status Coordinator::RestoreBinding(const BindingRecord& record, Restoring& restoring) {

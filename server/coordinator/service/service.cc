@@ -218,20 +218,19 @@ void CoordinatorService::Abandon(Step checkpoint) {
 }
 
 void CoordinatorService::WritePlanOnce() {
-  // It shows the plan of step 0, wherever this generation begins. Predicted is what the phase that
-  // needs most does.
+  // It shows the plan of step 0, wherever this generation begins, if these workers have the memory
+  // for it. Predicted is what the phase that needs most does.
   if (plan_made_ || logic_->plan() == nullptr) return;
   plan_made_ = true;
   PlanInput input = logic_->PlanInputAt(0);
   absl::StatusOr<Plan> plan = MakePlan(input);
-  if (!plan.ok()) return EndRun(plan.status());
+  if (!plan.ok()) plan = *logic_->plan();
   PredictMemory(input, *plan);
   for (const CoveragePhase& phase : options_.logic.phases) {
     if (phase.from == 0 || phase.from >= options_.logic.steps) continue;
-    const PlanInput later = logic_->PlanInputAt(phase.from);
-    const absl::StatusOr<Plan> its_plan = MakePlan(later);
+    const absl::StatusOr<Plan> its_plan = logic_->PlanAt(phase.from);
     if (!its_plan.ok()) return EndRun(its_plan.status());
-    PredictMemory(later, *its_plan);
+    PredictMemory(logic_->PlanInputAt(phase.from), *its_plan);
   }
   for (const std::string& warning : plan->warnings) options_.log(absl::StrCat("plan: ", warning));
   WritePlan(std::move(input), *std::move(plan));

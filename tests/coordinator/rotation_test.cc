@@ -1,0 +1,156 @@
+// Rotation where memories are tight: what one draw gives the workers may not fit.
+#include <algorithm>
+#include <memory>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "common/plan/memory.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "server/coordinator/logic/coordinator.h"
+#include "tests/coordinator/fixture.h"
+
+namespace sdp {
+namespace {
+
+using ::testing::HasSubstr;
+
+// Two workers with memory for the subnetworks of rotation 0, and for no others.
+class RotationTest : public CoordinatorTest {
+ protected:
+  RotationTest() {
+    options_.rotate_every = 1;
+    options_.steps = 150;
+    options_.global_batch = 6;
+    options_.validation = false;
+    options_.eval_every = 0;
+    PlanInput input;
+    input.catalog = &catalog_;
+    input.coverage = options_.coverage;
+    input.ranks = {{.name = "worker-0"}, {.name = "worker-1"}};
+    input.seed = options_.seed;
+    const Plan first = *MakePlan(input);
+    memory_.global_batch = options_.global_batch;
+    memory_.stages = [this](int64_t, const HeldTensors& held) {
+      small_.insert(held.computed);
+      return std::vector<StageMemory>(catalog_.stages.size());
+    };
+    for (const std::vector<UnitId>& units : first.units)
+      enough_ = std::max(enough_, TrainingMemory(catalog_, units, memory_, 3).bytes);
+    std::vector<UnitId> shared;  // with which everyone is let in
+    for (const UnitId unit : first.units[0]) {
+      if (catalog_.unit(unit).shared) shared.push_back(unit);
+    }
+    TrainingMemory(catalog_, shared, memory_, 3);
+    memory_.stages = [this](int64_t, const HeldTensors& held) {
+      std::vector<StageMemory> stages(catalog_.stages.size());
+      if (!small_.contains(held.computed)) stages[0].stored = 1 << 20;
+      return stages;
+    };
+    options_.memory = &memory_;
+  }
+
+  // Keeps the records, in the order in which they are stored.
+  CoordinatorActions Keep(Coordinator& c, CoordinatorActions actions) {
+    CoordinatorActions all;
+    while (true) {
+      const std::vector<CoordinatorActions::Store> stores = actions.store;
+      all.Append(std::move(actions));
+      if (stores.empty()) return all;
+      actions = CoordinatorActions();
+      for (const auto& store : stores) {
+        records_.push_back(store.record);
+        actions.Append(c.Stored(store.id, now_));
+      }
+    }
+  }
+  void Begin(Coordinator& c) {
+    Keep(c, c.Start(now_));
+    Keep(c, c.RegisterShard({"shard-0", "here:1", "cafe", 5}, now_));
+    Keep(c, c.OnStepDone({ShardId(0), options_.start.state.step - 1, 0}, now_));
+    absl::Status error;
+    for (const int64_t worker : {1, 2}) {
+      const uint64_t instance = 10 + static_cast<uint64_t>(worker);
+      Keep(c,
+           c.RegisterWorker({absl::StrCat("worker-", worker), "cafe", instance, 0, enough_}, now_));
+    }
+    for (const int64_t worker : {1, 2})
+      Keep(c, c.Ready(Incarnation(worker), {100, 7, 20, 8}, now_, &error));
+  }
+  CoordinatorActions Bind(Coordinator& c, Step step) {
+    absl::Status error;
+    CoordinatorActions all = Keep(c, c.BeginStep(Incarnation(1), step, -1, now_, &error));
+    EXPECT_EQ(error, absl::OkStatus());
+    return all;
+  }
+  bool Fits(const Coordinator& c, Step step) const { return MakePlan(c.PlanInputAt(step)).ok(); }
+
+  MemoryModel memory_;
+  std::set<std::vector<int64_t>> small_;  // tensors of the subnetworks that fit
+  int64_t enough_ = 0;
+  std::vector<Record> records_;
+};
+
+TEST_F(RotationTest, OfDrawsThatDoNotFit_TheOneBeforeStays_AndARestoredCoordinatorHasTheSame) {
+  Coordinator c(options_);
+  Begin(c);
+  Step fitting = 0, longest = 0;
+  for (Step t = 0; t < options_.steps; ++t) {
+    const CoordinatorActions bound = Bind(c, t);
+    ASSERT_FALSE(bound.stop.has_value()) << t << ": " << *bound.stop;
+    ASSERT_EQ(bound.bind_shards.size(), 1u) << t;
+    if (Fits(c, t)) fitting = t;
+    longest = std::max(longest, t - fitting);
+    ASSERT_EQ(c.plan()->holders, MakePlan(c.PlanInputAt(fitting))->holders) << t;
+    CommitStep(c, t);
+    if (t % 10 != 9) continue;
+    Coordinator next(options_);
+    const CoordinatorActions restored = Settle(next, next.Restore(records_, {}, now_));
+    ASSERT_FALSE(restored.stop.has_value()) << t << ": " << *restored.stop;
+    ASSERT_EQ(next.plan()->holders, c.plan()->holders) << t;
+  }
+  // More than are drawn again; and it did rotate.
+  EXPECT_GT(longest, Coordinator::kDraws);
+  EXPECT_GT(fitting, 0);
+}
+
+// The newest of a few rotations is as good: who joins need not wait for a draw.
+TEST_F(RotationTest, AGenerationThatBeginsAtADrawThatDoesNotFit_HasAnEarlierOne) {
+  Coordinator c(options_);
+  Begin(c);
+  Bind(c, 0);
+  Step begin = 2;
+  while (Fits(c, begin - 1)) ++begin;
+  options_.start.state.step = begin;
+  records_.clear();
+  Coordinator later(options_);
+  Begin(later);
+  const CoordinatorActions bound = Bind(later, begin);
+  ASSERT_FALSE(bound.stop.has_value()) << *bound.stop;
+  EXPECT_EQ(bound.bind_shards.size(), 1u);
+}
+
+TEST_F(RotationTest, ThereIsNoDrawThatFits_TheRunEndsAsItBegins) {
+  --enough_;
+  Coordinator c(options_);
+  c.Start(now_);
+  Settle(c, c.RegisterShard({"shard-0", "here:1", "cafe", 5}, now_));
+  Settle(c, c.OnStepDone({ShardId(0), -1, 0}, now_));
+  CoordinatorActions all;
+  absl::Status error;
+  for (const int64_t worker : {1, 2}) {
+    const uint64_t instance = 10 + static_cast<uint64_t>(worker);
+    Settle(c,
+           c.RegisterWorker({absl::StrCat("worker-", worker), "cafe", instance, 0, enough_}, now_));
+  }
+  for (const int64_t worker : {1, 2})
+    all.Append(Settle(c, c.Ready(Incarnation(worker), {100, 7, 20, 8}, now_, &error)));
+  ASSERT_TRUE(all.stop.has_value());
+  EXPECT_THAT(std::string(all.stop->message()), HasSubstr("of memory and would need"));
+}
+
+}  // namespace
+}  // namespace sdp
