@@ -70,7 +70,8 @@ void Shard::CloseReady(FragmentId id, ShardActions* actions) {
   ++progress.closed;
   if (round.mean.empty()) ++progress.uncovered;
   Report(step, actions);
-  if (!options_.clip && MayAdvance(owned)) Advance(id, step, 1, actions);
+  held_back_.emplace(step, id);
+  if (!options_.clip) AdvanceClosed(id, actions);
 }
 
 bool Shard::SkipsNotFinite(Step step, std::string what, Incarnation worker, ShardActions* actions) {
@@ -177,7 +178,10 @@ ShardActions Shard::Written(Step step, FragmentId fragment) {
     snapshot_bytes_ -= kept->second;
     kept_.erase(kept);
   }
-  AdvanceClosed(&actions);
+  AdvanceClosed(fragment, &actions);
+  // There is room now for the oldest of the others. Not all are looked at: as many parts are
+  // written as may wait.
+  while (!held_back_.empty() && AdvanceClosed(held_back_.begin()->second, &actions)) continue;
   return actions;
 }
 
@@ -204,18 +208,21 @@ ShardActions Shard::Scale(const ClipScale& scale) {
   return actions;
 }
 
+bool Shard::AdvanceClosed(FragmentId id, ShardActions* actions) {
+  const Owned& owned = fragments_.at(id);
+  const Step step = owned.version;
+  if (!held_back_.contains({step, id}) || !MayAdvance(owned)) return false;
+  const std::optional<double> scale = options_.clip ? bindings_.at(step).scale : 1;
+  if (scale.has_value()) Advance(id, step, *scale, actions);
+  return scale.has_value();
+}
+
 void Shard::AdvanceClosed(ShardActions* actions) {
-  for (const FragmentId id : owned_) {
-    const Owned& owned = fragments_.at(id);
-    const Step step = owned.version;
-    const auto round = owned.rounds.find(step);
-    if (round == owned.rounds.end() || !round->second.closed || !MayAdvance(owned)) continue;
-    const std::optional<double> scale = options_.clip ? bindings_.at(step).scale : 1;
-    if (scale.has_value()) Advance(id, step, *scale, actions);
-  }
+  for (const FragmentId id : owned_) AdvanceClosed(id, actions);
 }
 
 void Shard::Advance(FragmentId id, Step step, double scale, ShardActions* actions) {
+  held_back_.erase({step, id});
   Owned& owned = fragments_.at(id);
   Round& round = owned.rounds.at(step);
   const auto bound = bindings_.find(step);

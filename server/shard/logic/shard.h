@@ -5,6 +5,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <tuple>
 #include <utility>
 #include <vector>
@@ -205,8 +206,9 @@ class Shard {
   static int64_t SnapshotBytes(const Owned& owned);
   // Whether the fragment's closed round of its version may become the next one.
   bool MayAdvance(const Owned& owned) const;
-  // All that wait and may.
-  void AdvanceClosed(ShardActions* actions);
+  // If it waits, and may. Whether it did.
+  bool AdvanceClosed(FragmentId id, ShardActions* actions);
+  void AdvanceClosed(ShardActions* actions);  // all
   void LeaveOut(Step step, Incarnation worker, ShardActions* actions);
   void LeaveRoundOut(FragmentId id, Step step, Incarnation worker, const Holders& holders,
                      ShardActions* actions);
@@ -241,6 +243,8 @@ class Shard {
   absl::flat_hash_set<Incarnation> excluded_;
   absl::flat_hash_map<Incarnation, Step> done_;  // backward masking: what each reader said last
   std::map<Step, Progress> progress_;
+  // Closed rounds whose fragments wait for the clipping's scale, or for a snapshot.
+  std::set<std::pair<Step, FragmentId>> held_back_;
   Step committed_;                     // the last step that all owned fragments have finished
   std::vector<Reduced> last_reduced_;  // at most eight, as the next ones
   std::vector<Diagnosed> last_diagnosed_;
