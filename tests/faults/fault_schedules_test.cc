@@ -31,7 +31,6 @@ uint64_t Number(const char* name, uint64_t fallback) {
 struct Schedule {
   std::string script;
   bool only_servers = true;
-  bool servers = false;  // at least one
 };
 
 class FaultSchedulesTest : public DisturbedRun {
@@ -41,6 +40,9 @@ class FaultSchedulesTest : public DisturbedRun {
                         " --config $run/config.toml --coordinator $(cat $run/coordinator.address) "
                         "--name worker-",
                         worker, " --grace 60 & ");
+  }
+  static std::string Drain(const std::string& member) {
+    return absl::StrCat(Program("sdp"), " drain $run ", member, "; ");
   }
   static std::string StopFor(const std::string& member, double seconds) {
     return absl::StrCat("pid=$(pgrep -P $top -f -- \"--name ", member,
@@ -63,9 +65,8 @@ class FaultSchedulesTest : public DisturbedRun {
       line += 1 + static_cast<int>(random.Below(14));
       const std::string worker = absl::StrCat("worker-", random.Below(4));
       const std::string shard = absl::StrCat("shard-", random.Below(2));
-      const uint64_t what = random.Below(seed % 2 == 0 ? 4 : 9);  // even: servers alone
-      schedule.only_servers &= what < 5;
-      schedule.servers |= what < 4;
+      const uint64_t what = random.Below(seed % 2 == 0 ? 5 : 10);  // even: servers alone
+      schedule.only_servers &= what < 6;
       switch (what) {
         case 0:
           kill_server(shard);
@@ -80,15 +81,17 @@ class FaultSchedulesTest : public DisturbedRun {
           absl::StrAppend(&schedule.script, StopFor("coordinator", 2));
           break;
         case 4:
-          absl::StrAppend(&schedule.script, StopFor(worker, 1));
+          absl::StrAppend(&schedule.script, Drain(shard));
           break;
         case 5:
+          absl::StrAppend(&schedule.script, StopFor(worker, 1));
+          break;
         case 6:
+        case 7:
           if (++losses <= 2) absl::StrAppend(&schedule.script, Kill("KILL", worker));
           break;
-        case 7:
-          if (++losses <= 2)
-            absl::StrAppend(&schedule.script, Program("sdp"), " drain $run ", worker, "; ");
+        case 8:
+          if (++losses <= 2) absl::StrAppend(&schedule.script, Drain(worker));
           break;
         default:
           absl::StrAppend(&schedule.script, Join(joined++));
