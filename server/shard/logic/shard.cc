@@ -311,6 +311,10 @@ std::string Shard::Describe(FragmentId id) const {
   return absl::StrCat("fragment ", id.value(), " (", options_.catalog->unit(unit).name, ")");
 }
 
+bool Shard::WaitsForDisk() const {
+  return !held_back_.empty() && !MayAdvance(fragments_.at(held_back_.begin()->second));
+}
+
 Shard::Counts Shard::counts() const {
   Counts counts;
   counts.round_bytes = round_bytes_;

@@ -126,7 +126,8 @@ class Shard {
     int64_t open_rounds = 0, pending_pulls = 0, uncovered_fragment_steps = 0;
     Step oldest_version = 0;
   };
-  Counts counts() const;
+  Counts counts() const;      // walks all fragments
+  bool WaitsForDisk() const;  // an update does
 
   // What is owned of one unit's block, and how far the round is that has fewest contributions.
   struct BlockState {

@@ -305,7 +305,7 @@ void ShardService::Execute(ShardActions actions) {
   for (const StateHashes& report : actions.hashes) coordinator_->ReportStateHashes(report);
   for (const NotFiniteReport& report : actions.not_finite) coordinator_->ReportNotFinite(report);
   for (Snapshot& snapshot : actions.snapshots) Write(std::move(snapshot));
-  if (writing_ > 0) waits_for_disk_ = shard_->counts().waiting_for_disk > 0;
+  if (writing_ > 0) waits_for_disk_ = shard_->WaitsForDisk();
 }
 
 void ShardService::Write(Snapshot snapshot) {
