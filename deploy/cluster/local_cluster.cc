@@ -29,9 +29,10 @@ constexpr int kMostFailuresShown = 3;
 constexpr absl::Duration kAskAgain = absl::Milliseconds(100);
 constexpr absl::Duration kRestartsAreCounted = absl::Minutes(10);
 
-// Nobody answered: the coordinator may be about to start.
+// Nobody answered, or one who was too busy: the coordinator may be about to start.
 bool NotThere(const absl::Status& status) {
-  return absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status);
+  return absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status) ||
+         absl::IsResourceExhausted(status);
 }
 
 // One run, from its first process to the end of its last.

@@ -32,10 +32,10 @@ struct LocalClusterOptions {
   // on a thread of its own.
   std::function<absl::Status(const std::string& address, const std::string& reason)> request_stop;
   // The process of a worker or shard has ended; `killed`: by a signal, not by itself. Whether the
-  // run goes on; then the coordinator knows now that it is gone. Unavailable, DeadlineExceeded - it
-  // does not answer: it may have been started again just now, and is asked again for as long as a
-  // start may take. Another error - no.
-  // Returns within a deadline of its own. Called on the calling thread.
+  // run goes on; then the coordinator knows now that it is gone. Unavailable, DeadlineExceeded,
+  // ResourceExhausted - it does not answer: it may have been started again just now, and is asked
+  // again for as long as a start may take. Another error - no. Returns within a deadline of its
+  // own. Called on the calling thread.
   std::function<absl::StatusOr<bool>(const std::string& address, const std::string& member,
                                      bool killed)>
       goes_on_without;
