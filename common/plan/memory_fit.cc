@@ -217,9 +217,6 @@ class Fitting {
 
 absl::StatusOr<std::vector<int>> MoveIntoMemory(const PlanInput& input,
                                                 std::vector<std::vector<int>>& holders) {
-  const bool limited = std::any_of(input.ranks.begin(), input.ranks.end(),
-                                   [](const Rank& rank) { return rank.memory_bytes > 0; });
-  if (!limited) return std::vector<int>();
   Fitting fitting(input, holders);
   if (absl::Status status = fitting.Run(); !status.ok()) {
     fitting = Fitting(input, holders);

@@ -117,17 +117,20 @@ std::vector<NamedKind> KindsOf(const PlanInput& input) {
   return kinds;
 }
 
-// Each purpose draws from its own stream, anew for each rotation.
-RandomStream Stream(const PlanInput& input, absl::string_view purpose) {
-  return RandomStream(input.seed, Hash64(absl::StrCat("plan ", purpose, " ", input.rotation)));
+// Each purpose draws from its own stream, anew for each rotation, and each draw of it.
+RandomStream Stream(const PlanInput& input, int draw, absl::string_view purpose) {
+  const std::string again = draw == 0 ? "" : absl::StrCat(" again ", draw);
+  return RandomStream(input.seed,
+                      Hash64(absl::StrCat("plan ", purpose, " ", input.rotation, again)));
 }
 
 class Planner {
  public:
-  explicit Planner(const PlanInput& input)
+  Planner(const PlanInput& input, int draw)
       : input_(input),
+        draw_(draw),
         workers_(static_cast<int>(input.ranks.size())),
-        random_(Stream(input, "assignment")),
+        random_(Stream(input, draw, "assignment")),
         draft_(workers_, input.catalog->units.size()) {}
 
   // [units] Holders, ascending; shared units included.
@@ -151,7 +154,7 @@ class Planner {
  private:
   // Rotation 0 keeps the designs' own order, so that the plan of a run that never rotates reads
   // well.
-  bool redraw() const { return input_.rotation != 0; }
+  bool redraw() const { return input_.rotation != 0 || draw_ != 0; }
 
   absl::Status AssignKind(NamedKind& named) {
     Kind& kind = named.kind;
@@ -185,7 +188,7 @@ class Planner {
     for (const NamedKind& named : kinds) {
       (named.designed ? by_design : by_lot).push_back(&named.kind);
     }
-    RandomStream random = Stream(input_, "swaps");
+    RandomStream random = Stream(input_, draw_, "swaps");
     const Swaps::Aim aim = redraw() ? Swaps::Aim::kLevel : Swaps::Aim::kMixAndLevel;
     if (!by_lot.empty()) return Swaps(by_lot, by_design, draft_).Improve(aim, random);
     if (redraw()) return;
@@ -208,6 +211,7 @@ class Planner {
   }
 
   const PlanInput& input_;
+  const int draw_;
   const int workers_;
   RandomStream random_;
   Draft draft_;
@@ -295,17 +299,18 @@ uint64_t HashOf(const PlanInput& input, const Plan& plan) {
   return hasher.hash();
 }
 
-}  // namespace
+bool HasLimits(const PlanInput& input) {
+  return input.memory != nullptr && input.memory->stages != nullptr &&
+         std::any_of(input.ranks.begin(), input.ranks.end(),
+                     [](const Rank& rank) { return rank.memory_bytes > 0; });
+}
 
-absl::StatusOr<Plan> MakePlan(const PlanInput& input) {
-  SDP_RETURN_IF_ERROR(CheckInput(input));
-  const Catalog& catalog = *input.catalog;
-  const size_t workers = input.ranks.size();
-
+// Its holders, and what to say of them.
+absl::StatusOr<Plan> Draw(const PlanInput& input, int draw) {
   Plan plan;
-  SDP_ASSIGN_OR_RETURN(plan.holders, Planner(input).Assign());
+  SDP_ASSIGN_OR_RETURN(plan.holders, Planner(input, draw).Assign());
   SDP_RETURN_IF_ERROR(CheckNobodyIdle(input, plan));
-  if (input.memory != nullptr && input.memory->stages != nullptr) {
+  if (HasLimits(input)) {
     SDP_ASSIGN_OR_RETURN(const std::vector<int> gave, MoveIntoMemory(input, plan.holders));
     std::vector<std::string> names;
     for (const int rank : gave) names.push_back(input.ranks[static_cast<size_t>(rank)].name);
@@ -315,6 +320,21 @@ absl::StatusOr<Plan> MakePlan(const PlanInput& input) {
                        absl::StrJoin(names, ", ")));
     }
   }
+  return plan;
+}
+
+}  // namespace
+
+absl::StatusOr<Plan> MakePlan(const PlanInput& input) {
+  SDP_RETURN_IF_ERROR(CheckInput(input));
+  const Catalog& catalog = *input.catalog;
+  const size_t workers = input.ranks.size();
+
+  absl::StatusOr<Plan> drawn = Draw(input, 0);
+  for (int draw = 1; draw < kDraws && !drawn.ok() && HasLimits(input); ++draw) {
+    if (absl::StatusOr<Plan> other = Draw(input, draw); other.ok()) drawn = std::move(other);
+  }
+  SDP_ASSIGN_OR_RETURN(Plan plan, std::move(drawn));
   plan.units.resize(workers);
   for (size_t j = 0; j < catalog.units.size(); ++j) {
     for (const int worker : plan.holders[j]) {

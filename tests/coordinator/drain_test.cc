@@ -101,6 +101,41 @@ TEST_F(DrainTest, WhileShardsLoadTheirStartValues_ItMayGoAtOnce) {
   EXPECT_TRUE(Gone(c).go_back.has_value());
 }
 
+// Loading may take minutes, in which it hears nothing.
+TEST_F(DrainTest, WhileItLoads_ItIsNotLate_AndTheNextGenerationKnows) {
+  Coordinator c(options_);
+  c.Start(now_);
+  Settle(c, c.RegisterShard({"shard-0", "here:1", "cafe", 5}, now_));
+  EXPECT_THAT(LeaveShard(c).finish_shards, ElementsAre(ShardId(0)));
+  CoordinatorActions all;
+  const auto until = [&](absl::Duration time) {
+    for (const absl::Time end = now_ + time; now_ <= end; now_ += absl::Seconds(1)) {
+      c.ShardHeartbeat(ShardId(0), "", 1, now_);
+      all.Append(Settle(c, c.Tick(now_)));
+    }
+  };
+  until(3 * options_.stop_timeout);
+  EXPECT_FALSE(all.go_back.has_value());
+  EXPECT_THAT(c.NextStart().leaving, ElementsAre(5));
+  Settle(c, c.OnStepDone({ShardId(0), -1, 0}, now_));
+  EXPECT_THAT(c.NextStart().leaving, IsEmpty());  // it was told, and may not want to
+  until(2 * options_.stop_timeout);
+  EXPECT_EQ(all.go_back, "shard-0: told to leave, and still here");
+}
+
+TEST_F(DrainTest, WhileTheRunGoesBack_ItIsRefused) {
+  Coordinator c(options_);
+  Gather(c);
+  Train(c, 0, 3);
+  absl::Status error;
+  Settle(c, c.ProcessEnded("shard-0", now_, &error));
+  for (const std::string member : {"shard-0", "worker-1"}) {
+    EXPECT_THAT(c.Drain(member, now_, &error).events, IsEmpty());
+    EXPECT_TRUE(absl::IsFailedPrecondition(error)) << error;
+    EXPECT_THAT(std::string(error.message()), HasSubstr("goes back to a checkpoint"));
+  }
+}
+
 TEST_F(DrainTest, BeforeAllShardsAreThere_ItIsSaid) {
   options_.shards = 2;
   Coordinator c(options_);
@@ -267,6 +302,17 @@ TEST_F(DrainTest, TheCoordinatorIsLostMeanwhile_TheNextOneLetsItGo) {
   const CoordinatorActions whole = Checkpointed(next, 1);
   EXPECT_THAT(whole.finish_shards, ElementsAre(ShardId(0)));
   EXPECT_EQ(Gone(next).go_back, "shard-0 has left");
+
+  // Before anything was bound it need not wait for a step.
+  records.clear();
+  Coordinator fresh(options_);
+  CoordinatorActions begin = fresh.Start(now_);
+  begin.Append(fresh.RegisterShard({"shard-0", "here:1", "cafe", 5}, now_));
+  begin.Append(fresh.LeaveShard(ShardId(0), now_));
+  for (const auto& store : begin.store) records.push_back(store.record);
+  Coordinator after(options_);
+  EXPECT_THAT(Settle(after, after.Restore(records, {}, now_)).finish_shards,
+              ElementsAre(ShardId(0)));
 
   records.push_back(ShardLeaveRecord{options_.start.generation, ShardId(4)});
   const CoordinatorActions damaged = Coordinator(options_).Restore(records, {}, now_);

@@ -1,4 +1,4 @@
-// Rotation where memories are tight: what one draw gives the workers may not fit.
+// Rotation and phases where memories are tight: what one draw gives the workers may not fit.
 #include <algorithm>
 #include <memory>
 #include <set>
@@ -16,7 +16,11 @@
 namespace sdp {
 namespace {
 
+using ::testing::AllOf;
+using ::testing::Contains;
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::IsEmpty;
 
 // Two workers with memory for the subnetworks of rotation 0, and for no others.
 class RotationTest : public CoordinatorTest {
@@ -67,10 +71,12 @@ class RotationTest : public CoordinatorTest {
       }
     }
   }
-  void Begin(Coordinator& c) {
+  CoordinatorActions Begin(Coordinator& c) {
+    records_.clear();
     Keep(c, c.Start(now_));
     Keep(c, c.RegisterShard({"shard-0", "here:1", "cafe", 5}, now_));
-    Keep(c, c.OnStepDone({ShardId(0), options_.start.state.step - 1, 0}, now_));
+    Keep(c, c.OnStepDone({ShardId(0), -1, 0}, now_));
+    CoordinatorActions all;
     absl::Status error;
     for (const int64_t worker : {1, 2}) {
       const uint64_t instance = 10 + static_cast<uint64_t>(worker);
@@ -78,7 +84,8 @@ class RotationTest : public CoordinatorTest {
            c.RegisterWorker({absl::StrCat("worker-", worker), "cafe", instance, 0, enough_}, now_));
     }
     for (const int64_t worker : {1, 2})
-      Keep(c, c.Ready(Incarnation(worker), {100, 7, 20, 8}, now_, &error));
+      all.Append(Keep(c, c.Ready(Incarnation(worker), {100, 7, 20, 8}, now_, &error)));
+    return all;
   }
   CoordinatorActions Bind(Coordinator& c, Step step) {
     absl::Status error;
@@ -94,62 +101,80 @@ class RotationTest : public CoordinatorTest {
   std::vector<Record> records_;
 };
 
-TEST_F(RotationTest, OfDrawsThatDoNotFit_TheOneBeforeStays_AndARestoredCoordinatorHasTheSame) {
+TEST_F(RotationTest, OneThatHasNoPlan_IsLeftOut_AndARestoredCoordinatorHasTheSame) {
   Coordinator c(options_);
   Begin(c);
-  Step fitting = 0, longest = 0;
+  Step fitting = 0;
+  int left_out = 0;
   for (Step t = 0; t < options_.steps; ++t) {
     const CoordinatorActions bound = Bind(c, t);
     ASSERT_FALSE(bound.stop.has_value()) << t << ": " << *bound.stop;
     ASSERT_EQ(bound.bind_shards.size(), 1u) << t;
     if (Fits(c, t)) fitting = t;
-    longest = std::max(longest, t - fitting);
+    if (t > fitting) ++left_out;
     ASSERT_EQ(c.plan()->holders, MakePlan(c.PlanInputAt(fitting))->holders) << t;
     CommitStep(c, t);
-    if (t % 10 != 9) continue;
+    if (t == fitting && t % 10 != 9) continue;
     Coordinator next(options_);
     const CoordinatorActions restored = Settle(next, next.Restore(records_, {}, now_));
     ASSERT_FALSE(restored.stop.has_value()) << t << ": " << *restored.stop;
     ASSERT_EQ(next.plan()->holders, c.plan()->holders) << t;
   }
-  // More than are drawn again; and it did rotate.
-  EXPECT_GT(longest, Coordinator::kDraws);
-  EXPECT_GT(fitting, 0);
+  EXPECT_GT(left_out, 0);
+  EXPECT_LT(left_out, options_.steps / 2);  // there is more than one draw of each
 }
 
-// The newest of a few rotations is as good: who joins need not wait for a draw.
-TEST_F(RotationTest, AGenerationThatBeginsAtADrawThatDoesNotFit_HasAnEarlierOne) {
-  Coordinator c(options_);
-  Begin(c);
-  Bind(c, 0);
-  Step begin = 2;
-  while (Fits(c, begin - 1)) ++begin;
-  options_.start.state.step = begin;
-  records_.clear();
-  Coordinator later(options_);
-  Begin(later);
-  const CoordinatorActions bound = Bind(later, begin);
-  ASSERT_FALSE(bound.stop.has_value()) << *bound.stop;
-  EXPECT_EQ(bound.bind_shards.size(), 1u);
-}
-
-TEST_F(RotationTest, ThereIsNoDrawThatFits_TheRunEndsAsItBegins) {
+// Whoever begins a run is there to hear of it.
+TEST_F(RotationTest, NoPlanAtTheBegin_EndsTheRun) {
   --enough_;
   Coordinator c(options_);
-  c.Start(now_);
-  Settle(c, c.RegisterShard({"shard-0", "here:1", "cafe", 5}, now_));
-  Settle(c, c.OnStepDone({ShardId(0), -1, 0}, now_));
-  CoordinatorActions all;
-  absl::Status error;
-  for (const int64_t worker : {1, 2}) {
-    const uint64_t instance = 10 + static_cast<uint64_t>(worker);
-    Settle(c,
-           c.RegisterWorker({absl::StrCat("worker-", worker), "cafe", instance, 0, enough_}, now_));
-  }
-  for (const int64_t worker : {1, 2})
-    all.Append(Settle(c, c.Ready(Incarnation(worker), {100, 7, 20, 8}, now_, &error)));
+  const CoordinatorActions all = Begin(c);
   ASSERT_TRUE(all.stop.has_value());
   EXPECT_THAT(std::string(all.stop->message()), HasSubstr("of memory and would need"));
+}
+
+TEST_F(RotationTest, NoPlanAsAGenerationBegins_WaitsForOthers) {
+  --enough_;
+  options_.start.first_bound = now_;
+  Coordinator c(options_);
+  CoordinatorActions all = Begin(c);
+  EXPECT_FALSE(all.stop.has_value());
+  EXPECT_THAT(all.events, Contains(testing::Field(&RunEvent::kind, RunEvent::Kind::kNoPlan)));
+  EXPECT_THAT(c.WaitingFor(), AllOf(HasSubstr("2 of 2 workers are ready"),
+                                    HasSubstr("no plan for them: worker-1 has")));
+  all = Settle(c, c.Tick(now_));
+  EXPECT_THAT(all.events, IsEmpty());  // it is said once
+  for (const uint64_t worker : {1, 2}) Register(c, absl::StrCat("worker-", worker), 20 + worker);
+  for (const int64_t worker : {3, 4}) EXPECT_EQ(Ready(c, worker), absl::OkStatus());
+  EXPECT_EQ(c.status(now_).phase, "training");
+  EXPECT_EQ(CoordinatorTest::Begin(c, 3, 0).bind_shards.size(), 1u);
+}
+
+// Everybody holds everything, for which these two have not the memory.
+TEST_F(RotationTest, NoPlanForAPhase_PausesUntilOthersCome) {
+  options_.phases = {{.from = 3, .coverage = std::vector<double>(catalog_.units.size(), 1.0)}};
+  Coordinator refused(options_);
+  EXPECT_TRUE(Begin(refused).stop.has_value());  // before hours are spent
+  options_.start.first_bound = now_;
+  Coordinator c(options_);
+  Begin(c);
+  for (Step t = 0; t < 3; ++t) {
+    EXPECT_EQ(Bind(c, t).bind_shards.size(), 1u) << t;
+    CommitStep(c, t);
+  }
+  CoordinatorActions all = Bind(c, 3);
+  EXPECT_FALSE(all.stop.has_value());
+  EXPECT_THAT(all.bind_shards, IsEmpty());
+  EXPECT_THAT(all.events, ElementsAre(testing::Field(&RunEvent::kind, RunEvent::Kind::kNoPlan),
+                                      testing::Field(&RunEvent::kind, RunEvent::Kind::kPause)));
+  EXPECT_EQ(c.status(now_).phase, "paused");
+  EXPECT_THAT(Bind(c, 3).events, IsEmpty());
+  Register(c, "worker-3", 13);
+  EXPECT_EQ(Ready(c, 3), absl::OkStatus());
+  absl::Status error;
+  for (const std::string worker : {"worker-1", "worker-2"})
+    Settle(c, c.ProcessEnded(worker, now_, &error));
+  EXPECT_EQ(CoordinatorTest::Begin(c, 3, 3).bind_shards.size(), 1u);
 }
 
 }  // namespace

@@ -48,18 +48,8 @@ PlanKey Coordinator::PlanKeyAt(Step step) const {
           options_.rotate_every > 0 ? step / options_.rotate_every : 0};
 }
 
-absl::StatusOr<Plan> Coordinator::PlanAt(Step step, int64_t draws) const {
-  PlanInput input = PlanInputAt(step);
-  absl::StatusOr<Plan> plan = MakePlan(input);
-  while (!plan.ok() && --draws > 0 && input.rotation > 0) {
-    --input.rotation;
-    if (absl::StatusOr<Plan> earlier = MakePlan(input); earlier.ok()) return earlier;
-  }
-  return plan;
-}
-
-absl::Status Coordinator::MakePlanAt(Step step, int64_t draws) {
-  absl::StatusOr<Plan> plan = PlanAt(step, draws);
+absl::Status Coordinator::MakePlanAt(Step step) {
+  absl::StatusOr<Plan> plan = MakePlan(PlanInputAt(step));
   if (!plan.ok()) return plan.status();
   plan_ = std::make_shared<const Plan>(*std::move(plan));
   plan_key_ = PlanKeyAt(step);
@@ -73,15 +63,31 @@ absl::Status Coordinator::MakePlanAt(Step step, int64_t draws) {
   return absl::OkStatus();
 }
 
-// Another phase or rotation, in the same view. The subnetworks of the rotation before stay, if the
-// new one and kDraws before it do not fit: it is the newest of which there is a plan.
-absl::Status Coordinator::ChangePlan(Step step) {
-  const PlanKey key = PlanKeyAt(step);
-  const absl::Status status = MakePlanAt(step);
-  if (status.ok() || key.phase != plan_key_.phase) return status;
-  plan_key_ = key;
-  ++plan_number_;
-  return absl::OkStatus();
+// Another phase or rotation, in the same view. A rotation of which there is no plan is left out:
+// the subnetworks of the one before stay. Of a phase: FailedPrecondition, and no_plan_ says why -
+// others may come.
+absl::Status Coordinator::ChangePlan(Step step, CoordinatorActions* actions) {
+  const PlanKey key = PlanKeyAt(step), before = plan_key_;
+  if (key == before) return absl::OkStatus();
+  if (key.phase == before.phase) {
+    if (!MakePlanAt(step).ok()) {
+      plan_key_ = key;
+      ++plan_number_;
+    }
+    return absl::OkStatus();
+  }
+  Unfit& unfit = unfit_[static_cast<size_t>(Joiners::kWait)];
+  const bool known = key.phase == unfit.phase && view_->members() == unfit.members;
+  const absl::Status status = known ? absl::FailedPreconditionError(unfit.why) : MakePlanAt(step);
+  if (status.ok()) {
+    TellPlan(step, absl::StrCat("sdp.phases: number ", key.phase), actions);
+    for (auto& [name, worker] : workers_) worker.pace = Pace();  // there is more or less to do
+    return status;
+  }
+  no_plan_ = std::string(status.message());
+  unfit = {view_->members(), key.phase, no_plan_};
+  if (!known) TellNoPlan(step, actions);
+  return absl::FailedPreconditionError(no_plan_);
 }
 
 CoordinatorActions Coordinator::BeginStep(Incarnation incarnation, Step step, int64_t known_plan,
@@ -143,17 +149,9 @@ void Coordinator::BindStep(absl::Time now, CoordinatorActions* actions) {
   const bool due =
       DiagnoseAt(t) || (options_.eval_every > 0 && t >= first && t % options_.eval_every == 0);
   if (!closing) {
-    if (!ChangeView(t, actions).ok()) return;  // paused
+    if (!ChangeView(t, actions).ok() || !ChangePlan(t, actions).ok()) return;  // paused
   }
   ++next_step_;
-  if (PlanKeyAt(t) != plan_key_ && !closing) {
-    const int phase = plan_key_.phase;
-    if (const absl::Status status = ChangePlan(t); !status.ok()) return End(status, actions);
-    if (plan_key_.phase != phase) {
-      TellPlan(t, absl::StrCat("sdp.phases: number ", plan_key_.phase), actions);
-      for (auto& [name, worker] : workers_) worker.pace = Pace();  // there is more or less to do
-    }
-  }
   const bool evaluate_at_end = t >= options_.steps && !stop_requested_;
   const BindingRecord record{generation_,
                              t,

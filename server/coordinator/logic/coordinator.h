@@ -45,7 +45,8 @@ struct GenerationStart {
   uint64_t init_checksum = 0;       // of state.init_path
   std::vector<std::string> notes;   // for people: what was found, and set aside for it
   // Instances of shards that were to leave when the generation ended otherwise; they come back as
-  // others, and are let go of at once.
+  // others, and are let go of as soon as they have the start values. Not stored: a coordinator that
+  // is lost before they have come back forgets it.
   absl::flat_hash_set<uint64_t> leaving;
   // Numbers that earlier generations have used: never again.
   Incarnation last_incarnation;
@@ -189,10 +190,6 @@ class Coordinator {
   const Plan* plan() const { return plan_.get(); }
   // What the plan of a step is made of: its phase and rotation, and the ranks of the view.
   PlanInput PlanInputAt(Step step) const;
-  // The plan of a step. Where memories are tight, what one rotation's draw gives may not fit, and
-  // another's may: then it is that of the newest of `draws` rotations of which there is one.
-  static constexpr int64_t kDraws = 16;
-  absl::StatusOr<Plan> PlanAt(Step step, int64_t draws = kDraws) const;
 
  private:
   enum class Phase { kShards, kStarting, kWorkers, kTraining, kEnding, kOver };
@@ -220,6 +217,7 @@ class Coordinator {
   // Why no step can be bound; empty: it can.
   std::string PausedBy() const;
   std::string TooFew() const;
+  void TellNoPlan(Step step, CoordinatorActions* actions) const;
   void TellPlan(Step from, const std::string& reason, CoordinatorActions* actions) const;
   std::shared_ptr<const View> ViewOf(std::vector<Incarnation> members) const;  // the next one
   absl::Status ChangeView(Step step, CoordinatorActions* actions);
@@ -246,6 +244,9 @@ class Coordinator {
   void EndGeneration(const std::string& why, absl::Time now, CoordinatorActions* then);
 
   // drain.cc
+  bool Loading(const ShardState& shard) const {  // the start values
+    return shard.fragments > 0 && shard.done < options_.start.state.step - 1;
+  }
   bool Draining() const { return drain_by_ != absl::InfiniteFuture(); }
   bool ClosesGeneration() const;
   std::vector<std::string> LeavingShards() const;  // names
@@ -259,8 +260,8 @@ class Coordinator {
   StepState& OpenStep(const BindingRecord& binding, std::vector<PositionRange> positions);
   void BindShards(const StepState& step, CoordinatorActions* actions);
   bool DiagnoseAt(Step step) const;
-  absl::Status MakePlanAt(Step step, int64_t draws = kDraws);  // for the view
-  absl::Status ChangePlan(Step step);
+  absl::Status MakePlanAt(Step step);  // for the view
+  absl::Status ChangePlan(Step step, CoordinatorActions* actions);
   PlanKey PlanKeyAt(Step step) const;
   const std::vector<double>& CoverageAt(Step step) const;  // [units]
   void AnswerAll(CoordinatorActions* actions);
@@ -384,6 +385,7 @@ class Coordinator {
 
   struct Unfit {
     std::vector<Incarnation> members;
+    int phase = 0;
     std::string why;
   };
   std::array<Unfit, 2> unfit_;  // [Joiners] for whom there was no plan last

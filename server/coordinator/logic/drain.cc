@@ -39,7 +39,11 @@ CoordinatorActions Coordinator::LeaveShard(ShardId shard, absl::Time now) {
 
 CoordinatorActions Coordinator::Drain(const std::string& name, absl::Time now,
                                       absl::Status* error) {
-  *error = absl::OkStatus();
+  *error = phase_ == Phase::kOver
+               ? absl::FailedPreconditionError(
+                     "the run goes back to a checkpoint just now: ask again when it trains")
+               : absl::OkStatus();
+  if (!error->ok()) return {};
   for (size_t s = 0; s < shards_.size(); ++s) {
     if (shards_[s].registration.name == name)
       return LeaveShard(ShardId(static_cast<int32_t>(s)), now);
@@ -92,6 +96,13 @@ void Coordinator::ShardsAreGone(absl::Time now, CoordinatorActions* actions) {
 void Coordinator::EndLateDrain(absl::Time now, CoordinatorActions* actions) {
   if (phase_ >= Phase::kEnding || stop_requested_) return;
   const std::string who = absl::StrJoin(LeavingShards(), ", ");
+  const bool loading = std::any_of(shards_.begin(), shards_.end(), [this](const ShardState& shard) {
+    return shard.leaving && Loading(shard);  // and hears nothing meanwhile; its lease counts
+  });
+  if (let_go_ && loading) {
+    drain_by_ = now + options_.stop_timeout;
+    return;
+  }
   if (let_go_) return GoBack(absl::StrCat(who, ": told to leave, and still here"), now, actions);
   actions->log.push_back(
       absl::StrCat(who, ": there was no checkpoint in time to leave with: ", WaitingForSteps()));

@@ -119,6 +119,12 @@ void Coordinator::TellPlan(Step from, const std::string& reason,
        actions);
 }
 
+void Coordinator::TellNoPlan(Step step, CoordinatorActions* actions) const {
+  Tell(
+      {.kind = RunEvent::Kind::kNoPlan, .step = step, .workers = view_->size(), .reason = no_plan_},
+      actions);
+}
+
 std::shared_ptr<const View> Coordinator::ViewOf(std::vector<Incarnation> members) const {
   std::vector<Rank> ranks;
   std::vector<double> paces;
@@ -152,7 +158,8 @@ absl::Status Coordinator::ChangeView(Step step, CoordinatorActions* actions) {
     }
     Unfit& unfit = unfit_[static_cast<size_t>(joiners)];
     no_plan_ = unfit.why;
-    if (members == unfit.members) continue;
+    const int phase = PhaseAt(options_.phases, step);
+    if (members == unfit.members && phase == unfit.phase) continue;
     view_ = ViewOf(std::move(members));
     const absl::Status status = MakePlanAt(step);
     if (status.ok()) {
@@ -161,12 +168,8 @@ absl::Status Coordinator::ChangeView(Step step, CoordinatorActions* actions) {
       return absl::OkStatus();
     }
     no_plan_ = std::string(status.message());
-    unfit = {view_->members(), no_plan_};
-    Tell({.kind = RunEvent::Kind::kNoPlan,
-          .step = step,
-          .workers = view_->size(),
-          .reason = std::string(status.message())},
-         actions);
+    unfit = {view_->members(), phase, no_plan_};
+    TellNoPlan(step, actions);
   }
   view_ = before;
   return absl::FailedPreconditionError(no_plan_);

@@ -274,16 +274,29 @@ void Coordinator::MakeView(absl::Time now, CoordinatorActions* actions) {
             [](const auto& a, const auto& b) { return NaturalLess(a.first, b.first); });
   std::vector<Incarnation> members;
   for (const auto& [name, incarnation] : order) members.push_back(incarnation);
-  view_ = ViewOf(std::move(members));
-  // If the first step is a closing one, which makes no plan of its own: the plan before it.
   const Step first = options_.start.state.step;
-  if (const absl::Status status = MakePlanAt(std::max<Step>(first - 1, 0)); !status.ok())
-    return End(status, actions);
-  for (const CoveragePhase& phase : options_.phases) {  // before hours are spent on those before it
-    if (phase.from <= first || phase.from >= options_.steps) continue;
-    if (const absl::Status status = PlanAt(phase.from).status(); !status.ok())
-      return End(status, actions);
+  // If the first step is a closing one, which makes no plan of its own: the plan before it.
+  const Step planned = std::max<Step>(first - 1, 0);
+  Unfit& unfit = unfit_[static_cast<size_t>(Joiners::kIn)];
+  const int phase = PhaseAt(options_.phases, planned);
+  if (members == unfit.members && phase == unfit.phase) return;
+  view_ = ViewOf(std::move(members));
+  absl::Status status = MakePlanAt(planned);
+  // Before hours are spent on the phases before it. A run that has been training waits for others.
+  const bool begins = first_bound_ == absl::InfinitePast();
+  for (const CoveragePhase& next : options_.phases) {
+    if (begins && status.ok() && next.from > first && next.from < options_.steps)
+      status = MakePlan(PlanInputAt(next.from)).status();
   }
+  if (!status.ok()) {
+    if (begins) return End(status, actions);
+    no_plan_ = std::string(status.message());
+    unfit = {view_->members(), phase, no_plan_};
+    TellNoPlan(first, actions);
+    view_ = nullptr;
+    return;
+  }
+  no_plan_.clear();
   phase_ = Phase::kTraining;
   levelled_at_ = next_step_;
   AdoptView(next_step_, "", actions);

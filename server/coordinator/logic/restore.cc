@@ -3,7 +3,6 @@
 // and repeat what they reported last. What they reported before that and had acknowledged is
 // written, or concerns steps whose line is written.
 #include <algorithm>
-#include <limits>
 #include <optional>
 #include <string>
 #include <utility>
@@ -43,6 +42,7 @@ struct Coordinator::Restoring {
   std::map<ViewId, std::shared_ptr<const View>> views = {};
   std::map<Step, Bound> steps = {};     // the newest
   Step planned_at = 0;                  // a step that has the plan of plan_key_
+  Step in_phase_since = 0;              // the first step of its view and phase
   std::optional<std::string> end = {};  // of the generation, and why
 };
 
@@ -87,6 +87,8 @@ CoordinatorActions Coordinator::Restore(const std::vector<Record>& records, cons
   }
   if (restoring.end.has_value()) return RestoreEnd(*restoring.end, now);
   TellRestored(restoring, &actions);
+  // Nothing was bound, and the start state is in a checkpoint.
+  if (Draining() && next_step_ == options_.start.state.step) LetShardsGo(now, &actions);
   Tell({.kind = RunEvent::Kind::kTakeUp, .workers = static_cast<int>(workers_.size())}, &actions);
   return actions;
 }
@@ -195,6 +197,7 @@ absl::Status Coordinator::RestoreView(const ViewRecord& record, Restoring& resto
   if (view_ != nullptr) return absl::OkStatus();  // it counts once a step is bound to it
   view_ = restoring.views.at(record.view);
   restoring.planned_at = std::max<Step>(options_.start.state.step - 1, 0);
+  restoring.in_phase_since = restoring.planned_at;
   plan_key_ = PlanKeyAt(restoring.planned_at);
   plan_number_ = 0;
   committed_ = options_.start.state.step - 1;  // all shards have the start state
@@ -211,11 +214,19 @@ void Coordinator::EnterRestoredView(Step step) {
 }
 
 // Of the number that it had: only plans of steps that are not over are made again. That of the
-// newest rotation of which there is one, as ChangePlan has kept it.
+// newest rotation of which there is one, as ChangePlan has left the others out.
 absl::Status Coordinator::MakeRestoredPlan(const Restoring& restoring) {
   if (plan_ != nullptr) return absl::OkStatus();
   --plan_number_;
-  return MakePlanAt(restoring.planned_at, std::numeric_limits<int64_t>::max());
+  const PlanKey key = plan_key_;
+  absl::Status status;
+  for (Step at = restoring.planned_at; at >= restoring.in_phase_since;
+       at = at / options_.rotate_every * options_.rotate_every - 1) {
+    status = MakePlanAt(at);
+    if (status.ok() || options_.rotate_every == 0) break;
+  }
+  plan_key_ = key;
+  return status;
 }
 
 absl::Status Coordinator::RestoreBinding(const BindingRecord& record, Restoring& restoring) {
@@ -234,8 +245,10 @@ absl::Status Coordinator::RestoreBinding(const BindingRecord& record, Restoring&
     EnterRestoredView(t);
   }
   if (PlanKeyAt(t) != plan_key_ && !record.closing) {
-    plan_key_ = PlanKeyAt(t);
+    const PlanKey before = std::exchange(plan_key_, PlanKeyAt(t));
     restoring.planned_at = t;
+    if (before.view != plan_key_.view || before.phase != plan_key_.phase)
+      restoring.in_phase_since = t;
     plan_ = nullptr;
     ++plan_number_;
   }

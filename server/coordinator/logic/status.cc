@@ -33,8 +33,7 @@ RunStatus::Member Coordinator::MemberOf(const ShardState& shard, int64_t number,
     return member;
   }
   member.phase = shard.finished ? "finished" : "serving";
-  const bool starting = shard.fragments > 0 && shard.done < options_.start.state.step - 1;
-  member.state = starting                           ? "starting"
+  member.state = Loading(shard)                     ? "starting"
                  : shard.leaving && !shard.finished ? "leaving"
                                                     : member.phase;
   member.peak_memory_bytes = shard.peak_memory_bytes;

@@ -211,8 +211,7 @@ std::string Coordinator::WaitingFor() const {
                           who.empty() ? "" : absl::StrCat(" (", absl::StrJoin(who, ", "), ")"));
     case Phase::kStarting:
       for (const ShardState& shard : shards_) {
-        if (shard.fragments > 0 && shard.done < options_.start.state.step - 1)
-          who.push_back(shard.registration.name);
+        if (Loading(shard)) who.push_back(shard.registration.name);
       }
       return absl::StrCat("start values of ", absl::StrJoin(who, ", "));
     case Phase::kWorkers: {
@@ -222,7 +221,8 @@ std::string Coordinator::WaitingFor() const {
         if (worker.ready) who.push_back(name);
       }
       return absl::StrCat(all, " of ", awaited_, " workers are ready",
-                          who.empty() ? "" : absl::StrCat(" (", Named(who, all), ")"));
+                          who.empty() ? "" : absl::StrCat(" (", Named(who, all), ")"),
+                          no_plan_.empty() ? "" : absl::StrCat("; no plan for them: ", no_plan_));
     }
     case Phase::kTraining:
       break;
@@ -293,7 +293,9 @@ GenerationStart Coordinator::NextStart() const {
   next.last_view = last_view_;
   next.first_bound = first_bound_;
   for (const ShardState& shard : shards_) {
-    if (shard.leaving && !let_go_) next.leaving.insert(shard.registration.instance);
+    // One that was told, and is still here, will not go for being told again.
+    if (shard.leaving && !shard.finished && (!let_go_ || Loading(shard)))
+      next.leaving.insert(shard.registration.instance);
   }
   return next;
 }

@@ -218,19 +218,21 @@ void CoordinatorService::Abandon(Step checkpoint) {
 }
 
 void CoordinatorService::WritePlanOnce() {
-  // It shows the plan of step 0, wherever this generation begins, if these workers have the memory
-  // for it. Predicted is what the phase that needs most does.
+  // It shows the plan of step 0, wherever this generation begins. Predicted is what the phase that
+  // needs most does. For the workers of now there may be no plan of steps that are not to be done.
   if (plan_made_ || logic_->plan() == nullptr) return;
   plan_made_ = true;
   PlanInput input = logic_->PlanInputAt(0);
   absl::StatusOr<Plan> plan = MakePlan(input);
-  if (!plan.ok()) plan = *logic_->plan();
-  PredictMemory(input, *plan);
+  if (plan.ok()) PredictMemory(input, *plan);
   for (const CoveragePhase& phase : options_.logic.phases) {
     if (phase.from == 0 || phase.from >= options_.logic.steps) continue;
-    const absl::StatusOr<Plan> its_plan = logic_->PlanAt(phase.from);
-    if (!its_plan.ok()) return EndRun(its_plan.status());
-    PredictMemory(logic_->PlanInputAt(phase.from), *its_plan);
+    const PlanInput later = logic_->PlanInputAt(phase.from);
+    if (const auto its_plan = MakePlan(later); its_plan.ok()) PredictMemory(later, *its_plan);
+  }
+  if (!plan.ok()) {
+    options_.log(absl::StrCat("no plan.json: step 0 has none: ", plan.status().message()));
+    return;
   }
   for (const std::string& warning : plan->warnings) options_.log(absl::StrCat("plan: ", warning));
   WritePlan(std::move(input), *std::move(plan));
