@@ -16,7 +16,7 @@ struct ElementBytes {
   int64_t gradient = 4;
 };
 
-// The fields have the names and the meaning of the JSON form (DESIGN.md, Interfaces).
+// The fields have the names and the meaning of the JSON form (DESIGN.md, File formats).
 struct PlanReport {
   struct Worker {
     std::string id;
