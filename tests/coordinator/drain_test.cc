@@ -270,30 +270,20 @@ TEST_F(DrainTest, TheGenerationEndsOtherwise_ItGoesAsTheNextBegins) {
 
 // Who asked for it need not ask again.
 TEST_F(DrainTest, TheCoordinatorIsLostMeanwhile_TheNextOneLetsItGo) {
-  std::vector<Record> records;
   Coordinator c(options_);
-  const auto keep = [&](CoordinatorActions actions) {
-    while (!actions.store.empty()) {
-      CoordinatorActions next;
-      for (const auto& store : actions.store) {
-        records.push_back(store.record);
-        next.Append(c.Stored(store.id, now_));
-      }
-      actions = std::move(next);
-    }
-  };
   CoordinatorActions start = c.Start(now_);
   start.Append(c.RegisterShard({"shard-0", "here:1", "cafe", 5}, now_));
-  keep(std::move(start));
-  keep(c.OnStepDone({ShardId(0), -1, 0}, now_));
+  Settle(c, std::move(start));
+  Settle(c, c.OnStepDone({ShardId(0), -1, 0}, now_));
   absl::Status error;
   for (const uint64_t worker : {1, 2})
-    keep(c.RegisterWorker({absl::StrCat("worker-", worker), "cafe", worker}, now_));
+    Settle(c, c.RegisterWorker({absl::StrCat("worker-", worker), "cafe", worker}, now_));
   for (const int64_t worker : {1, 2})
-    keep(c.Ready(Incarnation(worker), {100, 7, 20, 8}, now_, &error));
-  keep(c.BeginStep(Incarnation(1), 0, -1, now_, &error));
-  keep(c.LeaveShard(ShardId(0), now_));
+    Settle(c, c.Ready(Incarnation(worker), {100, 7, 20, 8}, now_, &error));
+  Settle(c, c.BeginStep(Incarnation(1), 0, -1, now_, &error));
+  Settle(c, c.LeaveShard(ShardId(0), now_));
 
+  std::vector<Record> records = std::exchange(records_, {});
   Coordinator next(options_);
   Settle(next, next.Restore(records, {}, now_));
   for (const int64_t worker : {1, 2})

@@ -32,7 +32,7 @@ class CoordinatorTest : public testing::Test {
     options_.eval_every = 2;
   }
 
-  // Answers all stores, gathering what follows.
+  // Answers all stores, keeping their records in order and gathering what follows.
   CoordinatorActions Settle(Coordinator& coordinator, CoordinatorActions actions) {
     CoordinatorActions all;
     while (true) {
@@ -40,7 +40,10 @@ class CoordinatorTest : public testing::Test {
       all.Append(std::move(actions));
       if (stores.empty()) return all;
       actions = CoordinatorActions();
-      for (const auto& store : stores) actions.Append(coordinator.Stored(store.id, now_));
+      for (const auto& store : stores) {
+        records_.push_back(store.record);
+        actions.Append(coordinator.Stored(store.id, now_));
+      }
     }
   }
 
@@ -124,6 +127,7 @@ class CoordinatorTest : public testing::Test {
   const Layout layout_;
   Coordinator::Options options_;
   absl::Time now_ = absl::UnixEpoch() + absl::Hours(1);
+  std::vector<Record> records_;
 };
 
 }  // namespace sdp

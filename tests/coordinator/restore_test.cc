@@ -22,16 +22,16 @@ class RestoreTest : public CoordinatorTest {
     Coordinator c(options_);
     CoordinatorActions all = c.Start(now_);
     all.Append(c.RegisterShard({"shard-0", "here:1", "cafe", 5}, now_));
-    Store(c, std::move(all));
-    Store(c, c.OnStepDone({ShardId(0), -1, 0}, now_));
+    Settle(c, std::move(all));
+    Settle(c, c.OnStepDone({ShardId(0), -1, 0}, now_));
     absl::Status error;
     for (const int64_t worker : {1, 2}) {
       const uint64_t instance = 10 + static_cast<uint64_t>(worker);
-      Store(c, c.RegisterWorker({absl::StrCat("worker-", worker), "cafe", instance}, now_));
+      Settle(c, c.RegisterWorker({absl::StrCat("worker-", worker), "cafe", instance}, now_));
     }
     for (const int64_t worker : {1, 2})
-      Store(c, c.Ready(Incarnation(worker), {100, 7, 20, 8}, now_, &error));
-    for (const Step step : {0, 1}) Store(c, c.BeginStep(Incarnation(1), step, -1, now_, &error));
+      Settle(c, c.Ready(Incarnation(worker), {100, 7, 20, 8}, now_, &error));
+    for (const Step step : {0, 1}) Settle(c, c.BeginStep(Incarnation(1), step, -1, now_, &error));
   }
 
   // The outcome for the run.
@@ -46,13 +46,6 @@ class RestoreTest : public CoordinatorTest {
     return Restored(records);
   }
 
-  void Store(Coordinator& c, CoordinatorActions actions) {
-    for (const auto& store : actions.store) {
-      records_.push_back(store.record);
-      Store(c, c.Stored(store.id, now_));
-    }
-  }
-
   std::vector<std::string> Workers(const Coordinator& c) const {
     std::vector<std::string> names;
     for (const RunStatus::Member& member : c.status(now_).members) {
@@ -60,8 +53,6 @@ class RestoreTest : public CoordinatorTest {
     }
     return names;
   }
-
-  std::vector<Record> records_;
 };
 
 testing::Matcher<std::string> Names(const std::string& what) {
@@ -77,8 +68,9 @@ TEST_F(RestoreTest, WhatWasStored_IsTakenUp) {
 // A worker has reported step 0, was excluded before the step was committed, and cannot repeat it.
 TEST_F(RestoreTest, WhoseReportIsGone_IsLostOnlyIfItsSamplesCameBack) {
   const Generation generation = options_.start.generation;
+  const std::vector<Record> stored = records_;
   for (const std::vector<Step>& returned : {std::vector<Step>{1}, {0, 1}}) {
-    std::vector<Record> records = records_;
+    std::vector<Record> records = stored;
     records.push_back(ExclusionRecord{generation, 1, Incarnation(1), "", -1, returned});
     Coordinator c(options_);
     Settle(c, c.Restore(records, {}, now_));
@@ -103,35 +95,35 @@ TEST_F(RestoreTest, WhoHasLeft_KeepsNobodyWaiting_AndIsNotLost) {
   records_.clear();
   Coordinator c(options_);
   absl::Status error;
-  Store(c, c.Start(now_));
-  Store(c, c.RegisterShard({"shard-0", "here:1", "cafe", 5}, now_));
-  Store(c, c.OnStepDone({ShardId(0), -1, 0}, now_));
+  Settle(c, c.Start(now_));
+  Settle(c, c.RegisterShard({"shard-0", "here:1", "cafe", 5}, now_));
+  Settle(c, c.OnStepDone({ShardId(0), -1, 0}, now_));
   for (const int64_t worker : {1, 2, 3})
-    Store(c,
-          c.RegisterWorker(
-              {absl::StrCat("worker-", worker), "cafe", 10 + static_cast<uint64_t>(worker)}, now_));
+    Settle(c, c.RegisterWorker(
+                  {absl::StrCat("worker-", worker), "cafe", 10 + static_cast<uint64_t>(worker)},
+                  now_));
   for (const int64_t worker : {1, 2, 3})
-    Store(c, c.Ready(Incarnation(worker), {100, 7, 20, 8}, now_, &error));
+    Settle(c, c.Ready(Incarnation(worker), {100, 7, 20, 8}, now_, &error));
   const std::vector<double> squares(static_cast<size_t>(layout_.fragments()), 1.0);
   const auto step = [&](Step t, const std::vector<int64_t>& workers) {
-    Store(c, c.BeginStep(Incarnation(3), t, -1, now_, &error));
+    Settle(c, c.BeginStep(Incarnation(3), t, -1, now_, &error));
     for (const int64_t worker : workers) {
       StepReport report;
       report.worker = Incarnation(worker);
       report.step = t;
       report.terms = 4;
-      Store(c, c.OnStepReport(report, now_));
+      Settle(c, c.OnStepReport(report, now_));
     }
-    Store(c, c.OnReduced({ShardId(0), t, squares, {}}, now_));
-    Store(c, c.OnStepDone({ShardId(0), t, 0}, now_));
+    Settle(c, c.OnReduced({ShardId(0), t, squares, {}}, now_));
+    Settle(c, c.OnStepDone({ShardId(0), t, 0}, now_));
   };
   step(0, {1, 2, 3});
-  for (const int64_t worker : {1, 2}) Store(c, c.Leave(Incarnation(worker), now_));
+  for (const int64_t worker : {1, 2}) Settle(c, c.Leave(Incarnation(worker), now_));
   for (const int64_t worker : {1, 2})  // they are told that they may go, and do
-    Store(c, c.BeginStep(Incarnation(worker), 1, -1, now_, &error));
+    Settle(c, c.BeginStep(Incarnation(worker), 1, -1, now_, &error));
   step(1, {3});
   ASSERT_EQ(Workers(c), std::vector<std::string>{"worker-3"});
-  Store(c, c.BeginStep(Incarnation(3), 2, -1, now_, &error));
+  Settle(c, c.BeginStep(Incarnation(3), 2, -1, now_, &error));
 
   Coordinator next(options_);
   Settle(next, next.Restore(records_, {.line = 1, .checkpoints = {}}, now_));
@@ -181,11 +173,12 @@ TEST_F(RestoreTest, AShardIsLost_StepsBeforeTheCheckpointHaveTheirLines) {
 
 // Its samples of step 0 are in the checkpoint: they must not be dealt again.
 TEST_F(RestoreTest, AWorkerIsLost_StepsBeforeTheCheckpointKeepItsSamples) {
+  const std::vector<Record> records = records_;
   for (const bool complete : {false, true}) {
     Coordinator c(options_);
     std::set<Step> checkpoints;
     if (complete) checkpoints = {1};
-    Settle(c, c.Restore(records_, {.line = -1, .checkpoints = checkpoints}, now_));
+    Settle(c, c.Restore(records, {.line = -1, .checkpoints = checkpoints}, now_));
     absl::Status error;
     const CoordinatorActions actions = c.ProcessEnded("worker-1", now_, &error);
     ASSERT_FALSE(actions.store.empty());
@@ -206,14 +199,15 @@ TEST_F(RestoreTest, KilledWhileItAdmittedShards_BeginsAgain) {
                                 5 + static_cast<uint64_t>(shard)},
                                now_));
   }
-  Store(c, std::move(all));
-  ASSERT_EQ(records_.size(), 3u);
-  for (size_t stored = 1; stored <= records_.size(); ++stored) {
+  Settle(c, std::move(all));
+  const std::vector<Record> records = records_;
+  ASSERT_EQ(records.size(), 3u);
+  for (size_t stored = 1; stored <= records.size(); ++stored) {
     Coordinator next(options_);
-    const std::vector<Record> first(records_.begin(), records_.begin() + stored);
+    const std::vector<Record> first(records.begin(), records.begin() + stored);
     const CoordinatorActions actions = Settle(next, next.Restore(first, {}, now_));
-    EXPECT_EQ(actions.go_back.has_value(), stored < records_.size());
-    EXPECT_EQ(actions.admit_shards.size(), stored < records_.size() ? 0u : 2u);
+    EXPECT_EQ(actions.go_back.has_value(), stored < records.size());
+    EXPECT_EQ(actions.admit_shards.size(), stored < records.size() ? 0u : 2u);
   }
 }
 

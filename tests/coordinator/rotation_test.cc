@@ -57,39 +57,25 @@ class RotationTest : public CoordinatorTest {
     options_.memory = &memory_;
   }
 
-  // Keeps the records, in the order in which they are stored.
-  CoordinatorActions Keep(Coordinator& c, CoordinatorActions actions) {
-    CoordinatorActions all;
-    while (true) {
-      const std::vector<CoordinatorActions::Store> stores = actions.store;
-      all.Append(std::move(actions));
-      if (stores.empty()) return all;
-      actions = CoordinatorActions();
-      for (const auto& store : stores) {
-        records_.push_back(store.record);
-        actions.Append(c.Stored(store.id, now_));
-      }
-    }
-  }
   CoordinatorActions Begin(Coordinator& c) {
     records_.clear();
-    Keep(c, c.Start(now_));
-    Keep(c, c.RegisterShard({"shard-0", "here:1", "cafe", 5}, now_));
-    Keep(c, c.OnStepDone({ShardId(0), -1, 0}, now_));
+    Settle(c, c.Start(now_));
+    Settle(c, c.RegisterShard({"shard-0", "here:1", "cafe", 5}, now_));
+    Settle(c, c.OnStepDone({ShardId(0), -1, 0}, now_));
     CoordinatorActions all;
     absl::Status error;
     for (const int64_t worker : {1, 2}) {
       const uint64_t instance = 10 + static_cast<uint64_t>(worker);
-      Keep(c,
-           c.RegisterWorker({absl::StrCat("worker-", worker), "cafe", instance, 0, enough_}, now_));
+      Settle(c, c.RegisterWorker({absl::StrCat("worker-", worker), "cafe", instance, 0, enough_},
+                                 now_));
     }
     for (const int64_t worker : {1, 2})
-      all.Append(Keep(c, c.Ready(Incarnation(worker), {100, 7, 20, 8}, now_, &error)));
+      all.Append(Settle(c, c.Ready(Incarnation(worker), {100, 7, 20, 8}, now_, &error)));
     return all;
   }
   CoordinatorActions Bind(Coordinator& c, Step step) {
     absl::Status error;
-    CoordinatorActions all = Keep(c, c.BeginStep(Incarnation(1), step, -1, now_, &error));
+    CoordinatorActions all = Settle(c, c.BeginStep(Incarnation(1), step, -1, now_, &error));
     EXPECT_EQ(error, absl::OkStatus());
     return all;
   }
@@ -98,7 +84,6 @@ class RotationTest : public CoordinatorTest {
   MemoryModel memory_;
   std::set<std::vector<int64_t>> small_;  // tensors of the subnetworks that fit
   int64_t enough_ = 0;
-  std::vector<Record> records_;
 };
 
 TEST_F(RotationTest, OneThatHasNoPlan_IsLeftOut_AndARestoredCoordinatorHasTheSame) {
@@ -116,7 +101,9 @@ TEST_F(RotationTest, OneThatHasNoPlan_IsLeftOut_AndARestoredCoordinatorHasTheSam
     CommitStep(c, t);
     if (t == fitting && t % 10 != 9) continue;
     Coordinator next(options_);
-    const CoordinatorActions restored = Settle(next, next.Restore(records_, {}, now_));
+    const std::vector<Record> records = records_;
+    const CoordinatorActions restored = Settle(next, next.Restore(records, {}, now_));
+    records_ = records;
     ASSERT_FALSE(restored.stop.has_value()) << t << ": " << *restored.stop;
     ASSERT_EQ(next.plan()->holders, c.plan()->holders) << t;
   }
