@@ -32,6 +32,17 @@ class Fitting {
     CountUnits();
   }
 
+  // What moves add up to stays about the same.
+  bool EnoughTogether() const {
+    double needs = 0, limits = 0;
+    for (int rank = 0; rank < size(); ++rank) {
+      const Worker& worker = workers_[static_cast<size_t>(rank)];
+      needs += static_cast<double>(Needs(rank, worker.units));
+      limits += static_cast<double>(worker.limit);
+    }
+    return needs <= limits;
+  }
+
   // Whole subnetworks: the least memory gets the one that needs the least.
   void DealBySize() {
     std::vector<int> by_memory(workers_.size());
@@ -220,8 +231,9 @@ absl::StatusOr<std::vector<int>> MoveIntoMemory(const PlanInput& input,
   Fitting fitting(input, holders);
   if (absl::Status status = fitting.Run(); !status.ok()) {
     fitting = Fitting(input, holders);
+    if (!fitting.EnoughTogether()) return status;
     fitting.DealBySize();
-    if (!fitting.Run().ok()) return status;
+    if (!fitting.Run().ok()) return absl::ResourceExhaustedError(status.message());
   }
   holders = fitting.Holders();
   return fitting.Gave();

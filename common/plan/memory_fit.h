@@ -17,6 +17,7 @@ namespace sdp {
 //
 // `holders` [units]: ascending ranks, before and after.
 // InvalidArgument - names a worker that cannot be helped, what it has and what it would need.
+// ResourceExhausted - the same, where all together have the memory: of other holders it may do.
 absl::StatusOr<std::vector<int>> MoveIntoMemory(const PlanInput& input,
                                                 std::vector<std::vector<int>>& holders);
 

@@ -331,10 +331,11 @@ absl::StatusOr<Plan> MakePlan(const PlanInput& input) {
   const size_t workers = input.ranks.size();
 
   absl::StatusOr<Plan> drawn = Draw(input, 0);
-  for (int draw = 1; draw < kDraws && !drawn.ok() && HasLimits(input); ++draw) {
+  for (int draw = 1; draw < kDraws && absl::IsResourceExhausted(drawn.status()); ++draw) {
     if (absl::StatusOr<Plan> other = Draw(input, draw); other.ok()) drawn = std::move(other);
   }
-  SDP_ASSIGN_OR_RETURN(Plan plan, std::move(drawn));
+  if (!drawn.ok()) return absl::InvalidArgumentError(drawn.status().message());
+  Plan plan = *std::move(drawn);
   plan.units.resize(workers);
   for (size_t j = 0; j < catalog.units.size(); ++j) {
     for (const int worker : plan.holders[j]) {

@@ -65,8 +65,8 @@ inline constexpr double kShareRounding = 1e-5;
 // design is known, the plan of a run that never rotates does not depend on the seed.
 //
 // Then units of workers whose memory is too small move to others (memory_fit.h); a warning names
-// who gave some away. Where memories are tight one draw fits and another does not: up to kDraws are
-// made for a rotation.
+// who gave some away. Where memories are tight, though enough together, one draw fits and another
+// does not: up to kDraws are made for a rotation.
 //
 // InvalidArgument - names what is impossible: c_j outside (0, 1] or below 1/N, a worker without any
 // unit that is not shared, kCyclic with fewer units of a kind than workers, too little memory.

@@ -70,10 +70,14 @@ absl::Status Coordinator::ChangePlan(Step step, CoordinatorActions* actions) {
   const PlanKey key = PlanKeyAt(step), before = plan_key_;
   if (key == before) return absl::OkStatus();
   if (key.phase == before.phase) {
-    if (!MakePlanAt(step).ok()) {
-      plan_key_ = key;
-      ++plan_number_;
-    }
+    const absl::Status status = MakePlanAt(step);
+    if (status.ok()) return status;
+    plan_key_ = key;
+    ++plan_number_;
+    if (std::exchange(left_out_in_, key.view) != key.view)
+      actions->log.push_back(absl::StrCat("from step ", step,
+                                          " on rotations are left out, as long ",
+                                          "as they have no plan: ", status.message()));
     return absl::OkStatus();
   }
   Unfit& unfit = unfit_[static_cast<size_t>(Joiners::kWait)];
@@ -86,7 +90,7 @@ absl::Status Coordinator::ChangePlan(Step step, CoordinatorActions* actions) {
   }
   no_plan_ = std::string(status.message());
   unfit = {view_->members(), key.phase, no_plan_};
-  if (!known) TellNoPlan(step, actions);
+  if (!known) TellNoPlan(view_->members().size(), step, actions);
   return absl::FailedPreconditionError(no_plan_);
 }
 

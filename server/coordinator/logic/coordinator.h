@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <map>
@@ -52,6 +53,7 @@ struct GenerationStart {
   Incarnation last_incarnation;
   ViewId last_view;
   absl::Time first_bound = absl::InfinitePast();  // of the run, if this process has seen it
+  bool goes_on = false;  // the run has been training: without a plan it waits for others
 };
 
 // Coordinator is the one process that knows the members, the plan, the step and the data cursor. It
@@ -205,6 +207,8 @@ class Coordinator {
   absl::Status CheckMemory(const WorkerRegistration& registration) const;
   static absl::Status NotInTheRun(Incarnation incarnation);
   std::string NameOf(Incarnation worker) const;
+  bool GoesOn() const;  // the run has been training
+  absl::Status PlanFirstView(std::vector<Incarnation> members);
   void MakeView(absl::Time now, CoordinatorActions* actions);
   bool EnoughForAView(absl::Time now) const;
 
@@ -217,7 +221,7 @@ class Coordinator {
   // Why no step can be bound; empty: it can.
   std::string PausedBy() const;
   std::string TooFew() const;
-  void TellNoPlan(Step step, CoordinatorActions* actions) const;
+  void TellNoPlan(size_t workers, Step step, CoordinatorActions* actions) const;
   void TellPlan(Step from, const std::string& reason, CoordinatorActions* actions) const;
   std::shared_ptr<const View> ViewOf(std::vector<Incarnation> members) const;  // the next one
   absl::Status ChangeView(Step step, CoordinatorActions* actions);
@@ -244,6 +248,8 @@ class Coordinator {
   void EndGeneration(const std::string& why, absl::Time now, CoordinatorActions* then);
 
   // drain.cc
+  // Of the generation's first plan. A closing step makes none of its own.
+  Step FirstPlanned() const { return std::min(options_.start.state.step, options_.steps - 1); }
   bool Loading(const ShardState& shard) const {  // the start values
     return shard.fragments > 0 && shard.done < options_.start.state.step - 1;
   }
@@ -390,6 +396,7 @@ class Coordinator {
   };
   std::array<Unfit, 2> unfit_;  // [Joiners] for whom there was no plan last
   std::string no_plan_;         // why there is none for the next step; empty: there is
+  ViewId left_out_in_;          // the view in which a rotation was last left out
   Step levelled_at_ = 0;        // when portions were last thought about
   std::string paused_;          // why, as was logged
   int64_t exclusions_ = 0;      // of this generation

@@ -119,10 +119,12 @@ void Coordinator::TellPlan(Step from, const std::string& reason,
        actions);
 }
 
-void Coordinator::TellNoPlan(Step step, CoordinatorActions* actions) const {
-  Tell(
-      {.kind = RunEvent::Kind::kNoPlan, .step = step, .workers = view_->size(), .reason = no_plan_},
-      actions);
+void Coordinator::TellNoPlan(size_t workers, Step step, CoordinatorActions* actions) const {
+  Tell({.kind = RunEvent::Kind::kNoPlan,
+        .step = step,
+        .workers = static_cast<int>(workers),
+        .reason = no_plan_},
+       actions);
 }
 
 std::shared_ptr<const View> Coordinator::ViewOf(std::vector<Incarnation> members) const {
@@ -149,17 +151,21 @@ absl::Status Coordinator::ChangeView(Step step, CoordinatorActions* actions) {
   const std::shared_ptr<const View> before = view_;
   no_plan_.clear();
   for (const Joiners joiners : {Joiners::kIn, Joiners::kWait}) {
+    view_ = before;
     std::vector<Incarnation> members = NextView(joiners);
     if (members == before->members()) {
-      view_ = before;
       no_plan_.clear();
       LevelPortions(step, actions);
       return absl::OkStatus();
     }
-    Unfit& unfit = unfit_[static_cast<size_t>(joiners)];
-    no_plan_ = unfit.why;
     const int phase = PhaseAt(options_.phases, step);
-    if (members == unfit.members && phase == unfit.phase) continue;
+    const auto known = std::find_if(unfit_.begin(), unfit_.end(), [&](const Unfit& unfit) {
+      return members == unfit.members && phase == unfit.phase;
+    });
+    if (known != unfit_.end()) {
+      no_plan_ = known->why;
+      continue;
+    }
     view_ = ViewOf(std::move(members));
     const absl::Status status = MakePlanAt(step);
     if (status.ok()) {
@@ -168,8 +174,8 @@ absl::Status Coordinator::ChangeView(Step step, CoordinatorActions* actions) {
       return absl::OkStatus();
     }
     no_plan_ = std::string(status.message());
-    unfit = {view_->members(), phase, no_plan_};
-    TellNoPlan(step, actions);
+    unfit_[static_cast<size_t>(joiners)] = {view_->members(), phase, no_plan_};
+    TellNoPlan(view_->members().size(), step, actions);
   }
   view_ = before;
   return absl::FailedPreconditionError(no_plan_);

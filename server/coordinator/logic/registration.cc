@@ -1,5 +1,6 @@
 // Coordinator: who is let in, and the first view.
 #include <algorithm>
+#include <limits>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -264,8 +265,41 @@ bool Coordinator::EnoughForAView(absl::Time now) const {
          ready >= LeastWorkers(options_.start.state.step);
 }
 
+bool Coordinator::GoesOn() const {
+  return options_.start.goes_on || first_bound_ != absl::InfinitePast();
+}
+
+// A run that begins has a plan for all, also of later phases, before hours are spent on those
+// before them. One that goes on does without the smallest memories, who may join later.
+absl::Status Coordinator::PlanFirstView(std::vector<Incarnation> members) {
+  const Step first = options_.start.state.step;
+  const auto memory = [this](Incarnation member) {
+    const int64_t bytes = workers_.Find(member)->registration.memory_bytes;
+    return bytes > 0 ? bytes : std::numeric_limits<int64_t>::max();
+  };
+  view_ = ViewOf(members);
+  absl::Status status = MakePlanAt(FirstPlanned());
+  if (!GoesOn()) {
+    for (const CoveragePhase& next : options_.phases) {
+      if (status.ok() && next.from > first && next.from < options_.steps)
+        status = MakePlan(PlanInputAt(next.from)).status();
+    }
+    return status;
+  }
+  const absl::Status of_all = status;
+  while (!status.ok() && static_cast<int>(members.size()) > LeastWorkers(first)) {
+    members.erase(std::min_element(members.begin(), members.end(),
+                                   [&](auto a, auto b) { return memory(a) < memory(b); }));
+    view_ = ViewOf(members);
+    status = MakePlanAt(FirstPlanned());
+  }
+  return status.ok() ? status : of_all;
+}
+
 void Coordinator::MakeView(absl::Time now, CoordinatorActions* actions) {
-  if (phase_ != Phase::kWorkers || !EnoughForAView(now)) return;
+  if (phase_ != Phase::kWorkers) return;
+  no_plan_.clear();
+  if (!EnoughForAView(now)) return;
   std::vector<std::pair<std::string, Incarnation>> order;
   for (const auto& [name, worker] : workers_) {
     if (worker.ready) order.emplace_back(name, worker.incarnation);
@@ -274,29 +308,20 @@ void Coordinator::MakeView(absl::Time now, CoordinatorActions* actions) {
             [](const auto& a, const auto& b) { return NaturalLess(a.first, b.first); });
   std::vector<Incarnation> members;
   for (const auto& [name, incarnation] : order) members.push_back(incarnation);
-  const Step first = options_.start.state.step;
-  // If the first step is a closing one, which makes no plan of its own: the plan before it.
-  const Step planned = std::max<Step>(first - 1, 0);
   Unfit& unfit = unfit_[static_cast<size_t>(Joiners::kIn)];
-  const int phase = PhaseAt(options_.phases, planned);
-  if (members == unfit.members && phase == unfit.phase) return;
-  view_ = ViewOf(std::move(members));
-  absl::Status status = MakePlanAt(planned);
-  // Before hours are spent on the phases before it. A run that has been training waits for others.
-  const bool begins = first_bound_ == absl::InfinitePast();
-  for (const CoveragePhase& next : options_.phases) {
-    if (begins && status.ok() && next.from > first && next.from < options_.steps)
-      status = MakePlan(PlanInputAt(next.from)).status();
-  }
+  const int phase = PhaseAt(options_.phases, FirstPlanned());
+  const bool known = members == unfit.members && phase == unfit.phase;
+  const std::vector<Incarnation> all = members;
+  const absl::Status status =
+      known ? absl::FailedPreconditionError(unfit.why) : PlanFirstView(std::move(members));
+  if (!status.ok() && !GoesOn()) return End(status, actions);
   if (!status.ok()) {
-    if (begins) return End(status, actions);
     no_plan_ = std::string(status.message());
-    unfit = {view_->members(), phase, no_plan_};
-    TellNoPlan(first, actions);
+    unfit = {all, phase, no_plan_};
+    if (!known) TellNoPlan(all.size(), options_.start.state.step, actions);
     view_ = nullptr;
     return;
   }
-  no_plan_.clear();
   phase_ = Phase::kTraining;
   levelled_at_ = next_step_;
   AdoptView(next_step_, "", actions);

@@ -196,7 +196,7 @@ absl::Status Coordinator::RestoreView(const ViewRecord& record, Restoring& resto
       std::make_shared<const View>(record.view, record.members, std::move(ranks), record.portions);
   if (view_ != nullptr) return absl::OkStatus();  // it counts once a step is bound to it
   view_ = restoring.views.at(record.view);
-  restoring.planned_at = std::max<Step>(options_.start.state.step - 1, 0);
+  restoring.planned_at = FirstPlanned();
   restoring.in_phase_since = restoring.planned_at;
   plan_key_ = PlanKeyAt(restoring.planned_at);
   plan_number_ = 0;

@@ -292,6 +292,7 @@ GenerationStart Coordinator::NextStart() const {
   next.last_incarnation = last_incarnation_;
   next.last_view = last_view_;
   next.first_bound = first_bound_;
+  next.goes_on = GoesOn();
   for (const ShardState& shard : shards_) {
     // One that was told, and is still here, will not go for being told again.
     if (shard.leaving && !shard.finished && (!let_go_ || Loading(shard)))

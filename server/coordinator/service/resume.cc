@@ -237,6 +237,7 @@ absl::StatusOr<std::optional<Beginning>> TakeUpRun(const RunSetup& setup,
   if (!history.last.has_value()) return std::nullopt;
   const GenerationRecord& record = *history.last;
   GenerationStart& start = beginning.start;
+  start.goes_on = history.last_view > ViewId();
   start.generation = record.generation;
   start.last_incarnation = history.last_incarnation;
   start.last_view = history.last_view;
