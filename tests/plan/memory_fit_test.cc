@@ -102,8 +102,8 @@ TEST_F(MemoryFitTest, ASmallWorker_HoldsLess_OthersMore_AndItIsSaid) {
 
 // Of units between them nobody has room for one more: whole subnetworks change hands.
 TEST_F(MemoryFitTest, JustEnoughForTheSubnetworks_InAnotherOrder_TheyAreDealtBySize) {
-  input_ = FakeInput(catalog_, 4, 0.4,
-                     Assignment::kRandom);  // eight units with one holder, eight with two
+  // Some units have one holder, others two.
+  input_ = FakeInput(catalog_, 4, 0.4, Assignment::kRandom);
   input_.memory = &memory_;
   equal_ = *MakePlan(input_);
   for (int rank = 0; rank < 4; ++rank) need_[static_cast<size_t>(rank)] = Need(equal_, rank);
@@ -115,6 +115,7 @@ TEST_F(MemoryFitTest, JustEnoughForTheSubnetworks_InAnotherOrder_TheyAreDealtByS
   ASSERT_TRUE(plan.ok()) << plan.status();
   ExpectFits(*plan);
   EXPECT_EQ(plan->warnings, equal_.warnings);
+  EXPECT_THAT(plan->units, ::testing::UnorderedElementsAreArray(equal_.units));
 }
 
 TEST_F(MemoryFitTest, OthersAreNotFilledBeyondTheirs) {

@@ -207,7 +207,12 @@ class Coordinator {
   absl::Status CheckMemory(const WorkerRegistration& registration) const;
   static absl::Status NotInTheRun(Incarnation incarnation);
   std::string NameOf(Incarnation worker) const;
+  bool Loading(const ShardState& shard) const {  // the start values
+    return shard.fragments > 0 && shard.done < options_.start.state.step - 1;
+  }
   bool GoesOn() const;  // the run has been training
+  // Of the generation's first plan. A closing step makes none of its own.
+  Step FirstPlanned() const { return std::min(options_.start.state.step, options_.steps - 1); }
   absl::Status PlanFirstView(std::vector<Incarnation> members);
   void MakeView(absl::Time now, CoordinatorActions* actions);
   bool EnoughForAView(absl::Time now) const;
@@ -248,11 +253,6 @@ class Coordinator {
   void EndGeneration(const std::string& why, absl::Time now, CoordinatorActions* then);
 
   // drain.cc
-  // Of the generation's first plan. A closing step makes none of its own.
-  Step FirstPlanned() const { return std::min(options_.start.state.step, options_.steps - 1); }
-  bool Loading(const ShardState& shard) const {  // the start values
-    return shard.fragments > 0 && shard.done < options_.start.state.step - 1;
-  }
   bool Draining() const { return drain_by_ != absl::InfiniteFuture(); }
   bool ClosesGeneration() const;
   std::vector<std::string> LeavingShards() const;  // names

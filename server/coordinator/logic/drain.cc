@@ -39,11 +39,12 @@ CoordinatorActions Coordinator::LeaveShard(ShardId shard, absl::Time now) {
 
 CoordinatorActions Coordinator::Drain(const std::string& name, absl::Time now,
                                       absl::Status* error) {
-  *error = phase_ == Phase::kOver
-               ? absl::FailedPreconditionError(
-                     "the run goes back to a checkpoint just now: ask again when it trains")
-               : absl::OkStatus();
-  if (!error->ok()) return {};
+  *error = absl::OkStatus();
+  if (phase_ == Phase::kOver) {
+    *error = absl::FailedPreconditionError(
+        "the run goes back to a checkpoint just now: ask again when it trains");
+    return {};
+  }
   for (size_t s = 0; s < shards_.size(); ++s) {
     if (shards_[s].registration.name == name)
       return LeaveShard(ShardId(static_cast<int32_t>(s)), now);
